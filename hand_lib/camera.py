@@ -1,0 +1,173 @@
+"""Pinhole and weak-perspective projection, crop boxes as affine maps, translation from 2-D.
+
+Functions take NumPy arrays or torch tensors alike where only arithmetic is involved; matrices that
+describe a crop are NumPy. Pixel centres are whole numbers (see ``hand_lib``).
+"""
+
+import numpy as np
+
+
+def project(points, intrinsics):
+    """Pinhole projection.
+
+    points: (..., N, 3) metres, camera axes, z > 0.   intrinsics: (..., 3, 3) pixels.
+    returns (..., N, 2) pixels.
+
+    >>> project(np.array([[0.1, 0.0, 0.5]]), np.array([[500.0, 0, 112], [0, 500, 112], [0, 0, 1]]))
+    array([[212., 112.]])
+    """
+    homogeneous = points @ intrinsics.swapaxes(-1, -2)
+    return homogeneous[..., :2] / homogeneous[..., 2:]
+
+
+def project_weak_perspective(points, camera):
+    """Scaled orthographic projection onto the crop: s (X_xy + (tx, ty)).
+
+    points: (B, N, 3) metres, camera axes.   camera: (B, 3) scale in 1/m, then tx, ty in metres.
+    returns (B, N, 2) in crop units; the crop spans [-1, 1], y down.
+    """
+    return camera[..., None, :1] * (points[..., :2] + camera[..., None, 1:])
+
+
+def pixels_to_crop(points_px, size):
+    """Pixels of a square crop -> crop units.   points_px: (..., 2).   size: side in pixels."""
+    return (2 * points_px + 1) / size - 1
+
+
+def crop_to_pixels(points, size):
+    """Crop units -> pixels of a square crop of side ``size``.   points: (..., 2)."""
+    return ((points + 1) * size - 1) / 2
+
+
+def crop_affine(center, side, size, rotation=0.0, mirror=False) -> np.ndarray:
+    """Affine map from picture pixels to the pixels of a square crop.
+
+    center: (x, y) pixels, shown in the middle of the crop.   side: picture pixels that the crop
+    covers.   size: side of the crop in its own pixels.   rotation: radians by which the content
+    turns clockwise as seen on the screen.   mirror: flip left and right (after rotating).
+    returns (2, 3) float64.
+
+    >>> crop_affine((111.5, 111.5), 224, 224) @ np.array([5.0, 6.0, 1.0])
+    array([5., 6.])
+    """
+    if not side > 0 or not size > 0:
+        raise ValueError(f"crop side and size must be positive, found side={side}, size={size}")
+    scale, middle = size / side, (size - 1) / 2
+    cos, sin = np.cos(rotation) * scale, np.sin(rotation) * scale
+    linear = np.array([[cos, -sin], [sin, cos]])
+    if mirror:
+        linear[0] *= -1
+    offset = middle - linear @ np.asarray(center, dtype=float)
+    return np.concatenate([linear, offset[:, None]], axis=1)
+
+
+def apply_affine(affine, points):
+    """points: (..., N, 2) pixels -> (..., N, 2) pixels under affine (..., 2, 3)."""
+    return points @ affine[..., :2].swapaxes(-1, -2) + affine[..., None, :, 2]
+
+
+def invert_affine(affine: np.ndarray) -> np.ndarray:
+    """The map (..., 2, 3) that undoes affine (..., 2, 3)."""
+    linear = np.linalg.inv(affine[..., :2])
+    offset = -(linear @ affine[..., 2:])
+    return np.concatenate([linear, offset], axis=-1)
+
+
+def transform_intrinsics(affine: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Intrinsics of the crop for points left where they are.
+
+    affine: (..., 2, 3) picture -> crop.   intrinsics: (..., 3, 3) of the picture.
+    returns (..., 3, 3): projecting camera-space points with it gives crop pixels. With a rotated
+    crop it has skew; ``crop_camera`` splits that into a rotation of the points and plain intrinsics.
+    """
+    bottom = np.broadcast_to(np.array([0.0, 0.0, 1.0]), (*affine.shape[:-2], 1, 3))
+    return np.concatenate([affine, bottom], axis=-2) @ intrinsics
+
+
+def crop_camera(affine: np.ndarray, intrinsics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split a crop into a motion of the hand and plain intrinsics.
+
+    affine: (2, 3) similarity (rotation, scale, maybe a mirror), picture -> crop.
+    intrinsics: (3, 3) without skew.
+    returns motion (3, 3), a rotation about the optical axis (with x negated for a mirror), and
+    intrinsics (3, 3), upper triangular: projecting ``points @ motion.T`` with the new intrinsics
+    gives exactly the crop's pixels, for any camera-space points. Skew stays zero when fx = fy.
+    """
+    full = transform_intrinsics(affine, intrinsics)
+    # rows of the linear part: full[:2, :2] = upper_triangular @ rotation (an RQ decomposition)
+    a = full[:2, :2]
+    last = a[1] / np.linalg.norm(a[1])
+    first = np.array([last[1], -last[0]])
+    if a[0] @ first < 0:
+        first = -first
+    rotation = np.stack([first, last])
+    motion = np.eye(3)
+    motion[:2, :2] = rotation
+    plain = np.eye(3)
+    plain[:2, :2] = a @ rotation.T
+    plain[:2, 2] = full[:2, 2]
+    plain[1, 0] = 0.0
+    return motion, plain
+
+
+def default_intrinsics(width: int, height: int, fov_deg: float = 60.0) -> np.ndarray:
+    """Guess of a pinhole camera: principal point in the middle, ``fov_deg`` across the long side.
+
+    returns (3, 3). 60 degrees along the long side is a phone's main camera; say so when it matters.
+    """
+    if width < 1 or height < 1 or not 0 < fov_deg < 180:
+        raise ValueError(
+            f"need a positive picture size and a field of view in (0, 180) degrees, "
+            f"found {width} x {height} and {fov_deg}"
+        )
+    focal = max(width, height) / 2 / np.tan(np.deg2rad(fov_deg) / 2)
+    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
+
+
+def solve_translation(points, joints_2d, intrinsics, weights=None) -> np.ndarray:
+    """Where the hand stands: the translation under which its points project onto 2-D points.
+
+    points: (B, N, 3) metres, camera axes, wrist at the origin.   joints_2d: (B, N, 2) pixels.
+    intrinsics: (3, 3) or (B, 3, 3).   weights: (B, N), 0 leaves a point out.
+    returns (B, 3) metres, the weighted least-squares solution of the linearised projection
+    (x - cx)(Z + tz) = fx (X + tx), and the same in y.
+    """
+    points, joints_2d = np.asarray(points, float), np.asarray(joints_2d, float)
+    batch, count = points.shape[:2]
+    if points.shape != (batch, count, 3) or joints_2d.shape != (batch, count, 2):
+        raise ValueError(
+            f"expected points (B, N, 3) and joints_2d (B, N, 2), "
+            f"found {points.shape} and {joints_2d.shape}"
+        )
+    inverse = np.linalg.inv(np.broadcast_to(np.asarray(intrinsics, float), (batch, 3, 3)))
+    ones = np.ones((batch, count, 1))
+    rays = np.concatenate([joints_2d, ones], axis=2) @ inverse.swapaxes(1, 2)  # (B, N, 3), z = 1
+    weights = np.ones((batch, count)) if weights is None else np.asarray(weights, float)
+    if (np.count_nonzero(weights, axis=1) < 2).any():
+        bad = int(np.argmax(np.count_nonzero(weights, axis=1) < 2))
+        raise ValueError(
+            f"hand {bad} has fewer than two weighted points; its place is undetermined"
+        )
+    rows = np.zeros((batch, count, 2, 3))
+    rows[:, :, 0, 0] = rows[:, :, 1, 1] = 1
+    rows[:, :, :, 2] = -rays[:, :, :2]
+    right = rays[:, :, :2] * points[:, :, 2:] - points[:, :, :2]
+    rows = (rows * weights[:, :, None, None]).reshape(batch, -1, 3)
+    right = (right * weights[:, :, None]).reshape(batch, -1, 1)
+    normal = rows.swapaxes(1, 2) @ rows
+    return np.linalg.solve(normal, rows.swapaxes(1, 2) @ right)[..., 0]
+
+
+def metric_translation(camera, intrinsics, size) -> np.ndarray:
+    """Translation that the weak-perspective camera of a crop stands for.
+
+    camera: (B, 3) s, tx, ty.   intrinsics: (B, 3, 3) of the crop, pixels.   size: crop side, pixels.
+    returns (B, 3) metres: the wrist's place in the camera frame, with depth z = 2 f / (size s).
+    """
+    camera, intrinsics = np.asarray(camera, float), np.asarray(intrinsics, float)
+    focal = (intrinsics[:, 0, 0] + intrinsics[:, 1, 1]) / 2
+    depth = 2 * focal / (size * camera[:, 0])
+    wrist_px = crop_to_pixels(camera[:, :1] * camera[:, 1:], size)
+    homogeneous = np.concatenate([wrist_px, np.ones((len(camera), 1))], axis=1)
+    rays = np.einsum("bij,bj->bi", np.linalg.inv(intrinsics), homogeneous)
+    return rays * depth[:, None]

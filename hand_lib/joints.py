@@ -1,0 +1,137 @@
+"""Joint order, names, bones and fingertip vertices: one table each, every source named.
+
+The 21 joints follow the order that FreiHAND, OpenPose, MediaPipe, METRO and DexYCB share:
+wrist, then thumb, index, middle, ring and little finger, each from its base to its tip.
+A pose has 16 joints in MANO's order: wrist, index, middle, little, ring, thumb, three each.
+
+>>> JOINT_NAMES[8], MANO_JOINT_NAMES[13], int(MANO_TO_21[13])
+('index_tip', 'thumb_cmc', 1)
+"""
+
+import numpy as np
+
+JOINT_NAMES = (
+    "wrist",
+    "thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip",
+    "index_mcp", "index_pip", "index_dip", "index_tip",
+    "middle_mcp", "middle_pip", "middle_dip", "middle_tip",
+    "ring_mcp", "ring_pip", "ring_dip", "ring_tip",
+    "little_mcp", "little_pip", "little_dip", "little_tip",
+)  # fmt: skip
+
+JOINT_PARENTS = np.array([-1, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19])
+
+BONES = np.stack([JOINT_PARENTS[1:], np.arange(1, 21)], axis=1)
+"""(20, 2) parent and child of each bone, in the 21 order."""
+
+FINGERS = {
+    "thumb": (1, 2, 3, 4),
+    "index": (5, 6, 7, 8),
+    "middle": (9, 10, 11, 12),
+    "ring": (13, 14, 15, 16),
+    "little": (17, 18, 19, 20),
+}
+"""Indices in the 21 order, base to tip."""
+
+FINGER_COLOURS = {
+    "wrist": "#7f7f7f",
+    "thumb": "#e45756",
+    "index": "#f2a93b",
+    "middle": "#54a24b",
+    "ring": "#4c78a8",
+    "little": "#9d5fb0",
+}
+
+TIPS_21 = (4, 8, 12, 16, 20)
+
+MANO_PARENTS = np.array([-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14])
+
+MANO_TO_21 = np.array([0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3])
+"""(16,) index in the 21 order of each MANO joint (freihand toolbox, utils/mano_utils.py)."""
+
+MANO_JOINT_NAMES = tuple(JOINT_NAMES[i] for i in MANO_TO_21)
+
+FINGERTIP_VERTICES = {
+    "freihand": {"right": (744, 320, 443, 555, 672), "left": (744, 320, 443, 555, 672)},
+    "smplx": {"right": (744, 320, 443, 554, 671), "left": (744, 320, 443, 554, 671)},
+    "manopth": {"right": (745, 317, 444, 556, 673), "left": (745, 317, 445, 556, 673)},
+    "metro": {"right": (745, 317, 445, 556, 673), "left": (745, 317, 445, 556, 673)},
+    "handmesh": {"right": (744, 333, 444, 555, 672), "left": (744, 333, 444, 555, 672)},
+}
+"""Vertices that five sources call the tips of thumb, index, middle, ring and little finger.
+
+``freihand`` is the lmb-freiburg toolbox and our default, ``smplx`` also HaMeR, WiLoR and YouTube 3D
+Hands, ``manopth`` also manotorch, ``metro`` also Graphormer, FastMETRO and Youtubehand. They differ
+by 2 to 6 mm on a fingertip, so every reported joint error names its table.
+"""
+
+DEFAULT_FINGERTIPS = "freihand"
+
+_FROM_OTHER_ORDER = {
+    "freihand": tuple(range(21)),
+    "openpose": tuple(range(21)),
+    "mediapipe": tuple(range(21)),
+    "metro": tuple(range(21)),
+    "dexycb": tuple(range(21)),
+    "manopth_raw": (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20),
+    "handmesh_raw": (0, 13, 14, 15, 20, 1, 2, 3, 16, 4, 5, 6, 17, 10, 11, 12, 19, 7, 8, 9, 18),
+    "interhand": (20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16),
+}
+"""Position in the source of each of our 21 joints.
+
+``manopth_raw``: 16 MANO joints, then tips thumb to little (manopth, manotorch before reordering).
+``handmesh_raw``: 16 MANO joints, then tips index, middle, little, ring, thumb (its ``j_reg.npy``).
+``interhand``: InterHand2.6M, each finger from its tip, the wrist last.
+"""
+
+JOINT_SOURCES = tuple(_FROM_OTHER_ORDER)
+
+
+def convert_joints(joints, source: str, back: bool = False):
+    """Reorder joints of another producer into the 21 order (``back=True``: the other way).
+
+    joints: (..., 21, D) array or tensor; the joint axis is the last but one.
+    source: one of ``JOINT_SOURCES``.
+    returns the same kind of array, reordered.
+
+    >>> convert_joints(np.arange(21)[:, None], "interhand")[0, 0]
+    np.int64(20)
+    """
+    if source not in _FROM_OTHER_ORDER:
+        raise ValueError(f"unknown joint order {source!r}; known: {', '.join(JOINT_SOURCES)}")
+    if joints.ndim < 2 or joints.shape[-2] != 21:
+        raise ValueError(f"expected joints (..., 21, D), found {tuple(joints.shape)}")
+    order = np.array(_FROM_OTHER_ORDER[source])
+    return joints[..., np.argsort(order) if back else order, :]
+
+
+def mano_to_21(joints16, fingertips):
+    """Join MANO's 16 joints and five fingertips into the 21 order.
+
+    joints16: (..., 16, D) NumPy array in MANO's order.
+    fingertips: (..., 5, D) thumb, index, middle, ring, little.
+    returns (..., 21, D).
+    """
+    if joints16.shape[-2] != 16 or fingertips.shape[-2] != 5:
+        raise ValueError(
+            "expected joints (..., 16, D) and fingertips (..., 5, D), "
+            f"found {joints16.shape} and {fingertips.shape}"
+        )
+    joints = np.empty((*joints16.shape[:-2], 21, joints16.shape[-1]), dtype=joints16.dtype)
+    joints[..., MANO_TO_21, :] = joints16
+    joints[..., TIPS_21, :] = fingertips
+    return joints
+
+
+def fingertip_vertices(source: str = DEFAULT_FINGERTIPS, side: str = "right") -> tuple[int, ...]:
+    """Vertex ids of the five fingertips, thumb to little finger, as ``source`` defines them.
+
+    >>> fingertip_vertices("manopth")
+    (745, 317, 444, 556, 673)
+    """
+    if source not in FINGERTIP_VERTICES:
+        known = ", ".join(FINGERTIP_VERTICES)
+        raise ValueError(f"unknown fingertip table {source!r}; known: {known}")
+    if side not in ("right", "left"):
+        raise ValueError(f"side must be 'right' or 'left', found {side!r}")
+    return FINGERTIP_VERTICES[source][side]
