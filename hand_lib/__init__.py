@@ -10,8 +10,8 @@ Pixels     the pixel in row r and column c has its centre at (x, y) = (c, r), so
            W spans x from -0.5 to W - 0.5.
 Crop       in crop units the crop spans [-1, 1] in x and y: x = (2 x_px + 1) / size - 1.
 Images     (H, W, 3) uint8, RGB; batches are (B, 3, H, W).
-Joints     21 in the FreiHAND order (``joints.JOINT_NAMES``); 16 in MANO's order where a pose is meant.
-Root       vertices and joints that a network sees or returns have the wrist (joint 0) at the origin.
+Joints     21 in the FreiHAND order (``joints.JOINT_NAMES``); a pose has 16, in MANO's order.
+Root       vertices and joints of a network have the wrist (joint 0) at the origin.
 Sides      the right hand is canonical. A left hand is mirrored at the door and back at the exit.
 """
 

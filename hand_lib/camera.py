@@ -78,7 +78,7 @@ def transform_intrinsics(affine: np.ndarray, intrinsics: np.ndarray) -> np.ndarr
 
     affine: (..., 2, 3) picture -> crop.   intrinsics: (..., 3, 3) of the picture.
     returns (..., 3, 3): projecting camera-space points with it gives crop pixels. With a rotated
-    crop it has skew; ``crop_camera`` splits that into a rotation of the points and plain intrinsics.
+    crop it has skew; ``crop_camera`` splits that into a motion of the points and plain intrinsics.
     """
     bottom = np.broadcast_to(np.array([0.0, 0.0, 1.0]), (*affine.shape[:-2], 1, 3))
     return np.concatenate([affine, bottom], axis=-2) @ intrinsics
@@ -161,7 +161,7 @@ def solve_translation(points, joints_2d, intrinsics, weights=None) -> np.ndarray
 def metric_translation(camera, intrinsics, size) -> np.ndarray:
     """Translation that the weak-perspective camera of a crop stands for.
 
-    camera: (B, 3) s, tx, ty.   intrinsics: (B, 3, 3) of the crop, pixels.   size: crop side, pixels.
+    camera: (B, 3) s, tx, ty.   intrinsics: (B, 3, 3) of the crop.   size: crop side, both pixels.
     returns (B, 3) metres: the wrist's place in the camera frame, with depth z = 2 f / (size s).
     """
     camera, intrinsics = np.asarray(camera, float), np.asarray(intrinsics, float)

@@ -141,7 +141,8 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray, name: str = "mesh") -> N
     )
     if (counts > 1).any():
         refuse(
-            f"face {first[counts > 1][0]} stands there twice: {faces[first[counts > 1][0]].tolist()}"
+            f"face {first[counts > 1][0]} stands there twice: "
+            f"{faces[first[counts > 1][0]].tolist()}"
         )
     areas = face_areas(vertices, faces)
     bad = areas <= 1e-14 * max(np.ptp(vertices, axis=0).max() ** 2, 1e-300)
@@ -197,7 +198,7 @@ def align_similarity(source, target, reflections: bool = False, scale: bool = Tr
 
     source, target: (..., N, 3), the same unit.   reflections: allow mirrored solutions, as
     FreiHAND's scorer does; otherwise det R = +1 (Umeyama, 1991).   scale: solve for it too.
-    returns aligned (..., N, 3) and (s (...), R (..., 3, 3), t (..., 3)) with aligned = s source R^T + t.
+    returns aligned (..., N, 3) = s source R^T + t and (s (...), R (..., 3, 3), t (..., 3)).
     A source whose points coincide is moved onto the target's centre (s = 0 with ``scale``).
     """
     source, target = np.asarray(source), np.asarray(target)

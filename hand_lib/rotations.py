@@ -1,4 +1,4 @@
-"""Rotations in torch: axis-angle, matrices, the continuous 6-D form. Gradients finite everywhere."""
+"""Rotations in torch: axis-angle, matrices, the continuous 6-D form; finite gradients."""
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
 
 
 def rotation_6d_to_matrix(six: Tensor) -> Tensor:
-    """First two columns, orthonormalised (Zhou et al., CVPR 2019).   six: (..., 6) -> (..., 3, 3)."""
+    """First two columns, orthonormalised (Zhou et al., CVPR 2019).   (..., 6) -> (..., 3, 3)."""
     first = normalize(six[..., :3], dim=-1)
     second = six[..., 3:] - (first * six[..., 3:]).sum(-1, keepdim=True) * first
     second = normalize(second, dim=-1)
