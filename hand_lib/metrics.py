@@ -1,0 +1,247 @@
+"""Errors of predicted joints and vertices: one function per term, arrays in, metres out.
+
+Five ways to lay a prediction on its truth before measuring, each named in every report:
+
+``none``        nothing: camera space, what FreiHAND calls the un-aligned score.
+``root``        both moved so that their root point (joint 0) is the origin.
+``scale``       ``root``, then the least-squares scale about it.
+``rotation``    similarity with a proper rotation (Umeyama, 1991): the PA of METRO, HaMeR, WiLoR.
+``reflection``  similarity that may also mirror: FreiHAND's own scorer. Never larger in the squared
+                error than ``rotation``, and equal to it unless the prediction is mirrored.
+"""
+
+import numba
+import numpy as np
+
+from hand_lib.joints import FINGERS
+
+ALIGNMENTS = ("none", "root", "scale", "rotation", "reflection")
+
+NORM_GUARD = 1e-8
+"""Added to the Frobenius norms before dividing, as FreiHAND's scorer does (metres)."""
+
+F_THRESHOLDS = (0.005, 0.015)
+"""Radii of F@5 and F@15, metres."""
+
+_CHUNK = 64
+
+
+def _check_pair(pred, true, names=("prediction", "truth")):
+    pred, true = np.asarray(pred), np.asarray(true)
+    for name, points in zip(names, (pred, true), strict=True):
+        if points.ndim < 2 or points.shape[-1] not in (2, 3):
+            raise ValueError(f"{name} should be (..., P, 3) or (..., P, 2), found {points.shape}")
+    if pred.shape != true.shape:
+        raise ValueError(
+            f"{names[0]} and {names[1]} should have one shape, found {pred.shape} and {true.shape}"
+        )
+    return pred.astype(np.float64, copy=False), true.astype(np.float64, copy=False)
+
+
+def point_errors(pred, true) -> np.ndarray:
+    """Euclidean distance of each point to its counterpart.
+
+    pred, true: (..., P, 3) metres or (..., P, 2) pixels.   returns (..., P) in the same unit.
+
+    >>> point_errors([[[3.0, 0, 4]]], [[[0.0, 0, 0]]])
+    array([[5.]])
+    """
+    pred, true = _check_pair(pred, true)
+    difference = pred - true
+    return np.sqrt(np.einsum("...i,...i->...", difference, difference))
+
+
+def align_procrustes(pred, true):
+    """Both similarity alignments of each prediction with its truth, by FreiHAND's recipe.
+
+    Centre both, divide by the Frobenius norm + 1e-8, solve the orthogonal Procrustes problem
+    (Schönemann, 1966), map back with the truth's norm and centre.
+
+    pred, true: (N, P, 3) metres.
+    returns ``reflection`` and ``rotation``, two dicts with ``matrix`` (N, 3, 3), ``scale`` (N,) and
+    the centres ``pred_center``, ``true_center`` (N, 1, 3), so that
+    aligned = scale (pred - pred_center) matrix^T + true_center; and mirrored (N,) bool: the best
+    orthogonal matrix has a negative determinant. A prediction whose points all coincide has
+    scale 0 and lands on the truth's centre.
+    """
+    pred, true = _check_pair(pred, true)
+    if pred.ndim != 3 or pred.shape[-1] != 3:
+        raise ValueError(f"expected points (N, P, 3), found {pred.shape}")
+    pred_center, true_center = pred.mean(1, keepdims=True), true.mean(1, keepdims=True)
+    a, b = pred - pred_center, true - true_center
+    norm_a = np.sqrt(np.einsum("npi,npi->n", a, a)) + NORM_GUARD
+    norm_b = np.sqrt(np.einsum("npi,npi->n", b, b)) + NORM_GUARD
+    product = (b.swapaxes(1, 2) @ a) / (norm_a * norm_b)[:, None, None]
+    u, singular, vt = np.linalg.svd(product)
+    mirrored = np.linalg.det(u) * np.linalg.det(vt) < 0
+    sign = np.where(mirrored, -1.0, 1.0)
+    proper = u.copy()
+    proper[:, :, 2] *= sign[:, None]
+    centers = {"pred_center": pred_center, "true_center": true_center}
+    size = norm_b / norm_a
+    reflection = {"matrix": u @ vt, "scale": singular.sum(1) * size, **centers}
+    total = singular[:, 0] + singular[:, 1] + sign * singular[:, 2]
+    rotation = {"matrix": proper @ vt, "scale": total * size, **centers}
+    return reflection, rotation, mirrored
+
+
+def apply_alignment(points, alignment) -> np.ndarray:
+    """Move points (N, P, 3) by one of the alignments of ``align_procrustes``."""
+    centred = (points - alignment["pred_center"]) * alignment["scale"][:, None, None]
+    return centred @ alignment["matrix"].swapaxes(1, 2) + alignment["true_center"]
+
+
+def align(pred, true, kind: str, root: int = 0, pred_root=None, true_root=None) -> np.ndarray:
+    """Lay each prediction on its truth in one of the five ways of ``ALIGNMENTS``.
+
+    pred, true: (N, P, 3) metres.   root: the point that ``root`` and ``scale`` bring together.
+    pred_root, true_root: (N, 3) to be used instead, such as the wrists of two meshes.
+    returns pred (N, P, 3) in the truth's frame.
+    """
+    if kind not in ALIGNMENTS:
+        raise ValueError(f"unknown alignment {kind!r}; known: {', '.join(ALIGNMENTS)}")
+    pred, true = _check_pair(pred, true)
+    if kind == "none":
+        return pred
+    if kind in ("rotation", "reflection"):
+        reflection, rotation, _ = align_procrustes(pred, true)
+        return apply_alignment(pred, rotation if kind == "rotation" else reflection)
+    pred_root = pred[:, root] if pred_root is None else np.asarray(pred_root, float)
+    true_root = true[:, root] if true_root is None else np.asarray(true_root, float)
+    centred = pred - pred_root[:, None]
+    if kind == "scale":
+        target = true - true_root[:, None]
+        spread = np.einsum("npi,npi->n", centred, centred)
+        factor = np.einsum("npi,npi->n", centred, target) / np.where(spread > 0, spread, 1.0)
+        centred = centred * factor[:, None, None]
+    return centred + true_root[:, None]
+
+
+def aligned_errors(pred, true, kinds=ALIGNMENTS, root=0, pred_root=None, true_root=None):
+    """Distances after each alignment; arguments as in ``align``.
+
+    returns dict kind -> (N, P) metres.
+    """
+    return {
+        kind: point_errors(align(pred, true, kind, root, pred_root, true_root), true)
+        for kind in kinds
+    }
+
+
+def mesh_errors(pred, true) -> dict[str, np.ndarray]:
+    """Mean distance per sample, as given and after similarity alignment with a proper rotation.
+
+    pred, true: (N, P, 3) metres (vertices or joints).   returns ``plain``, ``pa``: (N,) metres.
+
+    >>> true = np.random.default_rng(0).normal(size=(1, 9, 3))
+    >>> mesh_errors(2 * true + 1, true)["pa"].round(6)
+    array([0.])
+    """
+    pred, true = _check_pair(pred, true)
+    plain, pa = np.zeros(len(pred)), np.zeros(len(pred))
+    for start in range(0, len(pred), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        plain[part] = point_errors(pred[part], true[part]).mean(1)
+        pa[part] = point_errors(align(pred[part], true[part], "rotation"), true[part]).mean(1)
+    return {"plain": plain, "pa": pa}
+
+
+def pck(errors, thresholds) -> np.ndarray:
+    """Share of points within each threshold (<=).
+
+    errors: any shape.   thresholds: (T,), the same unit, ascending.   returns (T,) in [0, 1].
+
+    >>> pck([1.0, 2.0, 3.0, 4.0], [2.0, 9.0])
+    array([0.5, 1. ])
+    """
+    errors, thresholds = np.asarray(errors, float).ravel(), np.asarray(thresholds, float)
+    if errors.size == 0:
+        raise ValueError("no errors to count: the share of no points is undefined")
+    first = np.searchsorted(thresholds, errors, side="left")  # first threshold that holds the point
+    first[np.isnan(errors)] = len(thresholds)
+    return np.cumsum(np.bincount(first, minlength=len(thresholds) + 1)[:-1]) / errors.size
+
+
+def auc(errors, low: float = 0.0, high: float = 0.05, steps: int = 100) -> float:
+    """Area under the PCK curve between two thresholds, trapezoid rule over the range.
+
+    errors: metres, any shape.   low, high: metres.   steps: thresholds, both ends included.
+    returns a value in [0, 1]; FreiHAND: 0 to 50 mm, 100 steps; RHD and STB: 20 to 50 mm.
+    """
+    thresholds = np.linspace(low, high, steps)
+    return float(np.trapezoid(pck(errors, thresholds), thresholds) / (high - low))
+
+
+@numba.njit(parallel=True, cache=True, fastmath={"nnan", "nsz", "ninf"})
+def _nearest(pred, true, from_pred, from_true):
+    """Fill from_pred (N, P) and from_true (N, Q) from pred (N, 3, P), true (N, 3, Q)."""
+    for n in numba.prange(pred.shape[0]):
+        x, y, z = true[n, 0], true[n, 1], true[n, 2]
+        column = from_true[n]
+        column[:] = np.inf
+        for i in range(pred.shape[2]):
+            px, py, pz = pred[n, 0, i], pred[n, 1, i], pred[n, 2, i]
+            best = np.inf
+            for j in range(x.shape[0]):
+                dx, dy, dz = px - x[j], py - y[j], pz - z[j]
+                squared = dx * dx + dy * dy + dz * dz
+                best = min(best, squared)
+                column[j] = min(column[j], squared)
+            from_pred[n, i] = np.sqrt(best)
+        for j in range(x.shape[0]):
+            column[j] = np.sqrt(column[j])
+
+
+def nearest_distances(pred, true) -> tuple[np.ndarray, np.ndarray]:
+    """Distance from each point of either cloud to the nearest point of the other, in float64.
+
+    pred: (N, P, 3).   true: (N, Q, 3), the same unit; P and Q may differ.
+    returns (N, P) and (N, Q).
+    """
+    pred, true = np.asarray(pred, np.float64), np.asarray(true, np.float64)
+    fits = pred.ndim == true.ndim == 3 and pred.shape[::2] == true.shape[::2]
+    if not fits or pred.shape[2] != 3:
+        raise ValueError(f"expected (N, P, 3) and (N, Q, 3), found {pred.shape} and {true.shape}")
+    if not pred.shape[1] or not true.shape[1]:
+        raise ValueError(f"a cloud without points: found {pred.shape} and {true.shape}")
+    from_pred, from_true = np.zeros(pred.shape[:2]), np.zeros(true.shape[:2])
+    by_axis = (np.ascontiguousarray(points.swapaxes(1, 2)) for points in (pred, true))
+    _nearest(*by_axis, from_pred, from_true)
+    return from_pred, from_true
+
+
+def f_scores(pred, true, thresholds=F_THRESHOLDS) -> np.ndarray:
+    """Harmonic mean of precision and recall of two point clouds (Knapitsch et al., 2017).
+
+    A point counts when its nearest point in the other cloud is strictly closer than the threshold.
+    pred: (N, P, 3).   true: (N, Q, 3) metres.   thresholds: T radii in metres.
+    returns (N, T) in [0, 1]; 0 where nothing is matched.
+    """
+    from_pred, from_true = nearest_distances(pred, true)
+    columns = []
+    for threshold in thresholds:
+        a, b = (from_pred < threshold).mean(1), (from_true < threshold).mean(1)
+        columns.append(2 * a * b / np.where(a + b > 0, a + b, 1.0))
+    return np.stack(columns, axis=1)
+
+
+def errors_2d_px(pred, true, valid=None) -> np.ndarray:
+    """Distance in the picture.   pred, true: (N, P, 2) pixels.   valid: (N, P) bool.
+
+    returns (N, P) pixels, NaN where ``valid`` is False (average with ``numpy.nanmean``).
+    """
+    errors = point_errors(pred, true)
+    return errors if valid is None else np.where(np.asarray(valid, bool), errors, np.nan)
+
+
+def mean_per_finger(joint_errors) -> dict[str, float]:
+    """Mean error of the wrist and of each finger's four joints.   joint_errors: (N, 21), any unit.
+
+    >>> mean_per_finger(np.arange(21.0)[None])["thumb"]
+    2.5
+    """
+    joint_errors = np.asarray(joint_errors)
+    if joint_errors.shape[-1] != 21:
+        raise ValueError(f"expected joint errors (N, 21), found {joint_errors.shape}")
+    groups = {"wrist": (0,), **FINGERS}
+    return {name: float(joint_errors[..., list(ids)].mean()) for name, ids in groups.items()}
