@@ -1,0 +1,26 @@
+# Each target is what you would type by hand. `make run` and `make test` need Python >= 3.11 alone.
+PYTHON ?= python3
+BIN = .venv/bin
+READY = .venv/.ready
+
+.PHONY: setup run test lab bench clean
+
+run: $(READY)  ## notebooks 01 to 05, headless, from nothing to a trained and evaluated model
+	@$(BIN)/python -m hand_lib.launch all
+
+test: $(READY)  ## pytest, then every notebook through nbval
+	@$(BIN)/python -m pytest tests notebooks
+
+lab: $(READY)  ## JupyterLab in notebooks/
+	@$(BIN)/jupyter lab --notebook-dir=notebooks
+
+bench: $(READY)  ## the benchmark notebook, executed into runs/
+	@$(BIN)/python -m hand_lib.launch 07_benchmarks
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt setup.sh
+	@sh setup.sh "$(PYTHON)"
+
+clean:  ## removes the environment; data and runs stay
+	rm -rf .venv
