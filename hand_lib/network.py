@@ -1,0 +1,135 @@
+"""The network: image -> hand mesh, 2-D joints and camera. Arrays come in, never paths.
+
+network = build_network(NetworkConfig(encoder="regnety_002", image_size=128), hierarchy)
+prediction = network(images)                # (B, 3, 128, 128) uint8 or float in [0, 1]
+prediction.vertices.shape, prediction.joints.shape, prediction.camera.shape
+# ((B, 778, 3), (B, 21, 3), (B, 3))
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .camera import project_weak_perspective
+from .decoders import CoarseToFineDecoder, YoutubehandDecoder, fit_weak_perspective
+from .encoders import GridEncoder, NormalizeImages, PooledEncoder
+from .losses import LossMesh
+
+DECODERS = ("coarse_to_fine", "youtubehand")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What a network is made of; a training configuration holds the same names."""
+
+    encoder: str = "resnet18"  # any timm name
+    pretrained: bool | str = False  # True: ImageNet weights when reachable; or a local file
+    decoder: str = "coarse_to_fine"  # one of DECODERS
+    channels: tuple[int, ...] | None = None  # None: the decoder's own default
+    spiral_length: int | None = None  # None: 27 for youtubehand, 9 for coarse_to_fine
+    dilation: int = 1
+    image_size: int = 224  # side of the crop in pixels
+
+
+@dataclass
+class Prediction:
+    """What the network says about a batch of crops."""
+
+    vertices: Tensor  # (B, V, 3) metres, camera axes, wrist at the origin
+    joints: Tensor  # (B, 21, 3) metres, the same frame
+    camera: Tensor  # (B, 3) s (1/m), tx, ty (m): weak perspective onto the crop
+    joints_2d: Tensor  # (B, 21, 2) crop units: the joints through the camera
+    joints_2d_direct: Tensor | None = None  # (B, 21, 2) crop units, read from the image
+    levels: tuple[Tensor, ...] = ()  # coarser vertices (B, Vi, 3), metres
+
+
+torch.export.register_dataclass(Prediction, serialized_type_name="hand_lib.network.Prediction")
+
+
+class HandNetwork(nn.Module):
+    """Encoder, decoder, and the fixed arrays of the mesh; use ``build_network``."""
+
+    def __init__(
+        self, encoder, decoder, regressor: Tensor, faces: Tensor, level_down: list[Tensor]
+    ):
+        super().__init__()
+        self.normalize = NormalizeImages()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.register_buffer("regressor", regressor)
+        self.register_buffer("faces", faces)
+        self.level_count = len(level_down)
+        for i, matrix in enumerate(level_down):
+            self.register_buffer(f"level_down_{i}", matrix)
+
+    @property
+    def mesh(self) -> LossMesh:
+        """Faces and level matrices for ``losses.total_loss``, where the network now lives."""
+        return LossMesh(
+            self.faces, tuple(getattr(self, f"level_down_{i}") for i in range(self.level_count))
+        )
+
+    def forward(self, images: Tensor) -> Prediction:
+        """images: (B, 3, H, W) RGB, uint8 or float in [0, 1].   returns a ``Prediction``."""
+        out = self.decoder(self.encoder(self.normalize(images)))
+        vertices = out["vertices"]
+        with torch.autocast(vertices.device.type, enabled=False):
+            joints = self.regressor @ vertices
+            wrist = joints[:, :1]
+            direct = out.get("joints_2d_direct")
+            camera = out["camera"]
+            if camera is None:
+                camera = fit_weak_perspective(joints - wrist, direct)
+                vertices, joints = vertices - wrist, joints - wrist
+            joints_2d = project_weak_perspective(joints, camera)
+        return Prediction(vertices, joints, camera, joints_2d, direct, out.get("levels", ()))
+
+
+def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
+    """The network that ``config`` describes, for the mesh of ``hierarchy``.
+
+    config: a ``NetworkConfig``, or any object with its fields.   hierarchy: a ``MeshHierarchy``.
+    joint_regressor: (21, V), from vertices to joints; None takes the built-in hand's.
+    """
+    regressor = _regressor(joint_regressor, len(hierarchy.vertices[0]))
+    faces = torch.as_tensor(np.asarray(hierarchy.faces[0], np.int64))
+    if config.decoder == "youtubehand":
+        encoder = PooledEncoder(config.encoder, config.pretrained)
+        spirals = hierarchy.spirals(config.spiral_length or 27, config.dilation)
+        channels = config.channels or (64, 128, 256, 512)
+        decoder = YoutubehandDecoder(encoder.channels, hierarchy, channels, spirals)
+        return HandNetwork(encoder, decoder, regressor, faces, [])
+    if config.decoder != "coarse_to_fine":
+        raise ValueError(f"unknown decoder {config.decoder!r}; known: {', '.join(DECODERS)}")
+    encoder = GridEncoder(config.encoder, config.image_size, pretrained=config.pretrained)
+    spirals = hierarchy.spirals(config.spiral_length or 9, config.dilation)
+    decoder = CoarseToFineDecoder(
+        encoder.channels,
+        hierarchy,
+        regressor,
+        spirals,
+        *([config.channels] * bool(config.channels)),
+    )
+    down = hierarchy.down[0]
+    for i in range(1, decoder.level):
+        down = hierarchy.down[i] @ down
+    down = torch.as_tensor(down.toarray().astype(np.float32))
+    return HandNetwork(encoder, decoder, regressor, faces, [down, down])
+
+
+def _regressor(joint_regressor, count: int) -> Tensor:
+    if joint_regressor is None:
+        from .hand_model import HandModel
+
+        basis = torch.eye(count)
+        joint_regressor = HandModel.builtin().regress_joints(basis[:, :, None].expand(-1, -1, 3))
+        joint_regressor = joint_regressor[..., 0].T
+    regressor = torch.as_tensor(np.asarray(joint_regressor, np.float32))
+    if regressor.shape != (21, count):
+        raise ValueError(
+            f"expected joint_regressor (21, {count}) for a mesh of {count} vertices, "
+            f"found {tuple(regressor.shape)}"
+        )
+    return regressor
