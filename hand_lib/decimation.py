@@ -12,7 +12,7 @@ import heapq
 import numpy as np
 from numba import njit
 
-LENGTH_WEIGHT = 0.05
+LENGTH_WEIGHT = 0.3
 """Share of edge length squared (times area) in the cost; 0 is the pure quadric."""
 BOUNDARY_WEIGHT = 10.0
 """Weight of the planes through boundary edges, relative to the planes of the faces."""
@@ -32,9 +32,7 @@ def collapse_edges(vertices: np.ndarray, faces: np.ndarray, target: int) -> np.n
     faces = np.ascontiguousarray(faces, dtype=np.int64)
     centred = vertices - vertices.mean(axis=0)
     size = np.sqrt((centred**2).sum(axis=1).mean())
-    return _collapse(
-        centred / (size or 1.0), faces, target, PASSES, LENGTH_WEIGHT, BOUNDARY_WEIGHT
-    )
+    return _collapse(centred / (size or 1.0), faces, target, PASSES, LENGTH_WEIGHT, BOUNDARY_WEIGHT)
 
 
 def apply_collapses(n_vertices: int, faces: np.ndarray, collapses: np.ndarray):
