@@ -1,0 +1,336 @@
+"""The hand as a differentiable function: pose, shape and place in, 778 vertices and 21 joints out.
+
+One class for the built-in hand and for MANO (Romero, Tzionas and Black, SIGGRAPH Asia 2017), right
+and left. It agrees with smplx's MANO class on the same file and is more than twice as fast: shape
+and pose corrections are one matrix product, the kinematic chain is three vectorised levels, and
+skinning is one product with the transposed weights, coordinate by coordinate.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hand_lib.joints import (
+    FINGERTIP_VERTICES,
+    MANO_PARENTS,
+    MANO_TO_21,
+    TIPS_21,
+    fingertip_vertices,
+)
+from hand_lib.mano_files import (
+    builtin_path,
+    left_shape_is_wrong,
+    log,
+    mirror_arrays,
+    read_mano,
+    write_mano,
+)
+from hand_lib.rotations import axis_angle_to_matrix
+
+_SIDES = ("right", "left")
+_MANO_OF_21 = np.empty(21, np.int64)
+_MANO_OF_21[MANO_TO_21] = np.arange(16)
+_MANO_OF_21[list(TIPS_21)] = np.arange(16, 21)
+_LAST_JOINT_OF_TIP = (15, 3, 6, 12, 9)  # thumb, index, middle, ring, little
+
+
+@dataclass
+class Hand:
+    """What a hand model returns, metres, in the frame of its translation."""
+
+    vertices: Tensor  # (B, 778, 3)
+    joints: Tensor  # (B, 21, 3)
+
+
+def mirror_pose(pose):
+    """Pose of the other hand: the axis-angle's y and z negated.   pose: (..., 3) or (..., 48)."""
+    if pose.shape[-1] == 3:
+        return pose * pose.new_tensor([1, -1, -1]) if torch.is_tensor(pose) else pose * (1, -1, -1)
+    if pose.shape[-1] != 48:
+        raise ValueError(f"expected a pose (..., 3) or (..., 48), found {tuple(pose.shape)}")
+    return mirror_pose(pose.reshape(*pose.shape[:-1], 16, 3)).reshape(pose.shape)
+
+
+class HandModel(nn.Module):
+    """Template, corrections and skinning of one hand; make it with ``builtin`` or ``from_mano``.
+
+    >>> hand = HandModel.builtin()(torch.zeros(2, 16, 3))
+    >>> hand.vertices.shape, hand.joints.shape
+    (torch.Size([2, 778, 3]), torch.Size([2, 21, 3]))
+    """
+
+    def __init__(self, arrays, side="right", flat_mean=False, fingertips=None, dtype=torch.float32):
+        """arrays: as ``mano_files.read_mano`` returns them, for this very side."""
+        super().__init__()
+        check_side(side)
+        self.side, self.flat_mean = side, flat_mean
+        self.fingertips = fingertips
+        self.notes: tuple[str, ...] = ()
+        tips = fingertip_ids(arrays, side, fingertips)
+        template, shapes, regressor = (
+            arrays[key] for key in ("v_template", "shapedirs", "J_regressor")
+        )
+        directions = np.concatenate([shapes, arrays["posedirs"]], 2)  # (V, 3, 145)
+
+        def keep(name, value):
+            self.register_buffer(name, torch.from_numpy(np.array(value)))
+
+        def keep_float(name, value):
+            self.register_buffer(name, torch.from_numpy(np.array(value, order="C")).to(dtype))
+
+        # coordinate-major: x of all vertices, then y, then z
+        keep_float("template", template.T.reshape(-1))  # (3 V,)
+        keep_float("directions", directions.transpose(2, 1, 0).reshape(145, -1))  # (145, 3 V)
+        keep_float("rest_joints", (regressor @ template).reshape(-1))  # (48,)
+        shaped_joints = np.einsum("jv,vak->kja", regressor, shapes)
+        keep_float("joint_directions", shaped_joints.reshape(10, -1))  # (10, 48)
+        keep_float("skin", arrays["weights"].T)  # (16, V)
+        keep_float("joint_regressor", regressor)  # (16, V)
+        keep_float("pose_mean", arrays["hands_mean"])  # (45,)
+        keep_float("pose_components", arrays["hands_components"])  # (45, 45), rows
+        keep_float("identity", np.tile(np.eye(3).reshape(9), 15))  # (135,)
+        keep("faces", arrays["f"])  # (F, 3)
+        keep("tips", tips)  # (5,)
+        keep("joint_order", _MANO_OF_21)  # (21,)
+
+    @classmethod
+    def builtin(cls, side="right", flat_mean=True, dtype=torch.float32) -> "HandModel":
+        """The workbook's own hand. Pose zero is the template unless ``flat_mean=False``."""
+        check_side(side)
+        path = builtin_path()
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing; it belongs to the repository: "
+                f"git checkout -- template/hand.npz"
+            )
+        arrays = read_mano(path)
+        if side == "left":
+            arrays = mirror_arrays(arrays)
+        return cls(arrays, side, flat_mean, None, dtype)
+
+    @classmethod
+    def from_mano(
+        cls, path=None, side="right", flat_mean=False, fingertips=None, dtype=torch.float32
+    ) -> "HandModel":
+        """MANO, from MANO_RIGHT.pkl, MANO_LEFT.pkl, an .npz of the same arrays, or their folder.
+
+        side: the hand wanted. A file with "left" in its name is a left hand, any other a right one;
+        if it is not the wanted one it is mirrored. flat_mean: pose zero is the flat hand; False (as
+        in smplx, FreiHAND and METRO) adds MANO's mean pose.
+        fingertips: a table of ``joints.FINGERTIP_VERTICES``; None takes the file's own ids, and
+        where it has none, the table ``freihand``.
+        The sign error of the official MANO_LEFT's shape directions is corrected, and ``notes`` and
+        the log say so.
+        """
+        check_side(side)
+        path = Path(path) if path is not None else builtin_path().parent
+        if path.is_dir() and not any((path / f"MANO_{side.upper()}{e}").is_file() for e in _ENDS):
+            other = _SIDES[1 - _SIDES.index(side)]
+            found = [path / f"MANO_{other.upper()}{e}" for e in _ENDS]
+            path = next((p for p in found if p.is_file()), path)
+        elif path.is_dir():
+            path = next(p for e in _ENDS if (p := path / f"MANO_{side.upper()}{e}").is_file())
+        arrays = read_mano(path, side)
+        file_side = "left" if "left" in path.name.lower() else "right"
+        notes = []
+        if file_side == "left":
+            right = path.with_name(path.name.replace("LEFT", "RIGHT").replace("left", "right"))
+            beside = read_mano(right) if right != path and right.is_file() else None
+            if left_shape_is_wrong(arrays, beside):
+                arrays["shapedirs"][:, 0] *= -1
+                notes.append(f"{path}: negated shapedirs[:, 0, :], MANO_LEFT's known sign error")
+        if file_side != side:
+            arrays = mirror_arrays(arrays)
+            notes.append(f"{path}: the {file_side} hand, mirrored")
+        if fingertips is None and "fingertips" not in arrays:
+            fingertips = "freihand"
+        model = cls(arrays, side, flat_mean, fingertips, dtype)
+        model.notes = tuple(notes)
+        for note in notes:
+            log.warning(note)
+        return model
+
+    @property
+    def parents(self) -> np.ndarray:
+        """(16,) parent of each joint in MANO's order, -1 for the wrist."""
+        return MANO_PARENTS
+
+    @property
+    def vertices(self) -> Tensor:
+        """(V, 3) metres, the template in its rest frame."""
+        return self.template.view(3, -1).T
+
+    def forward(self, pose, betas=None, translation=None) -> Hand:
+        """Pose, shape and place the hand.
+
+        pose: (B, 16, 3) or (B, 48) axis-angle, the first row turns the whole hand about its wrist
+        joint; or (B, 16, 3, 3) rotation matrices, to which no mean pose is added.
+        betas: (B, 10) or fewer columns, (10,), or None for the mean shape.
+        translation: (B, 3) metres or None.
+        returns vertices (B, V, 3) and joints (B, 21, 3), metres. Without a translation the wrist
+        stays where the rest pose has it.
+
+        v = sum_j w_vj (G_j (t + S b + P (R - I)) + p_j - G_j J_j), MANO's equation 2 to 4.
+        """
+        rotations = self.rotations(pose)  # (B, 16, 3, 3)
+        batch = len(rotations)
+        corrections = rotations[:, 1:].reshape(batch, 135) - self.identity
+        rest = self.rest_joints.expand(batch, 48)
+        if betas is not None:
+            betas = self.check_betas(betas, batch)
+            rest = torch.addmm(self.rest_joints, betas, self.joint_directions)
+            corrections = torch.cat([betas, corrections], 1)  # (B, 145)
+        directions = self.directions[-corrections.shape[1] :]
+        shaped = torch.addmm(self.template, corrections, directions)  # (B, 3 V)
+        rest = rest.view(batch, 16, 3)
+        turned, placed = chain(rotations, rest)  # (B, 16, 3, 3), (B, 16, 3)
+        offset = placed - (turned @ rest[..., None])[..., 0]
+        maps = torch.cat([turned, offset[..., None]], 3)  # (B, 16, 3, 4)
+        maps = maps.permute(0, 2, 3, 1).reshape(-1, 16) @ self.skin  # (B 3 4, V)
+        mx, my, mz, shift = maps.view(batch, 3, 4, -1).unbind(2)  # each (B, 3, V)
+        x, y, z = shaped.view(batch, 3, 1, -1).unbind(1)  # each (B, 1, V)
+        points = torch.addcmul(torch.addcmul(torch.addcmul(shift, mx, x), my, y), mz, z)
+        vertices = points.transpose(1, 2).contiguous()  # (B, V, 3)
+        joints = torch.cat([placed, vertices[:, self.tips]], 1)[:, self.joint_order]
+        if translation is not None:
+            if translation.shape not in ((batch, 3), (3,)):
+                raise ValueError(
+                    f"expected translation ({batch}, 3), found {tuple(translation.shape)}"
+                )
+            translation = translation.reshape(-1, 1, 3)
+            vertices, joints = vertices + translation, joints + translation
+        return Hand(vertices, joints)
+
+    def rotations(self, pose) -> Tensor:
+        """Rotation of each joint against its parent (B, 16, 3, 3), the mean pose included."""
+        shape = tuple(pose.shape)
+        if len(shape) == 4 and shape[1:] == (16, 3, 3):
+            return pose
+        if shape[1:] not in ((16, 3), (48,)):
+            raise ValueError(
+                f"expected pose (B, 16, 3), (B, 48) or (B, 16, 3, 3), found {shape}; for principal "
+                f"components call model.pose_from_pca first"
+            )
+        pose = pose.reshape(-1, 48)
+        if not self.flat_mean:
+            pose = torch.cat([pose[:, :3], pose[:, 3:] + self.pose_mean], 1)
+        return axis_angle_to_matrix(pose.view(-1, 16, 3))
+
+    def check_betas(self, betas, batch) -> Tensor:
+        """betas as (B, 10), missing columns zero."""
+        betas = betas.expand(batch, -1) if betas.ndim == 1 or len(betas) == 1 else betas
+        if betas.ndim != 2 or len(betas) != batch or betas.shape[1] > 10:
+            raise ValueError(f"expected betas ({batch}, 10), found {tuple(betas.shape)}")
+        if betas.shape[1] < 10:
+            betas = nn.functional.pad(betas, (0, 10 - betas.shape[1]))
+        return betas
+
+    def pose_from_pca(self, coefficients, global_rotation=None) -> Tensor:
+        """Axis-angle pose (B, 16, 3) of principal components, to be handed to ``model(pose)``.
+
+        coefficients: (B, N), N up to 45, of the rows of ``hands_components``.
+        global_rotation: (B, 3) axis-angle or None.   The mean is added by ``model``, not here.
+        """
+        if coefficients.ndim != 2 or coefficients.shape[1] > 45:
+            raise ValueError(
+                f"expected coefficients (B, 45) or fewer, found {tuple(coefficients.shape)}"
+            )
+        fingers = coefficients @ self.pose_components[: coefficients.shape[1]]
+        if global_rotation is None:
+            global_rotation = torch.zeros_like(fingers[:, :3])
+        return torch.cat([global_rotation, fingers], 1).view(-1, 16, 3)
+
+    def regress_joints(self, vertices):
+        """21 joints of a mesh of this model.   vertices: (B, V, 3) or (V, 3), tensor or array."""
+        if not torch.is_tensor(vertices):
+            found = self.regress_joints(torch.as_tensor(np.asarray(vertices)))
+            return found.cpu().numpy()
+        if vertices.ndim not in (2, 3) or vertices.shape[-2:] != (self.skin.shape[1], 3):
+            raise ValueError(
+                f"expected vertices (B, {self.skin.shape[1]}, 3), found {tuple(vertices.shape)}"
+            )
+        regressor = self.joint_regressor.to(vertices)
+        inner = regressor @ vertices
+        tips = vertices[..., self.tips.to(vertices.device), :]
+        return torch.cat([inner, tips], -2)[..., self.joint_order.to(vertices.device), :]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """MANO's arrays of this very hand, float64 (as precise as the model's dtype)."""
+
+        def get(tensor):
+            return tensor.detach().cpu().numpy().astype(np.float64)
+
+        directions = get(self.directions).reshape(145, 3, -1).transpose(2, 1, 0)
+        return {
+            "v_template": get(self.vertices),
+            "f": self.faces.cpu().numpy().copy(),
+            "shapedirs": directions[:, :, :10].copy(),
+            "posedirs": directions[:, :, 10:].copy(),
+            "J_regressor": get(self.joint_regressor),
+            "weights": get(self.skin).T.copy(),
+            "kintree_table": np.stack([MANO_PARENTS, np.arange(16)]),
+            "hands_mean": get(self.pose_mean),
+            "hands_components": get(self.pose_components),
+            "fingertips": self.tips.cpu().numpy().copy(),
+        }
+
+    def save_mano(self, path) -> Path:
+        """Write an .npz or .pkl that smplx's MANO class and ``from_mano`` load.
+
+        smplx takes the side from the name: give it RIGHT or LEFT.
+        """
+        return write_mano(path, self.arrays())
+
+
+_ENDS = (".pkl", ".npz")
+
+
+def check_side(side):
+    """Raise unless side is one of the two."""
+    if side not in _SIDES:
+        raise ValueError(f"side must be 'right' or 'left', found {side!r}")
+
+
+def chain(rotations: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    """Forward kinematics of the five fingers at once, three levels deep.
+
+    rotations: (B, 16, 3, 3) against the parent.   rest: (B, 16, 3) joints at rest, metres.
+    returns rotations (B, 16, 3, 3) and joints (B, 16, 3) in the frame of the wrist's parent.
+    G_j = G_parent R_j,   p_j = p_parent + G_parent (J_j - J_parent).
+    """
+    batch = len(rotations)
+    root, wrist = rotations[:, :1], rest[:, :1]  # (B, 1, 3, 3), (B, 1, 3)
+    r1, r2, r3 = rotations[:, 1:].reshape(batch, 5, 3, 3, 3).unbind(2)
+    j1, j2, j3 = rest[:, 1:].reshape(batch, 5, 3, 3).unbind(2)
+    # each product also carries the bone to the next joint as its fourth column
+    g1 = root @ torch.cat([r1, (j1 - wrist)[..., None]], 3)  # (B, 5, 3, 4)
+    g2 = g1[..., :3] @ torch.cat([r2, (j2 - j1)[..., None]], 3)
+    g3 = g2[..., :3] @ torch.cat([r3, (j3 - j2)[..., None]], 3)
+    levels = torch.stack([g1, g2, g3], 2)  # (B, 5, 3, 3, 4), finger, level
+    turned = torch.cat([root, levels[..., :3].reshape(batch, 15, 3, 3)], 1)
+    placed = wrist[:, None] + levels[..., 3].cumsum(2)
+    return turned, torch.cat([wrist, placed.reshape(batch, 15, 3)], 1)
+
+
+def fingertip_ids(arrays, side, source=None) -> np.ndarray:
+    """(5,) vertex ids of the tips: of a named table, or the model's own.
+
+    Without a table or ids in the file: the vertex furthest beyond each finger's last joint.
+    """
+    if source is not None:
+        return np.array(fingertip_vertices(source, side))
+    if "fingertips" in arrays:
+        return arrays["fingertips"]
+    joints = arrays["J_regressor"] @ arrays["v_template"]
+    tips = []
+    for last in _LAST_JOINT_OF_TIP:
+        along = joints[last] - joints[MANO_PARENTS[last]]
+        reach = (arrays["v_template"] - joints[last]) @ along
+        tips.append(np.where(arrays["weights"][:, last] > 0.5, reach, -np.inf).argmax())
+    return np.array(tips)
+
+
+__all__ = ["FINGERTIP_VERTICES", "Hand", "HandModel", "chain", "mirror_pose"]
