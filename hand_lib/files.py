@@ -1,0 +1,214 @@
+"""Bytes of a data set: pictures decoded with care, big JSON lists parsed once and memory-mapped."""
+
+import hashlib
+import json
+import os
+import re
+import struct
+import tempfile
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from hand_lib import ROOT
+
+REDUCTIONS = (8, 4, 2)
+"""Factors by which a picture can be shrunk while it is decoded."""
+
+_DECODE_FLAGS = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_CACHE_ABOVE_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 24
+
+
+class SampleError(ValueError):
+    """One sample cannot be used; the message names data set, split, index and file."""
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height from the header of a JPEG or PNG, without decoding; None when unknown.
+
+    >>> picture_size(cv2.imencode(".png", np.zeros((4, 7, 3), np.uint8))[1].tobytes())
+    (7, 4)
+    """
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
+        return struct.unpack(">II", data[16:24])
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def decode_picture(data: bytes, name: str, reduce: int = 1) -> np.ndarray:
+    """Decode a JPEG or PNG as stored, without turning it by its EXIF tag.
+
+    data: the file's bytes.   name: what an error calls it.   reduce: 1, 2, 4 or 8, the factor by
+    which a JPEG is shrunk inside the decoder, which costs a fraction of decoding it whole.
+    returns (ceil(H / reduce), ceil(W / reduce), 3) uint8 RGB.
+    """
+    if len(data) == 0:
+        raise SampleError(f"{name}: the picture is empty (0 bytes); copy or unpack it again")
+    if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9", max(2, len(data) - 4096)) < 0:
+        raise SampleError(
+            f"{name}: the JPEG is cut off ({len(data)} bytes, no end marker); unpack it again"
+        )
+    try:
+        image = cv2.imdecode(
+            np.frombuffer(data, np.uint8), _DECODE_FLAGS[reduce] | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+    except cv2.error:
+        image = None
+    if image is None:
+        raise SampleError(f"{name}: not a readable picture ({len(data)} bytes); unpack it again")
+    return image if reduce == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_bytes(path: Path, name: str) -> bytes:
+    """The file's bytes; a missing or unreadable file is a ``SampleError`` that says which."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise SampleError(f"{name}: cannot read {path} ({error.strerror})") from None
+
+
+def check_folder(root, dataset: str, where: str) -> Path:
+    """The folder as a path, or a FileNotFoundError that says what is there and where to get it."""
+    root = Path(root).expanduser()
+    if root.is_file():
+        kind = "an archive; unpack it first and pass the folder" if root.suffix in _ARCHIVES else (
+            "a file; pass the folder that holds the data set"
+        )  # fmt: skip
+        raise FileNotFoundError(f"{dataset}: {root} is {kind}")
+    if not root.is_dir():
+        raise FileNotFoundError(f"{dataset}: no folder {root}. {where}")
+    return root
+
+
+_ARCHIVES = {".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".7z", ".rar"}
+
+
+def load_json_array(path, shape, name: str, dtype=np.float32) -> np.ndarray:
+    """A JSON list of equally shaped numeric lists as one array (N, *shape).
+
+    path: the JSON file.   shape: of one entry, () for plain numbers; an entry may be wrapped in one
+    extra list, as FreiHAND's ``mano`` is.   name: what errors call the file.   A large file is
+    parsed once in pieces, never as Python objects, and kept as ``.npy`` in a ``.cache`` folder
+    beside it (or in the workbook's own, when that one cannot be written); the cache is named after
+    the file's size and time stamp. returns a read-only memory map or an array.
+    """
+    path = Path(path)
+    status = path.stat()
+    if status.st_size < _CACHE_ABOVE_BYTES:
+        return _parse_json_array(path, shape, name, dtype)
+    key = f"{path.stem}-{status.st_size:x}-{status.st_mtime_ns:x}-{np.dtype(dtype).name}.npy"
+    cached = find_cache(path, key)
+    if cached is None:
+        cached = store_cache(path, key, _parse_json_array(path, shape, name, dtype))
+    array = cached if isinstance(cached, np.ndarray) else np.load(cached, mmap_mode="r")
+    if array.shape[1:] != tuple(shape):
+        raise ValueError(f"{name}: expected entries of shape {shape}, found {array.shape[1:]}")
+    return array
+
+
+def _cache_places(path: Path, key: str) -> list[Path]:
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return [path.parent / ".cache" / key, ROOT / "data" / ".cache" / f"{digest}-{key}"]
+
+
+def find_cache(path: Path, key: str) -> Path | None:
+    """Where the array cached for ``path`` under ``key`` lies, or None."""
+    return next((place for place in _cache_places(Path(path), key) if place.is_file()), None)
+
+
+def store_cache(path: Path, key: str, array: np.ndarray) -> Path | np.ndarray:
+    """Keep ``array`` as .npy beside ``path`` or in the workbook; the array where neither works."""
+    for place in _cache_places(Path(path), key):
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".tmp", delete=False) as file:
+                np.save(file, array)
+            os.replace(file.name, place)
+            return place
+        except OSError:
+            continue
+    return array
+
+
+def _parse_json_array(path: Path, shape, name: str, dtype) -> np.ndarray:
+    """Numbers in pieces of 16 MB; slowly where the count looks wrong."""
+    per_entry = int(np.prod(shape, dtype=int))
+    pieces, brackets, rest = [], 0, b""
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # NumPy's word for text it cannot read
+        while chunk := file.read(_CHUNK_BYTES):
+            brackets += chunk.count(b"[")
+            text = rest + chunk.translate(None, b"[] \r\n\t")
+            cut = text.rfind(b",") + 1
+            rest, text = text[cut:], text[: max(cut - 1, 0)]
+            try:
+                if text:
+                    pieces.append(np.fromstring(text, dtype=np.float64, sep=",").astype(dtype))
+            except (DeprecationWarning, ValueError):
+                return _parse_json_slowly(path, shape, name, dtype)
+        try:
+            if rest:
+                pieces.append(np.fromstring(rest, dtype=np.float64, sep=",").astype(dtype))
+        except (DeprecationWarning, ValueError):
+            return _parse_json_slowly(path, shape, name, dtype)
+    flat = np.concatenate(pieces) if pieces else np.empty(0, dtype)
+    count, remainder = divmod(len(flat), per_entry)
+    inner = [int(np.prod(shape[:depth], dtype=int)) for depth in range(len(shape))]
+    plain = 1 + count * sum(inner)
+    if remainder or not count or brackets not in (plain, plain + count):
+        return _parse_json_slowly(path, shape, name, dtype)
+    return flat.reshape(count, *shape)
+
+
+def _parse_json_slowly(path: Path, shape, name: str, dtype) -> np.ndarray:
+    """The same by the json module: says what is wrong, and with which entry."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{name}: {path} is not whole JSON ({error}); copy or unpack it again"
+        ) from None
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{name}: {path} should hold a list with one entry per sample")
+    array = np.empty((len(entries), *shape), dtype)
+    for index, entry in enumerate(entries):
+        try:
+            value = np.asarray(entry, dtype=dtype)
+        except (TypeError, ValueError):
+            value = None
+        if value is not None and value.shape == (1, *shape):
+            value = value[0]
+        if value is None or value.shape != tuple(shape):
+            found = "uneven or not numeric" if value is None else value.shape
+            raise ValueError(
+                f"{name}[{index}]: expected numbers of shape {tuple(shape)}, found {found} ({path})"
+            )
+        array[index] = value
+    return array
+
+
+def natural_names(folder: Path, pattern: str) -> set[str]:
+    """Names in a folder that match a regular expression, listed in one pass."""
+    matches = re.compile(pattern).fullmatch
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if matches(entry.name)}

@@ -1,0 +1,255 @@
+"""Data sets as they are handed around, one ``HandSample`` at a time: FreiHAND and its relatives.
+
+A reader has a length, gives ``reader[i]`` lazily, and iterates; ``groups`` (N,) numbers the unique
+hands, so that pictures of one hand on several backgrounds never fall on both sides of a split.
+``on_error="skip"`` leaves out what cannot be read and counts it in ``reader.skipped``.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from hand_lib.camera import project
+from hand_lib.files import (
+    SampleError,
+    check_folder,
+    decode_picture,
+    load_json_array,
+    natural_names,
+    read_bytes,
+)
+from hand_lib.sample import HandSample, make_sample
+from hand_lib.writers import write_freihand
+
+FREIHAND_VERSIONS = ("gs", "hom", "sample", "auto")
+"""Backgrounds of the training pictures; version v of hand i is picture i + v * (unique hands)."""
+
+FREIHAND_CROP = 180 / 224
+"""Share of FreiHAND's picture that METRO and its followers cut out: 200 px times scale 0.9."""
+
+_WHERE_FREIHAND = (
+    "Get FreiHAND from https://lmb.informatik.uni-freiburg.de/projects/freihand/ and unpack it "
+    "there, or write a synthetic one with hand_lib.readers.write_freihand."
+)
+_FIELDS = {"K": (3, 3), "xyz": (21, 3), "verts": (778, 3), "mano": (61,), "scale": ()}
+_PRECISE = {"K": np.float64, "mano": np.float64, "scale": np.float64}
+ERROR_MODES = ("raise", "skip")
+
+
+class Reader:
+    """What every reader shares: bounds, iteration, skipping. Children give ``read`` and ``len``."""
+
+    dataset, split = "", ""
+    box = "image"  # how data.HandCrops frames a hand that nobody framed; see there
+
+    def _start(self, on_error: str) -> None:
+        if on_error not in ERROR_MODES:
+            raise ValueError(f"on_error must be one of {ERROR_MODES}, found {on_error!r}")
+        self.on_error = on_error
+        self.skipped: dict[int, str] = {}
+
+    def __getitem__(self, index: int) -> HandSample:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.dataset}/{self.split} has {len(self)} samples, asked {index}")
+        return self.read(int(index) % len(self))[0]
+
+    def __iter__(self):
+        for index in range(len(self)):
+            try:
+                sample = self[index]
+            except SampleError as error:
+                if self.on_error == "raise":
+                    raise
+                self.skipped[index] = str(error)
+                continue
+            yield sample
+
+    def name(self, index: int) -> str:
+        """``dataset/split[index]``, as error messages call it."""
+        return f"{self.dataset}/{self.split}[{index}]"
+
+    def _make(self, image, index: int, **fields) -> HandSample:
+        """``make_sample`` with this reader's name; whatever it refuses is a ``SampleError``."""
+        try:
+            return make_sample(
+                image, dataset=self.dataset, split=self.split, index=index, **fields
+            )
+        except ValueError as error:
+            raise SampleError(str(error)) from None
+
+
+class FreiHand(Reader):
+    """The original FreiHAND release, or anything written in its layout.
+
+    root: folder with ``training/``, ``training_K.json`` and so on.   split: "training" or
+    "evaluation".   versions: names from ``FREIHAND_VERSIONS``; all that are there when None.
+    model: a MANO ``HandModel``: vertices then come from ``mano.json`` instead of ``verts.json``.
+    masks: read the hand masks too.   on_error: "raise" or "skip" broken and missing pictures.
+    The number of unique hands is the length of ``<split>_K.json``.
+    """
+
+    dataset = "FreiHAND"
+    box = FREIHAND_CROP
+
+    def __init__(
+        self, root, split="training", versions=None, model=None, masks=False, on_error="raise"
+    ):
+        self._start(on_error)
+        self.root = check_folder(root, self.dataset, _WHERE_FREIHAND)
+        if split not in ("training", "evaluation"):
+            raise ValueError(f"split must be 'training' or 'evaluation', found {split!r}")
+        self.split, self.model, self.masks = split, model, masks
+        self._arrays: dict[str, np.ndarray | None] = {}
+        if self.values("K") is None:
+            inside = [path.parent for path in self.root.glob(f"*/{split}_K.json")]
+            hint = f"It is one level down: pass {inside[0]}." if inside else _WHERE_FREIHAND
+            raise FileNotFoundError(f"FreiHAND: {self.root} has no {split}_K.json. {hint}")
+        self.unique = len(self.values("K"))
+        for field in _FIELDS:
+            values = self.values(field)
+            if values is not None and len(values) != self.unique:
+                raise ValueError(
+                    f"FreiHAND/{split}: {split}_{field}.json has {len(values)} entries, but "
+                    f"{split}_K.json has {self.unique}; both must come from one release"
+                )
+        if split == "training" and self.values("xyz") is None:
+            raise FileNotFoundError(f"FreiHAND: {self.root} has no training_xyz.json.")
+        if model is not None and self.values("mano") is None:
+            raise FileNotFoundError(
+                f"FreiHAND: {self.root} has no {split}_mano.json, which vertices by the hand model "
+                "need; leave out model to read verts.json"
+            )
+        self._list_pictures(versions)
+
+    def _list_pictures(self, versions) -> None:
+        folder = check_folder(self.root / self.split / "rgb", self.dataset, _WHERE_FREIHAND)
+        there = natural_names(folder, r"\d{8}\.(jpg|png)")
+        numbers = np.array(sorted(int(name[:8]) for name in there), dtype=np.int64)
+        self._png = frozenset(int(name[:8]) for name in there if name.endswith("png"))
+        found = np.bincount(numbers // self.unique, minlength=4)
+        allowed = FREIHAND_VERSIONS if self.split == "training" else FREIHAND_VERSIONS[:1]
+        if versions is None:
+            versions = [name for name, n in zip(FREIHAND_VERSIONS, found[:4], strict=True) if n]
+            versions = [name for name in versions if name in allowed] or list(allowed[:1])
+        versions = (versions,) if isinstance(versions, str) else tuple(versions)
+        if unknown := [name for name in versions if name not in allowed]:
+            raise ValueError(
+                f"FreiHAND/{self.split} has the versions {', '.join(allowed)}; asked for {unknown}"
+            )
+        if found.size > len(allowed) or (found[len(allowed) :] > 0).any():
+            raise ValueError(
+                f"FreiHAND/{self.split}: picture {numbers[-1]:08d} has no label; "
+                f"{self.split}_K.json has {self.unique} entries, so the pictures end at "
+                f"{len(allowed) * self.unique - 1:08d}"
+            )
+        starts = [FREIHAND_VERSIONS.index(name) * self.unique for name in versions]
+        self.versions = versions
+        self.pictures = np.concatenate([np.arange(self.unique) + start for start in starts])
+        missing = ~np.isin(self.pictures, numbers)
+        if missing.any():
+            first = int(self.pictures[np.argmax(missing)])
+            message = (
+                f"FreiHAND/{self.split}[{int(np.argmax(missing))}]: {folder} lacks "
+                f"{int(missing.sum())} of {len(missing)} labelled pictures, first {first:08d}.jpg"
+            )
+            if self.on_error == "raise":
+                raise FileNotFoundError(f"{message}; unpack again, or pass on_error='skip'")
+            self.skipped |= {int(i): message for i in np.flatnonzero(missing)}
+            self.pictures = self.pictures[~missing]
+        self.groups = self.pictures % self.unique
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getstate__(self):
+        return self.__dict__ | {"_arrays": {}}  # a worker maps the files again
+
+    def values(self, field: str) -> np.ndarray | None:
+        """The whole list of one JSON file (N, ...), or None where the release has none.
+
+        field: "K", "xyz", "verts", "mano" or "scale".
+        """
+        if field not in self._arrays:
+            path = self.root / f"{self.split}_{field}.json"
+            self._arrays[field] = (
+                load_json_array(
+                    path,
+                    _FIELDS[field],
+                    f"FreiHAND/{self.split}/{field}",
+                    _PRECISE.get(field, np.float32),
+                )
+                if path.is_file()
+                else None
+            )
+        return self._arrays[field]
+
+    def picture_path(self, index: int) -> Path:
+        """The file of a sample's picture."""
+        number = int(self.pictures[index])
+        suffix = "png" if number in self._png else "jpg"
+        return self.root / self.split / "rgb" / f"{number:08d}.{suffix}"
+
+    def picture_bytes(self, index: int) -> bytes:
+        """The picture as it lies on the disk."""
+        return read_bytes(self.picture_path(index), self.name(index))
+
+    def labels(self, index: int) -> dict:
+        """All of a sample but its picture, as ``make_sample`` takes it; no truth, no entry."""
+        at = int(self.groups[index])
+        fields = {"intrinsics": self.values("K")[at], "key": f"{int(self.pictures[index]):08d}"}
+        xyz, verts, mano = (self.values(name) for name in ("xyz", "verts", "mano"))
+        if mano is not None:
+            fields |= {"pose": mano[at, :48], "betas": mano[at, 48:58]}
+        if xyz is not None:
+            root = xyz[at, 0]
+            fields |= {"joints": xyz[at] - root, "root": root}
+            fields["joints_2d"] = project(xyz[at].astype(float), fields["intrinsics"])
+        if self.model is not None:
+            fields |= self._from_model(mano[at], fields["intrinsics"], fields)
+        elif verts is not None and xyz is not None:
+            fields["vertices"] = verts[at] - root
+        return fields
+
+    def _from_model(self, mano, intrinsics, fields) -> dict:
+        """Vertices of the 61 numbers, the middle knuckle put at their root (FreiHAND toolbox)."""
+        hand = self.model(mano[None, :48].reshape(1, 16, 3), mano[None, 48:58])
+        vertices, joints = np.asarray(hand.vertices[0]), np.asarray(hand.joints[0])
+        if "root" in fields:
+            return {"vertices": vertices - joints[0]}
+        focal = (intrinsics[0, 0] + intrinsics[1, 1]) / 2
+        knuckle = np.append(mano[58:60] - intrinsics[:2, 2], focal) / mano[60]
+        root = knuckle - joints[9] + joints[0]
+        joints_2d = project((joints - joints[0] + root).astype(float), intrinsics)
+        return {
+            "vertices": vertices - joints[0], "joints": joints - joints[0], "root": root,
+            "joints_2d": joints_2d,
+        }  # fmt: skip
+
+    def mask(self, index: int, shape) -> np.ndarray | None:
+        """(H, W) bool hand mask of a sample's unique hand, or None where the release has none."""
+        path = self.root / self.split / "mask" / f"{int(self.groups[index]):08d}.jpg"
+        if not path.is_file():
+            return None
+        mask = decode_picture(read_bytes(path, self.name(index)), f"{self.name(index)} {path}")
+        if mask.shape[:2] != tuple(shape):
+            raise SampleError(
+                f"{self.name(index)}: mask {path} is {mask.shape[:2]}, its picture {tuple(shape)}"
+            )
+        return mask[:, :, 0] > 127
+
+    def read(self, index: int, choose_reduction=None) -> tuple[HandSample, int]:
+        """A sample whose picture may be decoded smaller.
+
+        choose_reduction: a function of the labels and the picture's bytes that says 1, 2, 4 or 8.
+        returns the sample, its labels in pixels of the whole picture, and the factor used.
+        """
+        data, labels = self.picture_bytes(index), self.labels(index)
+        reduce = choose_reduction(labels, data) if choose_reduction else 1
+        image = decode_picture(data, f"{self.name(index)} {self.picture_path(index)}", reduce)
+        if self.masks and reduce == 1:
+            labels["mask"] = self.mask(index, image.shape[:2])
+        return self._make(image, index, **labels), reduce
+
+
+__all__ = ["ERROR_MODES", "FREIHAND_CROP", "FREIHAND_VERSIONS", "FreiHand", "Reader",
+           "SampleError", "write_freihand"]  # fmt: skip

@@ -1,0 +1,159 @@
+"""Samples out to disk in the layouts that others read: FreiHAND's release and METRO's TSV."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from hand_lib.sample import HandSample
+
+JPEG_QUALITY = 95
+JPEG_FLAGS = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+              cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # fmt: skip
+
+
+def encode_jpeg(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
+    """(H, W, 3) uint8 RGB -> the bytes of a JPEG with whole colour resolution."""
+    flags = [JPEG_FLAGS[0], quality, *JPEG_FLAGS[2:]]
+    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)[1].tobytes()
+
+
+def picture_as_jpeg(dataset, sample: HandSample, quality: int = JPEG_QUALITY) -> bytes:
+    """The sample's JPEG: the reader's own bytes where it has them, encoded anew otherwise."""
+    if hasattr(dataset, "picture_bytes"):
+        data = dataset.picture_bytes(sample.index)
+        if data[:2] == b"\xff\xd8":
+            return data
+    return encode_jpeg(sample.image, quality)
+
+
+def absolute(sample: HandSample, points: np.ndarray) -> np.ndarray:
+    """Wrist-relative points of a sample (N, 3) -> (N, 3) float32 metres in the camera frame."""
+    return (points.astype(np.float64) + sample.root).astype(np.float32)
+
+
+def mano_vector(sample: HandSample, xyz: np.ndarray) -> np.ndarray:
+    """FreiHAND's 61 numbers: pose 48, betas 10, then u, v and scale that place joint 9.
+
+    xyz: (21, 3) metres, camera frame.   The middle knuckle lies at ((u - cx), (v - cy), f) / scale.
+    """
+    intrinsics = sample.intrinsics.astype(float)
+    focal = (intrinsics[0, 0] + intrinsics[1, 1]) / 2
+    scale = focal / float(xyz[9, 2])
+    uv = xyz[9, :2] * scale + intrinsics[:2, 2]
+    return np.concatenate([sample.pose, sample.betas, uv, [scale]])
+
+
+class _JsonList:
+    """A JSON list that grows entry by entry and appears under its name only when it is whole."""
+
+    def __init__(self, path: Path):
+        self.path, self.partial = path, path.with_suffix(".json.part")
+        self.file = open(self.partial, "w", encoding="ascii")
+        self.count = 0
+
+    def append(self, value) -> None:
+        self.file.write("[" if self.count == 0 else ", ")
+        self.file.write(json.dumps(_plain(value)))
+        self.count += 1
+
+    def close(self, keep: bool) -> None:
+        self.file.write("]" if self.count else "[]")
+        self.file.close()
+        if keep and self.count:
+            self.partial.replace(self.path)
+        else:
+            self.partial.unlink()
+
+
+def _plain(value):
+    """Numbers with as many digits as their type carries: a float32 reads back the same."""
+    value = np.asarray(value)
+    if value.dtype == np.float32:
+        text = [float(str(number)) for number in value.ravel()]
+        return np.array(text).reshape(value.shape).tolist()
+    return value.tolist()
+
+
+def _lists_of(sample: HandSample, split: str) -> dict:
+    """The JSON entries that this sample can fill."""
+    entries = {}
+    if sample.intrinsics is None:
+        raise ValueError(f"{sample.name}: FreiHAND's layout needs intrinsics, this sample has none")
+    entries["K"] = sample.intrinsics
+    if sample.joints is not None and sample.root is not None:
+        xyz = absolute(sample, sample.joints)
+        entries["xyz"] = xyz
+        entries["scale"] = np.float32(np.linalg.norm(xyz[9] - xyz[10]))
+        if sample.vertices is not None:
+            entries["verts"] = absolute(sample, sample.vertices)
+        if sample.pose is not None and sample.betas is not None:
+            entries["mano"] = mano_vector(sample, xyz.astype(float))[None]
+    elif split == "training":
+        raise ValueError(f"{sample.name}: a training sample needs joints and root")
+    return entries
+
+
+def write_freihand(
+    folder, samples, split: str = "training", versions: int | None = None, quality=JPEG_QUALITY,
+    progress=None,
+) -> Path:  # fmt: skip
+    """Write samples in FreiHAND's layout: ``<split>/rgb``, masks and ``<split>_*.json``.
+
+    folder: made when absent; other splits in it stay.   samples: a reader, list or iterator of
+    right-handed ``HandSample``s with intrinsics.   split: "training" or "evaluation".   versions:
+    how many backgrounds of each hand there are; samples then come background by background, the
+    order FreiHAND's reader gives. None takes a reader's own, else 1.   progress: wraps the
+    iterator, as ``tqdm`` does.   JPEG files that a reader holds are copied byte by byte.
+    returns the folder. The label lists appear last, so a broken run leaves none.
+    """
+    if split not in ("training", "evaluation"):
+        raise ValueError(f"split must be 'training' or 'evaluation', found {split!r}")
+    if versions is None:
+        versions = len(getattr(samples, "versions", "1"))
+    folder = Path(folder)
+    (folder / split / "rgb").mkdir(parents=True, exist_ok=True)
+    total = len(samples) if hasattr(samples, "__len__") else None
+    if versions > 1 and (total is None or total % versions):
+        raise ValueError(f"{total} samples do not divide into {versions} versions of each hand")
+    unique = total // versions if versions > 1 else None
+    lists: dict[str, _JsonList] = {}
+    whole = False
+    try:
+        for number, sample in enumerate(progress(samples) if progress else samples):
+            _write_one(folder, split, number, sample, samples, quality)
+            if unique is not None and number >= unique:
+                continue
+            entries = _lists_of(sample, split)
+            if number == 0:
+                lists = {name: _JsonList(folder / f"{split}_{name}.json") for name in entries}
+            if entries.keys() != lists.keys():
+                raise ValueError(
+                    f"{sample.name}: has {sorted(entries)}, the samples before {sorted(lists)}; "
+                    "write samples of one kind"
+                )
+            for name, value in entries.items():
+                lists[name].append(value)
+        if unique is not None and number + 1 != total:
+            raise ValueError(f"{total - number - 1} of {total} samples were skipped, so the "
+                             "versions no longer line up; write with versions=1")
+        whole = True
+    finally:
+        for each in lists.values():
+            each.close(whole)
+    if not lists:
+        raise ValueError(f"no samples to write into {folder}")
+    return folder
+
+
+def _write_one(folder, split, number, sample, samples, quality) -> None:
+    if sample.side != "right":
+        raise ValueError(f"{sample.name}: FreiHAND's layout holds right hands; mirror this one")
+    data = picture_as_jpeg(samples, sample, quality)
+    (folder / split / "rgb" / f"{number:08d}.jpg").write_bytes(data)
+    if sample.mask is not None:
+        masks = folder / split / "mask"
+        masks.mkdir(exist_ok=True)
+        grey = np.repeat(sample.mask[:, :, None].astype(np.uint8) * 255, 3, axis=2)
+        (masks / f"{number:08d}.jpg").write_bytes(encode_jpeg(grey, 95))
