@@ -1,0 +1,244 @@
+"""Bones, joint axes and joint limits of the built-in hand (numpy only; use it through ``anatomy``).
+
+Rest frame of the right hand, metres: x distal, y radial (thumb side), z dorsal, wrist at the
+origin. Sixteen joints in MANO's order: wrist, index 1-3, middle 4-6, little 7-9, ring 10-12,
+thumb 13-15. A pose is axis-angle in the axes of that rest frame, as in MANO; people think in
+angles about each joint's own axes, so ``pose_from_angles`` and ``angles_from_pose`` translate.
+
+Sources. Segment lengths: Buchholz, Armstrong and Goldstein 1992, proportions of hand length.
+Hand length: ANSUR (Gordon et al. 1989, NATICK TR-89/044), midway between the means of women
+(180.5 mm) and men (193.8 mm). Joint ranges: see ``LIMIT_SOURCES``.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+HAND_LENGTH = 0.187
+"""Metres, wrist to the tip of the middle finger."""
+
+DIGITS = ("thumb", "index", "middle", "ring", "little")
+DIGIT_JOINTS = {
+    "thumb": (13, 14, 15),
+    "index": (1, 2, 3),
+    "middle": (4, 5, 6),
+    "ring": (10, 11, 12),
+    "little": (7, 8, 9),
+}
+PARENTS = np.array([-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14])
+
+SEGMENTS = {
+    "thumb": (0.251, 0.196, 0.158),
+    "index": (0.463, 0.245, 0.143, 0.097),
+    "middle": (0.446, 0.266, 0.170, 0.108),
+    "ring": (0.421, 0.244, 0.165, 0.107),
+    "little": (0.414, 0.204, 0.117, 0.093),
+}
+"""Segment lengths over hand length (Buchholz et al. 1992): metacarpal, then the phalanges.
+
+The metacarpal of a finger runs from the wrist's centre to the knuckle; the thumb's from its own
+base joint. The distal segment ends at the tip of the finger.
+"""
+
+HALF_BREADTHS = {
+    "thumb": (0.0126, 0.0109, 0.0103, 0.0086),
+    "index": (0.0099, 0.0093, 0.0081, 0.0067),
+    "middle": (0.0101, 0.0095, 0.0083, 0.0069),
+    "ring": (0.0095, 0.0089, 0.0078, 0.0065),
+    "little": (0.0085, 0.0077, 0.0068, 0.0057),
+}
+"""Metres, half the breadth of each digit at base, first and second finger joint, and tip."""
+
+_KNUCKLE_YZ = {
+    "index": (0.0255, -0.0010),
+    "middle": (0.0045, 0.0028),
+    "ring": (-0.0150, 0.0012),
+    "little": (-0.0325, -0.0042),
+}
+_THUMB_BASE = np.array([0.0235, 0.0225, -0.0095])
+# Per finger, degrees: splay (radial positive), roll of the dorsal side, flexion of the rest pose.
+_REST_DEG = {
+    "index": (5.0, 9.0, (2.0, 5.0, 8.0)),
+    "middle": (0.5, 2.0, (2.0, 5.0, 8.0)),
+    "ring": (-4.5, -6.0, (2.0, 5.5, 9.0)),
+    "little": (-12.0, -15.0, (2.0, 6.0, 10.0)),
+    "thumb": (0.0, 0.0, (0.0, 5.0, 8.0)),
+}
+_THUMB_ALONG = np.array([0.760, 0.590, -0.235])
+_THUMB_DORSAL = np.array([-0.30, 0.81, 0.50])
+
+
+def _unit(vector):
+    return vector / np.linalg.norm(vector)
+
+
+def _rest_frames() -> tuple[dict, NDArray]:
+    """Chains (4, 3) of joint centres and tip per digit; frames (16, 3, 3), columns along,
+    flexion axis, dorsal."""
+    chains, frames = {}, np.tile(np.eye(3), (16, 1, 1))
+    for name in DIGITS:
+        splay, roll, bends = (np.deg2rad(v) for v in _REST_DEG[name])
+        if name == "thumb":
+            base, along, dorsal = _THUMB_BASE, _unit(_THUMB_ALONG), _THUMB_DORSAL
+        else:
+            y, z = _KNUCKLE_YZ[name]
+            reach = SEGMENTS[name][0] * HAND_LENGTH
+            base = np.array([np.sqrt(reach**2 - y**2 - z**2), y, z])
+            along = np.array([np.cos(splay), np.sin(splay), 0.0])
+            dorsal = np.array([0.0, np.sin(roll), np.cos(roll)])
+        dorsal = _unit(dorsal - along * (along @ dorsal))
+        points = [base]
+        for joint, bend, segment in zip(
+            DIGIT_JOINTS[name], bends, SEGMENTS[name][-3:], strict=True
+        ):
+            bent = np.cos(bend) * along - np.sin(bend) * dorsal
+            up = np.cos(bend) * dorsal + np.sin(bend) * along
+            frames[joint] = np.stack([bent, np.cross(up, bent), up], axis=1)
+            points.append(points[-1] + bent * segment * HAND_LENGTH)
+        chains[name] = np.array(points)
+    return chains, frames
+
+
+REST_CHAIN, FRAMES = _rest_frames()
+"""Per digit the joint centres and the tip (4, 3) metres; per joint (16, 3, 3) the columns along the
+bone, flexion axis, dorsal."""
+
+REST_JOINTS = np.zeros((16, 3))
+for _name in DIGITS:
+    REST_JOINTS[list(DIGIT_JOINTS[_name])] = REST_CHAIN[_name][:3]
+
+FLEXION_AXES = FRAMES[:, :, 1].copy()
+"""(16, 3) unit axes in the rest frame; a positive angle curls towards the palm."""
+
+ABDUCTION_AXES = FRAMES[:, :, 2].copy()
+"""(16, 3) unit axes in the rest frame; a positive angle swings towards the thumb side."""
+
+ANGLE_NAMES = ("flexion", "abduction", "twist")
+
+LIMIT_SOURCES = {
+    "finger knuckles": "flexion 0..90, hyperextension up to 45 passively; 20 kept (AAOS 1965)",
+    "finger middle joints": "flexion 0..100 (AAOS 1965); 5 to each side for the rest pose's bend",
+    "finger end joints": "flexion 0..80 (AAOS 1965), hyperextension 5",
+    "finger splay": "20 to each side (AAOS 1965), less for middle and ring",
+    "thumb base": "abduction 45 to 60 (AAOS 1965), opposition as flexion with twist, by eye",
+    "thumb knuckle": "flexion 55, hyperextension 10 (AAOS 1965)",
+    "thumb end joint": "flexion 80, hyperextension 15 (AAOS 1965)",
+}
+"""Where the ranges of ``JOINT_LIMITS`` come from, degrees. AAOS: American Academy of Orthopaedic
+Surgeons, Joint Motion: Method of Measuring and Recording, 1965."""
+
+
+def _limits() -> NDArray:
+    degrees = np.zeros((16, 3, 2))
+    splay = {"index": (-15, 20), "middle": (-14, 14), "ring": (-15, 13), "little": (-22, 15)}
+    for name, sides in splay.items():
+        knuckle, middle, end = DIGIT_JOINTS[name]
+        degrees[knuckle] = (-20, 90), sides, (-6, 6)
+        degrees[middle] = (-5, 105), (0, 0), (0, 0)
+        degrees[end] = (-5, 80), (0, 0), (0, 0)
+    degrees[13] = (-20, 40), (-35, 30), (-25, 20)
+    degrees[14] = (-10, 55), (-6, 6), (-5, 5)
+    degrees[15] = (-15, 80), (0, 0), (0, 0)
+    return np.deg2rad(degrees)
+
+
+JOINT_LIMITS = _limits()
+"""(16, 3, 2) lowest and highest flexion, abduction and twist of each joint, radians from rest."""
+
+
+def _euler_to_matrix(angles):
+    """Flexion about y, then abduction about the turned z, then twist about the turned x."""
+    (cf, ca, ct), (sf, sa, st) = np.cos(angles).T, np.sin(angles).T
+    rows = (
+        (cf * ca, sf * st - cf * sa * ct, cf * sa * st + sf * ct),
+        (sa, ca * ct, -ca * st),
+        (-sf * ca, sf * sa * ct + cf * st, cf * ct - sf * sa * st),
+    )
+    return np.moveaxis(np.array([[r.T for r in row] for row in rows]), (0, 1), (-2, -1))
+
+
+def _matrix_to_axis_angle(matrix):
+    """Axis-angle (..., 3) of rotation matrices whose angle stays below pi."""
+    skew = np.stack(
+        [
+            matrix[..., 2, 1] - matrix[..., 1, 2],
+            matrix[..., 0, 2] - matrix[..., 2, 0],
+            matrix[..., 1, 0] - matrix[..., 0, 1],
+        ],
+        axis=-1,
+    )
+    sine = 0.5 * np.linalg.norm(skew, axis=-1, keepdims=True)
+    cosine = 0.5 * (np.trace(matrix, axis1=-2, axis2=-1)[..., None] - 1.0)
+    angle = np.arctan2(sine, cosine)
+    factor = np.where(sine > 1e-9, angle / np.maximum(2 * sine, 1e-18), 0.5)
+    return skew * factor
+
+
+def axis_angle_to_matrix(axis_angle: NDArray) -> NDArray:
+    """Rodrigues' formula in NumPy. axis_angle: (..., 3) radians; returns (..., 3, 3)."""
+    axis_angle = np.asarray(axis_angle, dtype=np.float64)
+    angle = np.linalg.norm(axis_angle, axis=-1)[..., None, None]
+    x, y, z = np.moveaxis(axis_angle, -1, 0)
+    zero = np.zeros_like(x)
+    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1)
+    cross = cross.reshape(*axis_angle.shape[:-1], 3, 3)
+    first = np.sinc(angle / np.pi)
+    second = 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
+    return np.eye(3) + first * cross + second * (cross @ cross)
+
+
+def _check_rows(array, name: str) -> NDArray:
+    array = np.asarray(array, dtype=np.float64)
+    if array.shape[-2:] != (16, 3):
+        raise ValueError(f"{name} must end in (16, 3), joints in MANO's order; found {array.shape}")
+    return array
+
+
+def pose_from_angles(angles: NDArray) -> NDArray:
+    """Axis-angle pose of flexion, abduction and twist: R = F Ry(flex) Rz(abd) Rx(twist) F^T.
+
+    angles: (..., 16, 3) radians; the wrist's row turns the whole hand.
+    returns (..., 16, 3) axis-angle, radians, rest frame axes.
+    """
+    angles = _check_rows(angles, "angles")
+    return _matrix_to_axis_angle(FRAMES @ _euler_to_matrix(angles) @ FRAMES.transpose(0, 2, 1))
+
+
+def angles_from_pose(pose: NDArray) -> NDArray:
+    """Inverse of ``pose_from_angles``. pose: (..., 16, 3) axis-angle; returns (..., 16, 3)."""
+    pose = _check_rows(pose, "pose")
+    local = FRAMES.transpose(0, 2, 1) @ axis_angle_to_matrix(pose) @ FRAMES
+    flexion = np.arctan2(-local[..., 2, 0], local[..., 0, 0])
+    abduction = np.arcsin(np.clip(local[..., 1, 0], -1, 1))
+    twist = np.arctan2(-local[..., 1, 2], local[..., 1, 1])
+    return np.stack([flexion, abduction, twist], axis=-1)
+
+
+def clamp_angles(angles: NDArray) -> NDArray:
+    """Angles held within ``JOINT_LIMITS``; the wrist's row passes through."""
+    angles = _check_rows(angles, "angles").copy()
+    low, high = JOINT_LIMITS[1:, :, 0], JOINT_LIMITS[1:, :, 1]
+    angles[..., 1:, :] = np.clip(angles[..., 1:, :], low, high)
+    return angles
+
+
+def clamp_pose(pose: NDArray) -> NDArray:
+    """The pose (..., 16, 3) with every joint held within its limits."""
+    return pose_from_angles(clamp_angles(angles_from_pose(pose)))
+
+
+def pose_joints(pose: NDArray) -> tuple[NDArray, NDArray]:
+    """Forward kinematics at rest proportions.
+
+    pose: (N, 16, 3) axis-angle.
+    returns rotations (N, 16, 3, 3) of each bone and joint centres (N, 16, 3), metres.
+    """
+    local = axis_angle_to_matrix(_check_rows(pose, "pose"))
+    rotations, joints = np.empty_like(local), np.zeros(local.shape[:-1])
+    rotations[:, 0] = local[:, 0]
+    for j in range(1, 16):
+        parent = PARENTS[j]
+        joints[:, j] = joints[:, parent] + rotations[:, parent] @ (
+            REST_JOINTS[j] - REST_JOINTS[parent]
+        )
+        rotations[:, j] = rotations[:, parent] @ local[:, j]
+    return rotations, joints
