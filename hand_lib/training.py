@@ -1,0 +1,367 @@
+"""Training: one loop on Accelerate, from a laptop to many GPUs, that can be killed and continued.
+
+    result = train(make_config("small"), "runs/small")
+    result = train(resume="runs/small")
+    accelerate launch -m hand_lib.training --preset full --run runs/full
+
+What a step computes depends on the config and on its number only: the images of a batch, their
+augmentation and the learning rate are functions of (seed, step), and ``state.pt`` holds the rest.
+"""
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from hand_lib import checkpoints, watching
+from hand_lib import provenance as origin
+from hand_lib.config import TrainConfig, config_from_json, differences
+from hand_lib.feeding import SharedLoader, batch_stream
+from hand_lib.optimisation import (
+    AveragedWeights,
+    freeze_normalisation,
+    make_optimizer,
+    planned_steps,
+    rate_factor,
+    set_rate,
+    uses_bf16,
+)
+
+
+@dataclass
+class Task:
+    """What a run trains, on what, and towards what."""
+
+    network: nn.Module
+    train_data: object  # one or several data sets that ``loading.HandLoader`` takes
+    validation: dict  # one batch of CPU tensors, as large as the validation set
+    loss: Callable  # (prediction, batch, network, config) -> total, dict of its parts
+    fingerprint: str = ""  # of the training data
+    baseline: dict = field(default_factory=dict)  # scores of "template only" on the validation set
+
+
+@dataclass
+class RunResult:
+    """What ``train`` gives back; the same is in the run folder."""
+
+    folder: Path
+    config: TrainConfig
+    step: int
+    metrics: dict
+    log: list[dict] = field(repr=False, default_factory=list)
+    network: nn.Module | None = field(repr=False, default=None)  # with the weights that were saved
+
+
+class TrainingStopped(RuntimeError):
+    """The run cannot go on; the message says where, on which images, and what is left."""
+
+
+def train(
+    config: TrainConfig | None = None,
+    run_folder=None,
+    *,
+    resume=None,
+    task: Task | None = None,
+    allow_changes: bool = False,
+    say: Callable[[str], None] = tqdm.write,
+) -> RunResult:
+    """Train into a new run folder, or continue the run in an old one.
+
+    config: may be left out when resuming.   run_folder: created; must not hold a run yet.
+    resume: folder of a run to continue; a config that differs from its own is refused unless
+    ``allow_changes``.   task: network and data, by default what the config names.
+    say: gets one line at a time for a person to read.
+    """
+    if (resume is None) == (run_folder is None):
+        raise ValueError("give either run_folder (a new run) or resume (the folder of an old one)")
+    if resume is None and config is None:
+        raise ValueError("a new run needs a config, for instance make_config('small')")
+    folder = Path(resume or run_folder)
+    with contextlib.ExitStack() as stack:
+        accelerator = make_accelerator(config or read_config(folder))
+        if accelerator.is_main_process:
+            if resume is not None:
+                config = _continued(config, folder, allow_changes)
+            stack.enter_context(checkpoints.locked(folder))
+            if resume is None and (folder / "config.json").exists():
+                raise FileExistsError(
+                    f"{folder} already holds a run; continue it with resume={str(folder)!r}, "
+                    "or choose another name"
+                )
+            checkpoints.write_text(folder / "config.json", config.to_json())
+        else:
+            say = _silent
+        accelerator.wait_for_everyone()
+        config = config or read_config(folder)
+        stack.enter_context(_own_random_state(config, accelerator.device))
+        if task is None:
+            from hand_lib.tasks import build_task
+
+            task = build_task(config, say)
+        stop = stack.enter_context(_stop_signals())
+        return _fit(config, folder, task, accelerator, say, stop)
+
+
+def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
+    """The loop."""
+    device, main = accelerator.device, accelerator.is_main_process
+    loader = SharedLoader(
+        task.train_data, config.batch_size, accelerator.process_index, accelerator.num_processes,
+        seed=config.seed, workers=config.workers, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    total_steps = planned_steps(config, loader.steps_per_epoch)
+    torch.manual_seed(config.seed + 1 + accelerator.process_index)
+    network = task.network.to(device, memory_format=torch.channels_last)
+    average = AveragedWeights(network, config.ema_decay) if config.ema_decay else None
+    shown = average.network if average else network
+    model, optimizer = accelerator.prepare(network, make_optimizer(network, config))
+    bf16 = uses_bf16(config.precision, device)
+    spent = dict.fromkeys(("waiting", "step", "logging", "validation", "checkpoint"), 0.0)
+
+    state = checkpoints.load_state(folder, device)
+    step, seconds = (state["step"], state["seconds"]) if state else (0, 0.0)
+    smooth = state["smooth"] if state else None
+    if state:
+        _restore(state, network, optimizer, average, folder)
+        say(f"continuing {folder.name} after step {step} of {total_steps}")
+    record = watching.Record(folder, step if state else -1, task, config) if main else None
+    if main:
+        notes = origin.provenance(config, device, task.fingerprint, {"seed": config.seed})
+        notes["processes"], notes["bf16"] = accelerator.num_processes, bf16
+        notes["continued_at_steps"] = [*record.continued_at, step] if state else []
+        checkpoints.write_json(folder / "provenance.json", notes)
+
+    def progress():  # done share of the run; on a slow machine the time limit decides
+        return max(step / total_steps, seconds / 60 / config.minutes if config.minutes else 0.0)
+
+    def validate():
+        if main:
+            with _clock(spent, "validation"):
+                record.validate(shown, step, seconds, device, bf16, say, total_steps)
+
+    def save():
+        if main:
+            with _clock(spent, "checkpoint"):
+                weights = shown.state_dict()
+                checkpoints.save_model(folder, weights, step=step)
+                checkpoints.save_state(
+                    folder, _state(step, seconds, smooth, network, optimizer, average)
+                )
+
+    def finish(status, reason=""):
+        if main:
+            record.finish(status, reason, step, total_steps, seconds, spent, device)
+
+    stream = batch_stream(loader, step)
+    bar = tqdm(
+        total=total_steps, initial=step, unit="step", desc="training", disable=not main,
+        mininterval=1.0, file=sys.stderr, dynamic_ncols=True,
+    )  # fmt: skip
+    try:
+        if not state:
+            validate()
+            save()
+        clock_start = time.perf_counter() - seconds
+        while progress() < 1:
+            with _clock(spent, "waiting"):
+                batch = next(stream)
+            with _clock(spent, "step"):
+                network.train()
+                if config.freeze_norm:
+                    freeze_normalisation(network)
+                epoch = step // loader.steps_per_epoch
+                rate = set_rate(optimizer, rate_factor(config, step, epoch, progress()))
+                loss, parts = _gradients(batch, model, network, task, config, accelerator, bf16)
+                norm = accelerator.clip_grad_norm_(model.parameters(), config.clip or math.inf)
+                loss, norm = float(loss), float(norm)
+                smooth = _check(loss, norm, smooth, step, batch, folder, config)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                if average:
+                    average.update(step)
+            step += 1
+            seconds = time.perf_counter() - clock_start
+            with _clock(spent, "logging"):
+                if main:
+                    record.step(step, seconds, loss, parts, norm, rate, bar)
+            done = progress() >= 1
+            if done or step % config.validate_every == 0:
+                validate()
+            if done or stop.is_set() or step % config.checkpoint_every == 0:
+                save()
+            if stop.is_set() and not done:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        finish("interrupted", "stopped by the user or by the system")
+        raise
+    except BaseException as error:
+        finish("failed", f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        bar.close()
+        stream.close()
+    finish("finished")
+    accelerator.wait_for_everyone()
+    metrics = record.metrics if main else {}
+    return RunResult(folder, config, step, metrics, record.log.rows if main else [], shown)
+
+
+def _gradients(batch, model, network, task, config, accelerator, bf16):
+    """Forward and backward over the pieces of a batch.   returns the mean loss and its parts."""
+    device, pieces = accelerator.device, config.accumulate
+    batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    loss, parts = 0.0, {}
+    for number in range(pieces):
+        piece = {name: value.chunk(pieces)[number] for name, value in batch.items()}
+        waits = number + 1 < pieces
+        with accelerator.no_sync(model) if waits else contextlib.nullcontext():
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                prediction = model(piece["image"].contiguous(memory_format=torch.channels_last))
+            total, terms = task.loss(prediction, piece, network, config)
+            accelerator.backward(total / pieces)
+        loss = loss + total.detach() / pieces
+        for name, term in terms.items():
+            parts[name] = parts.get(name, 0.0) + term / pieces
+    return loss, parts
+
+
+def _check(loss, norm, smooth, step, batch, folder, config):
+    """Stop the run at a loss that is not finite or explodes.   returns the loss's running mean."""
+    what = None
+    if not math.isfinite(loss):
+        what = f"the loss became {loss}"
+    elif not math.isfinite(norm):
+        what = f"the gradient's norm became {norm}"
+    elif smooth is not None and loss > config.explode * smooth:
+        what = f"the loss jumped to {loss:.4g}, {loss / smooth:.0f} times its running mean"
+    if what is None:
+        return loss if smooth is None else smooth + 0.02 * (loss - smooth)
+    state = checkpoints.load_state(folder)
+    saved = f"step {state['step']}" if state else "none"
+    raise TrainingStopped(
+        f"step {step + 1}: {what}, on samples {batch['index'].tolist()}. Last good checkpoint: "
+        f"{saved}, in {folder}. Look at these samples; lower learning_rate or set clip before "
+        "resuming"
+    )
+
+
+def make_accelerator(config: TrainConfig):
+    """Accelerate's view of the processes and devices at hand."""
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    # fixed tables are buffers and equal everywhere: nothing to broadcast
+    handler = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    return Accelerator(cpu=config.device == "cpu", kwargs_handlers=[handler])
+
+
+def read_config(folder) -> TrainConfig:
+    """The configuration of the run in a folder."""
+    path = Path(folder) / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: there is no run in {folder}")
+    return config_from_json(path.read_text(), str(path))
+
+
+def _continued(config, folder, allow_changes) -> TrainConfig:
+    """The config to continue a run with."""
+    old = read_config(folder)
+    if config is None or allow_changes:
+        return config or old
+    changed = differences(old, config)
+    if changed:
+        lines = ", ".join(f"{name} was {a!r}, now {b!r}" for name, (a, b) in changed.items())
+        raise ValueError(
+            f"{folder} was begun with another config: {lines}. Resume without a config, or pass "
+            "allow_changes=True"
+        )
+    return config
+
+
+def _state(step, seconds, smooth, network, optimizer, average) -> dict:
+    """Everything the rest of the run depends on."""
+    random = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["cuda"] = torch.cuda.get_rng_state()
+    return {
+        "step": step,
+        "seconds": seconds,
+        "smooth": smooth,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "average": average.network.state_dict() if average else None,
+        "random": random,
+    }
+
+
+def _restore(state, network, optimizer, average, folder) -> None:
+    try:
+        network.load_state_dict(state["network"])
+        if average:
+            average.network.load_state_dict(state["average"] or state["network"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{folder / checkpoints.STATE_FILE} belongs to another network: {error}"
+        ) from error
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"]["torch"].cpu())
+    if torch.cuda.is_available() and "cuda" in state["random"]:
+        torch.cuda.set_rng_state(state["random"]["cuda"].cpu())
+
+
+@contextlib.contextmanager
+def _own_random_state(config, device):
+    """Seed torch and set its threads for the run, and put both back afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(config.seed)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _stop_signals():
+    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number, frame):
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _clock(spent, name):
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        spent[name] += time.perf_counter() - start
+
+
+def _silent(line) -> None:
+    """Say nothing: the processes other than the first."""
