@@ -76,13 +76,15 @@ def digit_sites(rows) -> tuple[NDArray, dict[str, int]]:
         stations, marks = _stations(name)
         for turn, s in enumerate(stations):
             centre, frame = _along_chain(name, marks, s)
-            angle = 2 * np.pi * (np.arange(around) + 0.5 * (turn % 2)) / around
+            angle = (
+                2 * np.pi * (np.arange(around) + 0.5 + 0.16 * (turn - 0.5 * len(stations))) / around
+            )
             direction = np.cos(angle)[:, None] * frame[:, 2] + np.sin(angle)[:, None] * frame[:, 1]
             sites.append(_cast(centre, direction, rows))
         centre, frame = _along_chain(name, marks, stations[-1])
         count = 5
         angle = 2 * np.pi * (np.arange(count) + 0.25 + 0.5 * (len(stations) % 2)) / count
-        tilt = np.deg2rad(48.0)
+        tilt = np.deg2rad(50.0)
         ring = np.cos(angle)[:, None] * frame[:, 2] + np.sin(angle)[:, None] * frame[:, 1]
         centre = centre - frame[:, 0] * 0.35 * build_surface.BREADTHS[name][3]
         sites.append(_cast(centre, np.cos(tilt) * frame[:, 0] + np.sin(tilt) * ring, rows))
@@ -235,7 +237,7 @@ def flip_edges(vertices, faces, rounds: int = 6) -> NDArray[np.int64]:
                 continue
             angle = sum(_angle(vertices, p, a, b) for p in (c, d))
             flat = _normal(vertices, a, d, c) @ _normal(vertices, d, b, c)
-            if angle > np.pi + 0.05 and flat > 0.3:
+            if angle > np.pi + 0.01 and flat > 0.3:
                 faces[f], faces[g] = (a, d, c), (d, b, c)
                 edges |= {(c, d), (d, c)}
                 touched |= {f, g}

@@ -89,25 +89,25 @@ def _palm(field: _Field) -> None:
     chain = {name: anatomy.REST_CHAIN[name] * 1000.0 for name in anatomy.DIGITS}
     for name in ("index", "middle", "ring", "little"):
         head = chain[name][0]
-        start = np.array([9.0, head[1] * 0.50, -1.5])
+        start = np.array([10.0, head[1] * 0.52, -2.5])
         radius = BREADTHS[name][0]
         tilt = anatomy.FRAMES[anatomy.DIGIT_JOINTS[name][0]]
-        field.cone(0, "palm", start, head - (4, 0, 1.8), 13.0, radius - 0.1, tilt, 0.98)
-        field.ellipsoid(0, "palm", head + (-2, 0, 2.4), (9.0, 6.5, 8.2))  # knuckle
-        field.ellipsoid(0, "palm", head + (-1, 0, -7.0), (13, 9.0, 5.5))  # distal pad
+        field.cone(0, "palm", start, head - (4, 0, 1.2), 15.0, radius + 0.3, tilt, 1.0)
+        field.ellipsoid(0, "palm", head + (-2, 0, 2.6), (10.0, 6.5, 8.2))  # knuckle
+        field.ellipsoid(0, "palm", head + (-2, 0, -6.4), (14, 8.5, 5.0))  # distal pad
     fingers = ("index", "middle", "ring", "little")
     for first, second in zip(fingers[:-1], fingers[1:], strict=True):
         a, b = chain[first], chain[second]
-        low = a[0] + 0.20 * (a[1] - a[0]) - (0, 0, 2.5), b[0] + 0.20 * (b[1] - b[0]) - (0, 0, 2.5)
-        field.cone(0, "palm", low[0], low[1], 6.3, 6.3)
+        low = a[0] + 0.13 * (a[1] - a[0]) - (0, 0, 2.5), b[0] + 0.13 * (b[1] - b[0]) - (0, 0, 2.5)
+        field.cone(0, "palm", low[0], low[1], 6.0, 6.0)
         field.cone(0, "palm", a[0] - (7, 0, 2), b[0] - (7, 0, 2), 9.0, 9.0)
     tilt = anatomy.FRAMES[13]
     field.ellipsoid(0, "palm", (40, 20, -11), (25, 14, 11.5), tilt)  # thenar eminence
     web = 0.5 * (chain["thumb"][0] + chain["thumb"][1])
     field.cone(0, "palm", web + (6, -4, 2), chain["index"][0] + (-26, 2, -3), 9.0, 8.5)
     field.ellipsoid(0, "palm", (33, -24, -9.5), (33, 13, 11))  # hypothenar eminence
-    field.cone(0, "palm", (-90, 0, -0.5), (-4, 0, -1.5), 29.5, 26.5, np.eye(3), 0.70)
-    field.cone(0, "palm", (-4, 0, -1.5), (14, -1, -1.5), 26.5, 26.0, np.eye(3), 0.72)
+    field.cone(0, "palm", (-90, 0, -2.5), (-4, 0, -2.5), 31.0, 26.5, np.eye(3), 0.68)
+    field.cone(0, "palm", (-4, 0, -2.5), (16, -1, -2.5), 26.5, 27.0, np.eye(3), 0.66)
 
 
 def primitives() -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hand_lib import ROOT, anatomy, build_mesh, build_skin, build_surface
+from hand_lib import ROOT, anatomy, build_mesh, build_pose, build_skin, build_surface
 from hand_lib.geometry import check_mesh, unique_edges
 from hand_lib.joints import FINGERTIP_VERTICES
 
@@ -92,7 +92,7 @@ def build() -> dict[str, NDArray]:
         "v_template": quantise(vertices / 1000.0, 22),
         "f": faces.astype(np.int64),
         "shapedirs": quantise(shapes / 1000.0, 22),
-        "posedirs": np.zeros((len(vertices), 3, 135), np.float32),
+        "posedirs": quantise(build_pose.pose_basis(vertices, faces, weights) / 1000.0, 18),
         "J_regressor": regressor,
         "weights": weights,
         "kintree_table": np.stack([anatomy.PARENTS, np.arange(16)]).astype(np.int64),

@@ -40,11 +40,11 @@ base joint. The distal segment ends at the tip of the finger.
 """
 
 HALF_BREADTHS = {
-    "thumb": (0.0126, 0.0109, 0.0103, 0.0086),
-    "index": (0.0099, 0.0093, 0.0081, 0.0067),
-    "middle": (0.0101, 0.0095, 0.0083, 0.0069),
-    "ring": (0.0095, 0.0089, 0.0078, 0.0065),
-    "little": (0.0085, 0.0077, 0.0068, 0.0057),
+    "thumb": (0.0126, 0.0109, 0.0106, 0.0092),
+    "index": (0.0095, 0.0093, 0.0082, 0.0071),
+    "middle": (0.0097, 0.0095, 0.0084, 0.0073),
+    "ring": (0.0091, 0.0089, 0.0079, 0.0069),
+    "little": (0.0081, 0.0077, 0.0069, 0.0060),
 }
 """Metres, half the breadth of each digit at base, first and second finger joint, and tip."""
 
@@ -57,10 +57,10 @@ _KNUCKLE_YZ = {
 _THUMB_BASE = np.array([0.0235, 0.0225, -0.0095])
 # Per finger, degrees: splay (radial positive), roll of the dorsal side, flexion of the rest pose.
 _REST_DEG = {
-    "index": (5.0, 9.0, (2.0, 5.0, 8.0)),
-    "middle": (0.5, 2.0, (2.0, 5.0, 8.0)),
-    "ring": (-4.5, -6.0, (2.0, 5.5, 9.0)),
-    "little": (-12.0, -15.0, (2.0, 6.0, 10.0)),
+    "index": (7.5, 4.0, (2.0, 5.0, 8.0)),
+    "middle": (1.0, 1.0, (2.0, 5.0, 8.0)),
+    "ring": (-6.0, -2.5, (2.0, 5.5, 9.0)),
+    "little": (-15.0, -6.0, (2.0, 6.0, 10.0)),
     "thumb": (0.0, 0.0, (0.0, 5.0, 8.0)),
 }
 _THUMB_ALONG = np.array([0.760, 0.590, -0.235])
@@ -135,7 +135,7 @@ def _limits() -> NDArray:
         degrees[knuckle] = (-20, 90), sides, (-6, 6)
         degrees[middle] = (-5, 105), (0, 0), (0, 0)
         degrees[end] = (-5, 80), (0, 0), (0, 0)
-    degrees[13] = (-20, 40), (-35, 30), (-25, 20)
+    degrees[13] = (-25, 45), (-30, 45), (-25, 35)
     degrees[14] = (-10, 55), (-6, 6), (-5, 5)
     degrees[15] = (-15, 80), (0, 0), (0, 0)
     return np.deg2rad(degrees)
