@@ -38,6 +38,27 @@ class SparseRows(nn.Module):
         return (gathered * self.weight[:, :, None].to(x.dtype)).sum(2)
 
 
+class DenseRows(nn.Module):
+    """The same for a matrix with many entries per row and few channels: one product.
+
+    matrix: SciPy sparse (rows, columns).   forward: (B, columns, C) -> (B, rows, C), in float32.
+    """
+
+    def __init__(self, matrix):
+        super().__init__()
+        self.register_buffer("matrix", torch.as_tensor(matrix.toarray().astype(np.float32)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return apply_rows(self.matrix, x)
+
+
+def apply_rows(matrix: Tensor, x: Tensor) -> Tensor:
+    """matrix (rows, columns) times each of x (B, columns, C) -> (B, rows, C), never in bf16."""
+    with torch.autocast(x.device.type, enabled=False):
+        flat = x.float().transpose(1, 2).reshape(-1, x.shape[1])
+        return (flat @ matrix.T).unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+
+
 class SpiralConv(nn.Module):
     """Linear over the concatenated features of a vertex's spiral, neighbour 0 first.
 
@@ -110,7 +131,7 @@ class YoutubehandDecoder(nn.Module):
 class SpiralMix(nn.Module):
     """Residual block on vertices: normalise, depthwise spiral, pointwise expansion.
 
-    x + W2 gelu(W1 sum_k w_k * norm(x)_s(v,k)): the separable form of a spiral convolution costs
+    x + W2 gelu(W1 sum_k w_k * norm(x)_s(v,k)), features (V, B, C): the separable form of a spiral convolution costs
     K C + 2 r C^2 multiplications per vertex instead of K C^2.
     """
 
@@ -127,8 +148,8 @@ class SpiralMix(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         vertices, length = self.spirals.shape
-        y = self.norm(x).index_select(1, self.spirals.reshape(-1))
-        y = (y.unflatten(1, (vertices, length)) * self.taps.to(y.dtype)).sum(2)
+        y = self.norm(x).index_select(0, self.spirals.T.reshape(-1))
+        y = (y.unflatten(0, (length, vertices)) * self.taps.to(y.dtype)[:, None, None]).sum(0)
         return x + self.narrow(functional.gelu(self.widen(y)))
 
 
@@ -172,7 +193,7 @@ class CoarseToFineDecoder(nn.Module):
         up = hierarchy.up[0]
         for i in range(1, start):
             up = up @ hierarchy.up[i]
-        self.up = SparseRows(up)
+        self.up = DenseRows(up)
         self.level = start
         self.context = nn.Linear(latent, width)
         self.seen = nn.Linear(reduced, width)
@@ -189,12 +210,13 @@ class CoarseToFineDecoder(nn.Module):
         latent = self.trunk(self.pool(grid).flatten(1))
         joints_2d = self.joints_2d(latent).float().unflatten(1, (21, 2))
         coarse = self.mean + 0.1 * self.coarse(latent).float().unflatten(1, (-1, 3))
-        camera = fit_weak_perspective(self.regressor @ self.up(coarse), joints_2d)
+        camera = fit_weak_perspective(apply_rows(self.regressor, self.up(coarse)), joints_2d)
         seen_at = camera[:, None, :1] * (coarse[..., :2] + camera[:, None, 1:])
         seen = look_up(grid, seen_at.detach())
         place = torch.cat([10 * coarse, seen_at], 2).detach()
         x = self.seen(seen) + self.place(place) + self.context(latent)[:, None] + self.identity
-        finer = coarse + 0.1 * self.correct(self.mix(x)).float()
+        x = self.correct(self.mix(x.transpose(0, 1).contiguous())).transpose(0, 1)
+        finer = coarse + 0.1 * x.float()
         return {
             "vertices": self.up(finer),
             "camera": None,

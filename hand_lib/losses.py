@@ -104,9 +104,9 @@ def edge_loss(
 
     predicted, true: (B, V, 3) metres.   faces: (F, 3).
     """
-    lengths = _edges(predicted, faces).square().sum(-1).clamp_min(1e-16).sqrt()
-    true_lengths = _edges(true, faces).square().sum(-1).sqrt()
-    return _mean((lengths - true_lengths).abs().mean((1, 2)), known)
+    lengths = _edges(predicted, faces).square().sum(2).clamp_min(1e-16).sqrt()
+    true_lengths = _edges(true, faces).square().sum(2).sqrt()
+    return _mean((lengths - true_lengths).abs().mean((0, 1)), known)
 
 
 def normal_loss(
@@ -118,17 +118,17 @@ def normal_loss(
     plane of the true one (Pixel2Mesh, Wang et al. 2018; Youtubehand's normal term).
     """
     edges = _edges(predicted, faces)
-    edges = edges / edges.square().sum(-1, keepdim=True).clamp_min(1e-16).sqrt()
+    edges = edges / edges.square().sum(2, keepdim=True).clamp_min(1e-16).sqrt()
     true_edges = _edges(true, faces)
-    normals = torch.linalg.cross(true_edges[:, 0], true_edges[:, 1])
-    normals = normals / normals.square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
-    return _mean((edges * normals[:, None]).sum(-1).abs().mean((1, 2)), known)
+    normals = torch.linalg.cross(true_edges[0], true_edges[1], dim=1)
+    normals = normals / normals.square().sum(1, keepdim=True).clamp_min(1e-24).sqrt()
+    return _mean((edges * normals).sum(2).abs().mean((0, 1)), known)
 
 
 def _edges(vertices: Tensor, faces: Tensor) -> Tensor:
-    """The edges ab, bc, ca of each face as vectors.   (B, V, 3) -> (B, 3, F, 3)."""
-    corners = vertices[:, faces.T.reshape(-1)].unflatten(1, (3, -1))
-    return corners.roll(-1, 1) - corners
+    """The edges ab, bc, ca of each face as vectors.   (B, V, 3) -> (3, F, 3, B), hands last."""
+    a, b, c = vertices.permute(1, 2, 0).index_select(0, faces.T.reshape(-1)).chunk(3)
+    return torch.stack([b - a, c - b, a - c])
 
 
 def _mean(error: Tensor, known: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .camera import project_weak_perspective
-from .decoders import CoarseToFineDecoder, YoutubehandDecoder, fit_weak_perspective
+from .decoders import CoarseToFineDecoder, YoutubehandDecoder, apply_rows, fit_weak_perspective
 from .encoders import GridEncoder, NormalizeImages, PooledEncoder
 from .losses import LossMesh
 
@@ -76,7 +76,7 @@ class HandNetwork(nn.Module):
         out = self.decoder(self.encoder(self.normalize(images)))
         vertices = out["vertices"]
         with torch.autocast(vertices.device.type, enabled=False):
-            joints = self.regressor @ vertices
+            joints = apply_rows(self.regressor, vertices)
             wrist = joints[:, :1]
             direct = out.get("joints_2d_direct")
             camera = out["camera"]
