@@ -44,18 +44,17 @@ __all__ = [
 ]  # fmt: skip
 
 # Degrees. Fingers: knuckle, middle joint, end joint, splay. Thumb: base flexion, abduction and
-# twist, knuckle, end joint.
-_OPEN, _CURLED = (0, 0, 0, 0), (82, 100, 62, 0)
+# twist, knuckle, end joint. Contacts (pinch, ok, fist) were solved for on the capsules.
+_OPEN = (0, 0, 0, 0)
 _TOGETHER = {"index": (0, 0, 0, -4), "middle": _OPEN, "ring": (0, 0, 0, 4), "little": (0, 0, 0, 10)}
 _SPREAD = {
     "index": (-4, 0, 0, 12), "middle": (-4, 0, 0, 2), "ring": (-4, 0, 0, -9),
     "little": (-4, 0, 0, -16),
 }  # fmt: skip
 _FIST = {
-    "index": (80, 100, 60, -3), "middle": (82, 100, 62, 0), "ring": (84, 99, 62, 3),
-    "little": (84, 96, 60, 8),
+    "index": (85, 105, 68, -7), "middle": (90, 103, 66, -5), "ring": (90, 105, 69, -8),
+    "little": (90, 105, 71, -12),
 }  # fmt: skip
-_THUMB_OVER = (34, 16, 12, 34, 30)
 _GESTURES_DEG = {
     "flat": {**_TOGETHER, "thumb": (6, -4, 0, 0, 0)},
     "spread": {**_SPREAD, "thumb": (-14, 0, 0, -4, -4)},
@@ -63,20 +62,21 @@ _GESTURES_DEG = {
         "index": (16, 24, 10, 0), "middle": (22, 28, 12, 0), "ring": (26, 30, 13, 2),
         "little": (28, 30, 13, 4), "thumb": (4, 8, 4, 10, 12),
     },
-    "fist": {**_FIST, "thumb": _THUMB_OVER},
-    "point": {**_FIST, "index": (2, 4, 2, 0), "thumb": _THUMB_OVER},
+    "fist": {**_FIST, "thumb": (17, 17, -9, 52, 47)},
+    "point": {**_FIST, "index": (2, 4, 2, 0), "thumb": (17, 17, -9, 52, 47)},
     "pinch": {
-        "index": (48, 48, 26, -2), "middle": (30, 34, 18, 0), "ring": (26, 30, 14, 2),
-        "little": (22, 28, 12, 4), "thumb": (14, 26, 14, 14, 22),
+        "index": (52, 48, 26, 4), "middle": (30, 34, 18, 0), "ring": (26, 30, 14, 2),
+        "little": (22, 28, 12, 4), "thumb": (19, 17, 11, 16, 23),
     },
     "ok": {
-        "index": (50, 52, 24, 0), "middle": (12, 12, 6, 0), "ring": (4, 8, 4, -3),
-        "little": (-4, 4, 2, -8), "thumb": (15, 26, 14, 14, 24),
+        "index": (53, 52, 24, 5), "middle": (12, 12, 6, 0), "ring": (4, 8, 4, -3),
+        "little": (-4, 4, 2, -8), "thumb": (19, 18, 12, 16, 25),
     },
     "victory": {
-        **_FIST, "index": (0, 2, 0, 9), "middle": (0, 2, 0, -8), "thumb": (36, 20, 14, 36, 34),
+        **_FIST, "index": (0, 2, 0, 10), "middle": (0, 2, 0, -9), "ring": (90, 105, 69, -5),
+        "thumb": (21, 13, -12, 55, 48),
     },
-    "thumbs_up": {**_FIST, "thumb": (-12, -20, 0, -6, -6)},
+    "thumbs_up": {**_FIST, "thumb": (-24, -20, 0, -8, -10)},
     "grasp": {
         "index": (34, 42, 24, 6), "middle": (36, 44, 26, 2), "ring": (38, 44, 26, -3),
         "little": (38, 42, 24, -8), "thumb": (4, 26, 10, 12, 18),
@@ -86,15 +86,15 @@ _GESTURES_DEG = {
         "little": (-12, 70, 44, -10), "thumb": (0, 12, 4, 18, 44),
     },
     "three": {
-        **_FIST, "index": (0, 2, 0, 9), "middle": (0, 2, 0, 0), "ring": (0, 4, 2, -6),
-        "thumb": (38, 26, 16, 36, 34),
+        "index": (0, 2, 0, 9), "middle": (0, 2, 0, 0), "ring": (0, 4, 2, -7),
+        "little": (90, 105, 71, -5), "thumb": (31, 8, -13, 55, 49),
     },
-    "call_me": {**_FIST, "little": (0, 2, 0, -14), "thumb": (-14, -6, 0, -4, -4)},
+    "call_me": {**_FIST, "little": (0, 2, 0, -12), "thumb": (-14, -6, 0, -4, -4)},
     "hook": {
         "index": (6, 92, 58, 0), "middle": (6, 94, 58, 0), "ring": (6, 94, 58, 2),
         "little": (6, 90, 56, 5), "thumb": (6, 6, 4, 8, 10),
     },
-    "gun": {**_FIST, "index": (0, 2, 0, 0), "thumb": (-12, -14, 0, -4, -4)},
+    "gun": {**_FIST, "index": (0, 2, 0, 0), "thumb": (-14, -14, 0, -4, -4)},
 }  # fmt: skip
 
 
