@@ -95,12 +95,12 @@ def _hands(lists, level, start, stop, count, name):
 
     None where there are no points at all.
     """
+    if stop == start:
+        return None
     inside = (lists.end > start) & (lists.end <= stop)
     points = lists.count[inside & (lists.depth == level + 1)]
     if len(points) != count:
-        if stop > start:
-            raise ValueError(f"{name}: expected a list of hands, each a list of [x, y, z]")
-        return None
+        raise ValueError(f"{name}: expected a list of hands, each a list of [x, y, z]")
     if (points != points[0]).any():
         odd = int(np.argmax(points != np.bincount(points).argmax()))
         usual = int(np.bincount(points).argmax())

@@ -1,0 +1,190 @@
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from hand_lib import metrics
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+@pytest.fixture
+def clouds(rng):
+    """Truth (5, 40, 3) metres and a prediction some millimetres off, elsewhere and turned."""
+    true = rng.normal(size=(5, 40, 3)) * [0.02, 0.05, 0.03] + [0, 0, 0.7]
+    turn = Rotation.random(5, random_state=1).as_matrix()
+    pred = 1.2 * (true + rng.normal(size=true.shape) * 0.004) @ turn.swapaxes(1, 2) + 0.1
+    return pred, true
+
+
+def test_point_errors_are_euclidean_distances_in_two_and_three_dimensions():
+    assert metrics.point_errors([[3.0, 4.0]], [[0.0, 0.0]]).tolist() == [5.0]
+    assert metrics.point_errors([[1.0, 2.0, 2.0]], [[0.0, 0.0, 0.0]]).tolist() == [3.0]
+
+
+def test_points_of_unlike_shape_are_refused_with_both_shapes():
+    with pytest.raises(ValueError, match=r"\(2, 4, 3\) and \(2, 5, 3\)"):
+        metrics.point_errors(np.zeros((2, 4, 3)), np.zeros((2, 5, 3)))
+    with pytest.raises(ValueError, match="P, 2"):
+        metrics.point_errors(np.zeros((2, 4)), np.zeros((2, 4)))
+
+
+def test_procrustes_recovers_a_known_similarity(rng):
+    true = rng.normal(size=(6, 21, 3)) * 0.05
+    turn = Rotation.random(6, random_state=2).as_matrix()
+    pred = 0.7 * true @ turn.swapaxes(1, 2) + [0.1, -0.2, 0.5]
+    reflection, rotation, mirrored = metrics.align_procrustes(pred, true)
+    assert not mirrored.any()
+    for found in (reflection, rotation):
+        np.testing.assert_allclose(found["matrix"], turn.swapaxes(1, 2), atol=1e-6)
+        np.testing.assert_allclose(found["scale"], 1 / 0.7, rtol=1e-6)
+        np.testing.assert_allclose(metrics.apply_alignment(pred, found), true, atol=1e-7)
+
+
+def test_rotation_alignment_agrees_with_scipy_rotations_and_the_least_squares_scale(clouds):
+    pred, true = clouds
+    pred = pred * [-1, 1, 1]  # mirrored, so that the two alignments differ
+    aligned = metrics.align(pred, true, "rotation")
+    for p, t, found in zip(pred, true, aligned, strict=True):
+        a, b = p - p.mean(0), t - t.mean(0)
+        turned = Rotation.align_vectors(b, a)[0].apply(a)
+        expected = (turned * b).sum() / (a * a).sum() * turned + t.mean(0)
+        np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_a_mirrored_cloud_fits_exactly_only_when_mirroring_is_allowed(clouds):
+    _, true = clouds
+    pred = true * [-1, 1, 1]
+    assert metrics.align_procrustes(pred, true)[2].all()
+    errors = metrics.aligned_errors(pred, true)
+    assert errors["reflection"].max() < 1e-7
+    assert (errors["rotation"].mean(1) > 0.005).all()
+
+
+def test_each_alignment_never_raises_the_squared_error_of_the_stricter_one(clouds):
+    pred, true = clouds
+    squared = {k: (e**2).sum(1) for k, e in metrics.aligned_errors(pred, true).items()}
+    assert (squared["scale"] <= squared["root"] + 1e-12).all()
+    assert (squared["rotation"] <= squared["none"]).all()
+    assert (squared["rotation"] <= squared["scale"]).all()
+    assert (squared["reflection"] <= squared["rotation"] + 1e-12).all()
+
+
+def test_root_alignment_brings_the_roots_together_and_keeps_the_shape(clouds):
+    pred, true = clouds
+    moved = metrics.align(pred, true, "root", root=7)
+    np.testing.assert_allclose(moved[:, 7], true[:, 7])
+    np.testing.assert_allclose(moved - moved[:, :1], pred - pred[:, :1])
+    given = metrics.align(pred, true, "root", pred_root=pred[:, 7], true_root=true[:, 7])
+    np.testing.assert_allclose(given, moved)
+
+
+def test_scale_alignment_undoes_a_change_of_size_about_the_root(clouds):
+    _, true = clouds
+    pred = true[:, :1] + 0.4 * (true - true[:, :1]) + [1.0, 2.0, 3.0]
+    np.testing.assert_allclose(metrics.align(pred, true, "scale"), true, atol=1e-12)
+    assert np.isfinite(metrics.align(np.zeros_like(true), true, "scale")).all()
+
+
+def test_an_unknown_alignment_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="'icp'.*none, root, scale"):
+        metrics.align(np.zeros((1, 3, 3)), np.zeros((1, 3, 3)), "icp")
+
+
+def test_points_that_coincide_land_on_the_centre_of_the_truth(clouds):
+    _, true = clouds
+    for kind in ("rotation", "reflection"):
+        aligned = metrics.align(np.full_like(true, 0.3), true, kind)
+        np.testing.assert_allclose(
+            aligned, np.broadcast_to(true.mean(1, keepdims=True), true.shape)
+        )
+
+
+def test_mesh_errors_are_the_means_before_and_after_alignment(rng):
+    true = rng.normal(size=(150, 30, 3)) * 0.05  # more than one chunk
+    pred = true + [0.003, 0.0, 0.004]
+    pred[:, 0] += 0.02
+    errors = metrics.mesh_errors(pred, true)
+    np.testing.assert_allclose(errors["plain"], metrics.point_errors(pred, true).mean(1))
+    expected = metrics.point_errors(metrics.align(pred, true, "rotation"), true).mean(1)
+    np.testing.assert_allclose(errors["pa"], expected)
+    assert (errors["pa"] < errors["plain"]).all()
+
+
+def test_pck_counts_points_on_the_threshold_and_leaves_out_nan(rng):
+    np.testing.assert_allclose(metrics.pck([0.1, 0.2, 0.3, np.nan], [0.1, 0.25]), [0.25, 0.5])
+    errors = np.concatenate([rng.uniform(-0.01, 0.07, 999), np.linspace(0, 0.05, 100)])
+    for thresholds in (np.linspace(0, 0.05, 100), np.array([0.001, 0.002, 0.04]), np.array([0.01])):
+        expected = [(errors <= threshold).mean() for threshold in thresholds]
+        np.testing.assert_allclose(metrics.pck(errors, thresholds), expected)
+
+
+def test_pck_refuses_no_errors_and_unsorted_thresholds():
+    with pytest.raises(ValueError, match="no errors"):
+        metrics.pck([], [1.0])
+    with pytest.raises(ValueError, match="ascending"):
+        metrics.pck([1.0], [2.0, 1.0])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.05), (0.02, 0.05)])
+def test_auc_of_one_constant_error_is_the_area_right_of_it(low, high):
+    step = (high - low) / 99
+    value = low + 40.5 * step  # the curve rises from 0 to 1 between threshold 40 and 41
+    expected = 1 - 40.5 / 99
+    assert metrics.auc(np.full((7, 21), value), low, high) == pytest.approx(expected, abs=1e-12)
+    assert metrics.auc([0.0], low, high) == pytest.approx(1.0)
+    assert metrics.auc([9.0], low, high) == 0.0
+
+
+@pytest.mark.parametrize(("count_p", "count_q"), [(1, 6), (40, 17), (23, 64)])
+def test_nearest_distances_agree_with_a_search_tree(rng, count_p, count_q):
+    pred, true = rng.normal(size=(3, count_p, 3)), rng.normal(size=(3, count_q, 3))
+    from_pred, from_true = metrics.nearest_distances(pred, true)
+    for n in range(3):
+        np.testing.assert_allclose(from_pred[n], cKDTree(true[n]).query(pred[n])[0], rtol=1e-12)
+        np.testing.assert_allclose(from_true[n], cKDTree(pred[n]).query(true[n])[0], rtol=1e-12)
+
+
+def test_nearest_distances_refuse_nan_empty_clouds_and_unlike_counts():
+    good = np.zeros((2, 4, 3))
+    with pytest.raises(ValueError, match="NaN"):
+        metrics.nearest_distances(good * np.nan, good)
+    with pytest.raises(ValueError, match="without points"):
+        metrics.nearest_distances(good[:, :0], good)
+    with pytest.raises(ValueError, match=r"\(1, 4, 3\)"):
+        metrics.nearest_distances(good[:1], good)
+
+
+def test_f_score_is_strict_at_the_threshold_and_harmonic_between_the_clouds():
+    true = np.array([[[0.0, 0, 0], [1.0, 0, 0], [2.0, 0, 0], [3.0, 0, 0]]])
+    pred = np.array([[[0.0, 0.25, 0]]])  # one point, 0.25 from one of four
+    found = metrics.f_scores(pred, true, thresholds=(0.25, 0.2500001))
+    np.testing.assert_allclose(found, [[0.0, 2 * 1 * 0.25 / 1.25]])
+
+
+def test_f_score_does_not_change_when_vertices_are_relabelled(clouds, rng):
+    pred, true = clouds
+    pred = metrics.align(pred, true, "rotation")
+    found = metrics.f_scores(pred, true)
+    assert 0 < found[0, 0] < found[0, 1] <= 1
+    np.testing.assert_allclose(metrics.f_scores(pred[:, rng.permutation(40)], true), found)
+
+
+def test_2d_errors_are_pixels_and_nan_where_the_truth_is_unknown():
+    pred, true = np.zeros((1, 2, 2)), np.array([[[6.0, 8.0], [1.0, 0.0]]])
+    assert metrics.errors_2d_px(pred, true).tolist() == [[10.0, 1.0]]
+    found = metrics.errors_2d_px(pred, true, [[True, False]])
+    assert found[0, 0] == 10 and np.isnan(found[0, 1])
+
+
+def test_finger_means_cover_every_joint_once():
+    errors = np.arange(21.0)[None].repeat(3, 0)
+    found = metrics.mean_per_finger(errors)
+    assert list(found) == ["wrist", "thumb", "index", "middle", "ring", "little"]
+    assert found["wrist"] == 0 and found["little"] == 18.5
+    assert found["wrist"] / 21 + sum(list(found.values())[1:]) * 4 / 21 == pytest.approx(10)
+    with pytest.raises(ValueError, match="21"):
+        metrics.mean_per_finger(errors[:, :20])
