@@ -77,7 +77,7 @@ def digit_sites(rows) -> tuple[NDArray, dict[str, int]]:
         for turn, s in enumerate(stations):
             centre, frame = _along_chain(name, marks, s)
             angle = (
-                2 * np.pi * (np.arange(around) + 0.5 + 0.16 * (turn - 0.5 * len(stations))) / around
+                2 * np.pi * (np.arange(around) + 0.5 + 0.16 * (turn - len(stations) + 2)) / around
             )
             direction = np.cos(angle)[:, None] * frame[:, 2] + np.sin(angle)[:, None] * frame[:, 1]
             sites.append(_cast(centre, direction, rows))

@@ -63,7 +63,7 @@ def _digit(field: _Field, name: str) -> None:
         length = np.linalg.norm(b - a)
         ra, rb = radii[i], radii[i + 1]
         if i == 2:  # the pulp ends at the tip, the bone a little before
-            b = a + along * (length - rb * 0.95) - dorsal * rb * 0.10
+            b = a + along * (length - rb * 0.78) - dorsal * rb * 0.10
         waist = 0.5 * (ra + rb) * (0.95 if i < 2 else 0.98)
         middle = 0.5 * (a + b)
         depth = _DEPTH if i < 2 else 0.86
@@ -89,11 +89,11 @@ def _palm(field: _Field) -> None:
     chain = {name: anatomy.REST_CHAIN[name] * 1000.0 for name in anatomy.DIGITS}
     for name in ("index", "middle", "ring", "little"):
         head = chain[name][0]
-        start = np.array([10.0, head[1] * 0.52, -2.5])
+        start = np.array([10.0, head[1] * 0.52, -1.2])
         radius = BREADTHS[name][0]
         tilt = anatomy.FRAMES[anatomy.DIGIT_JOINTS[name][0]]
         field.cone(0, "palm", start, head - (4, 0, 1.2), 15.0, radius + 0.3, tilt, 1.0)
-        field.ellipsoid(0, "palm", head + (-2, 0, 2.6), (10.0, 6.5, 8.2))  # knuckle
+        field.ellipsoid(0, "palm", head + (-3, 0, 2.4), (13.0, 5.8, 8.2))  # knuckle
         field.ellipsoid(0, "palm", head + (-2, 0, -6.4), (14, 8.5, 5.0))  # distal pad
     fingers = ("index", "middle", "ring", "little")
     for first, second in zip(fingers[:-1], fingers[1:], strict=True):
@@ -105,7 +105,7 @@ def _palm(field: _Field) -> None:
     field.ellipsoid(0, "palm", (40, 20, -11), (25, 14, 11.5), tilt)  # thenar eminence
     web = 0.5 * (chain["thumb"][0] + chain["thumb"][1])
     field.cone(0, "palm", web + (6, -4, 2), chain["index"][0] + (-26, 2, -3), 9.0, 8.5)
-    field.ellipsoid(0, "palm", (33, -24, -9.5), (33, 13, 11))  # hypothenar eminence
+    field.ellipsoid(0, "palm", (35, -27, -8.5), (35, 14, 12))  # hypothenar eminence
     field.cone(0, "palm", (-90, 0, -2.5), (-4, 0, -2.5), 31.0, 26.5, np.eye(3), 0.68)
     field.cone(0, "palm", (-4, 0, -2.5), (16, -1, -2.5), 26.5, 27.0, np.eye(3), 0.66)
 

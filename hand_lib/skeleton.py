@@ -49,10 +49,10 @@ HALF_BREADTHS = {
 """Metres, half the breadth of each digit at base, first and second finger joint, and tip."""
 
 _KNUCKLE_YZ = {
-    "index": (0.0255, -0.0010),
+    "index": (0.0262, -0.0010),
     "middle": (0.0045, 0.0028),
-    "ring": (-0.0150, 0.0012),
-    "little": (-0.0325, -0.0042),
+    "ring": (-0.0154, 0.0012),
+    "little": (-0.0334, -0.0042),
 }
 _THUMB_BASE = np.array([0.0235, 0.0225, -0.0095])
 # Per finger, degrees: splay (radial positive), roll of the dorsal side, flexion of the rest pose.
