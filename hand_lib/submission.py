@@ -90,22 +90,24 @@ def detect_joint_order(pred_joints, true_joints, limit=200) -> str:
     return best if found[best] < 0.6 * found["freihand"] else "freihand"
 
 
-def _hands(lists, level, start, stop, count, name):
-    """(N, P, 3) of the hands in a list at ``level``: numbers start:stop, ``count`` hands.
+def _hands(lists, row, first_row, level, name):
+    """(N, P, 3) of the hands in the list that closes in ``row``; its parts start at ``first_row``.
 
-    None where there are no points at all.
+    None where there are no points at all.   level: depth of the list.
     """
+    start, stop = lists.end[first_row - 1] if first_row else 0, lists.end[row]
+    count = lists.count[row]
     if stop == start:
         return None
-    inside = (lists.end > start) & (lists.end <= stop)
-    points = lists.count[inside & (lists.depth == level + 1)]
+    counts, depth = lists.count[first_row:row], lists.depth[first_row:row]
+    points = counts[depth == level + 1]
     if len(points) != count:
         raise ValueError(f"{name}: expected a list of hands, each a list of [x, y, z]")
     if (points != points[0]).any():
         odd = int(np.argmax(points != np.bincount(points).argmax()))
         usual = int(np.bincount(points).argmax())
         raise ValueError(f"{name}: hand {odd} has {points[odd]} points, the others {usual}")
-    triples = lists.count[inside & (lists.depth == level + 2)]
+    triples = counts[depth == level + 2]
     if len(triples) != points.sum() or (triples != 3).any():
         raise ValueError(f"{name}: every point should be three numbers [x, y, z]")
     return lists.values[start:stop].reshape(count, points[0], 3)
@@ -146,11 +148,11 @@ def read_predictions(path) -> tuple[np.ndarray, np.ndarray | None]:
         raise ValueError(
             f"{name}: expected a list of two lists, joints and vertices; found {lists.count[-1]}"
         )
-    counts, (middle, stop) = lists.count[lists.depth == 2], lists.end[lists.depth == 2]
-    joints = _hands(lists, 2, 0, middle, counts[0], f"{name}, joints")
+    middle, last = np.flatnonzero(lists.depth == 2)
+    joints = _hands(lists, middle, 0, 2, f"{name}, joints")
     if joints is None:
         raise ValueError(f"{name}: the first list holds no joints")
-    vertices = _hands(lists, 2, middle, stop, counts[1], f"{name}, vertices")
+    vertices = _hands(lists, last, middle + 1, 2, f"{name}, vertices")
     if joints.shape[1] != 21:
         raise ValueError(f"{name}: expected 21 joints per hand, found {joints.shape[1]}")
     if vertices is not None and len(vertices) != len(joints):
@@ -174,7 +176,7 @@ def read_truth(folder, split: str = "evaluation") -> tuple[np.ndarray, np.ndarra
                 f"{path} does not exist; FreiHAND's archive with the evaluation annotations has it"
             )
         lists = parse_number_lists(path.read_bytes(), path.name)
-        hands = _hands(lists, 1, 0, len(lists.values), lists.count[-1], path.name)
+        hands = _hands(lists, len(lists.count) - 1, 0, 1, path.name)
         if hands is None:
             raise ValueError(f"{path.name}: holds no points")
         found.append(hands)
