@@ -153,11 +153,11 @@ def store_cache(path: Path, key: str, array: np.ndarray) -> Path | np.ndarray:
 def _parse_json_array(path: Path, shape, name: str, dtype) -> np.ndarray:
     """Numbers in pieces of 16 MB; slowly where the count looks wrong."""
     per_entry = int(np.prod(shape, dtype=int))
-    pieces, brackets, rest = [], 0, b""
+    pieces, opened, closed, rest = [], 0, 0, b""
     with open(path, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # NumPy's word for text it cannot read
         while chunk := file.read(_CHUNK_BYTES):
-            brackets += chunk.count(b"[")
+            opened, closed = opened + chunk.count(b"["), closed + chunk.count(b"]")
             text = rest + chunk.translate(None, b"[] \r\n\t")
             cut = text.rfind(b",") + 1
             rest, text = text[cut:], text[: max(cut - 1, 0)]
@@ -175,7 +175,7 @@ def _parse_json_array(path: Path, shape, name: str, dtype) -> np.ndarray:
     count, remainder = divmod(len(flat), per_entry)
     inner = [int(np.prod(shape[:depth], dtype=int)) for depth in range(len(shape))]
     plain = 1 + count * sum(inner)
-    if remainder or not count or brackets not in (plain, plain + count):
+    if remainder or not count or opened != closed or opened not in (plain, plain + count):
         return _parse_json_slowly(path, shape, name, dtype)
     return flat.reshape(count, *shape)
 

@@ -18,14 +18,17 @@ from hand_lib.files import (
     natural_names,
     read_bytes,
 )
-from hand_lib.sample import HandSample, make_sample
-from hand_lib.writers import write_freihand
-
-FREIHAND_VERSIONS = ("gs", "hom", "sample", "auto")
-"""Backgrounds of the training pictures; version v of hand i is picture i + v * (unique hands)."""
-
-FREIHAND_CROP = 180 / 224
-"""Share of FreiHAND's picture that METRO and its followers cut out: 200 px times scale 0.9."""
+from hand_lib.pickles import load_pickle_safely
+from hand_lib.readers_tsv import FreiHandTsv
+from hand_lib.reading import (
+    ERROR_MODES,
+    FREIHAND_CROP,
+    FREIHAND_VERSIONS,
+    Reader,
+    hand_from_model,
+)
+from hand_lib.sample import HandSample
+from hand_lib.writers import write_freihand, write_freihand_tsv
 
 _WHERE_FREIHAND = (
     "Get FreiHAND from https://lmb.informatik.uni-freiburg.de/projects/freihand/ and unpack it "
@@ -33,50 +36,6 @@ _WHERE_FREIHAND = (
 )
 _FIELDS = {"K": (3, 3), "xyz": (21, 3), "verts": (778, 3), "mano": (61,), "scale": ()}
 _PRECISE = {"K": np.float64, "mano": np.float64, "scale": np.float64}
-ERROR_MODES = ("raise", "skip")
-
-
-class Reader:
-    """What every reader shares: bounds, iteration, skipping. Children give ``read`` and ``len``."""
-
-    dataset, split = "", ""
-    box = "image"  # how data.HandCrops frames a hand that nobody framed; see there
-
-    def _start(self, on_error: str) -> None:
-        if on_error not in ERROR_MODES:
-            raise ValueError(f"on_error must be one of {ERROR_MODES}, found {on_error!r}")
-        self.on_error = on_error
-        self.skipped: dict[int, str] = {}
-
-    def __getitem__(self, index: int) -> HandSample:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"{self.dataset}/{self.split} has {len(self)} samples, asked {index}")
-        return self.read(int(index) % len(self))[0]
-
-    def __iter__(self):
-        for index in range(len(self)):
-            try:
-                sample = self[index]
-            except SampleError as error:
-                if self.on_error == "raise":
-                    raise
-                self.skipped[index] = str(error)
-                continue
-            yield sample
-
-    def name(self, index: int) -> str:
-        """``dataset/split[index]``, as error messages call it."""
-        return f"{self.dataset}/{self.split}[{index}]"
-
-    def _make(self, image, index: int, **fields) -> HandSample:
-        """``make_sample`` with this reader's name; whatever it refuses is a ``SampleError``."""
-        try:
-            return make_sample(
-                image, dataset=self.dataset, split=self.split, index=index, **fields
-            )
-        except ValueError as error:
-            raise SampleError(str(error)) from None
-
 
 class FreiHand(Reader):
     """The original FreiHAND release, or anything written in its layout.
@@ -136,7 +95,7 @@ class FreiHand(Reader):
             raise ValueError(
                 f"FreiHAND/{self.split} has the versions {', '.join(allowed)}; asked for {unknown}"
             )
-        if found.size > len(allowed) or (found[len(allowed) :] > 0).any():
+        if found[len(allowed) :].any():
             raise ValueError(
                 f"FreiHAND/{self.split}: picture {numbers[-1]:08d} has no label; "
                 f"{self.split}_K.json has {self.unique} entries, so the pictures end at "
@@ -212,8 +171,7 @@ class FreiHand(Reader):
 
     def _from_model(self, mano, intrinsics, fields) -> dict:
         """Vertices of the 61 numbers, the middle knuckle put at their root (FreiHAND toolbox)."""
-        hand = self.model(mano[None, :48].reshape(1, 16, 3), mano[None, 48:58])
-        vertices, joints = np.asarray(hand.vertices[0]), np.asarray(hand.joints[0])
+        vertices, joints = hand_from_model(self.model, mano[:48], mano[48:58])
         if "root" in fields:
             return {"vertices": vertices - joints[0]}
         focal = (intrinsics[0, 0] + intrinsics[1, 1]) / 2
@@ -225,15 +183,27 @@ class FreiHand(Reader):
             "joints_2d": joints_2d,
         }  # fmt: skip
 
+    def raw_labels(self, index: int) -> dict:
+        """A sample's own rows of the JSON files, by name."""
+        at = int(self.groups[index])
+        lists = {field: self.values(field) for field in _FIELDS}
+        return {field: rows[at] for field, rows in lists.items() if rows is not None}
+
+    def mask_bytes(self, index: int) -> bytes | None:
+        """The mask's picture file, or None where the release has none."""
+        path = self.root / self.split / "mask" / f"{int(self.groups[index]):08d}.jpg"
+        return read_bytes(path, self.name(index)) if path.is_file() else None
+
     def mask(self, index: int, shape) -> np.ndarray | None:
         """(H, W) bool hand mask of a sample's unique hand, or None where the release has none."""
-        path = self.root / self.split / "mask" / f"{int(self.groups[index]):08d}.jpg"
-        if not path.is_file():
+        data = self.mask_bytes(index)
+        if data is None:
             return None
-        mask = decode_picture(read_bytes(path, self.name(index)), f"{self.name(index)} {path}")
+        mask = decode_picture(data, f"{self.name(index)} mask")
         if mask.shape[:2] != tuple(shape):
             raise SampleError(
-                f"{self.name(index)}: mask {path} is {mask.shape[:2]}, its picture {tuple(shape)}"
+                f"{self.name(index)}: its mask is {mask.shape[:2]}, its picture {tuple(shape)} "
+                "(height, width)"
             )
         return mask[:, :, 0] > 127
 
@@ -251,5 +221,7 @@ class FreiHand(Reader):
         return self._make(image, index, **labels), reduce
 
 
-__all__ = ["ERROR_MODES", "FREIHAND_CROP", "FREIHAND_VERSIONS", "FreiHand", "Reader",
-           "SampleError", "write_freihand"]  # fmt: skip
+__all__ = [
+    "ERROR_MODES", "FREIHAND_CROP", "FREIHAND_VERSIONS", "FreiHand", "FreiHandTsv", "Reader",
+    "SampleError", "load_pickle_safely", "write_freihand", "write_freihand_tsv",
+]  # fmt: skip

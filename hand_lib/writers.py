@@ -1,5 +1,6 @@
 """Samples out to disk in the layouts that others read: FreiHAND's release and METRO's TSV."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -76,8 +77,14 @@ def _plain(value):
     return value.tolist()
 
 
-def _lists_of(sample: HandSample, split: str) -> dict:
-    """The JSON entries that this sample can fill."""
+def freihand_rows(dataset, sample: HandSample, split: str) -> dict:
+    """FreiHAND's JSON entries of a sample: as its reader has them, or computed from the sample.
+
+    returns K (3, 3), and where known xyz (21, 3), verts (V, 3), mano (1, 61), scale ().
+    """
+    raw = dataset.raw_labels(sample.index) if hasattr(dataset, "raw_labels") else None
+    if raw is not None:
+        return raw | ({"mano": np.reshape(raw["mano"], (1, 61))} if "mano" in raw else {})
     entries = {}
     if sample.intrinsics is None:
         raise ValueError(f"{sample.name}: FreiHAND's layout needs intrinsics, this sample has none")
@@ -125,7 +132,11 @@ def write_freihand(
             _write_one(folder, split, number, sample, samples, quality)
             if unique is not None and number >= unique:
                 continue
-            entries = _lists_of(sample, split)
+            mask = mask_as_jpeg(samples, sample)
+            if mask is not None:
+                (folder / split / "mask").mkdir(exist_ok=True)
+                (folder / split / "mask" / f"{number:08d}.jpg").write_bytes(mask)
+            entries = freihand_rows(samples, sample, split)
             if number == 0:
                 lists = {name: _JsonList(folder / f"{split}_{name}.json") for name in entries}
             if entries.keys() != lists.keys():
@@ -152,8 +163,107 @@ def _write_one(folder, split, number, sample, samples, quality) -> None:
         raise ValueError(f"{sample.name}: FreiHAND's layout holds right hands; mirror this one")
     data = picture_as_jpeg(samples, sample, quality)
     (folder / split / "rgb" / f"{number:08d}.jpg").write_bytes(data)
-    if sample.mask is not None:
-        masks = folder / split / "mask"
-        masks.mkdir(exist_ok=True)
-        grey = np.repeat(sample.mask[:, :, None].astype(np.uint8) * 255, 3, axis=2)
-        (masks / f"{number:08d}.jpg").write_bytes(encode_jpeg(grey, 95))
+
+
+def mask_as_jpeg(dataset, sample: HandSample) -> bytes | None:
+    """The mask's JPEG: the reader's own bytes where it has them; None without a mask."""
+    if hasattr(dataset, "mask_bytes"):
+        return dataset.mask_bytes(sample.index)
+    if sample.mask is None:
+        return None
+    return encode_jpeg(np.repeat(sample.mask[:, :, None].astype(np.uint8) * 255, 3, axis=2))
+
+
+class _Tsv:
+    """Tab-separated rows with their line index, under their names only when whole."""
+
+    def __init__(self, path: Path):
+        self.path, self.partial = path, path.with_suffix(".tsv.part")
+        self.file, self.offsets = open(self.partial, "wb"), []
+
+    def append(self, *cells: str) -> None:
+        self.offsets.append(self.file.tell())
+        self.file.write("\t".join(cells).encode("ascii") + b"\n")
+
+    def close(self, keep: bool) -> None:
+        self.file.close()
+        if not keep:
+            self.partial.unlink()
+            return
+        self.partial.replace(self.path)
+        index = "".join(f"{offset}\n" for offset in self.offsets)
+        self.path.with_suffix(".lineidx").write_text(index, encoding="ascii", newline="\n")
+
+
+def tsv_label(sample: HandSample) -> dict:
+    """METRO's label object of a sample; unknown truth is written the way its test split has it."""
+    height, width = sample.image.shape[:2]
+    flat = np.zeros((21, 3), np.float32)
+    if sample.joints_2d is not None:
+        flat[:, :2], flat[:, 2] = sample.joints_2d, sample.valid_2d
+    solid = np.zeros((21, 4), np.float32)
+    if sample.joints is not None:
+        solid[:, :3], solid[:, 3] = sample.joints, 1
+    posed = sample.pose is not None and sample.betas is not None
+    return {
+        "center": [width / 2, height / 2],
+        "scale": min(width, height) * 180 / 224 / 200,
+        "2d_joints": _plain(flat),
+        "has_2d_joints": int(sample.joints_2d is not None),
+        "3d_joints": _plain(solid),
+        "has_3d_joints": int(sample.joints is not None),
+        "hrnet_2d_joints": _plain(np.zeros((21, 3), np.float32)),
+        "has_hrnet_2d_joints": 0,
+        "pose": _plain(sample.pose) if posed else [1.0] * 48,
+        "betas": _plain(sample.betas) if posed else [1.0] * 10,
+        "has_smpl": int(posed or sample.joints is None),
+    }
+
+
+def write_freihand_tsv(
+    folder, samples, split: str = "train", quality=JPEG_QUALITY, progress=None
+) -> Path:
+    """Write samples in METRO's layout, ready for METRO, Graphormer, Youtubehand and ourselves.
+
+    folder: made when absent.   samples: a reader, list or iterator of right-handed samples.
+    split: stem of the files, "train" or "test".   progress: wraps the iterator, as ``tqdm`` does.
+    JPEG files that a reader holds are copied byte by byte. Beside METRO's fields a label keeps
+    FreiHAND's own rows (K, xyz, mano, scale) and the number of its unique hand, by which the files
+    ``vertices`` (float32, base64) and ``mask`` are indexed.
+    returns the path of the YAML, which appears last.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: _Tsv(folder / f"{split}.{name}.tsv")
+             for name in ("img", "label", "hw", "linelist", "vertices", "mask")}  # fmt: skip
+    whole, seen = False, {}
+    try:
+        for number, sample in enumerate(progress(samples) if progress else samples):
+            if sample.side != "right":
+                raise ValueError(f"{sample.name}: METRO's layout holds right hands; mirror it")
+            key, label = f"{number:08d}.jpg", tsv_label(sample)
+            rows = freihand_rows(samples, sample, "") if sample.intrinsics is not None else {}
+            label |= {name: _plain(rows[name]) for name in rows if name != "verts"}
+            groups = getattr(samples, "groups", None)
+            group = number if groups is None else int(groups[sample.index])
+            if group not in seen:
+                seen[group] = len(seen)
+                vertices = np.asarray(rows.get("verts", np.empty(0)), dtype="<f4").tobytes()
+                files["vertices"].append(key, base64.b64encode(vertices).decode())
+                mask = mask_as_jpeg(samples, sample) or b""
+                files["mask"].append(key, base64.b64encode(mask).decode())
+            height, width = sample.image.shape[:2]
+            picture = picture_as_jpeg(samples, sample, quality)
+            files["img"].append(key, base64.b64encode(picture).decode())
+            files["hw"].append(key, json.dumps([{"height": height, "width": width}]))
+            files["label"].append(key, json.dumps([label | {"unique": seen[group]}]))
+            files["linelist"].append(str(number))
+        if not seen:
+            raise ValueError(f"no samples to write into {folder}")
+        whole = True
+    finally:
+        for each in files.values():
+            each.close(whole)
+    lines = [f"{name}: {split}.{name}.tsv\n" for name in files]
+    (folder / f"{split}.yaml").write_text("".join(lines), encoding="ascii")
+    return folder / f"{split}.yaml"
