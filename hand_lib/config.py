@@ -161,6 +161,7 @@ PRESETS = {
         schedule="step",
         drop_epochs=(30,),
         clip=0.0,
+        precision="fp32",
         loss_vertices=1.0,
         loss_joints=1.0,
         joint_distance="squared",
@@ -252,6 +253,18 @@ def check_parameter_name(name: str, valid) -> None:
     """Raise a ValueError with the nearest matches and the whole list unless ``name`` is valid."""
     if name not in valid:
         raise ValueError(_unknown(f"parameter {name!r}", name, valid))
+
+
+def literal(text: str):
+    """A Python literal typed on a command line, or else the text itself.
+
+    >>> literal("3"), literal("[2, 2]"), literal("True"), literal("resnet18")
+    (3, [2, 2], True, 'resnet18')
+    """
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _assigned(source: str) -> list[str]:

@@ -8,6 +8,7 @@ What a step computes depends on the config and on its number only: the images of
 augmentation and the learning rate are functions of (seed, step), and ``state.pt`` holds the rest.
 """
 
+import argparse
 import contextlib
 import math
 import signal
@@ -24,7 +25,14 @@ from tqdm import tqdm
 
 from hand_lib import checkpoints, watching
 from hand_lib import provenance as origin
-from hand_lib.config import TrainConfig, config_from_json, differences
+from hand_lib.config import (
+    TrainConfig,
+    config_from_json,
+    differences,
+    literal,
+    make_config,
+    replace,
+)
 from hand_lib.feeding import SharedLoader, batch_stream
 from hand_lib.optimisation import (
     AveragedWeights,
@@ -365,3 +373,39 @@ def _clock(spent, name):
 
 def _silent(line) -> None:
     """Say nothing: the processes other than the first."""
+
+
+def main(arguments=None) -> None:
+    """The command that ``accelerate launch`` and ``torchrun`` start; all processes run it.
+
+    python -m hand_lib.training --preset youtubehand --run runs/yth data data/freihand
+    python -m hand_lib.training --config runs/yth/config.json --run runs/again
+    python -m hand_lib.training --resume runs/yth
+    """
+    parser = argparse.ArgumentParser(prog="python -m hand_lib.training", description=main.__doc__)
+    parser.add_argument("--preset", default="small", help="the config to begin with")
+    parser.add_argument("--config", help="a config.json, instead of a preset")
+    parser.add_argument("--run", help="folder of a new run")
+    parser.add_argument("--resume", help="folder of a run to continue")
+    parser.add_argument("changes", nargs="*", metavar="NAME VALUE", help="fields of the config")
+    options = parser.parse_args(arguments)
+    if bool(options.run) == bool(options.resume):
+        parser.error("give either --run or --resume")
+    if len(options.changes) % 2:
+        parser.error(f"{options.changes[-1]!r} has no value; give NAME VALUE pairs")
+    pairs = zip(options.changes[::2], map(literal, options.changes[1::2]), strict=True)
+    try:
+        if options.resume:
+            base = read_config(options.resume)
+        elif options.config:
+            base = config_from_json(Path(options.config).read_text(), options.config)
+        else:
+            base = make_config(options.preset)
+        config = replace(base, **dict(pairs))
+        train(config, options.run, resume=options.resume)
+    except (ValueError, TypeError, OSError, TrainingStopped) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

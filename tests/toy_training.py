@@ -1,0 +1,164 @@
+"""A tiny network and data set for tests of the loop, and a server that forks runs to be killed.
+
+    python toy_training.py        # reads one JSON job per line, answers with JSON lines
+"""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from hand_lib import checkpoints, training, watching
+from hand_lib.config import make_config
+
+VERTICES = 30
+
+
+@dataclass
+class ToyPrediction:
+    vertices: torch.Tensor
+    joints: torch.Tensor
+    camera: torch.Tensor
+    joints_2d: torch.Tensor
+
+
+class ToyNetwork(nn.Module):
+    """Convolution, batch normalisation and dropout: everything that has state or draws numbers."""
+
+    def __init__(self, dropout=0.1):
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(dropout)
+        )
+        self.decoder = nn.Linear(8 * 8 * 8, VERTICES * 3 + 21 * 3 + 21 * 2)
+
+    def forward(self, images):
+        count = len(images)
+        out = self.decoder(self.encoder(images.float() / 255)).float()
+        vertices, joints, joints_2d = out.split([VERTICES * 3, 63, 42], dim=1)
+        return ToyPrediction(
+            vertices.view(count, -1, 3), joints.view(count, 21, 3), out[:, :3],
+            joints_2d.view(count, 21, 2),
+        )  # fmt: skip
+
+
+class ToyData:
+    """Random pictures and hands; the picture's noise depends on (epoch, index)."""
+
+    def __init__(self, count=20, first=0, poison=None, noise=15):
+        self.count, self.first, self.poison, self.noise = count, first, poison, noise
+
+    def __len__(self):
+        return self.count
+
+    def fetch_batch(self, indices, epochs=0):
+        rows = []
+        for index, epoch in zip(indices, np.broadcast_to(epochs, len(indices)), strict=True):
+            rng = np.random.default_rng(self.first + int(index))
+            vertices = rng.normal(0, 0.05, (VERTICES, 3)).astype(np.float32)
+            image = rng.integers(0, 240, (3, 32, 32), dtype=np.uint8)
+            noise = np.random.default_rng([int(index), int(epoch)])
+            noise = noise.integers(0, self.noise, image.shape)
+            if index == self.poison:
+                vertices[:] = np.nan
+            rows.append((image + noise.astype(np.uint8), vertices, vertices[:21]))
+        image, vertices, joints = (np.stack(column) for column in zip(*rows, strict=True))
+        known = np.ones(len(rows), bool)
+        return {
+            "image": image, "vertices": vertices, "joints": joints, "index": np.array(indices),
+            "joints_2d": joints[..., :2] * 10, "valid_2d": np.ones((len(rows), 21), bool),
+            "has_vertices": known, "has_joints": known,
+        }  # fmt: skip
+
+
+def toy_loss(prediction, batch, network, config):
+    parts = {
+        name: (getattr(prediction, name) - batch[name]).abs().mean()
+        for name in ("vertices", "joints", "joints_2d")
+    }
+    return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
+
+
+def toy_task(config, **data):
+    torch.manual_seed(config.seed)
+    validation = ToyData(12, first=1000).fetch_batch(range(12))
+    validation = {name: torch.as_tensor(value) for name, value in validation.items()}
+    dropout = 0.0 if config.freeze_norm else 0.1
+    return training.Task(ToyNetwork(dropout), ToyData(**data), validation, toy_loss, "toy")
+
+
+def toy_config(**changes):
+    settings = dict(
+        steps=24, batch_size=8, image_size=32, log_every=1, validate_every=6, checkpoint_every=4,
+        ema_decay=0.9, precision="fp32", device="cpu", threads=1, learning_rate=0.01,
+        warmup_steps=5, weight_decay=0.01,
+    )  # fmt: skip
+    return make_config("small", **(settings | changes))
+
+
+def quiet(line):
+    """Nobody reads what a test's run says."""
+
+
+def run_job(job):
+    """Train or resume as the job says, and die where it says."""
+    config = toy_config(**job.get("config", {}))
+    _arm(job.get("die"))
+    folder = job["folder"]
+    if os.path.exists(os.path.join(folder, "config.json")):
+        training.train(resume=folder, task=toy_task(config), say=quiet)
+    else:
+        training.train(config, folder, task=toy_task(config), say=quiet)
+
+
+def _arm(die):
+    """Make the n-th call of a function kill this process: before it, or in the middle of it."""
+    if not die:
+        return
+    module, name = {
+        "rename": (checkpoints.os, "replace"),
+        "sync": (checkpoints.os, "fsync"),
+        "validation": (watching, "geometric_scores"),
+        "backward": (training, "_check"),
+    }[die["where"]]
+    original, calls = getattr(module, name), [0]
+
+    def deadly(*args, **kwargs):
+        calls[0] += 1
+        if calls[0] == die["call"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    setattr(module, name, deadly)
+
+
+def serve():
+    """Fork a child for every job; say when it was born and how it ended."""
+    import accelerate  # noqa: F401  children find it imported
+    import torch.utils.tensorboard
+
+    torch.set_num_threads(1)
+    torch.optim.AdamW([torch.zeros(1)])  # imports more on its first use
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                run_job(json.loads(line))
+                code = 0
+            finally:
+                os._exit(code)
+        sys.stdout.write(json.dumps({"pid": child}) + "\n")
+        sys.stdout.flush()
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(json.dumps({"status": os.waitstatus_to_exitcode(status)}) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()
