@@ -52,8 +52,8 @@ _SPREAD = {
     "little": (-4, 0, 0, -16),
 }  # fmt: skip
 _FIST = {
-    "index": (85, 105, 68, -7), "middle": (90, 103, 66, -5), "ring": (90, 105, 69, -8),
-    "little": (90, 105, 71, -12),
+    "index": (86, 105, 68, -8), "middle": (88, 97, 66, -6), "ring": (90, 105, 73, -9),
+    "little": (90, 105, 73, -13),
 }  # fmt: skip
 _GESTURES_DEG = {
     "flat": {**_TOGETHER, "thumb": (6, -4, 0, 0, 0)},
@@ -62,19 +62,19 @@ _GESTURES_DEG = {
         "index": (16, 24, 10, 0), "middle": (22, 28, 12, 0), "ring": (26, 30, 13, 2),
         "little": (28, 30, 13, 4), "thumb": (4, 8, 4, 10, 12),
     },
-    "fist": {**_FIST, "thumb": (17, 17, -9, 52, 47)},
-    "point": {**_FIST, "index": (2, 4, 2, 0), "thumb": (17, 17, -9, 52, 47)},
+    "fist": {**_FIST, "thumb": (15, 19, -8, 55, 49)},
+    "point": {**_FIST, "index": (2, 4, 2, 0), "thumb": (15, 19, -8, 55, 49)},
     "pinch": {
         "index": (52, 48, 26, 4), "middle": (30, 34, 18, 0), "ring": (26, 30, 14, 2),
         "little": (22, 28, 12, 4), "thumb": (19, 17, 11, 16, 23),
     },
     "ok": {
         "index": (53, 52, 24, 5), "middle": (12, 12, 6, 0), "ring": (4, 8, 4, -3),
-        "little": (-4, 4, 2, -8), "thumb": (19, 18, 12, 16, 25),
+        "little": (-4, 4, 2, -8), "thumb": (19, 19, 12, 16, 25),
     },
     "victory": {
-        **_FIST, "index": (0, 2, 0, 10), "middle": (0, 2, 0, -9), "ring": (90, 105, 69, -5),
-        "thumb": (21, 13, -12, 55, 48),
+        **_FIST, "index": (0, 2, 0, 10), "middle": (0, 2, 0, -9), "ring": (90, 105, 73, -5),
+        "thumb": (21, 14, -11, 55, 50),
     },
     "thumbs_up": {**_FIST, "thumb": (-24, -20, 0, -8, -10)},
     "grasp": {
@@ -87,7 +87,7 @@ _GESTURES_DEG = {
     },
     "three": {
         "index": (0, 2, 0, 9), "middle": (0, 2, 0, 0), "ring": (0, 4, 2, -7),
-        "little": (90, 105, 71, -5), "thumb": (31, 8, -13, 55, 49),
+        "little": (90, 105, 73, -5), "thumb": (31, 9, -13, 55, 51),
     },
     "call_me": {**_FIST, "little": (0, 2, 0, -12), "thumb": (-14, -6, 0, -4, -4)},
     "hook": {
@@ -137,7 +137,7 @@ def _capsules() -> tuple[NDArray, NDArray, NDArray, NDArray]:
             a, b = chain[i], chain[i + 1]
             if i == 0:
                 a = a + (0.35 if name != "thumb" else 0.55) * (b - a)
-            radius = 0.95 * 0.5 * (half[i] + half[i + 1])
+            radius = 0.98 * 0.5 * (half[i] + half[i + 1])
             if i == 2:
                 b = b - (b - a) / np.linalg.norm(b - a) * 0.8 * half[3]
             bones.append(bone)
@@ -238,7 +238,7 @@ def sample_angles(
     n: int,
     rng: np.random.Generator,
     gestures_share: float = 0.3,
-    max_penetration: float = 0.0025,
+    max_penetration: float = 0.0022,
 ) -> NDArray:
     """Random plausible angles, within ``JOINT_LIMITS``, digits apart.
 
@@ -283,7 +283,7 @@ def sample_poses(
     n: int,
     rng: np.random.Generator,
     gestures_share: float = 0.3,
-    max_penetration: float = 0.0025,
+    max_penetration: float = 0.0022,
 ) -> NDArray:
     """``sample_angles`` as axis-angle poses (n, 16, 3); the global rotation's row is zero."""
     return pose_from_angles(sample_angles(n, rng, gestures_share, max_penetration))

@@ -204,7 +204,7 @@ def joint_regressor(vertices, shapes, joint_moves) -> NDArray:
     regressor = np.zeros((16, len(vertices)))
     for j in range(16):
         distance = np.linalg.norm(vertices - _JOINTS_MM[j], axis=1)
-        count = 90 if j == 0 else 44
+        count = 90 if j == 0 else 64 if anatomy.PARENTS[j] == 0 else 44
         near = np.argsort(distance, kind="stable")[:count]
         spread = SHAPE_SPREAD[0] * 10
         rows = [np.ones((1, count)) * 300.0, (vertices[near] - _JOINTS_MM[j]).T * 60.0]
@@ -212,8 +212,8 @@ def joint_regressor(vertices, shapes, joint_moves) -> NDArray:
         for k in range(shapes.shape[2]):
             rows.append(shapes[near, :, k].T * 60.0 / spread)
             wanted.append(joint_moves[j, :, k] * 60.0 / spread)
-        rows.append(np.eye(count) * 1.0)
-        wanted.append(np.full(count, 1.0 / count))
+        rows.append(np.eye(count) * 12.0)
+        wanted.append(np.full(count, 12.0 / count))
         solution, _ = nnls(np.concatenate(rows), np.concatenate(wanted))
         regressor[j, near] = solution / solution.sum()
     return regressor
