@@ -73,14 +73,13 @@ class AveragedWeights:
     def __init__(self, network: nn.Module, decay: float):
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.decay = decay
-        self._averages = _floating(self.network)
-        self._weights = _floating(network)
+        self._averages, self._source = _floating(self.network), network
 
     @torch.no_grad()
     def update(self, count: int) -> None:
         """Move the average towards the weights.   count: updates made before this one."""
         decay = min(self.decay, (1 + count) / (10 + count))
-        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+        torch._foreach_lerp_(self._averages, _floating(self._source), 1 - decay)
 
 
 def _floating(network: nn.Module) -> list[torch.Tensor]:

@@ -129,9 +129,9 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
     total_steps = planned_steps(config, loader.steps_per_epoch)
     torch.manual_seed(config.seed + 1 + accelerator.process_index)
     network = task.network.to(device, memory_format=torch.channels_last)
+    model, optimizer = accelerator.prepare(network, make_optimizer(network, config))
     average = AveragedWeights(network, config.ema_decay) if config.ema_decay else None
     shown = average.network if average else network
-    model, optimizer = accelerator.prepare(network, make_optimizer(network, config))
     bf16 = uses_bf16(config.precision, device)
     spent = dict.fromkeys(("waiting", "step", "logging", "validation", "checkpoint"), 0.0)
 
