@@ -228,16 +228,29 @@ def _colours(hand: Hand):
 
 
 def show(figure, picture, text: str = "figure") -> None:
-    """Display one output that is live in JupyterLab and a still PNG on GitHub.
+    """Display one output: the live figure where somebody can turn it, its still anywhere else.
 
     figure: a Plotly figure or None.   picture: a PIL image or (H, W, 3) uint8.
+    A cell run in JupyterLab gets the live figure alone, because Lab prefers a PNG to Plotly's JSON;
+    a cell run headless (papermill, nbval) gets both, so that GitHub shows the PNG.
     """
     from IPython.display import display
 
-    bundle = {"image/png": png_bytes(picture), "text/plain": text}
+    bundle = {"text/plain": text}
     if figure is not None:
         bundle["application/vnd.plotly.v1+json"] = json.loads(figure.to_json())
+    if figure is None or not in_live_frontend():
+        bundle["image/png"] = png_bytes(picture)
     display(bundle, raw=True)
+
+
+def in_live_frontend() -> bool:
+    """True when the running cell was sent by JupyterLab (whose requests name the cell)."""
+    from IPython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    request = kernel.get_parent() if kernel is not None else {}
+    return "cellId" in (request or {}).get("metadata", {})
 
 
 def png_bytes(picture, colours: int = 128) -> bytes:

@@ -1,0 +1,222 @@
+"""The demo panel: pick or upload a picture, drag a box, choose the side, turn the hand, save it.
+
+The steps behind the buttons are plain functions (``predict_boxed``, ``download_links``), tested
+without a browser.
+"""
+
+import base64
+import html
+import tempfile
+from pathlib import Path
+
+import ipywidgets as widgets
+import numpy as np
+import plotly.graph_objects as go
+from PIL import Image
+
+from hand_lib import viewers
+from hand_lib.export import save_mesh, save_predictions
+from hand_lib.images import read_image
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SHOWN_SIDE = 900
+"""Longest side in pixels of the picture sent to the browser; prediction uses the whole one."""
+
+
+def predict_boxed(predictor, image, box=None, side="right", intrinsics=None):
+    """What the demo shows for one box.
+
+    image: (H, W, 3) uint8.   box: (x0, y0, x1, y1) pixels or None for the whole picture.
+    returns the HandPrediction, the mesh over the picture and the skeleton over the picture, both
+    (H, W, 3) uint8.
+    """
+    boxes = None if box is None else [box]
+    hand = predictor.predict(image, boxes, [side], intrinsics)[0]
+    mesh = viewers.overlay(image, hand.camera_vertices, hand.faces, hand.intrinsics)
+    return hand, mesh, viewers.draw_joints(image, hand.joints_2d)
+
+
+def picture_strip(folder) -> dict[str, Path]:
+    """Pictures of a folder by name, sorted; empty when there is no such folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return {}
+    found = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in PICTURES]
+    return {path.name: path for path in found}
+
+
+def download_links(hand, overlay=None, name: str = "hand") -> str:
+    """HTML with one link per format that saves the prediction from the browser.
+
+    hand: a HandPrediction.   overlay: (H, W, 3) uint8, offered as PNG.
+    """
+    links = []
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("ply", "obj", "glb", "json", "png"):
+            path = Path(folder) / f"{name}.{kind}"
+            if kind == "json":
+                save_predictions(path, [hand])
+            elif kind != "png":
+                save_mesh(path, hand.vertices, hand.faces, viewers.PREDICTION)
+            elif overlay is not None:
+                Image.fromarray(overlay).save(path)
+            else:
+                continue
+            data = base64.b64encode(path.read_bytes()).decode()
+            links.append(
+                f'<a download="{html.escape(path.name)}" style="margin-right: 12px" '
+                f'href="data:application/octet-stream;base64,{data}">{kind.upper()}</a>'
+            )
+    return "<b>save</b> &nbsp; " + "".join(links)
+
+
+def _shown(image) -> tuple[np.ndarray, float]:
+    """The picture at most ``SHOWN_SIDE`` long, and shown pixels per picture pixel."""
+    ratio = min(1.0, SHOWN_SIDE / max(image.shape[:2]))
+    if ratio == 1.0:
+        return image, ratio
+    size = (round(image.shape[1] * ratio), round(image.shape[0] * ratio))
+    return np.asarray(Image.fromarray(image).resize(size, Image.LANCZOS)), ratio
+
+
+def box_figure(image, height: int = 420):
+    """A live figure of the picture in which one drags a box; its pixels are the picture's own."""
+    figure = go.FigureWidget()
+    figure.update_layout(
+        height=height,
+        margin={"l": 0, "r": 0, "t": 26, "b": 0},
+        title={"text": "drag a box around the hand", "font": {"size": 14}, "x": 0.5},
+        dragmode="drawrect",
+        newshape={"line": {"color": "#f2a93b", "width": 3}},
+    )
+    set_picture(figure, image)
+    figure.observe(lambda change: _drawn(figure, change["new"]), "_js2py_relayout")
+    return figure
+
+
+def _drawn(figure, message) -> None:
+    """Keep the box that was drawn or dragged last, as the one shape of the figure.
+
+    The browser describes shapes with more than Plotly's Python side accepts, so the four numbers
+    are taken from its message here.
+    """
+    changes = (message or {}).get("relayout_data") or {}
+    shapes = changes.get("shapes")
+    corners = {}
+    if isinstance(shapes, (list, tuple)) and shapes:
+        corners = shapes[-1]
+    elif figure.layout.shapes:  # an existing box was moved: shapes[0].x0 and so on
+        corners = {key.split(".")[-1]: v for key, v in changes.items() if key.startswith("shapes[")}
+    if all(isinstance(corners.get(k), (int, float)) for k in ("x0", "y0", "x1", "y1")):
+        place = {k: float(corners[k]) for k in ("x0", "y0", "x1", "y1")}
+        line = {"color": "#f2a93b", "width": 3}
+        figure.layout.shapes = ({"type": "rect", "editable": True, "line": line, **place},)
+
+
+def set_picture(figure, image) -> None:
+    """Show another picture in a ``box_figure`` and forget the box."""
+    small, ratio = _shown(image)
+    source = "data:image/png;base64," + base64.b64encode(viewers.png_bytes(small, 256)).decode()
+    height, width = image.shape[:2]
+    with figure.batch_update():
+        figure.layout.shapes = ()
+        figure.layout.images = (
+            {"source": source, "x": -0.5, "y": -0.5, "sizex": width, "sizey": height,
+             "xref": "x", "yref": "y", "yanchor": "top", "layer": "below", "sizing": "stretch"},
+        )  # fmt: skip
+        hidden = {"visible": False, "constrain": "domain"}
+        figure.layout.xaxis = {**hidden, "range": [-0.5, width - 0.5]}
+        figure.layout.yaxis = {**hidden, "range": [height - 0.5, -0.5], "scaleanchor": "x"}
+
+
+def last_box(figure, image):
+    """The box drawn last, (x0, y0, x1, y1) inside the picture, or None."""
+    if not figure.layout.shapes:
+        return None
+    shape = figure.layout.shapes[-1]
+    x0, x1 = sorted((shape.x0, shape.x1))
+    y0, y1 = sorted((shape.y0, shape.y1))
+    height, width = image.shape[:2]
+    return (max(x0, 0), max(y0, 0), min(x1, width - 1), min(y1, height - 1))
+
+
+def demo_panel(predictor, pictures: dict, height: int = 420):
+    """The whole demo as one widget.
+
+    predictor: ``inference.Predictor``.   pictures: name -> path, array or PIL image to pick from.
+    returns a widget with ``.box_figure``, ``.hand_figure``, ``.upload``, ``.pick``, ``.side`` and
+    ``.result`` (the last HandPrediction) for scripts.
+    """
+    pictures = dict(pictures)
+    if not pictures:
+        raise ValueError("the demo needs at least one picture to start with")
+    state = {"image": read_image(next(iter(pictures.values())))}
+    pick = widgets.Dropdown(options=list(pictures), description="picture")
+    upload = widgets.FileUpload(accept="image/*", multiple=False, description="upload")
+    side = widgets.ToggleButtons(options=["right", "left"], description="hand")
+    whole = widgets.Button(description="whole picture")
+    show = widgets.ToggleButtons(options=["mesh", "skeleton"], description="show")
+    message, links = widgets.HTML(), widgets.HTML()
+    picture = box_figure(state["image"], height)
+    scene = go.FigureWidget()
+    scene.update_layout(height=height, margin={"l": 0, "r": 0, "t": 26, "b": 0}, showlegend=False)
+    scene.update_layout(scene=viewers.scene_layout("front"))
+    overlay = widgets.Image(format="png", layout=widgets.Layout(max_height=f"{height}px"))
+    panel = widgets.VBox()
+
+    def predict(_=None):
+        message.value = ""
+        box = last_box(picture, state["image"])
+        try:
+            hand, mesh, lines = predict_boxed(predictor, state["image"], box, side.value)
+        except ValueError as error:
+            message.value = f"<span style='color: #b00'>{html.escape(str(error))}</span>"
+            return
+        state["pictures"] = {"mesh": mesh, "skeleton": lines}
+        panel.result = hand
+        new = viewers.Hand(hand.vertices, hand.faces, hand.joints, opacity=0.55)
+        with scene.batch_update():
+            scene.data = []
+            scene.add_traces([viewers.mesh_trace(new), *viewers.skeleton_traces(hand.joints)])
+        switch()
+        links.value = download_links(hand, mesh)
+        if hand.assumed_intrinsics:
+            message.value = (
+                "distance and size assume a camera that sees 60 degrees along the long side"
+            )
+
+    def switch(_=None):
+        if "pictures" in state:
+            small, _ratio = _shown(state["pictures"][show.value])
+            overlay.value = viewers.png_bytes(small, 256)
+
+    def open_picture(source, name=None):
+        try:
+            state["image"] = read_image(source, name)
+        except (ValueError, OSError) as error:
+            message.value = f"<span style='color: #b00'>{html.escape(str(error))}</span>"
+            return
+        set_picture(picture, state["image"])
+        predict()
+
+    def uploaded(change):
+        for item in change["new"]:
+            open_picture(bytes(item["content"]), item["name"])
+
+    def unbox(_=None):
+        picture.layout.shapes = ()
+        predict()
+
+    pick.observe(lambda change: open_picture(pictures[change["new"]], change["new"]), "value")
+    upload.observe(uploaded, "value")
+    side.observe(predict, "value")
+    show.observe(switch, "value")
+    whole.on_click(unbox)
+    picture.layout.on_change(lambda _, shapes: predict() if shapes else None, "shapes")
+    controls = widgets.HBox([pick, upload, side, whole, show])
+    panel.children = [controls, message, widgets.HBox([picture, overlay, scene]), links]
+    panel.box_figure, panel.hand_figure = picture, scene
+    panel.upload, panel.pick, panel.side, panel.overlay = upload, pick, side, overlay
+    panel.message = message
+    predict()
+    return panel

@@ -1,0 +1,102 @@
+"""A real JupyterLab in headless Chromium, for tests and for looking at notebooks.
+
+with jupyter_page() as (page, url):
+    open_notebook(page, url, "05_demo.ipynb")
+    run_all(page)
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+from hand_lib import ROOT
+
+CHROMIUM = next(
+    (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--use-gl=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def jupyter_page(folder=None, width: int = 1500, height: int = 1000):
+    """Yield a playwright page and the server's address; everything ends with the block."""
+    from playwright.sync_api import sync_playwright
+
+    port, token = _free_port(), secrets.token_hex(8)
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}",
+               f"--IdentityProvider.token={token}", "--allow-root",
+               f"--notebook-dir={folder or ROOT / 'notebooks'}",
+               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+               "--LabApp.news_url=None"]  # fmt: skip
+    environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}
+    server = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{url}/api?token={token}", timeout=2)
+                break
+            time.sleep(0.25)
+        with sync_playwright() as play:
+            browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.goto(f"{url}/lab?token={token}&reset")
+            page.wait_for_selector(".jp-Launcher, .jp-NotebookPanel", timeout=60_000)
+            yield page, url
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def open_notebook(page, url: str, name: str) -> None:
+    """Show a notebook and wait until its kernel is idle."""
+    page.goto(f"{url}/lab/tree/{name}")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    page.wait_for_selector('.jp-NotebookPanel-toolbar [data-status="idle"]', timeout=60_000)
+
+
+def run_all(page, seconds: int = 120) -> None:
+    """Run > Run All Cells (again if the kernel was not listening yet), wait until all have run."""
+    deadline, asked = time.time() + seconds, 0.0
+    prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt")
+    while time.time() < deadline:
+        if page.locator(".jp-Dialog .jp-mod-accept").count():  # which kernel? the notebook's own
+            page.locator(".jp-Dialog .jp-mod-accept").first.click()
+        texts = prompts.all_inner_texts()
+        waiting = [t for t in texts if "*" in t]
+        if texts and not waiting and all(any(c.isdigit() for c in t) for t in texts):
+            return
+        fresh = not any("*" in t or any(c.isdigit() for c in t) for t in texts)
+        if fresh and time.time() - asked > 8:
+            page.click('.lm-MenuBar-item:has-text("Run")')
+            page.click('.lm-Menu-itemLabel:has-text("Run All Cells")')
+            asked = time.time()
+        page.wait_for_timeout(400)
+    raise TimeoutError(f"the notebook had not run after {seconds} s")
+
+
+def scroll_to(page, selector: str) -> None:
+    """Bring the first match into view inside the notebook."""
+    page.locator(selector).first.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
