@@ -1,4 +1,4 @@
-"""Nested JSON lists of numbers, read about ten times as fast as the standard library does."""
+"""Nested JSON lists of numbers, read about six times as fast as the standard library does."""
 
 from dataclasses import dataclass
 

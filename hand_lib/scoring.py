@@ -277,7 +277,7 @@ def report(
         )
     roots = joints[:, 0], true_joints[:, 0]
     kinds = metrics.ALIGNMENTS
-    bar = _progress_bar(len(joints), progress)
+    bar = progress_bar(len(joints), progress)
     joint_errors, _, _ = _measure(joints, true_joints, kinds, roots, False)
     vertex_errors, f = {}, {}
     if vertices is not None:
@@ -303,10 +303,11 @@ def report(
     )
 
 
-def _progress_bar(total, wanted):
+def progress_bar(total: int, wanted: bool, doing: str = "scoring"):
+    """A tqdm bar over hands, silent unless ``wanted``."""
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, unit="hand", desc="scoring", disable=not wanted)
+    return tqdm(total=total, unit="hand", desc=doing, disable=not wanted)
 
 
 _MEANS = {
