@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .rotations import rotation_6d_to_matrix
+
 
 class SparseRows(nn.Module):
     """A fixed sparse matrix applied to vertices: few entries per row, as gather and weight.
@@ -190,6 +192,11 @@ class CoarseToFineDecoder(nn.Module):
         )
         self.coarse = nn.Linear(latent, sizes[start] * 3)
         self.joints_2d = nn.Linear(latent, 42)
+        self.canonical = nn.Linear(latent, sizes[start] * 3)
+        self.turn = nn.Linear(latent, 6)
+        self.trust = nn.Linear(latent, 1)
+        joints = regressor @ _tensor(hierarchy.vertices[0])
+        self.register_buffer("mean_canonical", self.mean @ palm_frame(joints))
         up = hierarchy.up[0]
         for i in range(1, start):
             up = up @ hierarchy.up[i]
@@ -202,14 +209,21 @@ class CoarseToFineDecoder(nn.Module):
         self.mix = nn.Sequential(*(SpiralMix(width, spirals[start]) for _ in range(2)))
         self.correct = nn.Linear(width, 3)
         self.register_buffer("regressor", regressor.clone(), persistent=False)
-        nn.init.normal_(self.coarse.weight, std=1e-3)
+        for layer in (self.coarse, self.canonical):
+            nn.init.normal_(layer.weight, std=1e-3)
         nn.init.zeros_(self.correct.weight)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         grid = self.reduce(features)
         latent = self.trunk(self.pool(grid).flatten(1))
         joints_2d = self.joints_2d(latent).float().unflatten(1, (21, 2))
-        coarse = self.mean + 0.1 * self.coarse(latent).float().unflatten(1, (-1, 3))
+        direct = self.mean + 0.1 * self.coarse(latent).float().unflatten(1, (-1, 3))
+        canonical = self.canonical(latent).float().unflatten(1, (-1, 3))
+        canonical = self.mean_canonical + 0.1 * canonical
+        rotation = rotation_6d_to_matrix(self.turn(latent).float())
+        with torch.autocast(direct.device.type, enabled=False):
+            placed = canonical @ rotation.transpose(1, 2)
+        coarse = torch.lerp(direct, placed, self.trust(latent).float().sigmoid()[:, None])
         camera = fit_weak_perspective(apply_rows(self.regressor, self.up(coarse)), joints_2d)
         seen_at = camera[:, None, :1] * (coarse[..., :2] + camera[:, None, 1:])
         seen = look_up(grid, seen_at.detach())
@@ -221,8 +235,21 @@ class CoarseToFineDecoder(nn.Module):
             "vertices": self.up(finer),
             "camera": None,
             "joints_2d_direct": joints_2d,
-            "levels": (coarse, finer),
+            "levels": (direct, coarse, finer),
+            "canonical": canonical,
+            "rotation": rotation,
         }
+
+
+def palm_frame(joints: Tensor) -> Tensor:
+    """Axes of the palm: wrist to middle knuckle, towards the index side, out of the palm.
+
+    joints: (..., 21, 3), any unit.   returns (..., 3, 3), the axes as columns: a rotation that
+    turns palm coordinates into those of ``joints``.
+    """
+    along = joints[..., 9, :] - joints[..., 0, :]
+    across = joints[..., 5, :] - joints[..., 17, :]
+    return rotation_6d_to_matrix(torch.cat([along, across], -1))
 
 
 def look_up(grid: Tensor, places: Tensor) -> Tensor:

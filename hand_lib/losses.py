@@ -1,10 +1,12 @@
 """Training losses, one function per term; metres and crop units, means over what is labelled."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .decoders import apply_rows, palm_frame
+from .network import LossMesh
 
 
 @dataclass(frozen=True)
@@ -18,17 +20,12 @@ class LossConfig:
     loss_edges: float = 1.0  # L1 between edge lengths, metres
     loss_normals: float = 0.1  # cosine between predicted edges and true normals
     loss_levels: float = 5.0  # L1 between vertices of coarser levels, metres
+    loss_canonical: float = 5.0  # L1 between vertices in the palm's frame, metres
+    loss_rotation: float = 0.2  # L1 between entries of the palm's rotation
 
 
-YOUTUBEHAND_LOSSES = LossConfig(1.0, 1.0, "squared", 0.1, 1.0, 0.1, 0.0)
+YOUTUBEHAND_LOSSES = LossConfig(1.0, 1.0, "squared", 0.1, 1.0, 0.1, 0.0, 0.0, 0.0)
 """Weights of Youtubehand's later revision (its run.py and options.py)."""
-
-
-class LossMesh(NamedTuple):
-    """What the losses must know of the mesh; ``network.mesh`` returns it from buffers."""
-
-    faces: Tensor  # (F, 3) int64
-    level_down: tuple[Tensor, ...] = ()  # one (Vi, V) matrix per entry of prediction.levels
 
 
 def total_loss(prediction, batch: dict, mesh: LossMesh, config=None) -> tuple[Tensor, dict]:
@@ -56,6 +53,8 @@ def total_loss(prediction, batch: dict, mesh: LossMesh, config=None) -> tuple[Te
         "edges": zero,
         "normals": zero,
         "levels": zero,
+        "canonical": zero,
+        "rotation": zero,
     }
     if prediction.joints_2d_direct is not None:
         terms["joints_2d"] = terms["joints_2d"] + joint_loss(
@@ -70,8 +69,13 @@ def total_loss(prediction, batch: dict, mesh: LossMesh, config=None) -> tuple[Te
         terms["normals"] = normal_loss(prediction.vertices, vertices, mesh.faces, has_vertices)
     if config.loss_levels and prediction.levels:
         for level, down in zip(prediction.levels, mesh.level_down, strict=True):
-            truth = torch.einsum("wv,bvc->bwc", down, vertices)
+            truth = apply_rows(down, vertices)
             terms["levels"] = terms["levels"] + vertex_loss(level, truth, has_vertices)
+    if prediction.canonical is not None and config.loss_canonical:
+        frame = palm_frame(joints)
+        truth = apply_rows(mesh.level_down[0], vertices) @ frame
+        terms["canonical"] = vertex_loss(prediction.canonical, truth, has_vertices)
+        terms["rotation"] = vertex_loss(prediction.rotation, frame, has_joints)
     total = sum(getattr(config, f"loss_{name}") * term for name, term in terms.items())
     return total, {name: term.detach() for name, term in terms.items()}
 

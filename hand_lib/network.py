@@ -7,6 +7,7 @@ prediction.vertices.shape, prediction.joints.shape, prediction.camera.shape
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from .camera import project_weak_perspective
 from .decoders import CoarseToFineDecoder, YoutubehandDecoder, apply_rows, fit_weak_perspective
 from .encoders import GridEncoder, NormalizeImages, PooledEncoder
-from .losses import LossMesh
 
 DECODERS = ("coarse_to_fine", "youtubehand")
 
@@ -43,9 +43,18 @@ class Prediction:
     joints_2d: Tensor  # (B, 21, 2) crop units: the joints through the camera
     joints_2d_direct: Tensor | None = None  # (B, 21, 2) crop units, read from the image
     levels: tuple[Tensor, ...] = ()  # coarser vertices (B, Vi, 3), metres
+    canonical: Tensor | None = None  # (B, Vi, 3) metres, vertices in the palm's own frame
+    rotation: Tensor | None = None  # (B, 3, 3) from the palm's frame to camera axes
 
 
 torch.export.register_dataclass(Prediction, serialized_type_name="hand_lib.network.Prediction")
+
+
+class LossMesh(NamedTuple):
+    """What the losses must know of the mesh."""
+
+    faces: Tensor  # (F, 3) int64
+    level_down: tuple[Tensor, ...] = ()  # one (Vi, V) matrix per entry of ``levels``
 
 
 class HandNetwork(nn.Module):
@@ -84,7 +93,8 @@ class HandNetwork(nn.Module):
                 camera = fit_weak_perspective(joints - wrist, direct)
                 vertices, joints = vertices - wrist, joints - wrist
             joints_2d = project_weak_perspective(joints, camera)
-        return Prediction(vertices, joints, camera, joints_2d, direct, out.get("levels", ()))
+        rest = {k: v for k, v in out.items() if k in ("levels", "canonical", "rotation")}
+        return Prediction(vertices, joints, camera, joints_2d, direct, **rest)
 
 
 def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
@@ -116,7 +126,7 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     for i in range(1, decoder.level):
         down = hierarchy.down[i] @ down
     down = torch.as_tensor(down.toarray().astype(np.float32))
-    return HandNetwork(encoder, decoder, regressor, faces, [down, down])
+    return HandNetwork(encoder, decoder, regressor, faces, [down] * 3)
 
 
 def _regressor(joint_regressor, count: int) -> Tensor:
