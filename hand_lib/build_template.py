@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hand_lib import ROOT, anatomy, build_mesh, build_pose, build_skin, build_surface
-from hand_lib.geometry import check_mesh, unique_edges
+from hand_lib import ROOT, anatomy, appearance, build_mesh, build_pose, build_skin, build_surface
+from hand_lib.geometry import check_mesh, unique_edges, vertex_normals
 from hand_lib.joints import FINGERTIP_VERTICES
 
 TEMPLATE_PATH = ROOT / "template" / "hand.npz"
@@ -74,6 +74,12 @@ def _exact_rows(weights, bits: int = 20) -> NDArray[np.float64]:
     return scaled / 2.0**bits
 
 
+def _masks(vertices, faces) -> NDArray[np.float32]:
+    """Skin masks of the vertices, in steps of 1/255; lines widened to half an edge."""
+    masks = appearance.skin_masks(vertices, vertex_normals(vertices, faces), blur_mm=2.2)
+    return (np.round(masks * 255) / 255).astype(np.float32)
+
+
 def build() -> dict[str, NDArray]:
     """All arrays of the built-in hand, metres."""
     dense_vertices, dense_faces = build_surface.dense_surface(1.1)
@@ -99,6 +105,7 @@ def build() -> dict[str, NDArray]:
         "hands_mean": mean,
         "hands_components": components,
         "fingertips": np.array(FINGERTIP_VERTICES["freihand"]["right"]),
+        "masks": _masks(vertices / 1000.0, faces),
         "shape_names": np.array(build_skin.SHAPE_NAMES),
     }
     arrays["J"] = regressor @ arrays["v_template"].astype(np.float64)
