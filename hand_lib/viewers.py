@@ -335,6 +335,16 @@ def image_grid(pictures, titles=None, columns: int = 8, gap: int = 4):
     return sheet
 
 
+def fit_square(picture, size: int) -> np.ndarray:
+    """A picture resized to fit a white square of ``size`` pixels.   returns (size, size, 3)."""
+    picture = Image.fromarray(np.asarray(picture))
+    scale = size / max(picture.size)
+    small = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.LANCZOS)
+    square = Image.new("RGB", (size, size), PAPER)
+    square.paste(small, ((size - small.width) // 2, (size - small.height) // 2))
+    return np.asarray(square)
+
+
 def curves(series: dict, x_label: str, y_label: str, log_y: bool = False, title: str = ""):
     """Line chart as a Matplotlib figure.   series: name -> (x, y) arrays.
 

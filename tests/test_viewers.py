@@ -133,6 +133,13 @@ def test_grids_hold_every_picture_in_order():
         v.image_grid(pictures, ["a", "b"])
 
 
+def test_fitting_into_a_square_keeps_proportions():
+    wide = np.zeros((30, 60, 3), np.uint8)
+    square = v.fit_square(wide, 120)
+    assert square.shape == (120, 120, 3)
+    assert (square[:29] == 255).all() and (square[31:89] == 0).all() and (square[91:] == 255).all()
+
+
 def test_png_is_small_and_true_to_the_picture():
     picture = v.still([HAND], size=120)
     data = v.png_bytes(picture)
