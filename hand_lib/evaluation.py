@@ -46,8 +46,9 @@ class TestSet:
 def open_test_set(name: str = "synthetic-test", count: int = 0, split: str = "evaluation"):
     """A test set by name.
 
-    name: ``synthetic-test``, the fixed synthetic benchmark, or the folder of a data set in
-    FreiHAND's layout.   count: the first so many hands; 0: all.   split: of the folder.
+    name: ``synthetic-test``, the fixed synthetic benchmark, or the place of a data set: a folder in
+    FreiHAND's layout, a METRO .yaml, a YouTube 3D Hands .json.   count: the first so many hands;
+    0: all.   split: of the folder.
     """
     if name == "synthetic-test":
         from hand_lib.synthetic import synthetic_test
@@ -59,9 +60,15 @@ def open_test_set(name: str = "synthetic-test", count: int = 0, split: str = "ev
 
         dataset = FreiHand(name, split)
         words = f"{split} pictures of {Path(name).name}"
+    elif Path(name).suffix in (".yaml", ".yml", ".json") and Path(name).exists():
+        from hand_lib.tasks import open_dataset
+
+        dataset = open_dataset(Path(name).resolve())
+        words = f"pictures of {Path(name).name}"
     else:
         raise FileNotFoundError(
-            f"{name} is neither 'synthetic-test' nor a folder in FreiHAND's layout"
+            f"{name} is neither 'synthetic-test' nor a folder in FreiHAND's layout, a METRO .yaml "
+            "or a YouTube 3D Hands .json"
         )
     total = len(dataset)
     if count < 0 or count > total:
@@ -230,18 +237,24 @@ def circumstances(evaluation: Evaluation) -> dict[str, np.ndarray]:
 
 
 def find_runs(runs_folder, given=()) -> list[Path]:
-    """Run folders to evaluate: those given, or the reference model, or the newest finished run.
+    """Run folders to evaluate: those given, or the newest finished run and the reference model.
 
-    runs_folder: where ``reference`` and other runs are.   returns an empty list when there is none.
+    runs_folder: where ``reference`` and other runs are.   returns what there is of the two, the
+    reference last, or an empty list.
     """
     if given:
         return [Path(folder) for folder in given]
     runs_folder = Path(runs_folder)
-    if (runs_folder / "reference" / "model.safetensors").exists():
-        return [runs_folder / "reference"]
+    reference = runs_folder / "reference"
+    shipped = [reference] if (reference / "model.safetensors").exists() else []
     finished = []
     for report in runs_folder.glob("*/metrics.json"):
         complete = json.loads(report.read_text()).get("status") == "finished"
-        if complete and (report.parent / "model.safetensors").exists():
+        if (
+            report.parent != reference
+            and complete
+            and (report.parent / "model.safetensors").exists()
+        ):
             finished.append(report)
-    return [max(finished, key=lambda path: path.stat().st_mtime).parent] if finished else []
+    finished.sort(key=lambda path: path.stat().st_mtime)
+    return [path.parent for path in finished[-1:]] + shipped
