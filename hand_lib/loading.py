@@ -100,10 +100,15 @@ class HandLoader:
                 generator=torch.Generator().manual_seed(self.seed),
                 pin_memory=self.pin_memory,
             )
-        for rows, batch in zip(batches, loaded, strict=True):
-            wanted = rows[:, 2] + self.offsets[rows[:, 0]]
-            self.skipped.update(wanted[batch["index"].numpy() != wanted].tolist())
-            yield batch
+        loaded = iter(loaded)
+        try:
+            for rows in batches:
+                batch = next(loaded)
+                wanted = rows[:, 2] + self.offsets[rows[:, 0]]
+                self.skipped.update(wanted[batch["index"].numpy() != wanted].tolist())
+                yield batch
+        finally:  # an error or an early end must not leave workers behind
+            getattr(loaded, "_shutdown_workers", lambda: None)()
 
 
 def make_loader(

@@ -20,6 +20,7 @@ from hand_lib.files import (
 )
 from hand_lib.pickles import load_pickle_safely
 from hand_lib.readers_tsv import FreiHandTsv
+from hand_lib.readers_youtube import YouTubeHands
 from hand_lib.reading import (
     ERROR_MODES,
     FREIHAND_CROP,
@@ -43,7 +44,8 @@ class FreiHand(Reader):
     root: folder with ``training/``, ``training_K.json`` and so on.   split: "training" or
     "evaluation".   versions: names from ``FREIHAND_VERSIONS``; all that are there when None.
     model: a MANO ``HandModel``: vertices then come from ``mano.json`` instead of ``verts.json``.
-    masks: read the hand masks too.   on_error: "raise" or "skip" broken and missing pictures.
+    masks: read the hand masks too.   on_error: "raise" or "skip" broken and missing pictures;
+    the names of the latter are in ``missing``.
     The number of unique hands is the length of ``<split>_K.json``.
     """
 
@@ -113,7 +115,7 @@ class FreiHand(Reader):
             )
             if self.on_error == "raise":
                 raise FileNotFoundError(f"{message}; unpack again, or pass on_error='skip'")
-            self.skipped |= {int(i): message for i in np.flatnonzero(missing)}
+            self.missing = [f"{number:08d}.jpg" for number in self.pictures[missing]]
             self.pictures = self.pictures[~missing]
         self.groups = self.pictures % self.unique
 
@@ -223,5 +225,5 @@ class FreiHand(Reader):
 
 __all__ = [
     "ERROR_MODES", "FREIHAND_CROP", "FREIHAND_VERSIONS", "FreiHand", "FreiHandTsv", "Reader",
-    "SampleError", "load_pickle_safely", "write_freihand", "write_freihand_tsv",
+    "SampleError", "YouTubeHands", "load_pickle_safely", "write_freihand", "write_freihand_tsv",
 ]  # fmt: skip

@@ -25,6 +25,7 @@ class Reader:
             raise ValueError(f"on_error must be one of {ERROR_MODES}, found {on_error!r}")
         self.on_error = on_error
         self.skipped: dict[int, str] = {}
+        self.missing: list[str] = []
 
     def __getitem__(self, index: int) -> HandSample:
         if not -len(self) <= index < len(self):

@@ -164,7 +164,7 @@ def test_a_label_without_picture_is_counted_and_a_picture_without_label_refused(
     with pytest.raises(FileNotFoundError, match="lacks 1 of 2 labelled pictures, first 00000001"):
         FreiHand(fresh)
     hands = FreiHand(fresh, on_error="skip")
-    assert len(hands) == 1 and len(hands.skipped) == 1
+    assert len(hands) == 1 and hands.missing == ["00000001.jpg"]
     picture = (fresh / "training" / "rgb" / "00000000.jpg").read_bytes()
     (fresh / "training" / "rgb" / "00000017.jpg").write_bytes(picture)
     with pytest.raises(ValueError, match="picture 00000017 has no label"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from data_fixtures import make_hand, write_freihand_fixture
 
+from hand_lib.convert import convert, main, open_source
 from hand_lib.hand_model import HandModel
 from hand_lib.readers import FreiHand, FreiHandTsv, write_freihand, write_freihand_tsv
 from hand_lib.readers_tsv import TsvFile, find_lines, write_lineidx
@@ -170,3 +171,41 @@ def test_jpeg_bytes_keep_colours():
     from hand_lib.files import decode_picture
 
     assert np.abs(decode_picture(encode_jpeg(image), "a").astype(int) - image).max() <= 3
+
+
+def test_the_command_line_converts_there_and_back(release, tmp_path, capsys):
+    tsv, back = str(tmp_path / "tsv"), str(tmp_path / "back")
+    assert main([str(release), tsv, "--to", "tsv"]) == 0
+    assert "train.yaml: 12 hands" in capsys.readouterr().out
+    assert main([f"{tsv}/train.yaml", back, "--to", "freihand"]) == 0
+    streams = capsys.readouterr()
+    assert "12/12" in streams.err  # progress
+    same_release(release, tmp_path / "back")
+    assert main([tsv, str(tmp_path / "third"), "--to", "freihand", "--split", "training"]) == 0
+    same_release(release, tmp_path / "third")
+
+
+def test_the_command_line_takes_chosen_backgrounds_and_skips_broken_ones(tmp_path, capsys):
+    source = write_freihand_fixture(tmp_path / "pub", unique=3, versions=2)
+    assert main([str(source), str(tmp_path / "hom"), "--to", "tsv", "--versions", "hom"]) == 0
+    assert len(FreiHandTsv(tmp_path / "hom" / "train.yaml")) == 3
+    (source / "training" / "rgb" / "00000001.jpg").write_bytes(b"")
+    assert main([str(source), str(tmp_path / "no"), "--to", "tsv"]) == 1
+    assert "FreiHAND/training[1]" in capsys.readouterr().err
+    assert main([str(source), str(tmp_path / "a"), "--to", "tsv", "--on-error", "skip"]) == 0
+    assert "5 hands, 1 skipped" in capsys.readouterr().out
+    assert [s.index for s in FreiHandTsv(tmp_path / "a" / "train.yaml")] == list(range(5))
+
+
+def test_both_splits_of_a_release_are_converted(release, tmp_path):
+    folder = write_freihand(tmp_path / "both", FreiHand(release, versions="gs"))
+    write_freihand(folder, [make_hand(i) for i in range(2)], "evaluation")
+    lines = convert(folder, tmp_path / "tsv", "tsv", quiet=True)
+    assert [line.split(": ")[1] for line in lines] == ["3 hands", "2 hands"]
+    assert sorted(reader.split for reader in open_source(tmp_path / "tsv")) == ["test", "train"]
+    assert len(open_source(folder, "evaluation")) == 1
+    for bad, what in (({"to": "csv"}, "to must be"), ({"to": "tsv", "split": "val"}, "split must")):
+        with pytest.raises(ValueError, match=what):
+            convert(folder, tmp_path / "x", **bad)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        convert(tmp_path / "nowhere", tmp_path / "x", "tsv")
