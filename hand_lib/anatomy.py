@@ -238,7 +238,7 @@ def sample_angles(
     n: int,
     rng: np.random.Generator,
     gestures_share: float = 0.3,
-    max_penetration: float = 0.0022,
+    max_penetration: float = 0.0018,
 ) -> NDArray:
     """Random plausible angles, within ``JOINT_LIMITS``, digits apart.
 
@@ -283,7 +283,7 @@ def sample_poses(
     n: int,
     rng: np.random.Generator,
     gestures_share: float = 0.3,
-    max_penetration: float = 0.0022,
+    max_penetration: float = 0.0018,
 ) -> NDArray:
     """``sample_angles`` as axis-angle poses (n, 16, 3); the global rotation's row is zero."""
     return pose_from_angles(sample_angles(n, rng, gestures_share, max_penetration))

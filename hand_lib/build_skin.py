@@ -167,7 +167,7 @@ def _bone_maps(name: str, amount: float) -> tuple[NDArray, NDArray]:
 
 
 def shape_basis(vertices, weights) -> tuple[NDArray, NDArray]:
-    """Displacements (V, 3, 10) of one standard deviation and the joints' (16, 3, 10), millimetres."""
+    """Displacements (V, 3, 10) of one standard deviation and those of joints (16, 3, 10), mm."""
     moves, joints = [], []
     for name, spread in zip(SHAPE_NAMES, SHAPE_SPREAD, strict=True):
         maps, moved = _bone_maps(name, spread)
@@ -181,7 +181,7 @@ def shape_basis(vertices, weights) -> tuple[NDArray, NDArray]:
 
 
 def _joint_swelling(vertices, spread) -> NDArray:
-    """Outward growth round the two finger joints of each digit, a Gaussian of 5 mm along the bone."""
+    """Outward growth round the two finger joints of each digit, Gaussians of 5 mm."""
     digit, _ = digit_of(vertices)
     move = np.zeros_like(vertices)
     for k, name in enumerate(anatomy.DIGITS):

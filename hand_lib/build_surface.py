@@ -198,7 +198,7 @@ def project(points, rows=None, transforms=None, rounds=8, reach=np.inf) -> NDArr
 
 
 def dense_surface(step_mm: float = 1.4) -> tuple[NDArray, NDArray]:
-    """Marching cubes over the field: vertices (N, 3) mm and faces (M, 3), open at the wrist plane."""
+    """Marching cubes over the field: vertices (N, 3) mm, faces (M, 3), open at the wrist."""
     low = np.array([WRIST_CUT_MM, -75.0, -62.0])
     high = np.array([205.0, 105.0, 40.0])
     counts = np.ceil((high - low) / step_mm).astype(int) + 1
