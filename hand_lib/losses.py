@@ -63,21 +63,26 @@ def total_loss(prediction, batch: dict, mesh: LossMesh, config=None) -> tuple[Te
             batch["valid_2d"],
             config.joint_distance,
         )
-    if config.loss_edges:
+    if _weight(config, "loss_edges"):
         terms["edges"] = edge_loss(prediction.vertices, vertices, mesh.faces, has_vertices)
-    if config.loss_normals:
+    if _weight(config, "loss_normals"):
         terms["normals"] = normal_loss(prediction.vertices, vertices, mesh.faces, has_vertices)
-    if config.loss_levels and prediction.levels:
+    if _weight(config, "loss_levels") and prediction.levels:
         for level, down in zip(prediction.levels, mesh.level_down, strict=True):
             truth = apply_rows(down, vertices)
             terms["levels"] = terms["levels"] + vertex_loss(level, truth, has_vertices)
-    if prediction.canonical is not None and config.loss_canonical:
+    if prediction.canonical is not None:
         frame = palm_frame(joints)
         truth = apply_rows(mesh.level_down[0], vertices) @ frame
         terms["canonical"] = vertex_loss(prediction.canonical, truth, has_vertices)
         terms["rotation"] = vertex_loss(prediction.rotation, frame, has_joints)
-    total = sum(getattr(config, f"loss_{name}") * term for name, term in terms.items())
+    total = sum(_weight(config, f"loss_{name}") * term for name, term in terms.items())
     return total, {name: term.detach() for name, term in terms.items()}
+
+
+def _weight(config, name: str) -> float:
+    """A config without a term's weight has the default one."""
+    return getattr(config, name, getattr(LossConfig, name))
 
 
 def vertex_loss(predicted: Tensor, true: Tensor, known: Tensor | None = None) -> Tensor:
