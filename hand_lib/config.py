@@ -249,6 +249,17 @@ def refuse_unknown_parameters(namespace: dict) -> None:
         check_parameter_name(name, valid)
 
 
+def config_from_notebook(namespace: dict) -> TrainConfig:
+    """The config of a notebook's parameters cell.
+
+    namespace: the notebook's ``globals()``; ``preset`` and any other field of ``TrainConfig``.
+    ``None`` keeps what the preset says. Unknown injected parameters are refused.
+    """
+    refuse_unknown_parameters(namespace)
+    names = [name for name in field_names() if name in namespace]
+    return make_config(**{name: namespace[name] for name in names})
+
+
 def check_parameter_name(name: str, valid) -> None:
     """Raise a ValueError with the nearest matches and the whole list unless ``name`` is valid."""
     if name not in valid:

@@ -119,6 +119,24 @@ def train(
         return _fit(config, folder, task, accelerator, say, stop)
 
 
+def train_or_continue(config: TrainConfig, run_folder, say=tqdm.write) -> RunResult:
+    """Train; continue where an earlier run with this config stopped; return it if it finished.
+
+    A run with another config in that folder is an error that says what differs.
+    """
+    folder = Path(run_folder)
+    if not (folder / "config.json").exists():
+        return train(config, folder, say=say)
+    _continued(config, folder, allow_changes=False)
+    metrics = watching.read_json(folder / "metrics.json") or {}
+    if metrics.get("status") != "finished":
+        return train(config, resume=folder, say=say)
+    say(
+        f"{folder.name} is trained already: {metrics['step']} steps; another run needs another name"
+    )
+    return RunResult(folder, config, metrics["step"], metrics, checkpoints.read_log(folder))
+
+
 def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
     """The loop."""
     device, main = accelerator.device, accelerator.is_main_process

@@ -33,6 +33,8 @@ class Record:
         )
         self._board, self._purge = None, step + 1 if step > 0 else None
         self._since = (step, time.perf_counter())
+        shown = {name: value[:SHOWN_HANDS].numpy() for name, value in task.validation.items()}
+        self._keep("truth.npz", shown)
 
     @property
     def board(self):
@@ -64,11 +66,7 @@ class Record:
         row |= {f"val_{name}": value for name, value in scores.items()}
         self._write(row)
         shown = {name: prediction[name][:SHOWN_HANDS] for name in prediction}
-        keep = self.folder / "snapshots"
-        keep.mkdir(exist_ok=True)
-        with checkpoints.written_atomically(keep / f"step_{step:07d}.npz") as temporary:
-            with open(temporary, "wb") as file:
-                np.savez_compressed(file, **shown)
+        self._keep(f"step_{step:07d}.npz", shown)
         images = self.task.validation["image"][:SHOWN_HANDS].permute(0, 2, 3, 1).numpy()
         self.board.add_image("validation hands", skeletons(images, shown), step, dataformats="HWC")
         self.metrics |= {"status": "running", "step": step, "steps": total_steps}
@@ -119,6 +117,13 @@ class Record:
         notes = (read_json(path) or {}) | {"ended": origin.now()}
         notes |= {name: self.metrics[name] for name in ("status", "seconds", "peak_memory_mb")}
         checkpoints.write_json(path, notes)
+
+    def _keep(self, name, arrays) -> None:
+        folder = self.folder / "snapshots"
+        folder.mkdir(exist_ok=True)
+        with checkpoints.written_atomically(folder / name) as temporary:
+            with open(temporary, "wb") as file:
+                np.savez_compressed(file, **arrays)
 
     def _write(self, row) -> None:
         self.log.add(row)
@@ -201,6 +206,27 @@ def skeletons(images: np.ndarray, prediction: dict, side: int = 160) -> np.ndarr
             cv2.line(picture, a, b, _colour(child), 2, cv2.LINE_AA, shift=3)
         row.append(picture)
     return np.concatenate(row, axis=1)
+
+
+def read_snapshots(folder) -> tuple[dict, dict[int, dict]]:
+    """The validation hands that a run shows, and what it predicted for them over time.
+
+    returns their labels (as a batch of arrays) and step -> predictions (see ``evaluate``).
+    """
+    files = sorted((Path(folder) / "snapshots").glob("*.npz"))
+    arrays = {path.stem: dict(np.load(path)) for path in files}
+    if "truth" not in arrays:
+        raise FileNotFoundError(f"{folder} has no snapshots: its run never began")
+    truth = arrays.pop("truth")
+    return truth, {int(name.removeprefix("step_")): value for name, value in arrays.items()}
+
+
+def summary(folder) -> list[tuple[str, float | None, float | None]]:
+    """Rows (who, vertices_mm, vertices_pa_mm) on the validation set: template only, this run."""
+    metrics = read_json(Path(folder) / "metrics.json") or {}
+    rows = [("template only", metrics.get("template_only", {}))]
+    rows.append((Path(folder).name, metrics.get("validation", {})))
+    return [(who, row.get("vertices_mm"), row.get("vertices_pa_mm")) for who, row in rows]
 
 
 def read_json(path) -> dict | None:

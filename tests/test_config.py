@@ -102,6 +102,15 @@ def test_a_parameter_that_papermill_injects_must_exist():
         config.refuse_unknown_parameters({"In": ["", CELL, "# Parameters\nsede = 3\n"]})
 
 
+def test_a_notebook_makes_its_config_from_its_parameters():
+    cells = {"In": ["", "preset = 'small'\nseed = None\nrun = ''", "# Parameters\nseed = 3"]}
+    made = config.config_from_notebook({**cells, "preset": "small", "seed": 3, "run": "x"})
+    assert made == make_config("small", seed=3)
+    assert config.config_from_notebook({"preset": "full", "clip": None}) == make_config("full")
+    with pytest.raises(ValueError, match="did you mean 'seed'"):
+        config.config_from_notebook({"In": [*cells["In"][:2], "# Parameters\nsede = 3"]})
+
+
 def test_variables_of_a_person_at_work_are_no_parameters():
     config.refuse_unknown_parameters({"In": ["", CELL, "x = 3", "config = 4"], "x": 3})
     config.refuse_unknown_parameters({"x": 3})

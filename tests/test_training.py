@@ -178,11 +178,14 @@ def test_the_run_folder_holds_what_it_promises(tmp_path):
 
 def test_snapshots_follow_the_same_hands(tmp_path):
     run(tmp_path / "run", steps=12)
-    files = sorted((tmp_path / "run" / "snapshots").iterdir())
-    assert [file.name for file in files] == [f"step_{step:07d}.npz" for step in (0, 6, 12)]
-    first, last = np.load(files[0]), np.load(files[-1])
+    truth, steps = watching.read_snapshots(tmp_path / "run")
+    assert list(steps) == [0, 6, 12]
+    first, last = steps[0], steps[12]
+    assert truth["image"].shape == (watching.SHOWN_HANDS, 3, 32, 32)
     assert first["vertices"].shape == (watching.SHOWN_HANDS, 30, 3)
     assert not np.array_equal(first["vertices"], last["vertices"])
+    with pytest.raises(FileNotFoundError, match="never began"):
+        watching.read_snapshots(tmp_path / "else")
 
 
 def test_tensorboard_gets_scalars_and_pictures(tmp_path):
@@ -210,6 +213,34 @@ def test_a_time_limit_hurries_the_schedule_to_its_end(tmp_path):
     rates = [row["learning_rate"] for row in result.log if row["learning_rate"] is not None]
     assert 10 < result.step < 10**6
     assert rates[-1] < 0.1 * max(rates)
+
+
+def test_training_again_continues_or_returns_what_is_there(tmp_path, monkeypatch):
+    folder, config = tmp_path / "run", toy_config(steps=8)
+    original, builds = training.train, []
+
+    def with_task(config, *args, **settings):
+        builds.append(settings.get("resume"))
+        return original(config, *args, **settings, task=toy_task(config))
+
+    monkeypatch.setattr(training, "train", with_task)
+    first = training.train_or_continue(config, folder, say=quiet)
+    again = training.train_or_continue(config, folder, say=quiet)
+    assert builds == [None] and again.metrics == first.metrics and again.log == first.log
+    checkpoints.write_json(folder / "metrics.json", {**first.metrics, "status": "interrupted"})
+    training.train_or_continue(config, folder, say=quiet)
+    assert builds == [None, folder]
+    with pytest.raises(ValueError, match="seed was 88, now 1"):
+        training.train_or_continue(toy_config(steps=8, seed=1), folder, say=quiet)
+
+
+def test_the_summary_puts_the_run_beside_template_only(tmp_path):
+    content = {"template_only": {"vertices_mm": 50.0, "vertices_pa_mm": 16.0},
+               "validation": {"vertices_mm": 20.0, "vertices_pa_mm": 12.0}}  # fmt: skip
+    checkpoints.write_json(tmp_path / "metrics.json", content)
+    assert watching.summary(tmp_path) == [
+        ("template only", 50.0, 16.0), (tmp_path.name, 20.0, 12.0),
+    ]  # fmt: skip
 
 
 def test_train_asks_for_what_it_needs(tmp_path):

@@ -1,0 +1,136 @@
+"""Run a notebook without a screen: ``python -m hand_lib.launch 03_train -p preset small``.
+
+Papermill does the work; around it, names of parameters are checked before anything starts, the
+folder of the result is made, progress reaches the terminal, and papermill's stamps are removed.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from hand_lib import ROOT
+from hand_lib.config import check_parameter_name, literal
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def notebook_path(name) -> Path:
+    """A notebook by its path or, within ``notebooks/``, by name or the beginning of its name.
+
+    >>> notebook_path("03").name
+    '03_train.ipynb'
+    """
+    name = str(name)
+    for place in (Path(name), NOTEBOOKS / name, NOTEBOOKS / f"{name}.ipynb"):
+        if place.is_file() and place.suffix == ".ipynb":
+            return place
+    found = sorted(NOTEBOOKS.glob(f"{name}*.ipynb")) if re.fullmatch(r"[\w-]+", name) else []
+    if len(found) != 1:
+        known = ", ".join(sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
+        raise FileNotFoundError(f"no notebook {name!r}; in {NOTEBOOKS.name}/ there are: {known}")
+    return found[0]
+
+
+def parameters_of(notebook) -> dict:
+    """Parameters of a notebook and their defaults as papermill reads them."""
+    from papermill.inspection import inspect_notebook
+
+    found = inspect_notebook(str(notebook))
+    return {name: literal(entry["default"]) for name, entry in found.items()}
+
+
+def checked_parameters(notebook, given: dict) -> dict:
+    """The parameters given, or an error that names the first wrong one and what is right.
+
+    A value's type must be that of the default; a whole number passes for a float.
+    """
+    defaults = parameters_of(notebook)
+    checked = {}
+    for name, value in given.items():
+        check_parameter_name(name, list(defaults))
+        default = defaults[name]
+        if isinstance(default, str):
+            value = str(value)
+        elif isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if default is not None and type(value) is not type(default):
+            raise TypeError(
+                f"parameter {name} should be {type(default).__name__} like its default "
+                f"{default!r}, found {value!r}"
+            )
+        checked[name] = value
+    return checked
+
+
+def launch(notebook, output=None, parameters: dict | None = None, log=None) -> Path:
+    """Execute a notebook from a fresh kernel and return where its executed copy is.
+
+    notebook: see ``notebook_path``.   output: .ipynb to write; by default the notebook of the same
+    name in ``runs/<run>`` if it has a parameter ``run``, else in ``runs/notebooks``.
+    parameters: name -> value.   log: text stream for what the notebook prints, None for nothing.
+    The copy exists, with everything up to the error, also when a cell fails.
+    """
+    import papermill
+
+    notebook = notebook_path(notebook)
+    parameters = checked_parameters(notebook, parameters or {})
+    if output is None:
+        run = {**parameters_of(notebook), **parameters}.get("run") or "notebooks"
+        output = ROOT / "runs" / str(run) / notebook.name
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(output), parameters=parameters, cwd=str(notebook.parent),
+            progress_bar=False, stdout_file=log, stderr_file=log, kernel_name="python3",
+        )  # fmt: skip
+    finally:
+        if output.exists():
+            strip_stamps(output)
+    return output
+
+
+def strip_stamps(path) -> None:
+    """Remove what papermill notes in a notebook (times, paths, parameters) and keep all else."""
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        for name in ("papermill", "execution"):
+            cell.metadata.pop(name, None)
+    nbformat.write(notebook, path)
+
+
+def main(arguments=None) -> int:
+    """The command line; the exit code is 0, 1 for a failing cell, 2 for a wrong request."""
+    parser = argparse.ArgumentParser(prog="python -m hand_lib.launch", description=__doc__)
+    parser.add_argument("notebook", help="name, beginning of a name, or path")
+    parser.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
+    )
+    parser.add_argument("-o", "--output", help="where the executed notebook goes")
+    parser.add_argument("--list", action="store_true", help="show the parameters and stop")
+    options = parser.parse_args(arguments)
+    from papermill.exceptions import PapermillExecutionError
+
+    try:
+        if options.list:
+            for name, default in parameters_of(notebook_path(options.notebook)).items():
+                sys.stdout.write(f"{name} = {default!r}\n")
+            return 0
+        given = {name: literal(value) for name, value in options.parameter}
+        output = launch(options.notebook, options.output, given, log=sys.stderr)
+    except PapermillExecutionError as error:
+        sys.stderr.write(f"\n{options.notebook} stopped: {error.ename}: {error.evalue}\n")
+        return 1
+    except (ValueError, TypeError, OSError) as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 2
+    sys.stdout.write(f"{output}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

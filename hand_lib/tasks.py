@@ -1,0 +1,169 @@
+"""From a config to what the loop needs: network, training data, validation set, loss."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hand_lib import ROOT, losses
+from hand_lib.data import HandCrops, MemoryPool, split_unique
+from hand_lib.geometry import align_similarity
+from hand_lib.hand_model import HandModel
+from hand_lib.network import build_network
+from hand_lib.provenance import fingerprint_arrays
+from hand_lib.readers import FreiHand
+from hand_lib.synthetic import SyntheticHands
+from hand_lib.training import Task
+from hand_lib.watching import geometric_scores
+
+VALIDATION_SEED = 1_000_003
+"""Seed of the synthetic validation hands; training ones are drawn with the run's own seed."""
+
+LABELS = (
+    "image", "vertices", "joints", "joints_2d", "root", "intrinsics", "valid_2d", "has_vertices",
+    "has_joints", "index",
+)  # fmt: skip
+"""What a batch holds."""
+
+_RENDER_CHUNK = 64
+_BASELINE_HANDS = 2000
+
+
+def build_task(config, say=tqdm.write) -> Task:
+    """Network, data and loss as the config names them; says what it built."""
+    from hand_lib.sampling import builtin_hierarchy
+
+    hierarchy = builtin_hierarchy(HandModel.builtin(), config.factors)
+    network = build_network(config, hierarchy)
+    started = time.perf_counter()
+    train_data, validation, some_vertices = open_data(config)
+    seconds = time.perf_counter() - started
+    count = sum(len(data) for data in train_data)
+    say(
+        f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters ({config.backbone},"
+        f" {config.decoder}); {count} training images of {config.image_size} px, "
+        f"{len(validation['image'])} to validate on, ready in {seconds:.0f} s"
+    )
+    return Task(
+        network,
+        train_data,
+        validation,
+        network_loss,
+        fingerprint_arrays({name: value.numpy() for name, value in validation.items()}),
+        single_mesh_scores(some_vertices, validation) if len(some_vertices) else {},
+    )
+
+
+def network_loss(prediction, batch, network, config):
+    """``losses.total_loss`` for a network of ``build_network``."""
+    return losses.total_loss(prediction, batch, network.mesh, config)
+
+
+def open_data(config) -> tuple[list, dict, np.ndarray]:
+    """Training data sets, the validation set as one batch of tensors, some training vertices.
+
+    The third, (N, V, 3) metres, wrist at the origin, is what "template only" is made from.
+    """
+    if config.data == "synthetic":
+        pool = synthetic_pool(config.image_size, config.train_images, config.seed)
+        crops = HandCrops(pool, config.image_size, config.augmentation, config.seed)
+        some = pool.labels["vertices"][:_BASELINE_HANDS]
+        held_out = None
+    else:
+        whole = open_dataset(config.data)
+        share = min(0.5, config.validation_images / max(len(np.unique(whole.groups)), 1))
+        training, held_out = split_unique(whole, share, seed=0)
+        crops = HandCrops(training, config.image_size, config.augmentation, config.seed)
+        picks = np.linspace(0, len(training) - 1, min(200, len(training))).astype(int)
+        batch = HandCrops(training, 32).fetch_batch(picks)
+        some = batch["vertices"][batch["has_vertices"]]
+    return [crops], _validation(config, held_out), some
+
+
+def open_dataset(place):
+    """A reader by what its place looks like: .yaml METRO's TSV, .json YouTube 3D Hands, a folder.
+
+    place: path, absolute or from the workbook's folder.
+    """
+    path = Path(place) if Path(place).is_absolute() else ROOT / place
+    if path.suffix in (".yaml", ".yml"):
+        from hand_lib.readers_tsv import FreiHandTsv
+
+        return FreiHandTsv(path)
+    if path.suffix == ".json":
+        from hand_lib.readers_youtube import YouTubeHands
+
+        return YouTubeHands(path, path.parent)
+    return FreiHand(path)
+
+
+def synthetic_pool(size: int, count: int, seed: int) -> MemoryPool:
+    """Synthetic pictures kept in memory, rendered by two threads, with the time left shown.
+
+    size: pixels.   count: pictures, number 0 to count - 1 of the endless set of that seed.
+    """
+    if count < 1:
+        raise ValueError("train_images should be at least 1 for synthetic data")
+    chunks = [range(at, min(at + _RENDER_CHUNK, count)) for at in range(0, count, _RENDER_CHUNK)]
+    painters = [SyntheticHands(size, seed, count) for _ in range(2)]
+
+    def render(job):
+        number, chunk = job
+        batch = painters[number % 2].render_batch(np.arange(chunk.start, chunk.stop))
+        return {name: batch[name] for name in LABELS}
+
+    with ThreadPoolExecutor(1) as left, ThreadPoolExecutor(1) as right:
+        # each painter has one thread of its own: its scratch buffers are not shared
+        jobs = [(left, right)[n % 2].submit(render, (n, chunk)) for n, chunk in enumerate(chunks)]
+        hide = count < 2000
+        progress = tqdm(jobs, desc="rendering", unit="batch", disable=hide, mininterval=1.0)
+        return MemoryPool.from_batches((_taken(jobs, n) for n, _ in enumerate(progress)), count)
+
+
+def _taken(jobs, number):
+    """A job's result, which is then forgotten so that its memory is free again."""
+    result = jobs[number].result()
+    jobs[number] = None
+    return result
+
+
+def single_mesh_scores(vertices: np.ndarray, validation: dict) -> dict:
+    """Scores of "template only": the same mesh for every picture, the best for the training set.
+
+    vertices: (N, V, 3) of training hands.   The un-aligned error is that of their mean; the aligned
+    one that of their mean after aligning them all (generalised Procrustes, Gower 1975).
+    """
+    count = len(validation["image"])
+    mean = vertices.mean(axis=0)
+    shape = vertices[0]
+    for _ in range(3):
+        aligned, _motion = align_similarity(vertices, np.broadcast_to(shape, vertices.shape))
+        shape = aligned.mean(axis=0)
+    plain, pa = (
+        geometric_scores({"vertices": np.repeat(mesh[None], count, axis=0)}, validation)
+        for mesh in (mean.astype(np.float32), shape.astype(np.float32))
+    )
+    if "vertices_mm" not in plain:
+        return {}
+    return {
+        "vertices_mm": plain["vertices_mm"],
+        "vertices_pa_mm": min(pa["vertices_pa_mm"], plain["vertices_pa_mm"]),
+    }
+
+
+def _validation(config, held_out) -> dict:
+    """The validation set as one batch of tensors."""
+    count = config.validation_images
+    if config.validation:
+        held_out = open_dataset(config.validation)
+    if held_out is None:
+        batch = SyntheticHands(config.image_size, VALIDATION_SEED, count).render_batch(
+            np.arange(count)
+        )
+    else:
+        picks = np.linspace(0, len(held_out) - 1, min(count, len(held_out))).astype(int)
+        batch = HandCrops(held_out, config.image_size).fetch_batch(picks)
+    return {name: torch.from_numpy(np.ascontiguousarray(batch[name])) for name in LABELS}

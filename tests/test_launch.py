@@ -1,0 +1,98 @@
+"""Notebooks run from the command line with parameters that exist, and with no others."""
+
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from hand_lib import launch
+
+PARAMETERS = 'run: str = ""  # name\nsteps: int = 3  # how many\nrate: float = 0.5\n'
+CHECK = "from hand_lib.config import *\nrefuse_unknown_parameters(globals())"
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """A notebook with three parameters, the check, and a printed answer."""
+    cells = [nbformat.v4.new_code_cell(source) for source in (PARAMETERS, CHECK, "steps * rate")]
+    cells[0].metadata["tags"] = ["parameters"]
+    book = nbformat.v4.new_notebook(cells=cells)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    book.metadata["kernelspec"] = kernel
+    path = tmp_path / "book.ipynb"
+    nbformat.write(book, path)
+    return path
+
+
+def test_a_notebook_runs_with_its_parameters_and_leaves_no_stamps(notebook, tmp_path):
+    output = launch.launch(notebook, tmp_path / "new" / "out.ipynb", {"steps": 5, "rate": 2})
+    book = nbformat.read(output, as_version=4)
+    assert book.cells[-1].outputs[0]["data"]["text/plain"] == "10.0"
+    assert "papermill" not in book.metadata
+    assert all("papermill" not in cell.metadata for cell in book.cells)
+    assert book.cells[0].metadata["tags"] == ["parameters"]
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path):
+    with pytest.raises(ValueError, match="'stepz'; did you mean 'steps'.*run, steps, rate"):
+        launch.launch(notebook, tmp_path / "out.ipynb", {"stepz": 5})
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_papermill_alone_is_stopped_by_the_notebook_itself(notebook, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"),
+         "-p", "stepz", "5"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "unknown parameter 'stepz'; did you mean 'steps'? Valid: run, steps, rate" in done.stderr
+
+
+def test_values_must_have_the_type_of_the_default(notebook):
+    checked = launch.checked_parameters(notebook, {"run": 7, "steps": 4, "rate": 1})
+    assert checked == {"run": "7", "steps": 4, "rate": 1.0}
+    assert isinstance(checked["rate"], float)
+    with pytest.raises(TypeError, match="steps should be int like its default 3, found 'many'"):
+        launch.checked_parameters(notebook, {"steps": "many"})
+
+
+def test_the_defaults_are_read_as_values(notebook):
+    assert launch.parameters_of(notebook) == {"run": "", "steps": 3, "rate": 0.5}
+
+
+def test_the_command_line_lists_refuses_and_reports(notebook, tmp_path, capsys):
+    assert launch.main([str(notebook), "--list"]) == 0
+    assert "steps = 3" in capsys.readouterr().out
+    assert launch.main([str(notebook), "-p", "stepz", "5"]) == 2
+    assert "did you mean 'steps'" in capsys.readouterr().err
+    assert launch.main(["no-such-notebook"]) == 2
+    assert "no notebook 'no-such-notebook'" in capsys.readouterr().err
+
+
+def test_a_failing_cell_gives_exit_code_one_and_leaves_the_notebook(notebook, tmp_path, capsys):
+    book = nbformat.read(notebook, as_version=4)
+    book.cells.append(nbformat.v4.new_code_cell("raise RuntimeError('no luck')"))
+    nbformat.write(book, notebook)
+    assert launch.main([str(notebook), "-o", str(tmp_path / "out.ipynb")]) == 1
+    assert "RuntimeError: no luck" in capsys.readouterr().err
+    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
+
+
+def test_notebooks_are_found_by_path_and_by_the_beginning_of_their_name(notebook, monkeypatch):
+    monkeypatch.setattr(launch, "NOTEBOOKS", notebook.parent)
+    assert launch.notebook_path("bo") == launch.notebook_path("book") == notebook
+    assert launch.notebook_path(str(notebook)) == notebook
+    with pytest.raises(FileNotFoundError, match="there are: book"):
+        launch.notebook_path("else")
+
+
+def test_stripping_stamps_keeps_outputs(notebook):
+    book = nbformat.read(notebook, as_version=4)
+    book.metadata["papermill"] = {"duration": 3}
+    book.cells[0].metadata["papermill"] = {"start_time": "now"}
+    nbformat.write(book, notebook)
+    launch.strip_stamps(notebook)
+    text = notebook.read_text()
+    assert "papermill" not in text and "parameters" in text
