@@ -361,6 +361,18 @@ def _report_lines(scores: ScoreReport):
         yield f"  {word:<42}" + "".join(f"{value:>16.3f}" for value in values)
 
 
+def score_file(
+    predictions, truth, split="evaluation", units="auto", mirror=False, progress=False
+) -> ScoreReport:
+    """Score anyone's ``pred.json`` against a folder of truth.
+
+    predictions: the file, a zip of it, or its folder.   truth: folder of ``<split>_xyz.json`` and
+    ``<split>_verts.json``.   units, mirror, progress: as in ``report``.
+    """
+    true = read_truth(truth, split)
+    return report(*read_predictions(predictions), *true, units, mirror, progress)
+
+
 def main(arguments=None) -> int:
     """Command line: score a ``pred.json`` against a folder of truth; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m hand_lib.scoring", description=main.__doc__)
@@ -372,9 +384,9 @@ def main(arguments=None) -> int:
     parser.add_argument("--out", help="folder for scores.txt (official) and scores.json (all)")
     options = parser.parse_args(arguments)
     try:
-        truth = read_truth(options.truth, options.set)
-        predictions = read_predictions(options.predictions)
-        scores = report(*predictions, *truth, options.units, options.mirror, progress=True)
+        scores = score_file(
+            options.predictions, options.truth, options.set, options.units, options.mirror, True
+        )
     except (ValueError, FileNotFoundError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

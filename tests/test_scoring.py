@@ -291,6 +291,8 @@ def test_the_command_line_scores_a_file_and_writes_the_official_lines(
     submission.write_predictions(tmp_path / "pred.json", *guess)
     for name, points in zip(("xyz", "verts"), truth, strict=True):
         (tmp_path / f"evaluation_{name}.json").write_text(json.dumps(points.tolist()))
+    scored = scoring.score_file(tmp_path / "pred.json", tmp_path)
+    assert scored.official == pytest.approx(scoring.freihand_scores(*guess, *truth), abs=2e-5)
     arguments = [
         str(tmp_path / "pred.json"),
         "--truth",
