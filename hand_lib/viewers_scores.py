@@ -4,10 +4,12 @@ Everything takes ``evaluation.Evaluation`` objects or arrays; what runs measured
 published is never mixed in one style.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 from hand_lib import metrics, viewers
-from hand_lib.evaluation import Evaluation, circumstances, measured_row
+from hand_lib.evaluation import Evaluation, circumstances, compare_runs, measured_row
 from hand_lib.field_results import published_rows
 from hand_lib.joints import FINGER_COLOURS, FINGERS, JOINT_NAMES
 from hand_lib.statistics import bootstrap_interval, mean_by_bin
@@ -276,7 +278,10 @@ def case_browser(evaluation: Evaluation, rows):
 
 
 def verdict(evaluations) -> str:
-    """The answer in plain words: how good, on what, and where it is worst."""
+    """The answer in plain words: how good on what, where it is worst, and who beats whom.
+
+    Each run is compared, hand by hand, with the one before it.
+    """
     sentences = []
     for evaluation in evaluations:
         mean, low, high = bootstrap_interval(evaluation.pa_mm)
@@ -286,4 +291,4 @@ def verdict(evaluations) -> str:
             f"{evaluation.test.words}; weakest at the {max(fingers, key=fingers.get)}; "
             f"{len(evaluation.scores.mirrored)} of {len(evaluation.test)} fit better mirrored."
         )
-    return "\n".join(sentences)
+    return "\n".join(sentences + [str(compare_runs(*pair)) for pair in pairwise(evaluations)])

@@ -148,7 +148,9 @@ def test_the_browser_changes_the_hand_when_another_is_chosen(runs):
     assert place.children[0].layout.annotations[0].text.endswith(str(rows[2]))
 
 
-def test_the_verdict_names_run_error_data_and_weakest_finger(runs):
-    good, bad = viewers_scores.verdict(runs).splitlines()
+def test_the_verdict_names_run_error_data_weakest_finger_and_the_better_run(runs):
+    good, bad, comparison = viewers_scores.verdict(runs).splitlines()
+    assert comparison.startswith("bad is worse than good by ")
+    assert len(viewers_scores.verdict(runs[:1]).splitlines()) == 1
     assert good.startswith(f"good: PA-MPVPE {runs[0].pa_mm.mean():.1f} mm (")
     assert "twelve toy hands" in bad and "0 of 12 fit better mirrored" in bad
