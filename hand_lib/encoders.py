@@ -47,7 +47,7 @@ class PooledEncoder(nn.Module):
         load_encoder_weights(self.net, name, pretrained)
 
     def forward(self, images: Tensor) -> Tensor:
-        """images: (B, 3, H, W) normalised.   returns (B, channels), pooled, before any classifier."""
+        """images: (B, 3, H, W) normalised.   returns (B, channels), pooled, not classified."""
         return self.net.forward_head(self.net.forward_features(images), pre_logits=True)
 
 
@@ -66,7 +66,7 @@ class GridEncoder(nn.Module):
         fits = [i for i, stride in enumerate(strides) if image_size >= min_grid * stride]
         if not fits:
             raise ValueError(
-                f"images of {image_size} px are too small for {name!r}: its finest stage has stride "
+                f"images of {image_size} px are too small for {name!r}: its first stage has stride "
                 f"{strides[0]}, which leaves fewer than {min_grid} cells; "
                 f"use at least {min_grid * strides[0]} px"
             )
@@ -143,7 +143,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def unwrap_state_dict(state, source: str = "checkpoint") -> dict[str, Tensor]:
-    """Open a wrapper around a state dict, drop ``module.`` prefixes, check that tensors are inside."""
+    """Open a wrapper, drop ``module.`` prefixes, check that only tensors are inside."""
     for wrapper in ("model_state_dict", "state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

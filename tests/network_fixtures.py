@@ -1,0 +1,74 @@
+"""Small meshes and networks for the tests of networks and losses."""
+
+import functools
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import trimesh
+from scipy.sparse import csr_matrix
+
+from hand_lib.network import NetworkConfig, build_network
+from hand_lib.sampling import build_hierarchy
+
+HAND_SIZES = (778, 389, 195, 98, 49)
+
+
+@functools.cache
+def ball_hierarchy(subdivisions=2, factors=(2, 2)):
+    """Levels of a 10 cm ball: 162, 81, 41 vertices by default."""
+    ball = trimesh.creation.icosphere(subdivisions=subdivisions, radius=0.1)
+    vertices = np.array(ball.vertices) * (1.0, 0.7, 0.4)
+    return build_hierarchy(vertices, np.array(ball.faces), factors, method="barycentric")
+
+
+@functools.cache
+def ball_regressor(count=162):
+    """(21, V) one-hot rows: scattered vertices play the joints."""
+    regressor = np.zeros((21, count), np.float32)
+    regressor[np.arange(21), np.random.default_rng(3).permutation(count)[:21]] = 1
+    return regressor
+
+
+def small_network(decoder="coarse_to_fine", encoder="regnety_002", size=64, seed=0, **fields):
+    torch.manual_seed(seed)
+    if decoder == "youtubehand":
+        fields = {"channels": (4, 8), "spiral_length": 7} | fields
+    config = NetworkConfig(encoder=encoder, decoder=decoder, image_size=size, **fields)
+    return build_network(config, ball_hierarchy(), ball_regressor())
+
+
+def hand_shapes():
+    """A hierarchy with the sizes of the published one and no geometry, to count parameters."""
+    rng = np.random.default_rng(0)
+    return SimpleNamespace(
+        vertices=[rng.normal(size=(n, 3)) for n in HAND_SIZES],
+        faces=[np.zeros((1, 3), int) for _ in HAND_SIZES],
+        up=[_shape(*pair) for pair in zip(HAND_SIZES[:-1], HAND_SIZES[1:], strict=True)],
+        down=[_shape(*pair) for pair in zip(HAND_SIZES[1:], HAND_SIZES[:-1], strict=True)],
+        spirals=lambda length=27, dilation=1: [np.zeros((n, length), int) for n in HAND_SIZES],
+    )
+
+
+def _shape(rows, columns):
+    return csr_matrix((np.ones(rows), (np.arange(rows), np.arange(rows) % columns)), (rows, columns))
+
+
+def random_batch(network, count=4, size=64, seed=0):
+    """Images of noise with ball-like meshes, labelled throughout."""
+    rng = np.random.default_rng(seed)
+    template = ball_hierarchy().vertices[0]
+    turn = np.linalg.qr(rng.normal(size=(count, 3, 3)))[0]
+    vertices = np.einsum("vi,bij->bvj", template, turn) + rng.normal(size=(count, 1, 3)) * 0.01
+    vertices = torch.tensor(vertices, dtype=torch.float32)
+    joints = network.regressor @ vertices
+    vertices, joints = vertices - joints[:, :1], joints - joints[:, :1]
+    return {
+        "image": torch.tensor(rng.integers(0, 256, (count, 3, size, size)), dtype=torch.uint8),
+        "vertices": vertices,
+        "joints": joints,
+        "joints_2d": 5 * joints[..., :2] + 0.1,
+        "has_vertices": torch.ones(count, dtype=torch.bool),
+        "has_joints": torch.ones(count, dtype=torch.bool),
+        "valid_2d": torch.ones(count, 21, dtype=torch.bool),
+    }
