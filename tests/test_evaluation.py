@@ -1,14 +1,16 @@
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from toy_evaluation import KnowingPredictor, toy_samples, toy_set
 
-from hand_lib import evaluation, scoring
+from hand_lib import evaluation, scoring, submission
 from hand_lib.hand_model import HandModel
 from hand_lib.sample import make_sample
+from hand_lib.writers import write_freihand
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +133,25 @@ def test_the_newest_finished_run_and_the_reference_are_found(tmp_path):
     (tmp_path / "reference" / "model.safetensors").touch()
     assert evaluation.find_runs(tmp_path) == [tmp_path / "new", tmp_path / "reference"]
     assert evaluation.find_runs(tmp_path, ["a", "b"])[1].name == "b"
+
+
+def test_a_run_folder_is_evaluated_by_its_predictor(monkeypatch, model, samples, test_set):
+    from hand_lib import inference
+
+    def load(folder):
+        return KnowingPredictor(model, samples, folder.name, jitter=0.002)
+
+    monkeypatch.setattr(inference.Predictor, "load", load)
+    found = evaluation.evaluate_run(Path("runs") / "mine", test_set)
+    assert found.name == "mine" and found.pa_mm.mean() == pytest.approx(3.2, abs=0.3)
+
+
+def test_a_submission_for_a_folder_scores_as_the_evaluation_did(model, samples, tmp_path):
+    write_freihand(tmp_path, samples, split="evaluation")
+    test = evaluation.open_test_set(str(tmp_path))
+    assert len(test) == 6 and "evaluation pictures of" in test.words
+    found = evaluation.evaluate_predictor(KnowingPredictor(model, samples, jitter=0.004), test)
+    path = submission.write_predictions(tmp_path / "pred.json", *found.in_camera())
+    scores = scoring.score_file(path, tmp_path)
+    assert scores.official == pytest.approx(found.scores.official, abs=1e-4)
+    assert 0.3 < scores.official["mesh_al_mean3d"] < 1.0
