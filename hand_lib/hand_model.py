@@ -6,6 +6,7 @@ and pose corrections are one matrix product, the kinematic chain is three vector
 skinning is one product with the transposed weights, coordinate by coordinate.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,6 @@ from hand_lib.mano_files import (
     read_mano,
     write_mano,
 )
-from hand_lib.rotations import axis_angle_to_matrix
 
 _SIDES = ("right", "left")
 _MANO_OF_21 = np.empty(21, np.int64)
@@ -73,6 +73,8 @@ class HandModel(nn.Module):
         template, shapes, regressor = (
             arrays[key] for key in ("v_template", "shapedirs", "J_regressor")
         )
+        joints = np.concatenate([template[..., None], shapes], 2)
+        joints = np.einsum("jv,vak->kja", regressor, joints)  # (11, 16, 3)
         directions = np.concatenate([shapes, arrays["posedirs"]], 2)  # (V, 3, 145)
 
         def keep(name, value):
@@ -81,13 +83,20 @@ class HandModel(nn.Module):
         def keep_float(name, value):
             self.register_buffer(name, torch.from_numpy(np.array(value, order="C")).to(dtype))
 
-        # coordinate-major: x of all vertices, then y, then z
+        # coordinate-major: x of all vertices, then y, then z; V filled up to whole cache lines
+        self.count = len(template)
+        fill = -self.count % 16
+        template = np.pad(template, ((0, fill), (0, 0)))
+        directions = np.pad(directions, ((0, fill), (0, 0), (0, 0)))
         keep_float("template", template.T.reshape(-1))  # (3 V,)
         keep_float("directions", directions.transpose(2, 1, 0).reshape(145, -1))  # (145, 3 V)
-        keep_float("rest_joints", (regressor @ template).reshape(-1))  # (48,)
-        shaped_joints = np.einsum("jv,vak->kja", regressor, shapes)
-        keep_float("joint_directions", shaped_joints.reshape(10, -1))  # (10, 48)
-        keep_float("skin", arrays["weights"].T)  # (16, V)
+        keep_float("skin", np.pad(arrays["weights"].T, ((0, 0), (0, fill))))  # (16, V)
+        bones = joints.copy()
+        bones[:, 1:] -= joints[:, MANO_PARENTS[1:]]
+        both = np.concatenate([joints, bones], 1).reshape(11, -1)
+        keep_float("rest_skeleton", both[0])  # (96,) joints, then bones
+        keep_float("skeleton_directions", both[1:])  # (10, 96)
+        keep_float("from_quaternion", _quaternion_products())  # (16, 9)
         keep_float("joint_regressor", regressor)  # (16, V)
         keep_float("pose_mean", arrays["hands_mean"])  # (45,)
         keep_float("pose_components", arrays["hands_components"])  # (45, 45), rows
@@ -161,7 +170,7 @@ class HandModel(nn.Module):
     @property
     def vertices(self) -> Tensor:
         """(V, 3) metres, the template in its rest frame."""
-        return self.template.view(3, -1).T
+        return self.template.view(3, -1)[:, : self.count].T
 
     def forward(self, pose, betas=None, translation=None) -> Hand:
         """Pose, shape and place the hand.
@@ -178,14 +187,14 @@ class HandModel(nn.Module):
         rotations = self.rotations(pose)  # (B, 16, 3, 3)
         batch = len(rotations)
         corrections = rotations[:, 1:].reshape(batch, 135) - self.identity
-        rest = self.rest_joints.expand(batch, 48)
+        skeleton = self.rest_skeleton.expand(batch, 96)
         if betas is not None:
             betas = self.check_betas(betas, batch)
-            rest = torch.addmm(self.rest_joints, betas, self.joint_directions)
+            skeleton = torch.addmm(self.rest_skeleton, betas, self.skeleton_directions)
             corrections = torch.cat([betas, corrections], 1)  # (B, 145)
         directions = self.directions[-corrections.shape[1] :]
-        shaped = torch.addmm(self.template, corrections, directions)  # (B, 3 V)
-        rest = rest.view(batch, 16, 3)
+        shaped = torch.addmm(self.template, corrections, directions).view(batch, 3, -1)
+        rest, bones = skeleton.view(batch, 2, 16, 3).unbind(1)
         start = rest[:, :1]
         if translation is not None:
             if translation.shape not in ((batch, 3), (3,)):
@@ -193,12 +202,10 @@ class HandModel(nn.Module):
                     f"expected translation ({batch}, 3), found {tuple(translation.shape)}"
                 )
             start = start + translation.reshape(-1, 1, 3)
-        turned, placed = chain(rotations, rest, start)  # (B, 16, 3, 3), (B, 16, 3)
+        turned, placed = chain(rotations, bones, start)  # (B, 16, 3, 3), (B, 16, 3)
         offset = placed - (turned @ rest[..., None])[..., 0]
         maps = torch.cat([turned, offset[..., None]], 3)  # (B, 16, 3, 4)
-        vertices, _ = _Skinning.apply(
-            maps.permute(0, 2, 3, 1), shaped.view(batch, 3, -1), self.skin
-        )
+        vertices, _ = _Skinning.apply(maps.permute(0, 2, 3, 1), shaped, self.skin, self.count)
         joints = torch.cat([placed, vertices[:, self.tips]], 1)[:, self.joint_order]
         return Hand(vertices, joints)
 
@@ -215,7 +222,13 @@ class HandModel(nn.Module):
         pose = pose.reshape(-1, 48)
         if not self.flat_mean:
             pose = torch.cat([pose[:, :3], pose[:, 3:] + self.pose_mean], 1)
-        return axis_angle_to_matrix(pose.view(-1, 16, 3))
+        pose = pose.reshape(-1, 16, 3)
+        # the unit quaternion, then its matrix as one product; sinc keeps zero rotation smooth
+        half = ((pose * pose).sum(-1, keepdim=True) + 1e-30).sqrt() / 2
+        vector = pose * (torch.sinc(half / math.pi) / 2)
+        quaternion = torch.cat([half.cos(), vector], -1)
+        products = quaternion[..., :, None] * quaternion[..., None, :]
+        return (products.flatten(-2) @ self.from_quaternion).view(-1, 16, 3, 3)
 
     def check_betas(self, betas, batch) -> Tensor:
         """betas as (B, 10), missing columns zero."""
@@ -246,9 +259,9 @@ class HandModel(nn.Module):
         if not torch.is_tensor(vertices):
             found = self.regress_joints(torch.as_tensor(np.asarray(vertices)))
             return found.cpu().numpy()
-        if vertices.ndim not in (2, 3) or vertices.shape[-2:] != (self.skin.shape[1], 3):
+        if vertices.ndim not in (2, 3) or vertices.shape[-2:] != (self.count, 3):
             raise ValueError(
-                f"expected vertices (B, {self.skin.shape[1]}, 3), found {tuple(vertices.shape)}"
+                f"expected vertices (B, {self.count}, 3), found {tuple(vertices.shape)}"
             )
         regressor = self.joint_regressor.to(vertices)
         inner = regressor @ vertices
@@ -261,14 +274,14 @@ class HandModel(nn.Module):
         def get(tensor):
             return tensor.detach().cpu().numpy().astype(np.float64)
 
-        directions = get(self.directions).reshape(145, 3, -1).transpose(2, 1, 0)
+        directions = get(self.directions).reshape(145, 3, -1)[:, :, : self.count].transpose(2, 1, 0)
         return {
             "v_template": get(self.vertices),
             "f": self.faces.cpu().numpy().copy(),
             "shapedirs": directions[:, :, :10].copy(),
             "posedirs": directions[:, :, 10:].copy(),
             "J_regressor": get(self.joint_regressor),
-            "weights": get(self.skin).T.copy(),
+            "weights": get(self.skin)[:, : self.count].T.copy(),
             "kintree_table": np.stack([MANO_PARENTS, np.arange(16)]),
             "hands_mean": get(self.pose_mean),
             "hands_components": get(self.pose_components),
@@ -292,21 +305,18 @@ def check_side(side):
         raise ValueError(f"side must be 'right' or 'left', found {side!r}")
 
 
-def chain(rotations: Tensor, rest: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+def chain(rotations: Tensor, bones: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     """Forward kinematics of the five fingers at once, three levels deep.
 
-    rotations: (B, 16, 3, 3) against the parent.   rest: (B, 16, 3) joints at rest, metres.
-    start: (B, 1, 3) where the wrist goes.
+    rotations: (B, 16, 3, 3) against the parent.   bones: (B, 16, 3) each joint minus its parent at
+    rest, metres; the wrist's own row is not used.   start: (B, 1, 3) where the wrist goes.
     returns rotations (B, 16, 3, 3) and joints (B, 16, 3) in the frame of the wrist's parent.
     G_j = G_parent R_j,   p_j = p_parent + G_parent (J_j - J_parent).
     """
     batch = len(rotations)
     root = rotations[:, :1]  # (B, 1, 3, 3)
-    fingers = rest[:, 1:].view(batch, 5, 3, 3)
-    before = torch.cat([rest[:, :1, None].expand(batch, 5, 1, 3), fingers[:, :, :2]], 2)
-    bones = (fingers - before)[..., None]  # (B, 5, 3, 3, 1)
     # each product also carries the bone to its own joint as the fourth column
-    steps = torch.cat([rotations[:, 1:].reshape(batch, 5, 3, 3, 3), bones], 4)
+    steps = torch.cat([rotations, bones[..., None]], 3)[:, 1:].view(batch, 5, 3, 3, 4)
     s1, s2, s3 = steps.unbind(2)  # each (B, 5, 3, 4)
     g1 = root @ s1
     g2 = g1[..., :3] @ s2
@@ -314,25 +324,38 @@ def chain(rotations: Tensor, rest: Tensor, start: Tensor) -> tuple[Tensor, Tenso
     levels = torch.stack([g1, g2, g3], 2)  # (B, 5, 3, 3, 4), finger, level
     turned = torch.cat([root, levels[..., :3].reshape(batch, 15, 3, 3)], 1)
     placed = start[:, None] + levels[..., 3].cumsum(2)
-    return turned, torch.cat([start, placed.reshape(batch, 15, 3)], 1)
+    return turned, torch.cat([start, placed.view(batch, 15, 3)], 1)
+
+
+def _quaternion_products() -> np.ndarray:
+    """(16, 9) so that (q q^T).reshape(16) times it is the rotation matrix of q = (w, x, y, z)."""
+    table = np.zeros((4, 4, 3, 3))
+    for i in range(3):
+        table[0, 0, i, i] = 1
+        for k in range(3):
+            table[k + 1, k + 1, i, i] += 1 if k == i else -1
+        j, k = (i + 1) % 3, (i + 2) % 3
+        table[i + 1, j + 1, i, j] = table[i + 1, j + 1, j, i] = 2
+        table[0, k + 1, j, i], table[0, k + 1, i, j] = 2, -2
+    return table.reshape(16, 9)
 
 
 class _Skinning(torch.autograd.Function):
     """v = sum_j w_vj (A_j v' + t_j), with its gradient written out: a third of autograd's traffic.
 
-    maps: (B, 3, 4, 16), rows of [A_j | t_j].   shaped: (B, 3, V).   skin: (16, V).
-    returns vertices (B, V, 3), and the blended maps (B, 3, 4, V) kept for the gradient.
+    maps: (B, 3, 4, 16), rows of [A_j | t_j].   shaped: (B, 3, W) and skin: (16, W), filled up to W.
+    count: V.   returns vertices (B, V, 3), and the blended maps (B, 3, 4, W) kept for the gradient.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(maps, shaped, skin):
+    def forward(maps, shaped, skin, count):
         blended = (maps.reshape(-1, 16) @ skin).view(len(maps), 3, 4, -1)
-        mx, my, mz, shift = blended.unbind(2)  # each (B, 3, V)
-        x, y, z = shaped[:, :, None].unbind(1)  # each (B, 1, V)
-        points = torch.addcmul(shift, mx, x).addcmul_(my, y).addcmul_(mz, z)
-        return points.transpose(1, 2).contiguous(), blended
+        mx, my, mz, points = blended.unbind(2)  # each (B, 3, W)
+        x, y, z = shaped[:, :, None].unbind(1)  # each (B, 1, W)
+        points.addcmul_(mx, x).addcmul_(my, y).addcmul_(mz, z)
+        return points[:, :, :count].transpose(1, 2).contiguous(), blended
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -343,15 +366,15 @@ class _Skinning(torch.autograd.Function):
     @staticmethod
     def backward(ctx, slope, _):
         shaped, skin, blended = ctx.saved_tensors
-        batch, _, count = shaped.shape
-        slope = slope.transpose(1, 2).contiguous()  # (B, 3, V)
-        outer = (slope[:, :, None] * shaped[:, None]).view(-1, count)  # (B 3 3, V)
+        batch, _, width = shaped.shape
+        slope = nn.functional.pad(slope.transpose(1, 2), (0, width - slope.shape[1]))  # (B, 3, W)
+        outer = (slope[:, :, None] * shaped[:, None]).view(-1, width)  # (B 3 3, W)
         turn = (outer @ skin.T).view(batch, 3, 3, 16)
-        shift = (slope.view(-1, count) @ skin.T).view(batch, 3, 1, 16)
-        sx, sy, sz = slope[:, :, None].unbind(1)  # each (B, 1, V)
+        shift = (slope.view(-1, width) @ skin.T).view(batch, 3, 1, 16)
+        sx, sy, sz = slope[:, :, None].unbind(1)  # each (B, 1, W)
         linear = blended[:, :, :3]
         back = (linear[:, 0] * sx).addcmul_(linear[:, 1], sy).addcmul_(linear[:, 2], sz)
-        return torch.cat([turn, shift], 2), back, None
+        return torch.cat([turn, shift], 2), back, None, None
 
 
 def fingertip_ids(arrays, side, source=None) -> np.ndarray:
