@@ -22,8 +22,22 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from hand_lib import ROOT
+
 STATE_FILE = "state.pt"
 MODEL_FILE = "model.safetensors"
+
+
+def run_folder(name) -> Path:
+    """The folder of a run by its name in ``runs/`` or by its path.
+
+    >>> run_folder("small") == run_folder("runs/small") == ROOT / "runs" / "small"
+    True
+    """
+    path = Path(name)
+    if not path.is_absolute() and path.parts[:1] == ("runs",):
+        return ROOT / path
+    return ROOT / "runs" / path
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from tqdm import tqdm
 from hand_lib import ROOT, losses
 from hand_lib.data import HandCrops, MemoryPool, split_unique
 from hand_lib.geometry import align_similarity
-from hand_lib.hand_model import HandModel
 from hand_lib.network import build_network
 from hand_lib.provenance import fingerprint_arrays
 from hand_lib.readers import FreiHand
@@ -36,10 +35,10 @@ def build_task(config, say=tqdm.write) -> Task:
     """Network, data and loss as the config names them; says what it built."""
     from hand_lib.sampling import builtin_hierarchy
 
-    hierarchy = builtin_hierarchy(HandModel.builtin(), config.factors)
+    hierarchy = builtin_hierarchy(factors=config.factors)
     network = build_network(config, hierarchy)
     started = time.perf_counter()
-    train_data, validation, some_vertices = open_data(config)
+    train_data, validation, some = open_data(config)
     seconds = time.perf_counter() - started
     count = sum(len(data) for data in train_data)
     say(
@@ -53,7 +52,7 @@ def build_task(config, say=tqdm.write) -> Task:
         validation,
         network_loss,
         fingerprint_arrays({name: value.numpy() for name, value in validation.items()}),
-        single_mesh_scores(some_vertices, validation) if len(some_vertices) else {},
+        single_mesh_scores(some, validation),
     )
 
 
@@ -62,15 +61,16 @@ def network_loss(prediction, batch, network, config):
     return losses.total_loss(prediction, batch, network.mesh, config)
 
 
-def open_data(config) -> tuple[list, dict, np.ndarray]:
-    """Training data sets, the validation set as one batch of tensors, some training vertices.
+def open_data(config) -> tuple[list, dict, dict]:
+    """Training data sets, the validation set as one batch of tensors, some training hands.
 
-    The third, (N, V, 3) metres, wrist at the origin, is what "template only" is made from.
+    The third, ``vertices`` (N, V, 3) and ``joints`` (N, 21, 3) metres, wrist at the origin, is what
+    "template only" is made from.
     """
     if config.data == "synthetic":
         pool = synthetic_pool(config.image_size, config.train_images, config.seed)
         crops = HandCrops(pool, config.image_size, config.augmentation, config.seed)
-        some = pool.labels["vertices"][:_BASELINE_HANDS]
+        some = {name: pool.labels[name][:_BASELINE_HANDS] for name in ("vertices", "joints")}
         held_out = None
     else:
         whole = open_dataset(config.data)
@@ -79,7 +79,7 @@ def open_data(config) -> tuple[list, dict, np.ndarray]:
         crops = HandCrops(training, config.image_size, config.augmentation, config.seed)
         picks = np.linspace(0, len(training) - 1, min(200, len(training))).astype(int)
         batch = HandCrops(training, 32).fetch_batch(picks)
-        some = batch["vertices"][batch["has_vertices"]]
+        some = {name: batch[name][batch[f"has_{name}"]] for name in ("vertices", "joints")}
     return [crops], _validation(config, held_out), some
 
 
@@ -130,28 +130,29 @@ def _taken(jobs, number):
     return result
 
 
-def single_mesh_scores(vertices: np.ndarray, validation: dict) -> dict:
+def single_mesh_scores(hands: dict, validation: dict) -> dict:
     """Scores of "template only": the same mesh for every picture, the best for the training set.
 
-    vertices: (N, V, 3) of training hands.   The un-aligned error is that of their mean; the aligned
-    one that of their mean after aligning them all (generalised Procrustes, Gower 1975).
+    hands: vertices (N, V, 3) and joints (N, 21, 3) of training hands; either may be empty.
+    The un-aligned error is that of their mean; the aligned one that of their mean after all were
+    laid on each other (generalised Procrustes, Gower 1975), if that is smaller.
     """
-    count = len(validation["image"])
-    mean = vertices.mean(axis=0)
-    shape = vertices[0]
-    for _ in range(3):
-        aligned, _motion = align_similarity(vertices, np.broadcast_to(shape, vertices.shape))
-        shape = aligned.mean(axis=0)
-    plain, pa = (
-        geometric_scores({"vertices": np.repeat(mesh[None], count, axis=0)}, validation)
-        for mesh in (mean.astype(np.float32), shape.astype(np.float32))
-    )
-    if "vertices_mm" not in plain:
-        return {}
-    return {
-        "vertices_mm": plain["vertices_mm"],
-        "vertices_pa_mm": min(pa["vertices_pa_mm"], plain["vertices_pa_mm"]),
-    }
+    count, scores = len(validation["image"]), {}
+    for name, points in hands.items():
+        if len(points) == 0:
+            continue
+        shape = points[0]
+        for _ in range(3):
+            aligned, _motion = align_similarity(points, np.broadcast_to(shape, points.shape))
+            shape = aligned.mean(axis=0)
+        plain, laid = (
+            geometric_scores({name: np.repeat(mesh[None], count, axis=0)}, validation)
+            for mesh in (points.mean(axis=0), shape.astype(points.dtype))
+        )
+        if plain:
+            best = min(plain[f"{name}_pa_mm"], laid[f"{name}_pa_mm"])
+            scores |= {f"{name}_mm": plain[f"{name}_mm"], f"{name}_pa_mm": best}
+    return scores
 
 
 def _validation(config, held_out) -> dict:

@@ -114,7 +114,8 @@ def train(
         if task is None:
             from hand_lib.tasks import build_task
 
-            task = build_task(config, say)
+            begun = (folder / checkpoints.STATE_FILE).exists()  # then its weights are in there
+            task = build_task(replace(config, pretrained=False) if begun else config, say)
         stop = stack.enter_context(_stop_signals())
         return _fit(config, folder, task, accelerator, say, stop)
 

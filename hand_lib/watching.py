@@ -221,12 +221,27 @@ def read_snapshots(folder) -> tuple[dict, dict[int, dict]]:
     return truth, {int(name.removeprefix("step_")): value for name, value in arrays.items()}
 
 
-def summary(folder) -> list[tuple[str, float | None, float | None]]:
-    """Rows (who, vertices_mm, vertices_pa_mm) on the validation set: template only, this run."""
-    metrics = read_json(Path(folder) / "metrics.json") or {}
-    rows = [("template only", metrics.get("template_only", {}))]
-    rows.append((Path(folder).name, metrics.get("validation", {})))
-    return [(who, row.get("vertices_mm"), row.get("vertices_pa_mm")) for who, row in rows]
+SUMMARY = ("vertices_mm", "vertices_pa_mm", "joints_mm", "joints_pa_mm")
+"""Columns of ``summary``: plain and aligned (PA) errors in millimetres."""
+
+
+def summary(*folders) -> dict[str, list[float | None]]:
+    """Scores on the validation set by name: "template only", then each run; columns ``SUMMARY``."""
+    rows = {}
+    for folder in map(Path, folders):
+        metrics = read_json(folder / "metrics.json") or {}
+        rows.setdefault("template only", metrics.get("template_only", {}))
+        rows[folder.name] = metrics.get("validation", {})
+    return {who: [row.get(column) for column in SUMMARY] for who, row in rows.items()}
+
+
+def summary_table(*folders) -> str:
+    """``summary`` as lines of text."""
+    lines = ["mean error, mm     vertices      PA  joints      PA"]
+    for who, values in summary(*folders).items():
+        cells = ("    -   " if value is None else f"{value:8.1f}" for value in values)
+        lines.append(f"{who:18s} " + "".join(cells))
+    return "\n".join(lines)
 
 
 def read_json(path) -> dict | None:

@@ -236,11 +236,21 @@ def test_training_again_continues_or_returns_what_is_there(tmp_path, monkeypatch
 
 def test_the_summary_puts_the_run_beside_template_only(tmp_path):
     content = {"template_only": {"vertices_mm": 50.0, "vertices_pa_mm": 16.0},
-               "validation": {"vertices_mm": 20.0, "vertices_pa_mm": 12.0}}  # fmt: skip
+               "validation": {"vertices_mm": 20.0, "vertices_pa_mm": 12.0,
+                              "joints_mm": 19.0}}  # fmt: skip
     checkpoints.write_json(tmp_path / "metrics.json", content)
-    assert watching.summary(tmp_path) == [
-        ("template only", 50.0, 16.0), (tmp_path.name, 20.0, 12.0),
-    ]  # fmt: skip
+    assert watching.summary(tmp_path) == {
+        "template only": [50.0, 16.0, None, None], tmp_path.name: [20.0, 12.0, 19.0, None],
+    }  # fmt: skip
+    table = watching.summary_table(tmp_path).splitlines()
+    assert len(table) == 3 and table[1].split()[-4:] == ["50.0", "16.0", "-", "-"]
+
+
+def test_a_run_is_found_by_name_and_by_path(tmp_path):
+    named = checkpoints.run_folder("small")
+    assert (named.name, named.parent.name) == ("small", "runs")
+    assert checkpoints.run_folder("runs/small") == named
+    assert checkpoints.run_folder(tmp_path) == tmp_path
 
 
 def test_train_asks_for_what_it_needs(tmp_path):
