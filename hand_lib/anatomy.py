@@ -87,7 +87,7 @@ _GESTURES_DEG = {
     },
     "three": {
         "index": (0, 2, 0, 9), "middle": (0, 2, 0, 0), "ring": (0, 4, 2, -7),
-        "little": (90, 105, 73, -5), "thumb": (31, 9, -13, 55, 51),
+        "little": (88, 104, 67, -5), "thumb": (31, 9, -13, 55, 51),
     },
     "call_me": {**_FIST, "little": (0, 2, 0, -12), "thumb": (-14, -6, 0, -4, -4)},
     "hook": {
@@ -148,7 +148,7 @@ def _capsules() -> tuple[NDArray, NDArray, NDArray, NDArray]:
         head = REST_JOINTS[DIGIT_JOINTS[name][0]]
         bones.append(0)
         ends.append((np.array([0.012, 0.5 * head[1], -0.002]), head - (0.004, 0, 0.002)))
-        radii.append(0.0105)
+        radii.append(0.0115)
         digits.append((9, 0))
     pairs = []
     for p in range(len(bones)):

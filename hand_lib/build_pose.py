@@ -111,6 +111,9 @@ def corrections(vertices, faces, weights, joint: int) -> tuple[NDArray, NDArray]
     pose = anatomy.pose_from_angles(angles)
     transforms = bone_transforms(pose)
     added = np.zeros((len(pose), len(vertices), 3))
+    reach = 70.0 if anatomy.PARENTS[joint] == 0 else 42.0
+    gap = np.linalg.norm(vertices - 1000.0 * anatomy.REST_JOINTS[joint], axis=1)
+    fade = np.clip(3.0 - 3.0 * gap / reach, 0.0, 1.0)
     for n in range(len(pose)):
         goal, maps = blend(vertices, weights, transforms[n])
         posed = goal.copy()
@@ -122,7 +125,7 @@ def corrections(vertices, faces, weights, joint: int) -> tuple[NDArray, NDArray]
             squared = np.maximum((slope**2).sum(1), 0.3)
             posed[near] = skin - slope * np.clip(value / squared, -2.0, 2.0)[:, None]
         move = np.linalg.solve(maps, (posed - goal)[:, :, None])[..., 0]
-        added[n, near] = move[near]
+        added[n, near] = move[near] * fade[near, None]
     features = anatomy.axis_angle_to_matrix(pose[:, joint]) - np.eye(3)
     return added, features.reshape(len(pose), 9)
 

@@ -1,7 +1,7 @@
 """A finer, rounder mesh for pictures: Phong tessellation of any triangle mesh (numpy only).
 
 Boubekeur and Alexa 2008: a point inside a triangle is moved towards its projections onto the
-tangent planes of the three corners, p* = (1 - a) p + a sum_i b_i project_i(p). Vertices stay where they are,
+tangent planes of the three corners, p* = (1 - a) p + a sum_i b_i project_i(p). Vertices stay put,
 so what is measured on the coarse mesh stays true; only what lies between them becomes round.
 """
 
