@@ -12,27 +12,67 @@ import heapq
 import numpy as np
 from numba import njit
 
+from hand_lib.geometry import unique_edges
+
 LENGTH_WEIGHT = 0.3
 """Share of edge length squared (times area) in the cost; 0 is the pure quadric."""
+POSED_LENGTH_WEIGHT = 2.0
+"""The same where poses are known: what moves matters more than what curves."""
 BOUNDARY_WEIGHT = 10.0
 """Weight of the planes through boundary edges, relative to the planes of the faces."""
-PASSES = np.array([[0.5, 0.15], [0.2, 0.05], [0.0, 0.01], [-0.5, 1e-3]])
-"""Per pass: least cosine between a face's normal before and after, least triangle quality after.
-A later pass starts only when the former finds no edge to collapse."""
+STRETCH_POWER = 1.5
+"""Importance of a vertex grows with this power of how much the skin about it stretches."""
+STRETCH_POSES = 60
+"""Poses looked at to measure the stretch, evenly taken from those given."""
+PASSES = np.array([[0.5, 0.15, -0.5], [0.2, 0.05, -0.8], [0.0, 0.01, -0.95], [0.0, 1e-3, -0.999]])
+"""Per pass: least cosine between a face's normal before and after a collapse, least quality of a
+triangle after, least cosine between neighbouring faces after (-1 is a fold). A later pass starts
+only when the former finds no edge to collapse."""
 
 
-def collapse_edges(vertices: np.ndarray, faces: np.ndarray, target: int) -> np.ndarray:
+def collapse_edges(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    target: int,
+    importance=None,
+    length_weight: float = LENGTH_WEIGHT,
+) -> np.ndarray:
     """Order in which edges collapse until `target` vertices are left.
 
     vertices: (V, 3) any unit, a manifold mesh.   faces: (F, 3) vertex indices.
+    importance: (V,) factors on the cost of losing each vertex, or None for ones.
+    length_weight: share of edge length squared (times area) in the cost.
     returns (n, 2) int64, one row (kept, removed) per collapse; n < V - target when the topology
     allows no further collapse.
     """
     vertices = np.ascontiguousarray(vertices, dtype=np.float64)
     faces = np.ascontiguousarray(faces, dtype=np.int64)
+    importance = np.ones(len(vertices)) if importance is None else np.asarray(importance, float)
     centred = vertices - vertices.mean(axis=0)
-    size = np.sqrt((centred**2).sum(axis=1).mean())
-    return _collapse(centred / (size or 1.0), faces, target, PASSES, LENGTH_WEIGHT, BOUNDARY_WEIGHT)
+    centred /= np.sqrt((centred**2).sum(axis=1).mean())
+    return _collapse(centred, faces, target, importance, PASSES, length_weight, BOUNDARY_WEIGHT)
+
+
+def stretch_importance(faces: np.ndarray, poses: np.ndarray) -> np.ndarray:
+    """Importance of vertices that grows where edges change their length over poses.
+
+    faces: (F, 3).   poses: (P, V, 3) any unit.   returns (V,) with mean one; ones if all is rigid.
+    """
+    poses = poses[:: max(len(poses) // STRETCH_POSES, 1)]
+    edges = unique_edges(faces)
+    lengths = np.linalg.norm(poses[:, edges[:, 0]] - poses[:, edges[:, 1]], axis=2)
+    stretch = (lengths / lengths.mean(axis=0)).std(axis=0)  # (E,)
+    degree = np.bincount(edges.ravel(), minlength=poses.shape[1])
+
+    def gather(per_edge):  # mean over the edges at each vertex
+        return np.bincount(edges.ravel(), per_edge.ravel(), len(degree)) / degree
+
+    about = gather(np.repeat(stretch, 2))
+    about = (about + gather(about[edges[:, ::-1]])) / 2  # half the neighbours' mean: no specks
+    if about.mean() < 1e-6:
+        return np.ones(len(about))
+    importance = (about / about.mean()) ** STRETCH_POWER + 0.05
+    return importance / importance.mean()
 
 
 def apply_collapses(n_vertices: int, faces: np.ndarray, collapses: np.ndarray):
@@ -146,7 +186,7 @@ def _normal_and_quality(p, q, r):
 
 @njit(cache=True)
 def _allowed(points, faces, first, following, boundary, marks, mark, keep, remove, limits):
-    """Whether moving `remove` onto `keep` leaves a manifold of the same kind and no flipped face."""
+    """Whether moving `remove` onto `keep` leaves the same kind of manifold and flips no face."""
     if boundary[remove] and not boundary[keep]:
         return False
     shared, n_remove, n_keep, common = 0, 0, 0, 0
@@ -185,7 +225,35 @@ def _allowed(points, faces, first, following, boundary, marks, mark, keep, remov
             if ox * x + oy * y + oz * z < limits[0] * old * new:
                 return False
         corner = following[corner]
-    return True
+    return _least_cosine(points, faces, first, following, keep, remove) > limits[2]
+
+
+@njit(cache=True)
+def _least_cosine(points, faces, first, following, keep, remove):
+    """Sharpest angle (as the cosine between normals) at the edges of the faces a collapse moves."""
+    least = 1.0
+    corner = first[remove]
+    while corner >= 0:
+        t, k = corner // 3, corner % 3
+        b, c = faces[t, (k + 1) % 3], faces[t, (k + 2) % 3]
+        if b != keep and c != keep:
+            x, y, z, length, _ = _normal_and_quality(points[keep], points[b], points[c])
+            for v in (b, c):
+                other = first[v]
+                while other >= 0:
+                    o, m = other // 3, other % 3
+                    p, q = faces[o, (m + 1) % 3], faces[o, (m + 2) % 3]
+                    at_keep = (p == keep or q == keep) != (p == remove or q == remove)
+                    if o != t and (at_keep or (v == b and (p == c or q == c))):
+                        if p == remove:
+                            p = keep
+                        if q == remove:
+                            q = keep
+                        ox, oy, oz, norm, _ = _normal_and_quality(points[v], points[p], points[q])
+                        least = min(least, (ox * x + oy * y + oz * z) / max(norm * length, 1e-300))
+                    other = following[other]
+        corner = following[corner]
+    return least
 
 
 @njit(cache=True)
@@ -241,11 +309,14 @@ def _push_edges(heap, v, both_ways, faces, first, following, boundary, stamps, c
 
 
 @njit(cache=True)
-def _collapse(points, faces, target, passes, length_weight, boundary_weight):
-    """Greedy loop: cheapest allowed collapse first; stale queue entries are known by their stamp."""
+def _collapse(points, faces, target, importance, passes, length_weight, boundary_weight):
+    """Greedy loop: cheapest allowed collapse first; stamps tell stale queue entries."""
     faces = faces.copy()
     n = len(points)
     quadrics, areas, boundary, first, last, following = _setup(points, faces, boundary_weight)
+    for v in range(n):
+        areas[v] *= importance[v]
+        quadrics[v] *= importance[v]
     costs = (quadrics, areas, points, length_weight)
     stamps = np.zeros(n, np.int64)
     marks = np.zeros(n, np.int64)

@@ -16,9 +16,9 @@ from hand_lib.geometry import closest_point_on_mesh, half_edges
 
 STENCIL = 8
 """Most coarse vertices that one fine vertex may use."""
-CANDIDATES = 16
-"""Geodesically nearest coarse vertices from which poses choose the stencil; without, the nearest."""
-RIDGE = 3e-4
+CANDIDATES = 20
+"""Geodesically nearest coarse vertices from which poses choose the stencil."""
+RIDGE = 1e-4
 """Cost of weight squared times geodesic distance squared, beside the mean squared error."""
 
 
@@ -28,11 +28,13 @@ def fitted_upsampling(vertices, faces, kept, poses=None) -> csr_matrix:
         mean over poses |x_p - sum_j w_j c_jp|^2 + RIDGE sum_j w_j^2 d_j^2
         subject to  sum_j w_j = 1  and  sum_j w_j c_j = x  at rest,
 
-    with j over the coarse vertices c nearest along edges (d): CANDIDATES of them, thinned to STENCIL
-    by dropping, one at a time, the one whose loss raises the minimum least; STENCIL without poses.
+    with j over the coarse vertices c nearest along edges (d): CANDIDATES of them, thinned to
+    STENCIL by dropping, one at a time, the one whose loss raises the minimum least. Without poses
+    the nearest STENCIL.
 
     vertices: (V, 3) at rest, any unit.   faces: (F, 3).   kept: (V',) indices of the coarse ones.
-    poses: (P, V, 3) or None for the ridge alone.   returns (V, V') CSR; kept rows are one-hot.
+    poses: (V, P, 3) float32, vertex first, or None for the ridge alone.
+    returns (V, V') CSR; kept rows are one-hot.
     """
     n = len(vertices)
     directed = half_edges(faces)
@@ -42,10 +44,7 @@ def fitted_upsampling(vertices, faces, kept, poses=None) -> csr_matrix:
     lengths = np.linalg.norm(vertices[row] - vertices[graph.indices], axis=1)
     coarse = np.full(n, -1, np.int64)
     coarse[kept] = np.arange(len(kept))
-    if poses is None:
-        moving = np.zeros((n, 0), np.float32)
-    else:
-        moving = np.moveaxis(poses, 0, 1).reshape(n, -1).astype(np.float32)
+    moving = np.zeros((n, 0), np.float32) if poses is None else poses.reshape(n, -1)
     counts, columns, weights = _fit(
         np.ascontiguousarray(vertices, dtype=np.float64),
         moving,
@@ -84,7 +83,7 @@ def barycentric_upsampling(points, coarse_vertices, coarse_faces, nearest=closes
 
 @njit(cache=True)
 def _nearest_coarse(source, starts, ends, lengths, coarse, wanted, distance, touched):
-    """Dijkstra from `source` until `wanted` coarse vertices are settled: fine indices, distances."""
+    """Dijkstra from `source` until `wanted` coarse vertices are settled: indices, distances."""
     found = np.empty(wanted, np.int64)
     reached = np.empty(wanted)
     count, n_touched = 0, 1
@@ -115,15 +114,25 @@ def _nearest_coarse(source, starts, ends, lengths, coarse, wanted, distance, tou
 def _gram(moving, fine, found, buffer, gram):
     """Mean over poses of the inner products of the candidates' offsets from the fine vertex."""
     k, m = len(found), moving.shape[1]
+    poses = max(m // 3, 1)
     for a in range(k):
         for c in range(m):
             buffer[a, c] = moving[found[a], c] - moving[fine, c]
-    for a in range(k):
-        for b in range(a + 1):
-            total = np.float32(0.0)
+    for a in range(0, k, 2):  # two by two: four sums share each load
+        a1 = min(a + 1, k - 1)
+        for b in range(0, a + 1, 2):
+            b1 = min(b + 1, k - 1)
+            s00 = s01 = s10 = s11 = np.float32(0.0)
             for c in range(m):
-                total += buffer[a, c] * buffer[b, c]
-            gram[a, b] = gram[b, a] = total / max(m // 3, 1)
+                x0, x1, y0, y1 = buffer[a, c], buffer[a1, c], buffer[b, c], buffer[b1, c]
+                s00 += x0 * y0
+                s01 += x0 * y1
+                s10 += x1 * y0
+                s11 += x1 * y1
+            gram[a, b] = gram[b, a] = s00 / poses
+            gram[a, b1] = gram[b1, a] = s01 / poses
+            gram[a1, b] = gram[b, a1] = s10 / poses
+            gram[a1, b1] = gram[b1, a1] = s11 / poses
 
 
 @njit(cache=True)
@@ -145,20 +154,25 @@ def _solve(gram, offsets, distances, stencil, ridge):
     for c in range(3):  # a plane of candidates cannot reach off it: then least squares, no blow-up
         system[k + 1 + c, k + 1 + c] = -1e-11
     inverse = np.linalg.inv(system)
-    solution = inverse[:, k].copy()
+    solution = inverse[:k, k].copy()
     used = np.ones(k, np.bool_)
     for _ in range(k - stencil):
         worst, least = -1, np.inf
         for a in range(k):
             if used[a]:
-                loss = solution[a] ** 2 / inverse[a, a]
+                loss = solution[a] * solution[a] / inverse[a, a]
                 if loss < least:
                     worst, least = a, loss
-        column = inverse[:, worst] / inverse[worst, worst]
-        solution -= column * solution[worst]
-        inverse -= np.outer(column, inverse[worst].copy())
         used[worst] = False
-    weights = np.where(used, solution[:k], 0.0)
+        pivot = inverse[worst, worst]
+        moved = solution[worst] / pivot
+        for a in range(k):
+            if used[a]:
+                share = inverse[a, worst] / pivot
+                solution[a] -= inverse[a, worst] * moved
+                for b in range(k):
+                    inverse[a, b] -= share * inverse[worst, b]
+    weights = np.where(used, solution, 0.0)
     return used, weights / weights.sum()
 
 
