@@ -6,6 +6,7 @@ vertices around it, so a spiral convolution is a gather and one Linear (SpiralNe
 
 import numpy as np
 import torch
+from scipy.sparse import identity
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -69,7 +70,7 @@ class SpiralConv(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, spirals: np.ndarray):
         super().__init__()
-        self.register_buffer("spirals", torch.as_tensor(np.asarray(spirals, np.int64)))
+        self.register_buffer("spirals", torch.tensor(np.asarray(spirals, np.int64)))
         self.layer = nn.Linear(spirals.shape[1] * channels_in, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,13 +134,14 @@ class YoutubehandDecoder(nn.Module):
 class SpiralMix(nn.Module):
     """Residual block on vertices: normalise, depthwise spiral, pointwise expansion.
 
-    x + W2 gelu(W1 sum_k w_k * norm(x)_s(v,k)), features (V, B, C): the separable form of a spiral convolution costs
-    K C + 2 r C^2 multiplications per vertex instead of K C^2.
+    x + W2 gelu(W1 sum_k w_k * norm(x)_s(v,k)): the separable form of a spiral convolution costs
+    K C + 2 r C^2 multiplications per vertex instead of K C^2. Features are (V, B, C), vertices
+    first, so that a gather copies whole rows.
     """
 
     def __init__(self, channels: int, spirals: np.ndarray, expansion: int = 2):
         super().__init__()
-        self.register_buffer("spirals", torch.as_tensor(np.asarray(spirals, np.int64)))
+        self.register_buffer("spirals", torch.tensor(np.asarray(spirals, np.int64)))
         length = spirals.shape[1]
         self.norm = nn.LayerNorm(channels)
         self.taps = nn.Parameter(torch.randn(length, channels) / length**0.5)
@@ -197,15 +199,15 @@ class CoarseToFineDecoder(nn.Module):
         self.trust = nn.Linear(latent, 1)
         joints = regressor @ _tensor(hierarchy.vertices[0])
         self.register_buffer("mean_canonical", self.mean @ palm_frame(joints))
-        up = hierarchy.up[0]
-        for i in range(1, start):
+        up = identity(sizes[0], format="csr")
+        for i in range(start):
             up = up @ hierarchy.up[i]
         self.up = DenseRows(up)
         self.level = start
         self.context = nn.Linear(latent, width)
         self.seen = nn.Linear(reduced, width)
         self.place = nn.Linear(5, width)
-        self.identity = nn.Parameter(torch.randn(sizes[start], width) * 0.5)
+        self.who = nn.Parameter(torch.randn(sizes[start], width) * 0.5)
         self.mix = nn.Sequential(*(SpiralMix(width, spirals[start]) for _ in range(2)))
         self.correct = nn.Linear(width, 3)
         self.register_buffer("regressor", regressor.clone(), persistent=False)
@@ -228,7 +230,7 @@ class CoarseToFineDecoder(nn.Module):
         seen_at = camera[:, None, :1] * (coarse[..., :2] + camera[:, None, 1:])
         seen = look_up(grid, seen_at.detach())
         place = torch.cat([10 * coarse, seen_at], 2).detach()
-        x = self.seen(seen) + self.place(place) + self.context(latent)[:, None] + self.identity
+        x = self.seen(seen) + self.place(place) + self.context(latent)[:, None] + self.who
         x = self.correct(self.mix(x.transpose(0, 1).contiguous())).transpose(0, 1)
         finer = coarse + 0.1 * x.float()
         return {

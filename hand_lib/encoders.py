@@ -41,7 +41,7 @@ class PooledEncoder(nn.Module):
         check_encoder_name(name)
         keep = name in ("resnet18", "resnet50")
         self.net = timm.create_model(name, pretrained=False, num_classes=1000 if keep else 0)
-        self.channels = self.net.num_features
+        self.channels = getattr(self.net, "head_hidden_size", self.net.num_features)
         if keep:
             self.net.fc.requires_grad_(False)
         load_encoder_weights(self.net, name, pretrained)

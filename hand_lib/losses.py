@@ -68,12 +68,13 @@ def total_loss(prediction, batch: dict, mesh: LossMesh, config=None) -> tuple[Te
     if _weight(config, "loss_normals"):
         terms["normals"] = normal_loss(prediction.vertices, vertices, mesh.faces, has_vertices)
     if _weight(config, "loss_levels") and prediction.levels:
-        for level, down in zip(prediction.levels, mesh.level_down, strict=True):
-            truth = apply_rows(down, vertices)
-            terms["levels"] = terms["levels"] + vertex_loss(level, truth, has_vertices)
+        truth = apply_rows(mesh.level_down, vertices)
+        terms["levels"] = sum(
+            vertex_loss(level, truth, has_vertices) for level in prediction.levels
+        )
     if prediction.canonical is not None:
         frame = palm_frame(joints)
-        truth = apply_rows(mesh.level_down[0], vertices) @ frame
+        truth = apply_rows(mesh.level_down, vertices) @ frame
         terms["canonical"] = vertex_loss(prediction.canonical, truth, has_vertices)
         terms["rotation"] = vertex_loss(prediction.rotation, frame, has_joints)
     total = sum(_weight(config, f"loss_{name}") * term for name, term in terms.items())

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import identity
 from torch import Tensor, nn
 
 from .camera import project_weak_perspective
@@ -42,7 +43,7 @@ class Prediction:
     camera: Tensor  # (B, 3) s (1/m), tx, ty (m): weak perspective onto the crop
     joints_2d: Tensor  # (B, 21, 2) crop units: the joints through the camera
     joints_2d_direct: Tensor | None = None  # (B, 21, 2) crop units, read from the image
-    levels: tuple[Tensor, ...] = ()  # coarser vertices (B, Vi, 3), metres
+    levels: tuple[Tensor, ...] = ()  # (B, Vi, 3) metres: the coarse mesh, guess by guess
     canonical: Tensor | None = None  # (B, Vi, 3) metres, vertices in the palm's own frame
     rotation: Tensor | None = None  # (B, 3, 3) from the palm's frame to camera axes
 
@@ -54,31 +55,25 @@ class LossMesh(NamedTuple):
     """What the losses must know of the mesh."""
 
     faces: Tensor  # (F, 3) int64
-    level_down: tuple[Tensor, ...] = ()  # one (Vi, V) matrix per entry of ``levels``
+    level_down: Tensor  # (Vi, V) from vertices to those of the coarse level
 
 
 class HandNetwork(nn.Module):
     """Encoder, decoder, and the fixed arrays of the mesh; use ``build_network``."""
 
-    def __init__(
-        self, encoder, decoder, regressor: Tensor, faces: Tensor, level_down: list[Tensor]
-    ):
+    def __init__(self, encoder, decoder, regressor: Tensor, faces: Tensor, level_down: Tensor):
         super().__init__()
         self.normalize = NormalizeImages()
         self.encoder = encoder
         self.decoder = decoder
         self.register_buffer("regressor", regressor)
         self.register_buffer("faces", faces)
-        self.level_count = len(level_down)
-        for i, matrix in enumerate(level_down):
-            self.register_buffer(f"level_down_{i}", matrix)
+        self.register_buffer("level_down", level_down)
 
     @property
     def mesh(self) -> LossMesh:
-        """Faces and level matrices for ``losses.total_loss``, where the network now lives."""
-        return LossMesh(
-            self.faces, tuple(getattr(self, f"level_down_{i}") for i in range(self.level_count))
-        )
+        """Faces and level matrix for ``losses.total_loss``, where the network now lives."""
+        return LossMesh(self.faces, self.level_down)
 
     def forward(self, images: Tensor) -> Prediction:
         """images: (B, 3, H, W) RGB, uint8 or float in [0, 1].   returns a ``Prediction``."""
@@ -110,7 +105,7 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
         spirals = hierarchy.spirals(config.spiral_length or 27, config.dilation)
         channels = config.channels or (64, 128, 256, 512)
         decoder = YoutubehandDecoder(encoder.channels, hierarchy, channels, spirals)
-        return HandNetwork(encoder, decoder, regressor, faces, [])
+        return HandNetwork(encoder, decoder, regressor, faces, torch.zeros(0, len(regressor[0])))
     if config.decoder != "coarse_to_fine":
         raise ValueError(f"unknown decoder {config.decoder!r}; known: {', '.join(DECODERS)}")
     encoder = GridEncoder(config.encoder, config.image_size, pretrained=config.pretrained)
@@ -122,11 +117,11 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
         spirals,
         *([config.channels] * bool(config.channels)),
     )
-    down = hierarchy.down[0]
-    for i in range(1, decoder.level):
+    down = identity(len(hierarchy.vertices[0]), format="csr")
+    for i in range(decoder.level):
         down = hierarchy.down[i] @ down
     down = torch.as_tensor(down.toarray().astype(np.float32))
-    return HandNetwork(encoder, decoder, regressor, faces, [down] * 3)
+    return HandNetwork(encoder, decoder, regressor, faces, down)
 
 
 def _regressor(joint_regressor, count: int) -> Tensor:

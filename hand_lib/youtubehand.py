@@ -129,7 +129,7 @@ def _decoder_name(name: str, network: HandNetwork) -> str:
 
 
 def _is_classifier(name: str) -> bool:
-    return name.split(".", 1)[-1] in ("classifier.weight", "classifier.bias", "fc.weight", "fc.bias")
+    return name.endswith(("classifier.weight", "classifier.bias", "fc.weight", "fc.bias"))
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

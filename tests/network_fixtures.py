@@ -51,7 +51,8 @@ def hand_shapes():
 
 
 def _shape(rows, columns):
-    return csr_matrix((np.ones(rows), (np.arange(rows), np.arange(rows) % columns)), (rows, columns))
+    row = np.arange(rows)
+    return csr_matrix((np.ones(rows), (row, row % columns)), (rows, columns))
 
 
 def random_batch(network, count=4, size=64, seed=0):
