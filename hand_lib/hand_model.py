@@ -365,6 +365,8 @@ class _Skinning(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, slope, _):
+        if slope is None:
+            return None, None, None, None
         shaped, skin, blended = ctx.saved_tensors
         batch, _, width = shaped.shape
         slope = nn.functional.pad(slope.transpose(1, 2), (0, width - slope.shape[1]))  # (B, 3, W)
@@ -373,7 +375,8 @@ class _Skinning(torch.autograd.Function):
         shift = (slope.view(-1, width) @ skin.T).view(batch, 3, 1, 16)
         sx, sy, sz = slope[:, :, None].unbind(1)  # each (B, 1, W)
         linear = blended[:, :, :3]
-        back = (linear[:, 0] * sx).addcmul_(linear[:, 1], sy).addcmul_(linear[:, 2], sz)
+        back = torch.addcmul(linear[:, 0] * sx, linear[:, 1], sy)
+        back = torch.addcmul(back, linear[:, 2], sz)
         return torch.cat([turn, shift], 2), back, None, None
 
 

@@ -1,0 +1,252 @@
+"""Pickles are read without running anything; hostile and broken ones are refused at once."""
+
+import pickle
+import struct
+import time
+
+import numpy as np
+import pytest
+from mano_fixture import mano_bytes, python2_bytes, stand_in_modules
+from scipy import sparse
+
+from hand_lib.mano_files import builtin_path, check_arrays, read_mano
+from hand_lib.pickles import MAX_BYTES, load_pickle_safely, loads_safely
+
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+
+
+def array_pickle(shape, code, content, order=b"<"):
+    """A hand-written array: its declared shape and type need not fit its content."""
+    out = b"\x80\x02" + ARRAY + b"(K\x01("
+    for n in shape:
+        out += b"\x8a\x08" + struct.pack("<q", n)
+    out += b"tcnumpy\ndtype\n(U" + bytes([len(code)]) + code + b"K\x00K\x01tR(K\x03U\x01" + order
+    out += b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T" + struct.pack("<i", len(content))
+    return out + content + b"tb."
+
+
+class Calls:
+    def __init__(self, function, *args):
+        self.call = (function, args)
+
+    def __reduce__(self):
+        return self.call
+
+
+def calling(name, argument="1", protocol=2):
+    """A pickle that calls a global by name, which need not exist here."""
+    module, attribute = name.rsplit(".", 1)
+    head = b"" if protocol == 0 else b"\x80\x02"
+    return head + f"c{module}\n{attribute}\n(V{argument}\ntR.".encode()
+
+
+def billion_laughs():
+    value = [0]
+    for _ in range(60):
+        value = [value, value]
+    return pickle.dumps(value, 2)
+
+
+def in_a_circle():
+    value = []
+    value.append(value)
+    return pickle.dumps(value, 2)
+
+
+def key_of_tuples():
+    """A dictionary key whose hash would take 2**60 steps."""
+    return b"\x80\x02}(K\x01q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"K\x01u."
+
+
+def select_pickle(**state):
+    with stand_in_modules() as (_, Select, _csc):
+        value = Select()
+        value.__dict__.update(state)
+        return python2_bytes(value)
+
+
+def csc_pickle(**state):
+    with stand_in_modules() as (_, _select, Csc):
+        value = Csc()
+        value.__dict__.update(state)
+        return python2_bytes(value)
+
+
+ONES = np.ones(3)
+GOOD_CSC = {"data": ONES, "indices": np.arange(3), "indptr": np.arange(4), "_shape": (3, 3)}
+HOSTILE = {
+    "os.system": (pickle.dumps(Calls(__import__("os").system, "touch hacked")), "system"),
+    "os.system, protocol 0": (calling("os.system", "touch hacked", 0), "os.system"),
+    "builtins.eval": (calling("builtins.eval", "open('hacked', 'w')"), "builtins.eval"),
+    "__builtin__.eval": (calling("__builtin__.eval"), "__builtin__.eval"),
+    "builtins.exec": (calling("builtins.exec"), "builtins.exec"),
+    "builtins.getattr": (calling("builtins.getattr"), "builtins.getattr"),
+    "subprocess.Popen": (calling("subprocess.Popen", "touch"), "subprocess.Popen"),
+    "numpy.load": (calling("numpy.load"), "numpy.load"),
+    "numpy.f2py": (calling("numpy.testing._private.utils.runstring"), "runstring"),
+    "codecs.encode": (calling("_codecs.encode"), "_codecs.encode"),
+    "copyreg": (calling("copy_reg._reconstructor"), "copy_reg._reconstructor"),
+    "dotted name inside numpy": (b"\x80\x04\x8c\x05numpy\x8c\x0bcore.os.sys\x93.", "core.os.sys"),
+    "global made of numbers": (b"\x80\x04K\x01K\x02\x93.", "'1.2'"),
+    "nested reduce": (
+        pickle.dumps({"v": [Calls(print, Calls(__import__("os").getcwd))]}, 2),
+        "refused",
+    ),
+    "calling an array": (b"\x80\x02cnumpy\nndarray\n(K\x05tR.", "calls ndarray"),
+    "calling a string": (b"\x80\x02U\x02hi(tR.", "calls str"),
+    "instance, old style": (b"(ios\nsystem\n.", "os.system"),
+    "extension registry": (b"\x80\x02\x82\x01.", "EXT1"),
+    "persistent id": (b"Phttp://x\n.", "PERSID"),
+    "state on a global": (b"\x80\x02cnumpy\ndtype\n}b.", "state"),
+    "a bare global": (b"\x80\x02cnumpy\nndarray\n.", "itself"),
+    "not a pickle": (b"PK\x03\x04 something else entirely", "not"),
+    "text": (b"hello, I am a hand\n", "not"),
+    "empty": (b"", "not a pickle"),
+    "truncated": (pickle.dumps({"v": np.ones(100)}, 3)[:-200], "truncated"),
+    "no stop": (b"\x80\x02K\x01", "truncated|damaged"),
+    "stack underflow": (b"\x80\x02R.", "runs empty"),
+    "no mark": (b"\x80\x02t.", "mark"),
+    "unknown memo": (b"\x80\x02h\x07.", "BINGET"),
+    "append to a number": (b"\x80\x02K\x01K\x02a.", "APPEND"),
+    "10 GB of bytes": (b"\x80\x04\x8e" + struct.pack("<Q", 10 * 2**30) + b"ab.", "damaged"),
+    "10 GB array": (array_pickle((10**9, 10), b"f8", b"abcd"), "needs 80000000000 bytes"),
+    "array of 2**62 rows": (array_pickle((2**62,), b"f8", b"abcd"), "whole numbers"),
+    "negative shape": (array_pickle((-1, 3), b"f8", b"\0" * 24), "whole numbers"),
+    "short array": (array_pickle((3, 3), b"f8", b"\0" * 71), "needs 72 bytes and has 71"),
+    "object array": (pickle.dumps(np.array([{}, 1], object), 3), "'O8'"),
+    "text array": (pickle.dumps(np.array(["a"]), 3), "'U1'"),
+    "record array": (pickle.dumps(np.zeros(2, [("a", "f8")]), 3), "'V8'"),
+    "odd byte order": (array_pickle((1,), b"f8", b"\0" * 8, b"X"), "byte order"),
+    "array without content": (b"\x80\x02" + ARRAY + b".", "without its content"),
+    "chumpy without array": (select_pickle(idxs=np.arange(3)), "'a'"),
+    "chumpy outside": (select_pickle(a=ONES, idxs=np.array([9])), "outside"),
+    "chumpy misshaped": (
+        select_pickle(a=ONES, idxs=np.arange(3), preferred_shape=(2, 2)),
+        "shaped",
+    ),
+    "sparse outside": (csc_pickle(**{**GOOD_CSC, "indices": np.array([0, 1, 9])}), "outside"),
+    "sparse, huge": (csc_pickle(**{**GOOD_CSC, "_shape": (10**15, 3)}), "sparse"),
+    "sparse, columns": (csc_pickle(**{**GOOD_CSC, "indptr": np.array([0, 2, 1, 3])}), "columns"),
+    "circle": (in_a_circle(), "circle"),
+    "deep": (b"\x80\x02" + b"]" * 300 + b"a" * 299 + b".", "deeply"),
+    "exponential list": (billion_laughs(), "deeply"),
+    "tuple key": (key_of_tuples(), "dictionary key"),
+    "endless": (b"\x80\x02" + b"K\x01" * 200_000 + b"N.", "instructions"),
+    "set of lists": (b"\x80\x02c__builtin__\nset\n(](]etR.", "set"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_or_broken_pickle_is_refused_quickly_and_nothing_runs(
+    name, tmp_path, monkeypatch
+):
+    content, message = HOSTILE[name]
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "MANO_RIGHT.pkl"
+    path.write_bytes(content)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=message) as caught:
+        load_pickle_safely(path)
+    assert time.perf_counter() - start < 1.0
+    assert "MANO_RIGHT.pkl" in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["MANO_RIGHT.pkl"]
+
+
+def test_the_pickle_module_would_have_run_what_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(HOSTILE["os.system"][0])
+    assert (tmp_path / "hacked").exists()
+
+
+def test_a_huge_file_is_refused_unread(tmp_path):
+    path = tmp_path / "big.pkl"
+    with open(path, "wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(ValueError, match="more than any hand model"):
+        load_pickle_safely(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pkl"):
+        load_pickle_safely(tmp_path / "nothing.pkl")
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_arrays_lists_and_sparse_matrices_come_back_equal(protocol):
+    rng = np.random.default_rng(0)
+    matrix = sparse.random(7, 5, 0.4, format="csc", dtype=np.float32, random_state=0)
+    value = {
+        "vertices": [rng.random((4, 3)), np.asfortranarray(rng.random((5, 2)))],
+        "face": rng.integers(0, 9, (3, 3)).astype(np.uint32),
+        "up": matrix,
+        "big endian": np.arange(4, dtype=">i4"),
+        "empty": np.zeros((0, 3)),
+        "flags": (None, True, 2**70, 1.5, {"r"}),
+    }
+    found = loads_safely(pickle.dumps(value, protocol))
+    for mine, theirs in zip(found["vertices"], value["vertices"], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    for key in ("face", "big endian", "empty"):
+        np.testing.assert_array_equal(found[key], value[key])
+        assert found[key].dtype == value[key].dtype.newbyteorder("=")
+    np.testing.assert_array_equal(found["up"].toarray(), matrix.toarray())
+    assert found["flags"] == value["flags"]
+    found["face"][0, 0] = 7  # arrays are one's own
+
+
+def test_an_array_named_twice_is_one_array():
+    array = np.ones(3)
+    found = loads_safely(pickle.dumps([array, array], 3))
+    assert found[0] is found[1]
+
+
+def test_a_mano_pickle_of_python_2_with_chumpy_reads_as_plain_arrays(tmp_path):
+    arrays = read_mano(builtin_path())
+    path = tmp_path / "MANO_RIGHT.pkl"
+    path.write_bytes(mano_bytes(arrays))
+    assert b"chumpy.reordering" in path.read_bytes()
+    found = read_mano(path)
+    for key in arrays:
+        if key != "fingertips":
+            np.testing.assert_array_equal(found[key], arrays[key])
+
+
+BROKEN = {
+    "wrong shape": ({"weights": np.ones((778, 15)) / 15}, r"weights should have shape \(778, 16\)"),
+    "flat": ({"v_template": np.zeros(778 * 3)}, "v_template should have shape"),
+    "floats as faces": ({"f": np.zeros((1538, 3))}, "f should hold whole numbers"),
+    "NaN": ({"posedirs": np.full((778, 3, 135), np.nan)}, r"posedirs is not finite at \(0, 0, 0\)"),
+    "infinite": ({"hands_mean": np.full(45, np.inf)}, "hands_mean is not finite"),
+    "face outside": ({"f": np.full((2, 3), 778, np.uint32)}, "f should index 778 vertices"),
+    "weights": ({"weights": np.ones((778, 16))}, "weights of vertex 0 sum to 16"),
+    "millimetres": ({"v_template": np.full((778, 3), 90.0)}, "expected metres"),
+    "another tree": ({"kintree_table": np.zeros((2, 16), int)}, "kintree_table has the parents"),
+    "text": ({"hands_components": "none"}, "hands_components should have shape"),
+    "fingertips": ({"fingertips": np.array([1, 2, 3, 4, 900])}, "fingertips should be below 778"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_hand_model_names_its_array(name, tmp_path):
+    changes, message = BROKEN[name]
+    path = tmp_path / "MANO_RIGHT.pkl"
+    path.write_bytes(mano_bytes(read_mano(builtin_path()), **changes))
+    with pytest.raises(ValueError, match=message) as caught:
+        read_mano(path)
+    assert "MANO_RIGHT.pkl" in str(caught.value)
+
+
+def test_a_missing_array_and_a_list_in_place_of_a_dictionary_are_named(tmp_path):
+    arrays = read_mano(builtin_path())
+    del arrays["posedirs"]
+    with pytest.raises(ValueError, match="model.npz: array 'posedirs' is missing"):
+        check_arrays(arrays, "model.npz")
+    (tmp_path / "list.pkl").write_bytes(pickle.dumps([1, 2], 3))
+    with pytest.raises(ValueError, match="holds a list"):
+        read_mano(tmp_path / "list.pkl")
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 no")
+    with pytest.raises(ValueError, match=r"bad\.npz"):
+        read_mano(tmp_path / "bad.npz")
+    np.savez(tmp_path / "objects.npz", **{"v_template": np.array([{}], object)})
+    with pytest.raises(ValueError, match=r"objects\.npz"):
+        read_mano(tmp_path / "objects.npz")
