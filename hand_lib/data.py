@@ -22,6 +22,7 @@ from hand_lib.augment import (
 from hand_lib.camera import crop_to_pixels, default_intrinsics, pixels_to_crop
 from hand_lib.files import REDUCTIONS, SampleError, picture_size
 from hand_lib.loading import HandLoader, make_loader
+from hand_lib.warp import PLAIN, warp_into
 
 __all__ = ["HandCrops", "HandLoader", "MemoryPool", "Part", "hand_frame", "make_loader",
            "split_unique"]  # fmt: skip
@@ -177,22 +178,16 @@ class HandCrops:
         tables = colour_tables(changes) if changes.colours_change else None
         rough = degrades(self.augment)
         for row, (image, factor) in enumerate(zip(images, factors, strict=True)):
-            crop = self._warp(image, affines[row], factor)
-            if tables is not None:
-                crop = cv2.LUT(crop, tables[row][None])
+            affine = _to_reduced(affines[row], factor)
+            more = _reduction(1 / np.sqrt(abs(np.linalg.det(affine[:, :2]))))
+            if more > 1:
+                image, affine = _shrink(image, more), _to_reduced(affine, more)
+            warp_into(crops[row], image, affine, PLAIN if tables is None else tables[row])
             if rough:
-                crop = degrade(crop, self.augment, changes.random[row])
-            crops[row] = crop
+                crops[row] = degrade(crops[row], self.augment, changes.random[row])
         return {"image": crops.transpose(0, 3, 1, 2)} | self._move(labels, affines) | {
             "index": shown
         }  # fmt: skip
-
-    def _warp(self, image, affine, factor) -> np.ndarray:
-        affine, size = _to_reduced(affine, factor), self.image_size
-        more = _reduction(1 / np.sqrt(abs(np.linalg.det(affine[:, :2]))))
-        if more > 1:
-            image, affine = _shrink(image, more), _to_reduced(affine, more)
-        return cv2.warpAffine(image, affine, (size, size), flags=cv2.INTER_LINEAR)
 
     def _move(self, labels: dict, affines: np.ndarray) -> dict:
         """Labels under the crops' maps: hands turn about the optical axis, 2-D follows."""

@@ -16,7 +16,8 @@ from hand_lib.augment import (
     draw_changes,
     uniforms,
 )
-from hand_lib.camera import crop_affine, crop_camera
+from hand_lib.camera import crop_affine, crop_camera, invert_affine
+from hand_lib.warp import PLAIN, warp_into
 
 
 def test_random_numbers_depend_on_seed_epoch_and_index_only():
@@ -107,3 +108,39 @@ def test_blur_occluder_and_jpeg_each_leave_their_mark():
         covered = (degrade(flat.copy(), Augmentation(occluder=1.0), random) != 90).any(2).mean()
         assert 0.002 < covered < 0.25
     assert (degrade(image.copy(), Augmentation(), random) == image).all()
+
+
+def bilinear(image, affine, size):
+    """The warp written plainly, in exact numbers; black outside."""
+    height, width = image.shape[:2]
+    padded = np.zeros((height + 2, width + 2, 3))
+    padded[1:-1, 1:-1] = image
+    y, x = np.mgrid[:size, :size]
+    inverse = invert_affine(affine)
+    u, v = inverse @ np.stack([x.ravel(), y.ravel(), np.ones(size * size)]) + 1
+    inside = (u >= 0) & (v >= 0) & (u < width + 1) & (v < height + 1)
+    column, row = (np.where(inside, np.floor(t), 0).astype(int) for t in (u, v))
+    s, t = ((np.where(inside, w, 0) - k)[:, None] for w, k in ((u, column), (v, row)))
+    top = padded[row, column] * (1 - s) + padded[row, column + 1] * s
+    low = padded[row + 1, column] * (1 - s) + padded[row + 1, column + 1] * s
+    return ((top * (1 - t) + low * t) * inside[:, None]).reshape(size, size, 3)
+
+
+def test_the_fast_warp_equals_a_plain_one():
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0, 255, (9, 7, 3)).astype(np.float32)
+    image = np.kron(image, np.ones((8, 8, 1))).astype(np.uint8)  # (72, 56, 3)
+    image = image[:, ::-1]  # not contiguous
+    for turn, side, mirror in ((0.0, 40, False), (0.7, 60, True), (-2.5, 130, False), (3, 9, True)):
+        affine = crop_affine((30.2, 33.7), side, 48, turn, mirror)
+        out = np.empty((48, 48, 3), np.uint8)
+        warp_into(out, image, affine)
+        error = np.abs(out - bilinear(image, affine, 48))
+        assert error.max() < 5 and error.mean() < 0.6  # a 128th of a pixel on steps of 255
+    table = rng.integers(0, 256, (256, 3)).astype(np.uint8)
+    coloured = np.empty_like(out)
+    warp_into(coloured, image, affine, table)
+    assert (coloured == table[out, [0, 1, 2]]).all()
+    assert (PLAIN[out, [0, 1, 2]] == out).all()
+    with pytest.raises(ValueError, match="into a line"):
+        warp_into(out, image, np.zeros((2, 3)))
