@@ -232,7 +232,7 @@ def circumstances(evaluation: Evaluation) -> dict[str, np.ndarray]:
         hidden = hidden_shares(
             truth["vertices"], evaluation.faces, roots, truth["intrinsics"], evaluation.image_size
         )
-        found["vertices hidden by the hand itself, %"] = 100 * hidden
+        found["vertices the hand itself hides, %"] = 100 * hidden
     return found
 
 

@@ -4,9 +4,11 @@ Everything takes ``evaluation.Evaluation`` objects or arrays; what runs measured
 published is never mixed in one style.
 """
 
+import io
 from itertools import pairwise
 
 import numpy as np
+from PIL import Image
 
 from hand_lib import metrics, viewers
 from hand_lib.evaluation import Evaluation, circumstances, compare_runs, measured_row
@@ -66,6 +68,20 @@ def means_table(evaluations) -> str:
     return "\n".join(lines)
 
 
+def as_picture(figure, dpi: int = 80):
+    """A Matplotlib figure as a small PIL image, so that a notebook stays light."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=dpi)
+    return Image.open(buffer).convert("RGB")
+
+
+def as_jpeg(picture, quality: int = 80) -> bytes:
+    """JPEG of a PIL image, for sheets of photographs that would be large as PNG."""
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
 def pck_figure(evaluations, high_mm: float = 50.0):
     """Share of vertices within a distance, wrists together and PA, per run.  -> Matplotlib."""
     thresholds = np.linspace(0, high_mm / 1000, 101)
@@ -85,7 +101,13 @@ def joint_figure(evaluations):
 
     count = len(evaluations)
     figure, axes = plt.subplots(
-        count, 1, figsize=(7, 2.4 * count + 0.4), layout="constrained", squeeze=False, sharex=True
+        count,
+        1,
+        figsize=(7, 1.9 * count + 0.7),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+        sharey=True,
     )
     owner = {joint: finger for finger, joints in FINGERS.items() for joint in joints}
     colours = [FINGER_COLOURS[owner.get(joint, "wrist")] for joint in range(21)]
@@ -114,7 +136,7 @@ def error_on_hand(evaluations, vertices, faces, kind: str = "rotation"):
     """Mean error of each vertex painted on a hand, palm and back, on one scale for all runs.
 
     vertices: (V, 3) metres in the rest frame of the hand model.   faces: (F, 3).
-    kind: alignment.   returns a Plotly figure and its still.
+    kind: alignment.   returns a Plotly figure of the last run, to be turned, and a still of all.
     """
     means = [1000 * e.scores.vertex_errors[kind].mean(0) for e in evaluations]
     top, panels, titles = max(float(mean.max()) for mean in means), [], []
@@ -123,7 +145,8 @@ def error_on_hand(evaluations, vertices, faces, kind: str = "rotation"):
             placed = viewers.stand_up(np.asarray(vertices), side)
             panels.append(Hand(placed, faces, error_mm=mean, error_max_mm=top))
             titles.append(f"{evaluation.name}, {side}: 0 to {top:.0f} mm")
-    return viewers.hand_figure(panels, titles), viewers.still(panels, titles, columns=4)
+    live = viewers.hand_figure(panels[-2:-1], titles[-2:-1])
+    return live, viewers.still(panels, titles, size=240, columns=4)
 
 
 def breakdown_figure(evaluations, bins: int = 6):
@@ -178,7 +201,7 @@ def aligned_hand(evaluation: Evaluation, row: int) -> np.ndarray:
     return metrics.align(pred, true, "rotation")[0]
 
 
-def cases_picture(evaluation: Evaluation, rows, side: int = 96, columns: int = 8):
+def cases_picture(evaluation: Evaluation, rows, side: int = 64, columns: int = 12):
     """Each hand as three pictures one below the other: the crop, the truth, the prediction.
 
     rows: of the evaluation.   side: of a picture in pixels.   returns a PIL image with index and

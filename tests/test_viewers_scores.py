@@ -1,7 +1,10 @@
+import io
+
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
+from PIL import Image
 from toy_evaluation import KnowingPredictor, toy_samples, toy_set
 
 from hand_lib import evaluation, field_results, viewers, viewers_scores
@@ -46,6 +49,22 @@ def test_the_table_of_means_has_an_interval_around_each_mean(runs):
     assert "of 64" in text.splitlines()[-1] and len(text.splitlines()) == 2 + 10 + 1
 
 
+def test_a_chart_becomes_a_picture_of_its_size(runs):
+    figure = viewers_scores.pck_figure(runs)
+    picture = viewers_scores.as_picture(figure, dpi=50)
+    assert picture.mode == "RGB" and picture.size == (350, 160)
+    assert len(viewers.png_bytes(picture)) < 20_000
+
+
+def test_a_sheet_as_jpeg_is_the_same_picture():
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    sheet = Image.fromarray(np.broadcast_to(ramp[:, None, None], (64, 80, 3)).copy())
+    data = viewers_scores.as_jpeg(sheet)
+    assert data[:2] == b"\xff\xd8" and len(data) < 2000
+    back = np.asarray(Image.open(io.BytesIO(data))).astype(int)
+    assert np.abs(back - np.asarray(sheet)).max() < 12
+
+
 def test_pck_curves_rise_to_all_vertices_and_name_their_area(runs):
     lines = viewers_scores.pck_figure(runs).axes[0].lines
     assert len(lines) == 4
@@ -73,12 +92,13 @@ def test_the_finger_table_has_a_row_per_finger_and_a_column_per_run(runs):
 def test_the_error_is_painted_on_one_scale_for_all_runs(runs, model):
     rest, faces = model(torch.zeros(1, 16, 3)).vertices[0].numpy(), model.faces.numpy()
     figure, picture = viewers_scores.error_on_hand(runs, rest, faces)
-    assert len(figure.data) == 4
-    tops = {trace.cmax for trace in figure.data}
-    mean = 1000 * runs[1].scores.vertex_errors["rotation"].mean(0)
-    assert tops == {mean.max()}
-    np.testing.assert_allclose(figure.data[2].intensity, mean, rtol=1e-5)
-    assert np.ptp(np.asarray(picture)) > 100
+    last = 1000 * runs[1].scores.vertex_errors["rotation"].mean(0)
+    (trace,) = figure.data
+    assert trace.cmax == last.max()
+    np.testing.assert_allclose(trace.intensity, last, rtol=1e-5)
+    first, second = np.array_split(np.asarray(picture).astype(int), 2, axis=1)
+    darkness = [(half.sum(-1) < 350).sum() for half in (first, second)]  # small errors are dark
+    assert darkness[0] > 2 * darkness[1]
 
 
 def test_the_breakdown_has_a_panel_per_circumstance_and_a_line_per_run(runs):
