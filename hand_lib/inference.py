@@ -66,8 +66,6 @@ class Predictor:
 
         raises FileNotFoundError naming the file that is missing.
         """
-        from hand_lib.checkpoints import load_network
-
         network, config = load_network(run_folder)
         return cls(network, config.image_size, Path(run_folder).name, device)
 
@@ -172,6 +170,34 @@ class Predictor:
             box=box,
             side=side,
         )
+
+
+def load_network(run_folder):
+    """The network of a run with its weights, and its ``TrainConfig``.
+
+    run_folder: holds ``config.json`` and ``model.safetensors``; nothing in it is executed.
+    raises FileNotFoundError for a file that is missing, ValueError where weights and config differ.
+    """
+    from hand_lib.checkpoints import load_model
+    from hand_lib.config import config_from_json, replace
+    from hand_lib.network import build_network
+    from hand_lib.sampling import builtin_hierarchy
+
+    folder = Path(run_folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder / 'config.json'} is missing: not the folder of a run")
+    config = config_from_json((folder / "config.json").read_text(), str(folder / "config.json"))
+    weights = load_model(folder)
+    network = build_network(
+        replace(config, pretrained=False), builtin_hierarchy(factors=config.factors)
+    )
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: {error}"
+        ) from error
+    return network, config
 
 
 def check_box(box, width: int, height: int) -> tuple[float, float, float, float]:

@@ -1,0 +1,226 @@
+"""What notebooks share: the data, the run and the pictures that an earlier one would have made.
+
+``python -m hand_lib.workflow`` is ``make run``: notebooks 01 to 05 in order, then one table.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from hand_lib import ROOT
+
+DATA_FOLDER = ROOT / "data" / "synthetic"
+"""The synthetic hands in FreiHAND's own layout that notebooks look at and are tested on."""
+
+DATA_COUNT, DATA_SIZE, DATA_SEED = 600, 224, 11
+NOTEBOOKS = ("01_data_exploration", "02_mesh_sampling", "03_train", "04_evaluation", "05_demo")
+
+EXAMPLE_INTRINSICS = np.array([[250.0, 0, 111.5], [0, 250, 111.5], [0, 0, 1]])
+"""A camera for the examples' 224-pixel pictures that sees about 48 degrees."""
+
+
+def ensure_data(folder=None) -> Path:
+    """Folder of the small synthetic data set in FreiHAND's layout; made when it is not there.
+
+    returns its path. Takes a few seconds the first time, with progress.
+    """
+    from hand_lib.synthetic_freihand import write_synthetic_freihand
+
+    folder = Path(folder) if folder else DATA_FOLDER
+    write_synthetic_freihand(folder, DATA_COUNT, DATA_SIZE, DATA_SEED)
+    return folder
+
+
+def open_data(place, split: str = "training"):
+    """A data set by its place: a folder in FreiHAND's layout, a METRO .yaml, a YouTube .json."""
+    from hand_lib.readers import FreiHand
+    from hand_lib.tasks import open_dataset
+
+    return FreiHand(place, split) if Path(place).is_dir() else open_dataset(Path(place).resolve())
+
+
+def ensure_run(run="") -> Path:
+    """A finished run: the one named, else the reference model, else the newest, else a quick one.
+
+    run: folder, absolute or from the workbook's folder, or "".
+    """
+    from hand_lib.evaluation import find_runs
+
+    if run:
+        folder = Path(run) if Path(run).is_absolute() else ROOT / run
+        if not (folder / "model.safetensors").is_file():
+            known = sorted(p.parent.name for p in (ROOT / "runs").glob("*/model.safetensors"))
+            raise FileNotFoundError(
+                f"{run} holds no model.safetensors; finished runs in runs/: "
+                f"{', '.join(known) or 'none yet'}"
+            )
+        return folder
+    found = find_runs(ROOT / "runs")
+    if found:
+        return found[-1]
+    from hand_lib.config import make_config
+    from hand_lib.training import train
+
+    return train(make_config("quick"), ROOT / "runs" / "quick").folder
+
+
+def example_pictures(count: int = 6, size: int = 224) -> dict[str, np.ndarray]:
+    """Synthetic photographs to demonstrate on: name -> (size, size, 3) uint8, always the same."""
+    from hand_lib.synthetic import SyntheticHands
+
+    hands = SyntheticHands(size, seed=2024, count=count)
+    return {f"synthetic {n}": hands[n].image for n in range(count)}
+
+
+TABLE_KEYS = {
+    "vertices": "root_mpvpe_mm",
+    "joints": "root_mpjpe_mm",
+    "vertices PA": "pa_mpvpe_mm",
+    "joints PA": "pa_mpjpe_mm",
+}
+"""Columns of the closing table: errors with the wrists brought together, then aligned ones."""
+
+
+def template_row(test, count: int = 2000) -> dict[str, float]:
+    """Scores of the best single mesh for the training set, shown for every picture of a test set.
+
+    test: ``evaluation.TestSet`` of synthetic hands.   count: synthetic training hands that the mesh
+    is averaged from.   returns the keys of ``TABLE_KEYS``; see ``tasks.single_mesh_scores``.
+    """
+    from hand_lib.synthetic import SyntheticHands
+    from hand_lib.tasks import single_mesh_scores
+
+    batches = [np.arange(count)[at : at + 250] for at in range(0, count, 250)]
+    training = SyntheticHands(32, seed=0, count=count)
+    known = [training.render_batch(batch) for batch in batches]
+    hands = {key: np.concatenate([k[key] for k in known]) for key in ("vertices", "joints")}
+    truth = _truth(test)
+    scores = single_mesh_scores(hands, truth)
+    names = {"root_mpvpe_mm": "vertices_mm", "root_mpjpe_mm": "joints_mm"}
+    names |= {"pa_mpvpe_mm": "vertices_pa_mm", "pa_mpjpe_mm": "joints_pa_mm"}
+    return {key: scores[name] for key, name in names.items()}
+
+
+def _truth(test) -> dict:
+    """Labels of a test set as one batch of tensors; pictures as small as they come."""
+    import torch
+
+    batches = list(test.batches(32))
+    keys = ("image", "vertices", "joints", "has_vertices", "has_joints", "joints_2d", "valid_2d")
+    return {key: torch.from_numpy(np.concatenate([b[key] for b in batches])) for key in keys}
+
+
+def comparison(runs, count: int = 0, progress: bool = True) -> dict[str, dict]:
+    """Scores in mm on ``synthetic-test`` of "template only" and of each run.
+
+    runs: name -> folder.   count: the first so many hands; 0: all 2,000.
+    """
+    from hand_lib.evaluation import evaluate_run, open_test_set
+
+    test = open_test_set("synthetic-test", count)
+    rows = {"template only": template_row(test)}
+    for name, folder in runs.items():
+        rows[name] = evaluate_run(folder, test, progress=progress).scores.millimetres
+    return rows
+
+
+def table(rows: dict[str, dict]) -> str:
+    """The closing table as text: one line per row, errors in mm, and the share below the first."""
+    width = max(len(name) for name in rows) + 2
+    lines = [" " * width + "".join(f"{head:>13}" for head in TABLE_KEYS)]
+    base = next(iter(rows.values()))
+    for name, scores in rows.items():
+        cells = ""
+        for key in TABLE_KEYS.values():
+            below = "" if scores is base else f" ({100 * (scores[key] / base[key] - 1):+.0f} %)"
+            cells += f"{scores[key]:.1f}{below}".rjust(13)
+        lines.append(name.ljust(width) + cells)
+    return "\n".join(lines)
+
+
+def train_parameters(run: str, preset: str = "small") -> dict | None:
+    """Parameters for notebook 03 so that ``runs/<run>`` ends up finished; None when it is.
+
+    A run that was interrupted is resumed.
+    """
+    folder = ROOT / "runs" / run
+    if not (folder / "config.json").is_file():
+        return {"preset": preset, "run": run}
+    report = folder / "metrics.json"
+    status = json.loads(report.read_text()).get("status") if report.is_file() else ""
+    if status == "finished" and (folder / "model.safetensors").is_file():
+        return None
+    return {"resume": run, "run": run}
+
+
+def run_all(run: str = "small", say=None) -> dict[str, dict]:
+    """Notebooks 01 to 05 headless, then the comparison; what is there already is kept.
+
+    run: name of the training run below ``runs/``.   returns the rows of the closing table.
+    """
+    from hand_lib.launch import launch
+
+    say = say or (lambda line: sys.stderr.write(line + "\n"))
+    started = time.perf_counter()
+    executed = []
+    for number, name in enumerate(NOTEBOOKS, start=1):
+        parameters = {}
+        if name == "03_train":
+            parameters = train_parameters(run)
+        elif name == "04_evaluation":
+            parameters = {"runs": f"runs/{run}"}
+        elif name == "05_demo" and not (ROOT / "runs" / "reference").is_dir():
+            parameters = {"run": f"runs/{run}"}
+        say(f"[{number}/{len(NOTEBOOKS)}] {name}, {time.perf_counter() - started:.0f} s so far")
+        if parameters is None:
+            say(f"    runs/{run} is finished and kept; delete that folder to train again")
+            executed.append(ROOT / "runs" / run / f"{name}.ipynb")
+            continue
+        output = ROOT / "runs" / (run if name == "03_train" else "notebooks") / f"{name}.ipynb"
+        executed.append(launch(name, output, parameters, log=sys.stderr))
+    runs = {"this run": ROOT / "runs" / run}
+    if (ROOT / "runs" / "reference" / "model.safetensors").is_file():
+        runs["reference model"] = ROOT / "runs" / "reference"
+    say("scoring on synthetic-test ...")
+    rows = comparison(runs)
+    say("")
+    say("errors in mm on 2,000 synthetic pictures that no training saw (PA: after alignment)")
+    say(table(rows))
+    say("")
+    say(f"executed notebooks: {', '.join(str(path.relative_to(ROOT)) for path in executed)}")
+    say(f"pictures and curves are in them; open with: make lab      {_elapsed(started)}")
+    return rows
+
+
+def _elapsed(started) -> str:
+    minutes, seconds = divmod(round(time.perf_counter() - started), 60)
+    return f"({minutes} min {seconds:02d} s)"
+
+
+def main(arguments=None) -> int:
+    """The command line of ``make run``."""
+    parser = argparse.ArgumentParser(prog="python -m hand_lib.workflow", description=__doc__)
+    parser.add_argument("--run", default="small", help="name of the run below runs/")
+    options = parser.parse_args(arguments)
+    from papermill.exceptions import PapermillExecutionError
+
+    try:
+        run_all(options.run)
+    except PapermillExecutionError as error:
+        sys.stderr.write(f"\nstopped: {error.ename}: {error.evalue}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; the same command goes on from here\n")
+        return 130
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
