@@ -32,7 +32,7 @@ def _stations(name: str) -> tuple[list[float], NDArray]:
     for joint in (1, 2):
         near = [marks[joint] + k * tight for k in (-1, 0, 1)]
         knots += [s for s in near if s > knots[0] + 0.5 * gap]
-    knots.append(marks[3] - 0.52 * build_surface.BREADTHS[name][3])
+    knots.append(marks[3] - 0.50 * build_surface.BREADTHS[name][3])
     stations = [knots[0]]
     for end in knots[1:]:
         parts = max(int(np.round((end - stations[-1]) / gap)), 1)
@@ -84,7 +84,7 @@ def digit_sites(rows) -> tuple[NDArray, dict[str, int]]:
         centre, frame = _along_chain(name, marks, stations[-1])
         count = 5
         angle = 2 * np.pi * (np.arange(count) + 0.25 + 0.5 * (len(stations) % 2)) / count
-        tilt = np.deg2rad(50.0)
+        tilt = np.deg2rad(39.0)
         ring = np.cos(angle)[:, None] * frame[:, 2] + np.sin(angle)[:, None] * frame[:, 1]
         centre = centre - frame[:, 0] * 0.35 * build_surface.BREADTHS[name][3]
         sites.append(_cast(centre, np.cos(tilt) * frame[:, 0] + np.sin(tilt) * ring, rows))
