@@ -33,8 +33,7 @@ SHAPE_SPREAD = (0.063, 0.035, 0.055, 0.045, 0.030, 0.055, 0.045, 0.060, 0.017, 0
 size: pooled spread of hand length in ANSUR (Gordon et al. 1989: 193.8 +- 9.8 mm in men, 180.5 +-
 9.7 mm in women). palm_width: what hand breadth (90.4 +- 4.2, 79.4 +- 3.8 mm, same survey) varies
 beyond size. finger_length, thumb_length, palm_length: the spread of segment lengths of Buryanov and
-Kotiuk 2010 less that of size. digit_ratio: 2D:4D with a standard deviation of 0.034. The others
-are chosen by eye.
+Kotiuk 2010 less that of size. The others are chosen by eye.
 """
 
 _JOINTS_MM = anatomy.REST_JOINTS * 1000.0

@@ -115,16 +115,16 @@ ABDUCTION_AXES = FRAMES[:, :, 2].copy()
 ANGLE_NAMES = ("flexion", "abduction", "twist")
 
 LIMIT_SOURCES = {
-    "finger knuckles": "flexion 0..90, hyperextension up to 45 passively; 20 kept (AAOS 1965)",
-    "finger middle joints": "flexion 0..100 (AAOS 1965); 5 to each side for the rest pose's bend",
-    "finger end joints": "flexion 0..80 (AAOS 1965), hyperextension 5",
-    "finger splay": "20 to each side (AAOS 1965), less for middle and ring",
-    "thumb base": "abduction 45 to 60 (AAOS 1965), opposition as flexion with twist, by eye",
-    "thumb knuckle": "flexion 55, hyperextension 10 (AAOS 1965)",
-    "thumb end joint": "flexion 80, hyperextension 15 (AAOS 1965)",
+    "finger knuckles": "flexion 0..90 and hyperextension up to 45 (Eaton); 20 kept of the latter",
+    "finger middle joints": "flexion 0..100 (Eaton); 5 more to each side, as rest is a little bent",
+    "finger end joints": "flexion 0..80 (Eaton); 5 of hyperextension",
+    "finger splay": "20 to either side is usual in clinical tables; less for middle and ring",
+    "thumb base": "palmar abduction 45 (Eaton); flexion and twist of opposition chosen by eye",
+    "thumb knuckle": "flexion 55, hyperextension 10 (Eaton)",
+    "thumb end joint": "flexion 80, hyperextension 15 (Eaton)",
 }
-"""Where the ranges of ``JOINT_LIMITS`` come from, degrees. AAOS: American Academy of Orthopaedic
-Surgeons, Joint Motion: Method of Measuring and Recording, 1965."""
+"""Where the ranges of ``JOINT_LIMITS`` come from, degrees. Eaton: C. Eaton, Electronic Textbook of
+Hand Surgery, normal range of motion reference values, www.eatonhand.com/clf/clf218.htm."""
 
 
 def _limits() -> NDArray:

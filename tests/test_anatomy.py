@@ -126,6 +126,7 @@ def test_middle_and_end_joints_are_hinges():
     hinges = [j for n in anatomy.DIGITS[1:] for j in anatomy.DIGIT_JOINTS[n][1:]] + [15]
     assert (span[hinges, 1:] == 0).all() and (span[hinges, 0] > 1).all()
     assert (span[0] == 0).all()
+    assert len(anatomy.LIMIT_SOURCES) == 7 and anatomy.ANGLE_NAMES[0] == "flexion"
 
 
 def test_forward_kinematics_keeps_bone_lengths_and_turns_with_the_wrist():
