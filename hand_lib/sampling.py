@@ -56,7 +56,10 @@ def build_hierarchy(
         raise ValueError(f"backend should be one of {BACKENDS}, found {backend!r}")
     nearest = closest_point_on_mesh if backend == "native" else psbody_closest_point()
     poses = _checked_poses(poses, vertices)
-    posed = None if poses is None else np.moveaxis(poses, 0, 1).astype(np.float32, order="C")
+    posed = None
+    if poses is not None:  # centred first: single precision then resolves a hand at any distance
+        centred = poses - poses.mean(axis=1, keepdims=True)
+        posed = np.moveaxis(centred, 0, 1).astype(np.float32, order="C")
     sizes = level_sizes(len(vertices), factors)
     if poses is None:
         collapses = collapse_edges(vertices, faces, sizes[-1])

@@ -1,0 +1,457 @@
+"""Hierarchies keep the topology; their matrices keep the affine laws and the poses."""
+
+import pickle
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from mesh_shapes import SHAPES, cut_open, icosphere, torus
+from scipy.sparse import csc_matrix
+
+from hand_lib import decimation
+from hand_lib.decimation import apply_collapses, collapse_edges, stretch_importance
+from hand_lib.geometry import (
+    boundary_loops,
+    check_mesh,
+    closest_point_on_mesh,
+    euler_characteristic,
+    face_normals,
+    half_edges,
+)
+from hand_lib.hand_model import HandModel
+from hand_lib.hierarchy import MeshHierarchy
+from hand_lib.sampling import (
+    build_hierarchy,
+    builtin_hierarchy,
+    level_sizes,
+    load_hierarchy,
+    posed_vertices,
+    psbody_closest_point,
+)
+from hand_lib.upsampling import barycentric_upsampling, fitted_upsampling
+
+
+@pytest.fixture(scope="module")
+def model():
+    return HandModel.builtin()
+
+
+@pytest.fixture(scope="module")
+def hand():
+    return builtin_hierarchy()
+
+
+@pytest.fixture(scope="module")
+def unseen(model):
+    """1,000 poses that the weights were not fitted on."""
+    return posed_vertices(model, 1000, seed=987)
+
+
+def sharpest_fold(vertices, faces):
+    """Least cosine between the normals of neighbouring faces."""
+    normals = face_normals(vertices, faces)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    owner = {edge: i % len(faces) for i, edge in enumerate(map(tuple, half_edges(faces).tolist()))}
+    return min(normals[i] @ normals[owner[b, a]] for (a, b), i in owner.items() if (b, a) in owner)
+
+
+def moved(vertices, seed=3):
+    """A rotation, a scale of 2.5 and a shift, as a function."""
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    rotation *= np.sign(np.linalg.det(rotation))
+    return 2.5 * vertices @ rotation.T + rng.normal(size=3)
+
+
+@pytest.mark.parametrize("name", [*SHAPES, "hand"])
+def test_every_level_is_the_same_kind_of_manifold(name, hand):
+    vertices, faces = (hand.vertices[0], hand.faces[0]) if name == "hand" else SHAPES[name]()
+    hierarchy = hand if name == "hand" else build_hierarchy(vertices, faces, (2, 2, 3))
+    for i, (v, f) in enumerate(zip(hierarchy.vertices, hierarchy.faces, strict=True)):
+        check_mesh(v, f)
+        assert euler_characteristic(f) == euler_characteristic(faces)
+        assert len(boundary_loops(f)) == len(boundary_loops(faces))
+        if i:
+            assert len(v) == -(-len(hierarchy.vertices[i - 1]) // int(hierarchy.factors[i - 1]))
+
+
+@pytest.mark.parametrize("name", [*SHAPES, "hand"])
+def test_no_face_flips_or_folds_onto_its_neighbour(name, hand):
+    hierarchy = hand if name == "hand" else build_hierarchy(*SHAPES[name](), (2, 2, 2))
+    for v, f in zip(hierarchy.vertices, hierarchy.faces, strict=True):
+        assert sharpest_fold(v, f) > -0.9
+        edges = v[f] - v[np.roll(f, 1, axis=1)]
+        doubled = np.linalg.norm(face_normals(v, f), axis=1)
+        assert (2 * 3**0.5 * doubled / (edges**2).sum(axis=(1, 2)) > 0.01).all()
+
+
+def test_levels_of_round_shapes_face_the_way_the_fine_surface_does():
+    for shape in (icosphere, torus):
+        vertices, faces = shape()
+        hierarchy = build_hierarchy(vertices, faces, (2, 2, 2))
+        fine = face_normals(vertices, faces)
+        for v, f in zip(hierarchy.vertices, hierarchy.faces, strict=True):
+            nearest = closest_point_on_mesh(v[f].mean(axis=1), vertices, faces)[0]
+            assert ((face_normals(v, f) * fine[nearest]).sum(axis=1) > 0).all()
+
+
+def test_down_selects_vertices_and_up_returns_them_untouched(hand):
+    for i, (down, up) in enumerate(zip(hand.down, hand.up, strict=True)):
+        assert set(down.data.tolist()) == {1.0}
+        assert (np.diff(down.indptr) == 1).all()
+        np.testing.assert_array_equal(down @ hand.vertices[i], hand.vertices[i + 1])
+        product = (down @ up).toarray()
+        np.testing.assert_array_equal(product, np.eye(len(product)))
+
+
+def test_kept_names_the_vertices_of_a_level_in_the_finest(hand):
+    for level, vertices in enumerate(hand.vertices):
+        np.testing.assert_array_equal(hand.vertices[0][hand.kept(level)], vertices)
+
+
+def test_sizes_are_the_ceilings(hand):
+    assert level_sizes(778, (2, 2, 2, 2)) == [778, 389, 195, 98, 49]
+    assert level_sizes(101, (1, 4)) == [101, 101, 26]
+    assert hand.sizes == (778, 389, 195, 98, 49)
+
+
+def test_the_same_mesh_gives_the_same_hierarchy_twice():
+    vertices, faces = cut_open(*icosphere())
+    first, second = (build_hierarchy(vertices, faces, (2, 2)) for _ in range(2))
+    for a, b in zip(first.up + first.down, second.up + second.down, strict=True):
+        assert (a != b).nnz == 0
+    assert first.key == second.key
+    np.testing.assert_array_equal(first.faces[-1], second.faces[-1])
+
+
+def test_moving_turning_and_scaling_the_mesh_changes_no_matrix(hand):
+    plain = build_hierarchy(hand.vertices[0], hand.faces[0])
+    there = build_hierarchy(moved(hand.vertices[0]), hand.faces[0])
+    for a, b in zip(plain.down + plain.up, there.down + there.up, strict=True):
+        assert abs(a - b).max() < 1e-6
+
+
+def test_poses_seen_from_elsewhere_choose_the_same_vertices_and_serve_as_well(hand, model, unseen):
+    poses = posed_vertices(model, 40).astype(np.float64)
+    here = build_hierarchy(hand.vertices[0], hand.faces[0], (2, 2), poses)
+    there = build_hierarchy(moved(hand.vertices[0]), hand.faces[0], (2, 2), moved(poses))
+    for a, b in zip(here.down, there.down, strict=True):
+        assert (a != b).nnz == 0
+    errors = [h.round_trip_error(unseen).mean() for h in (here, there)]
+    assert errors[1] == pytest.approx(errors[0], rel=0.02)
+
+
+def test_upsampling_is_affine_with_at_most_eight_weights_a_row(hand, unseen):
+    for up in hand.up:
+        assert abs(np.asarray(up.sum(axis=1)) - 1).max() < 1e-6
+        assert np.diff(up.indptr).max() <= 8
+    once, then = hand.round_trip(moved(unseen[0])), moved(hand.round_trip(unseen[0]))
+    assert abs(once - then).max() < 1e-6
+    quality = hand.quality()
+    assert quality["nonzeros_per_row"] == 8
+    assert max(abs(s - 1) for s in quality["row_sum"]) < 1e-6
+    assert -4 < quality["weight"][0] < 0 < quality["weight"][1] < 4
+
+
+def test_upsampling_reproduces_the_template(hand):
+    for level in range(1, 5):
+        assert hand.round_trip_error(hand.vertices[0], level).max() < 0.05e-3
+    assert max(most for _, most in hand.quality()["template_error"]) < 0.05e-3
+    plain = build_hierarchy(hand.vertices[0], hand.faces[0])
+    assert plain.round_trip_error(hand.vertices[0]).max() < 0.05e-3
+
+
+def test_unseen_poses_come_back_far_better_than_by_barycentric_weights(hand, unseen):
+    barycentric = MeshHierarchy(
+        hand.vertices,
+        hand.faces,
+        hand.down,
+        [
+            barycentric_upsampling(hand.vertices[i], hand.vertices[i + 1], hand.faces[i + 1])
+            for i in range(4)
+        ],
+    )
+    own = build_hierarchy(hand.vertices[0], hand.faces[0], method="barycentric")
+    for level, share in ((4, 0.30), (2, 0.10)):
+        error = hand.round_trip_error(unseen, level).mean()
+        assert error <= share * barycentric.round_trip_error(unseen, level).mean()
+        assert error <= share * own.round_trip_error(unseen, level).mean()
+
+
+def test_fitted_weights_are_the_constrained_minimum_when_no_candidate_is_dropped():
+    rng = np.random.default_rng(0)
+    vertices, faces = icosphere(1)
+    kept = np.array([0, 5, 9, 20, 30, 41])
+    poses = vertices + rng.normal(0, 0.05, (50, *vertices.shape))
+    up = fitted_upsampling(
+        vertices, faces, kept, np.moveaxis(poses, 0, 1).astype(np.float32)
+    ).toarray()
+    np.testing.assert_array_equal(up[kept], np.eye(6))
+
+    def error(weights, v):
+        return ((poses[:, v] - np.einsum("c,pcx->px", weights, poses[:, kept])) ** 2).sum() / 50
+
+    free = np.linalg.svd(np.c_[vertices[kept], np.ones(6)].T)[2][4:]  # keep both constraints
+    for v in np.setdiff1d(np.arange(len(vertices)), kept):
+        np.testing.assert_allclose(up[v] @ vertices[kept], vertices[v], atol=1e-7)
+        for direction in free:
+            for step in (0.3, -0.3):
+                assert error(up[v], v) < error(up[v] + step * direction, v)
+
+
+def test_barycentric_rows_are_the_closest_points_of_the_surface():
+    vertices, faces = icosphere(2)
+    points = 1.3 * icosphere(1)[0] + 0.01
+    up = barycentric_upsampling(points, vertices, faces)
+    assert up.data.min() >= 0 and np.diff(up.indptr).max() <= 3
+    np.testing.assert_allclose(np.asarray(up.sum(axis=1)).ravel(), 1, atol=1e-12)
+    np.testing.assert_allclose(
+        up @ vertices, closest_point_on_mesh(points, vertices, faces)[2], atol=1e-9
+    )
+
+
+def test_collapses_replayed_lead_from_the_fine_mesh_to_each_coarse_one():
+    vertices, faces = torus()
+    collapses = collapse_edges(vertices, faces, 60)
+    assert len(collapses) == len(vertices) - 60
+    for n in (0, 1, 150, len(collapses)):
+        kept, coarse = apply_collapses(len(vertices), faces, collapses[:n])
+        assert len(kept) == len(vertices) - n
+        check_mesh(vertices[kept], np.searchsorted(kept, coarse))
+    kept, coarse = apply_collapses(4, np.array([[0, 1, 2], [1, 3, 2]]), np.array([[0, 1]]))
+    assert kept.tolist() == [0, 2, 3] and coarse.tolist() == [[0, 3, 2]]
+
+
+def test_decimation_spends_vertices_where_the_surface_bends():
+    """A box keeps more vertices on its edges than a plain length rule would."""
+    vertices, faces = icosphere(4)
+    box = np.clip(vertices, -0.6, 0.6)
+    kept, _ = apply_collapses(len(box), faces, collapse_edges(box, faces, 400))
+    on_edge = (np.abs(box) > 0.6 - 1e-9).sum(axis=1) >= 2
+    assert on_edge[kept].mean() > 1.5 * on_edge.mean()
+
+
+def test_important_vertices_survive_and_stretch_makes_them_important():
+    vertices, faces = icosphere(3)
+    importance = np.where(vertices[:, 2] > 0.3, 30.0, 1.0)
+    kept, _ = apply_collapses(
+        len(vertices), faces, collapse_edges(vertices, faces, 100, importance)
+    )
+    assert (vertices[kept, 2] > 0.3).sum() > 60
+    poses = np.stack([vertices * [1, 1, 1 + s * (k == 0)] for k in range(2) for s in (0, 0.2)])
+    poses[:, :, 2] = np.where(vertices[:, 2] > 0.3, poses[:, :, 2], vertices[:, 2])
+    stretch = stretch_importance(faces, poses)
+    assert stretch.mean() == pytest.approx(1)
+    assert stretch[vertices[:, 2] > 0.5].min() > stretch[vertices[:, 2] < 0].max()
+    rigid = np.stack([vertices, vertices + 1.0, vertices @ np.diag([-1.0, -1.0, 1.0])])
+    np.testing.assert_array_equal(stretch_importance(faces, rigid), 1)
+
+
+def test_saved_hierarchy_returns_bit_for_bit(tmp_path, hand):
+    again = load_hierarchy(hand.save(tmp_path / "deep" / "hand.npz"))
+    assert (again.factors, again.method, again.key) == (hand.factors, hand.method, hand.key)
+    for name in ("vertices", "faces"):
+        for a, b in zip(getattr(hand, name), getattr(again, name), strict=True):
+            assert a.dtype == b.dtype and np.array_equal(a, b)
+    for a, b in zip(hand.down + hand.up, again.down + again.up, strict=True):
+        assert a.shape == b.shape
+        for part in ("data", "indices", "indptr"):
+            x, y = getattr(a, part), getattr(b, part)
+            assert x.dtype == y.dtype and np.array_equal(x, y)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["hand.npz"]
+    with pytest.raises(ValueError, match="saved as .npz"):
+        hand.save(tmp_path / "hand.pkl")
+
+
+def test_a_cache_for_other_settings_is_never_reused(tmp_path, monkeypatch, model):
+    monkeypatch.setattr("hand_lib.sampling.FIT_POSES", 8)
+    first = builtin_hierarchy(model, (4,), folder=tmp_path)
+    assert builtin_hierarchy(model, (8,), folder=tmp_path).sizes == (778, 98)
+    assert builtin_hierarchy(model, (4,), "barycentric", folder=tmp_path).key != first.key
+    monkeypatch.setattr(decimation, "LENGTH_WEIGHT", 0.7)
+    assert builtin_hierarchy(model, (4,), folder=tmp_path).key != first.key
+    monkeypatch.undo()
+    monkeypatch.setattr("hand_lib.sampling.FIT_POSES", 8)
+    path = next(p for p in tmp_path.iterdir() if first.key[:16] in p.name)
+    written = path.stat().st_mtime_ns
+    assert builtin_hierarchy(model, (4,), folder=tmp_path).key == first.key
+    assert path.stat().st_mtime_ns == written  # read, not built again
+    other = next(p for p in tmp_path.iterdir() if p != path)
+    path.write_bytes(other.read_bytes())  # another hierarchy under this name
+    again = builtin_hierarchy(model, (4,), folder=tmp_path)
+    assert again.key == first.key and (again.up[0] != first.up[0]).nnz == 0
+    path.write_bytes(b"half a file")
+    assert builtin_hierarchy(model, (4,), folder=tmp_path).key == first.key
+
+
+def write_transform(path, hierarchy):
+    """A pickle as HandMesh ships it: protocol 3, old module paths, float32, explicit zeros."""
+    up = []
+    for matrix in hierarchy.up:
+        dense = np.asarray(1.02 * matrix.toarray(), np.float32)
+        rows, columns = np.nonzero(dense)
+        rows, columns = np.append(rows, [0, 0]), np.append(columns, [0, 1])
+        values = np.append(dense[dense != 0], np.zeros(2, np.float32))
+        up.append(csc_matrix((values, (rows, columns)), shape=dense.shape))
+    content = {
+        "vertices": hierarchy.vertices,
+        "face": [f.astype(np.uint32) for f in hierarchy.faces],
+        "adj": [csc_matrix(np.eye(n, dtype=np.float32)) for n in hierarchy.sizes],
+        "down_transform": [csc_matrix(d, dtype=np.float32) for d in hierarchy.down],
+        "up_transform": up,
+    }
+    data = pickle.dumps(content, protocol=3)
+    data = data.replace(b"scipy.sparse._csc\n", b"scipy.sparse.csc\n")
+    path.write_bytes(data.replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"))
+    assert b"scipy.sparse.csc\n" in path.read_bytes()
+    return content
+
+
+def test_transform_pkl_is_read_with_its_own_numbers_and_reported(tmp_path, hand):
+    content = write_transform(tmp_path / "transform.pkl", hand)
+    with pytest.warns(UserWarning, match="sum to .* instead of 1") as caught:
+        loaded = load_hierarchy(tmp_path / "transform.pkl")
+    assert "mm off in the mean" in str(caught[0].message)
+    assert loaded.sizes == hand.sizes and loaded.method == "transform.pkl"
+    for i in range(4):
+        assert loaded.up[i].dtype == np.float32
+        assert loaded.up[i].nnz == content["up_transform"][i].nnz  # explicit zeros stay
+        assert (loaded.up[i] != content["up_transform"][i]).nnz == 0
+        assert (loaded.down[i] != content["down_transform"][i]).nnz == 0
+        assert loaded.faces[i].dtype == np.int64
+        np.testing.assert_array_equal(loaded.faces[i], hand.faces[i])
+    assert loaded.quality()["row_sum"][1] == pytest.approx(1.02, abs=1e-3)
+
+
+def test_unreadable_hierarchies_say_what_is_wrong_and_how_to_get_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such hierarchy; make one with build_hierarchy"):
+        load_hierarchy(tmp_path / "nothing.npz")
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with pytest.raises(ValueError, match="other.npz: not a saved hierarchy"):
+        load_hierarchy(tmp_path / "other.npz")
+    (tmp_path / "transform.pkl").write_bytes(pickle.dumps({"vertices": []}, protocol=3))
+    with pytest.raises(ValueError, match="it has no face, down_transform, up_transform"):
+        load_hierarchy(tmp_path / "transform.pkl")
+
+
+class FakeMesh:
+    """What the psbody backend uses of psbody.mesh.Mesh."""
+
+    def __init__(self, v, f):
+        self.v, self.f = v, f
+
+    def compute_aabb_tree(self):
+        return self
+
+    def nearest(self, points, with_part):
+        assert with_part and self.f.dtype == np.uint32
+        face, _, point, _ = closest_point_on_mesh(points, self.v, self.f.astype(np.int64))
+        return face[None].astype(np.uint32), np.zeros((1, len(face)), np.uint32), point
+
+
+def test_psbody_backend_equals_the_native_one(monkeypatch):
+    module = types.ModuleType("psbody.mesh")
+    module.Mesh = FakeMesh
+    monkeypatch.setitem(sys.modules, "psbody", types.ModuleType("psbody"))
+    monkeypatch.setitem(sys.modules, "psbody.mesh", module)
+    mesh = FakeMesh(*cut_open(*icosphere()))
+    for method in ("barycentric", "fitted"):
+        native = build_hierarchy(mesh, factors=(2, 2), method=method)
+        through = build_hierarchy(mesh, factors=(2, 2), method=method, backend="psbody")
+        for a, b in zip(native.up, through.up, strict=True):
+            assert abs(a - b).max() < 1e-6
+    points = np.array([[0.0, 0.0, 3.0], [0.5, 0.1, 0.0]])
+    for a, b in zip(
+        psbody_closest_point()(points, mesh.v, mesh.f),
+        closest_point_on_mesh(points, mesh.v, mesh.f),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def test_missing_psbody_says_how_to_install_it_and_that_nothing_needs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psbody.mesh", None)
+    with pytest.raises(ImportError, match='pip install git.*backend="native", which needs nothing'):
+        build_hierarchy(*icosphere(1), factors=(2,), backend="psbody")
+
+
+def broken(kind):
+    vertices, faces = icosphere(1)
+    vertices, faces = vertices.copy(), faces.copy()
+    if kind == "edge":
+        vertices = np.concatenate([vertices, [[2, 2, 2.0]]])
+        faces = np.concatenate([faces, [[*faces[7][:2], 42]]])
+    elif kind == "isolated":
+        vertices = np.concatenate([vertices, [[2, 2, 2.0]]])
+    elif kind == "duplicate":
+        faces = np.concatenate([faces, faces[7:8]])
+    elif kind == "range":
+        faces[7, 1] = 42
+    elif kind == "nan":
+        vertices[7, 1] = np.nan
+    elif kind == "area":
+        vertices[faces[7, 0]] = vertices[faces[7, 1]]
+    elif kind == "shape":
+        vertices = vertices[:, :2]
+    return vertices, faces
+
+
+@pytest.mark.parametrize(
+    "kind, message",
+    [
+        ("edge", r"edge \[\d+, \d+\] belongs to 3 faces"),
+        ("isolated", "vertex 42 belongs to no face"),
+        ("duplicate", "face 7 stands there twice"),
+        ("range", "face 7 is .*but there are 42 vertices"),
+        ("nan", "vertex 7 is not finite"),
+        ("area", r"face \d+ .* has no area"),
+        ("shape", r"vertices should be \(V, 3\), found \(42, 2\)"),
+    ],
+)
+def test_bad_meshes_are_refused_with_the_offending_index(kind, message):
+    with pytest.raises(ValueError, match=message):
+        build_hierarchy(*broken(kind), factors=(2,))
+
+
+def test_bad_settings_are_refused_by_name():
+    sphere = icosphere(1)
+    for factors, message in (
+        ((2, 0.5), r"factors\[1\] should be a number of at least 1, found 0.5"),
+        ((2, float("nan")), r"factors\[1\]"),
+        ((), "at least one level"),
+        ((2, 2, 2, 2, 2), r"factors\[4\] leaves 2 of 42 vertices"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build_hierarchy(*sphere, factors=factors)
+    with pytest.raises(ValueError, match="method should be one of"):
+        build_hierarchy(*sphere, factors=(2,), method="best")
+    with pytest.raises(ValueError, match="backend should be one of"):
+        build_hierarchy(*sphere, factors=(2,), backend="cuda")
+    with pytest.raises(ValueError, match=r"poses should be \(P, 42, 3\), found \(5, 41, 3\)"):
+        build_hierarchy(*sphere, factors=(2,), poses=np.zeros((5, 41, 3)))
+    poses = np.tile(sphere[0], (5, 1, 1))
+    poses[3, 4] = np.inf
+    with pytest.raises(ValueError, match=r"poses\[3\] is not finite"):
+        build_hierarchy(*sphere, factors=(2,), poses=poses)
+
+
+def test_levels_that_the_topology_forbids_are_refused_with_the_limit():
+    with pytest.raises(ValueError, match=r"level 1 would have 4 of 336 .* cannot go below \d"):
+        build_hierarchy(*torus(), factors=(84,))
+
+
+def test_round_trip_refuses_another_mesh(hand):
+    with pytest.raises(ValueError, match=r"expected vertices \(..., 778, 3\), found \(777, 3\)"):
+        hand.round_trip(np.zeros((777, 3)))
+
+
+def test_importing_compiles_nothing_and_loads_no_torch():
+    code = (
+        "import sys, hand_lib.sampling as s; from hand_lib import decimation, spirals, upsampling\n"
+        "assert 'torch' not in sys.modules\n"
+        "for f in (decimation._collapse, upsampling._fit, spirals._walk):\n"
+        "    assert not f.signatures and f.targetoptions"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
