@@ -231,6 +231,8 @@ class HandCrops:
 
     def _read_one(self, labels, row, index, scale):
         dataset, name = self.dataset, f"{getattr(self.dataset, 'dataset', 'sample')}[{index}]"
+        if hasattr(dataset, "name"):
+            name = dataset.name(index)
         framed = getattr(dataset, "frame", None) if self.box is None else None
         box = getattr(dataset, "box", "image") if self.box is None else self.box
         if framed is not None:

@@ -50,7 +50,6 @@ class FreiHand(Reader):
     """
 
     dataset = "FreiHAND"
-    box = FREIHAND_CROP
 
     def __init__(
         self, root, split="training", versions=None, model=None, masks=False, on_error="raise"
@@ -81,6 +80,8 @@ class FreiHand(Reader):
                 "need; leave out model to read verts.json"
             )
         self._list_pictures(versions)
+        note = self.root / f"{split}_box.json"
+        self.box = float(note.read_text()) if note.is_file() else FREIHAND_CROP
 
     def _list_pictures(self, versions) -> None:
         folder = check_folder(self.root / self.split / "rgb", self.dataset, _WHERE_FREIHAND)

@@ -1,8 +1,8 @@
 """METRO's FreiHAND layout: a YAML that names tab-separated files, each with its line index.
 
 A line index that is missing, older than its file or another file's is built anew. What our writer
-adds to the layout (``K``, ``xyz``, ``mano``, ``scale`` in a label, ``vertices`` and ``mask`` files
-in the YAML) other programs ignore; with it a conversion to this layout and back loses nothing.
+adds to the layout (``freihand`` in a label, ``vertices`` and ``mask`` files in the YAML) other
+programs ignore; with it a conversion to this layout and back loses nothing.
 """
 
 import base64
@@ -74,7 +74,8 @@ class TsvFile:
             return offsets if len(offsets) == status.st_size == 0 else None
         if offsets[0] != 0 or (np.diff(offsets) <= 0).any() or offsets[-1] >= status.st_size:
             return None
-        picked = offsets[1:][np.unique(np.linspace(0, len(offsets) - 2, 256).astype(int))]
+        picked = offsets[np.unique(np.linspace(0, len(offsets) - 1, 256).astype(int))]
+        picked = picked[picked > 0]
         data = self._data()
         if any(data[at - 1] != 10 for at in picked.tolist()):
             return None
@@ -131,7 +132,7 @@ class FreiHandTsv(Reader):
         self.split, self.model = self.path.stem, model
         try:
             config = yaml.safe_load(self.path.read_text(encoding="utf-8-sig"))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"FreiHAND-TSV: {self.path} is not YAML ({error})") from None
         if not isinstance(config, dict) or not {"img", "label"} <= config.keys():
             raise ValueError(
@@ -200,16 +201,17 @@ class FreiHandTsv(Reader):
     def annotation(self, index: int) -> tuple[str, dict]:
         """Key and label object of a sample, as they are in the file."""
         key, text = self._cells(self.annotations, index)[:2]
+        key = key.decode(errors="replace")
         try:
             label = json.loads(text)
         except ValueError as error:
             raise SampleError(
-                f"{self.name(index)}: the label of {key.decode()} is not whole JSON ({error})"
+                f"{self.name(index)}: the label of {key!r} is not whole JSON ({error})"
             ) from None
         label = label[0] if isinstance(label, list) and len(label) == 1 else label
         if not isinstance(label, dict):
             raise SampleError(f"{self.name(index)}: expected a list with one label object")
-        return key.decode(), label
+        return key, label
 
     def _numbers(self, label, name, shape, index):
         value = label.get(name)
@@ -234,22 +236,23 @@ class FreiHandTsv(Reader):
         """Centre (x, y) and side in pixels that the label asks for: side = 200 scale."""
         label = self.annotation(index)[1]
         x, y = self._numbers(label, "center", (2,), index)
-        return x - 0.5, y - 0.5, 200 * float(self._numbers(label, "scale", (), index))
+        side = 200 * float(self._numbers(label, "scale", (), index))
+        return float(x) - 0.5, float(y) - 0.5, side
 
     def labels(self, index: int) -> dict:
         """All of a sample but its picture, as ``make_sample`` takes it; no truth, no entry."""
         key, label = self.annotation(index)
-        fields = {"key": key}
-        if "K" in label:
-            fields["intrinsics"] = self._numbers(label, "K", (3, 3), index)
+        fields, kept = {"key": key}, label.get("freihand", {})
+        if "K" in kept:
+            fields["intrinsics"] = self._numbers(kept, "K", (3, 3), index)
         if label.get("has_2d_joints"):
             joints_2d = self._numbers(label, "2d_joints", (21, 3), index)
             fields |= {"joints_2d": joints_2d[:, :2], "valid_2d": joints_2d[:, 2] > 0}
         if label.get("has_3d_joints"):
             joints = self._numbers(label, "3d_joints", (21, 4), index)[:, :3]
             fields["joints"] = joints - joints[0]
-        if "xyz" in label:
-            fields["root"] = self._numbers(label, "xyz", (21, 3), index)[0]
+        if "xyz" in kept:
+            fields["root"] = self._numbers(kept, "xyz", (21, 3), index)[0]
         if label.get("has_smpl") and label.get("has_3d_joints"):  # a test split's pose is a dummy
             pose, betas = (self._numbers(label, *what, index) for what in _PARAMETERS)
             fields |= {"pose": pose, "betas": betas}
@@ -274,11 +277,10 @@ class FreiHandTsv(Reader):
     def raw_labels(self, index: int) -> dict | None:
         """FreiHAND's own numbers where our writer kept them: K, xyz, verts, mano, scale."""
         label = self.annotation(index)[1]
-        if "K" not in label:
+        if not label.get("freihand"):
             return None
-        kept = {name: np.array(label[name]) for name in ("K", "xyz", "mano", "scale")
-                if name in label}  # fmt: skip
-        if self.meshes and "xyz" in label and (vertices := self._mesh(index, label)) is not None:
+        kept = {name: np.array(value) for name, value in label["freihand"].items()}
+        if self.meshes and "xyz" in kept and (vertices := self._mesh(index, label)) is not None:
             kept["verts"] = vertices
         return kept
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hand_lib.reading import FREIHAND_CROP
 from hand_lib.sample import HandSample
 
 JPEG_QUALITY = 95
@@ -27,6 +28,22 @@ def picture_as_jpeg(dataset, sample: HandSample, quality: int = JPEG_QUALITY) ->
         if data[:2] == b"\xff\xd8":
             return data
     return encode_jpeg(sample.image, quality)
+
+
+def origin(samples):
+    """The reader behind parts of it: what a sample's ``index`` counts in."""
+    while hasattr(samples, "whole"):
+        samples = samples.whole
+    return samples
+
+
+def crop_share(dataset, sample: HandSample) -> float:
+    """Share of the picture that crops of this data set show, as its reader frames them."""
+    shorter = min(sample.image.shape[:2])
+    if hasattr(dataset, "frame"):
+        return float(dataset.frame(sample.index)[2]) / shorter
+    box = getattr(dataset, "box", "image")
+    return float(box) if isinstance(box, int | float) else 1.0
 
 
 def absolute(sample: HandSample, points: np.ndarray) -> np.ndarray:
@@ -112,7 +129,8 @@ def write_freihand(
     right-handed ``HandSample``s with intrinsics.   split: "training" or "evaluation".   versions:
     how many backgrounds of each hand there are; samples then come background by background, the
     order FreiHAND's reader gives. None takes a reader's own, else 1.   progress: wraps the
-    iterator, as ``tqdm`` does.   JPEG files that a reader holds are copied byte by byte.
+    iterator, as ``tqdm`` does.   JPEG files that a reader holds are copied byte by byte. Where
+    crops show another share of the picture than FreiHAND's, ``<split>_box.json`` says which.
     returns the folder. The label lists appear last, so a broken run leaves none.
     """
     if split not in ("training", "evaluation"):
@@ -126,18 +144,19 @@ def write_freihand(
         raise ValueError(f"{total} samples do not divide into {versions} versions of each hand")
     unique = total // versions if versions > 1 else None
     lists: dict[str, _JsonList] = {}
-    whole = False
+    whole, source = False, origin(samples)
     try:
         for number, sample in enumerate(progress(samples) if progress else samples):
-            _write_one(folder, split, number, sample, samples, quality)
+            _write_picture(folder, split, number, sample, source, quality)
             if unique is not None and number >= unique:
                 continue
-            mask = mask_as_jpeg(samples, sample)
+            mask = mask_as_jpeg(source, sample)
             if mask is not None:
                 (folder / split / "mask").mkdir(exist_ok=True)
                 (folder / split / "mask" / f"{number:08d}.jpg").write_bytes(mask)
-            entries = freihand_rows(samples, sample, split)
+            entries = freihand_rows(source, sample, split)
             if number == 0:
+                share = crop_share(source, sample)
                 lists = {name: _JsonList(folder / f"{split}_{name}.json") for name in entries}
             if entries.keys() != lists.keys():
                 raise ValueError(
@@ -149,6 +168,11 @@ def write_freihand(
         if unique is not None and number + 1 != total:
             raise ValueError(f"{total - number - 1} of {total} samples were skipped, so the "
                              "versions no longer line up; write with versions=1")
+        if lists:
+            note = folder / f"{split}_box.json"
+            note.unlink(missing_ok=True)
+            if abs(share - FREIHAND_CROP) > 1e-6:
+                note.write_text(json.dumps(share), encoding="ascii")
         whole = True
     finally:
         for each in lists.values():
@@ -158,10 +182,10 @@ def write_freihand(
     return folder
 
 
-def _write_one(folder, split, number, sample, samples, quality) -> None:
+def _write_picture(folder, split, number, sample, source, quality) -> None:
     if sample.side != "right":
         raise ValueError(f"{sample.name}: FreiHAND's layout holds right hands; mirror this one")
-    data = picture_as_jpeg(samples, sample, quality)
+    data = picture_as_jpeg(source, sample, quality)
     (folder / split / "rgb" / f"{number:08d}.jpg").write_bytes(data)
 
 
@@ -195,8 +219,11 @@ class _Tsv:
         self.path.with_suffix(".lineidx").write_text(index, encoding="ascii", newline="\n")
 
 
-def tsv_label(sample: HandSample) -> dict:
-    """METRO's label object of a sample; unknown truth is written the way its test split has it."""
+def tsv_label(sample: HandSample, share: float = FREIHAND_CROP) -> dict:
+    """METRO's label object of a sample; unknown truth is written the way its test split has it.
+
+    share: of the picture that the crop shows.
+    """
     height, width = sample.image.shape[:2]
     flat = np.zeros((21, 3), np.float32)
     if sample.joints_2d is not None:
@@ -207,7 +234,7 @@ def tsv_label(sample: HandSample) -> dict:
     posed = sample.pose is not None and sample.betas is not None
     return {
         "center": [width / 2, height / 2],
-        "scale": min(width, height) * 180 / 224 / 200,
+        "scale": min(width, height) * share / 200,
         "2d_joints": _plain(flat),
         "has_2d_joints": int(sample.joints_2d is not None),
         "3d_joints": _plain(solid),
@@ -228,32 +255,32 @@ def write_freihand_tsv(
     folder: made when absent.   samples: a reader, list or iterator of right-handed samples.
     split: stem of the files, "train" or "test".   progress: wraps the iterator, as ``tqdm`` does.
     JPEG files that a reader holds are copied byte by byte. Beside METRO's fields a label keeps
-    FreiHAND's own rows (K, xyz, mano, scale) and the number of its unique hand, by which the files
-    ``vertices`` (float32, base64) and ``mask`` are indexed.
+    FreiHAND's own rows under ``freihand`` (K, xyz, mano, scale) and the number of its unique hand,
+    by which the files ``vertices`` (float32, base64) and ``mask`` are indexed.
     returns the path of the YAML, which appears last.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: _Tsv(folder / f"{split}.{name}.tsv")
              for name in ("img", "label", "hw", "linelist", "vertices", "mask")}  # fmt: skip
-    whole, seen = False, {}
+    whole, seen, source = False, {}, origin(samples)
     try:
         for number, sample in enumerate(progress(samples) if progress else samples):
             if sample.side != "right":
                 raise ValueError(f"{sample.name}: METRO's layout holds right hands; mirror it")
-            key, label = f"{number:08d}.jpg", tsv_label(sample)
-            rows = freihand_rows(samples, sample, "") if sample.intrinsics is not None else {}
-            label |= {name: _plain(rows[name]) for name in rows if name != "verts"}
-            groups = getattr(samples, "groups", None)
+            key, label = f"{number:08d}.jpg", tsv_label(sample, crop_share(source, sample))
+            rows = freihand_rows(source, sample, "") if sample.intrinsics is not None else {}
+            label["freihand"] = {name: _plain(rows[name]) for name in rows if name != "verts"}
+            groups = getattr(source, "groups", None)
             group = number if groups is None else int(groups[sample.index])
             if group not in seen:
                 seen[group] = len(seen)
                 vertices = np.asarray(rows.get("verts", np.empty(0)), dtype="<f4").tobytes()
                 files["vertices"].append(key, base64.b64encode(vertices).decode())
-                mask = mask_as_jpeg(samples, sample) or b""
+                mask = mask_as_jpeg(source, sample) or b""
                 files["mask"].append(key, base64.b64encode(mask).decode())
             height, width = sample.image.shape[:2]
-            picture = picture_as_jpeg(samples, sample, quality)
+            picture = picture_as_jpeg(source, sample, quality)
             files["img"].append(key, base64.b64encode(picture).decode())
             files["hw"].append(key, json.dumps([{"height": height, "width": width}]))
             files["label"].append(key, json.dumps([label | {"unique": seen[group]}]))

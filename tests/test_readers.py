@@ -363,7 +363,7 @@ def test_a_cut_label_and_a_foreign_key_are_named(metro):
     label = metro.parent / "train.label.tsv"
     text = label.read_text()
     label.write_text(text[:-50] + "\n")
-    with pytest.raises(SampleError, match=r"train\[2\]: the label of 00000002.jpg is not whole"):
+    with pytest.raises(SampleError, match=r"train\[2\]: the label of '00000002.jpg' is not whole"):
         FreiHandTsv(metro)[2]
     label.write_text(text.replace("00000001.jpg", "00000009.jpg"))
     with pytest.raises(SampleError, match=r"train\[1\]: the picture's key is 00000001.jpg"):
@@ -395,6 +395,9 @@ def test_a_missing_tsv_says_how_to_make_one(tmp_path):
         FreiHandTsv(tmp_path)
     (tmp_path / "train.yaml").write_text("img: no.tsv\nlabel: no.tsv\n")
     with pytest.raises(FileNotFoundError, match="no.tsv"):
+        FreiHandTsv(tmp_path / "train.yaml")
+    (tmp_path / "train.yaml").write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(ValueError, match="is not YAML"):
         FreiHandTsv(tmp_path / "train.yaml")
     (tmp_path / "train.yaml").write_text("just text")
     with pytest.raises(ValueError, match="img and label"):

@@ -7,6 +7,7 @@ import pytest
 from data_fixtures import make_hand, write_freihand_fixture
 
 from hand_lib.convert import convert, main, open_source
+from hand_lib.data import HandCrops, Part
 from hand_lib.hand_model import HandModel
 from hand_lib.readers import FreiHand, FreiHandTsv, write_freihand, write_freihand_tsv
 from hand_lib.readers_tsv import TsvFile, find_lines, write_lineidx
@@ -42,6 +43,7 @@ def test_freihand_written_from_freihand_is_the_same_release(release, tmp_path):
 def test_freihand_to_tsv_and_back_changes_nothing(release, tmp_path):
     yaml_file = write_freihand_tsv(tmp_path / "tsv", FreiHand(release))
     same_release(release, write_freihand(tmp_path / "back", FreiHandTsv(yaml_file)))
+    assert FreiHandTsv(yaml_file).frame(3) == pytest.approx((111.5, 111.5, 180))
     for one, other in zip(FreiHand(release), FreiHandTsv(yaml_file), strict=True):
         for field in FIELDS[:-1]:
             assert np.allclose(getattr(one, field), getattr(other, field), atol=1e-4), field
@@ -209,3 +211,30 @@ def test_both_splits_of_a_release_are_converted(release, tmp_path):
             convert(folder, tmp_path / "x", **bad)
     with pytest.raises(FileNotFoundError, match="no folder"):
         convert(tmp_path / "nowhere", tmp_path / "x", "tsv")
+
+
+def test_a_part_of_a_release_is_written_with_its_own_pictures_and_labels(release, tmp_path):
+    hands = FreiHand(release)
+    part = Part(hands, [2, 1])
+    for back in (
+        FreiHand(write_freihand(tmp_path / "a", part), masks=True),
+        FreiHandTsv(write_freihand_tsv(tmp_path / "b", part)),
+    ):
+        assert len(back) == 2
+        for one, index in ((back[0], 2), (back[1], 1)):
+            assert (one.image == hands[index].image).all()
+            assert np.allclose(one.joints, hands[index].joints, atol=1e-6)
+            assert np.allclose(one.vertices, hands[index].vertices, atol=1e-6)
+
+
+def test_crops_show_the_same_share_of_the_picture_after_writing(tmp_path):
+    hands = [make_hand(0)]
+    expected = HandCrops(hands, 64).item(0)
+    folder = write_freihand(tmp_path / "a", hands)
+    assert (folder / "training_box.json").read_text() == "1.0" and FreiHand(folder).box == 1.0
+    tsv = FreiHandTsv(write_freihand_tsv(tmp_path / "b", FreiHand(folder)))
+    again = FreiHand(write_freihand(tmp_path / "c", tsv))
+    for reader in (FreiHand(folder), tsv, again):
+        item = HandCrops(reader, 64).item(0)
+        assert np.allclose(item["joints_2d"], expected["joints_2d"], atol=1e-4)
+        assert np.allclose(item["intrinsics"], expected["intrinsics"], rtol=1e-4)
