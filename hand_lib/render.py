@@ -94,23 +94,70 @@ def draw_faces(screen, faces, first_id, cull, inverse_depth, ids):
         dax, day = (qax - pax) * sa, (qay - pay) * sa
         dbx, dby = (qbx - pbx) * sb, (qby - pby) * sb
         dcx, dcy = (qcx - pcx) * sc, (qcy - pcy) * sc
+        # 1/z is affine on the screen
         scale = 1.0 / area
+        w_right = -(day * wa + dby * wb + dcy * wc) * scale
+        ia = 1.0 / day if abs(day) > 1e-9 else 0.0
+        ib = 1.0 / dby if abs(dby) > 1e-9 else 0.0
+        ic = 1.0 / dcy if abs(dcy) > 1e-9 else 0.0
         for y in range(top, bottom + 1):
             ra, rb, rc = dax * (y - pay), dbx * (y - pby), dcx * (y - pcy)
-            for x in range(left, right + 1):
-                ea = ra - day * (x - pax)
-                if ea < 0.0 or (ea == 0.0 and not own_a):
-                    continue
-                eb = rb - dby * (x - pbx)
-                if eb < 0.0 or (eb == 0.0 and not own_b):
-                    continue
-                ec = rc - dcy * (x - pcx)
-                if ec < 0.0 or (ec == 0.0 and not own_c):
-                    continue
-                w = (ea * wa + eb * wb + ec * wc) * scale
+            # a span that is a little too wide, then the exact test from both ends
+            low, high = np.float64(left), np.float64(right)
+            if ia > 0.0:
+                high = min(high, pax + ra * ia + 1e-3)
+            elif ia < 0.0:
+                low = max(low, pax + ra * ia - 1e-3)
+            if ib > 0.0:
+                high = min(high, pbx + rb * ib + 1e-3)
+            elif ib < 0.0:
+                low = max(low, pbx + rb * ib - 1e-3)
+            if ic > 0.0:
+                high = min(high, pcx + rc * ic + 1e-3)
+            elif ic < 0.0:
+                low = max(low, pcx + rc * ic - 1e-3)
+            if low > high:
+                continue
+            first, last = int(np.ceil(low)), int(np.floor(high))
+            while first <= last:
+                ea, eb, ec = (
+                    ra - day * (first - pax),
+                    rb - dby * (first - pbx),
+                    rc - dcy * (first - pcx),
+                )
+                if (
+                    (ea > 0.0 or (ea == 0.0 and own_a))
+                    and (eb > 0.0 or (eb == 0.0 and own_b))
+                    and (ec > 0.0 or (ec == 0.0 and own_c))
+                ):
+                    break
+                first += 1
+            while first < last:
+                ea, eb, ec = (
+                    ra - day * (last - pax),
+                    rb - dby * (last - pbx),
+                    rc - dcy * (last - pcx),
+                )
+                if (
+                    (ea > 0.0 or (ea == 0.0 and own_a))
+                    and (eb > 0.0 or (eb == 0.0 and own_b))
+                    and (ec > 0.0 or (ec == 0.0 and own_c))
+                ):
+                    break
+                last -= 1
+            if first > last:
+                continue
+            ea, eb, ec = (
+                ra - day * (first - pax),
+                rb - dby * (first - pbx),
+                rc - dcy * (first - pcx),
+            )
+            w = (ea * wa + eb * wb + ec * wc) * scale
+            for x in range(first, last + 1):
                 if w > inverse_depth[y, x]:
                     inverse_depth[y, x] = w
                     ids[y, x] = first_id + t
+                w += w_right
 
 
 @nb.njit(cache=True, nogil=True)

@@ -105,7 +105,7 @@ def _render(
         lay_background(p, tiles, scratch.canvas)
         cast_on_background(p, layout, scratch)
         paint(
-            p, layout, scratch, atlas, tiles, tone, inverse_tone, roots[b], views[b], masks[b]
+            p, layout, scratch, atlas, tiles, tone, inverse_tone, roots[b], views[b, 0], masks[b]
         )  # fmt: skip
         expose(p, scratch, grain, images[b])
 

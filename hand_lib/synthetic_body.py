@@ -47,6 +47,7 @@ class Layout(NamedTuple):
     vertex_start: np.ndarray  # (P + 1,) int64
     face_start: np.ndarray  # (P + 1,) int64
     faces: np.ndarray  # (F, 3) int32
+    face_part: np.ndarray  # (F,) uint8 part of each face
     uv: np.ndarray  # (V, 2) float32 texture place of parts that carry a texture
     grid: np.ndarray  # (G, 2) float32 latitude and longitude of an object's vertices
 
@@ -160,6 +161,7 @@ def make_layout(faces, rim, vertices: int = 778) -> Layout:
         np.array(vertex_start),
         np.array(face_start),
         np.ascontiguousarray(np.concatenate(all_faces), np.int32),
+        np.repeat(np.arange(len(PARTS), dtype=np.uint8), np.diff(face_start)),
         _f32(np.concatenate(all_uv)),
         _f32(grid),
     )
@@ -192,19 +194,25 @@ def skin(body, pose, betas, vertices, joints):
     rest = body.rest.copy()
     for j in range(16):
         rotation_matrix(pose[j], local[j])
-    for k in range(145):
-        if k < 10:
-            c = np.float32(betas[k])
-            for j in range(16):
-                for a in range(3):
-                    rest[j, a] += c * body.joint_shapes[k, j, a]
-        else:
-            j, a = (k - 10) // 9 + 1, (k - 10) % 9
-            c = local[j, a // 3, a % 3] - np.float32(a % 4 == 0)
-        if c != 0.0:
-            row = body.directions[k]
-            for i in range(3 * count):
-                shaped[i] += c * row[i]
+    for k in range(10):
+        c = np.float32(betas[k])
+        row = body.directions[k]
+        for j in range(16):
+            for a in range(3):
+                rest[j, a] += c * body.joint_shapes[k, j, a]
+        for i in range(3 * count):
+            shaped[i] += c * row[i]
+    for j in range(1, 16):
+        turn, d = local[j], body.directions[9 * j + 1 : 9 * j + 10]
+        c0, c1, c2 = turn[0, 0] - np.float32(1), turn[0, 1], turn[0, 2]
+        c3, c4, c5 = turn[1, 0], turn[1, 1] - np.float32(1), turn[1, 2]
+        c6, c7, c8 = turn[2, 0], turn[2, 1], turn[2, 2] - np.float32(1)
+        for i in range(3 * count):
+            shaped[i] += (
+                (c0 * d[0, i] + c1 * d[1, i] + c2 * d[2, i])
+                + (c3 * d[3, i] + c4 * d[4, i] + c5 * d[5, i])
+                + (c6 * d[6, i] + c7 * d[7, i] + c8 * d[8, i])
+            )
     world = np.empty((16, 3, 4), np.float32)
     for j in range(16):
         parent = body.parents[j]

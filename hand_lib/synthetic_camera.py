@@ -14,35 +14,37 @@ _CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [4
 _K = np.arange(8)
 _DCT = (0.5 * np.cos((2 * _K[None] + 1) * _K[:, None] * np.pi / 16)).astype(np.float32)
 _DCT[0] *= np.sqrt(0.5)
+_TURNED = np.ascontiguousarray(_DCT.T)
 
 
 @nb.njit(cache=True, nogil=True)
 def _block(block, table, work):
     """Round the cosine coefficients of one 8 x 8 block in place."""
+    work[:] = np.float32(0)
+    for i in range(8):
+        for k in range(8):
+            for j in range(8):
+                work[i, j] += _DCT[i, k] * block[k, j]
     for i in range(8):
         for j in range(8):
-            total = np.float32(0)
-            for k in range(8):
-                total += _DCT[i, k] * block[k, j]
-            work[i, j] = total
+            block[i, j] = np.float32(0)
+        for k in range(8):
+            for j in range(8):
+                block[i, j] += work[i, k] * _TURNED[k, j]
+        for j in range(8):
+            level = np.floor(block[i, j] / table[i, j] + np.float32(0.5))
+            block[i, j] = level * table[i, j]
+    work[:] = np.float32(0)
+    for i in range(8):
+        for k in range(8):
+            for j in range(8):
+                work[i, j] += _TURNED[i, k] * block[k, j]
     for i in range(8):
         for j in range(8):
-            total = np.float32(0)
-            for k in range(8):
-                total += work[i, k] * _DCT[j, k]
-            block[i, j] = np.float32(np.floor(total / table[i, j] + np.float32(0.5))) * table[i, j]
-    for i in range(8):
-        for j in range(8):
-            total = np.float32(0)
-            for k in range(8):
-                total += _DCT[k, i] * block[k, j]
-            work[i, j] = total
-    for i in range(8):
-        for j in range(8):
-            total = np.float32(0)
-            for k in range(8):
-                total += work[i, k] * _DCT[k, j]
-            block[i, j] = total
+            block[i, j] = np.float32(0)
+        for k in range(8):
+            for j in range(8):
+                block[i, j] += work[i, k] * _DCT[k, j]
 
 
 @nb.njit(cache=True, nogil=True)
@@ -84,8 +86,9 @@ def jpeg(canvas, quality):
                 for i in range(8):
                     for j in range(8):
                         y, x = min(y0 + top + i, size - 1), min(x0 + left + j, size - 1)
-                        pixel = canvas[y, x]
-                        block[i, j] = 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2] - 128
+                        level = np.float32(0.299) * canvas[y, x, 0] - np.float32(128)
+                        level += np.float32(0.587) * canvas[y, x, 1]
+                        block[i, j] = level + np.float32(0.114) * canvas[y, x, 2]
                 _block(block, bright, work)
                 for i in range(8):
                     for j in range(8):

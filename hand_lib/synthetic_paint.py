@@ -3,9 +3,9 @@
 import numba as nb
 import numpy as np
 
-from hand_lib.render import barycentric_at
 from hand_lib.synthetic_atlas import TEXELS
 from hand_lib.synthetic_body import (
+    ARM,
     ARM2,
     HAND2,
     OBJECT,
@@ -17,6 +17,11 @@ from hand_lib.synthetic_body import (
 )
 from hand_lib.synthetic_scene import SHADOW_SIDE
 
+# places in ``look``: skin 0, second skin 3, nail 6, details 9, then these; cloth of sleeve 28,
+# object 35 and occluder 42, watch 49, ring 52
+KEY, GLOSS, SHADE = 17, 23, 25
+_ANGLES = 2 * np.pi * (np.arange(6) / 6 + np.arange(8)[:, None] * 0.618)
+_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=-1)
 TONE_STEPS = 2048
 TONE_TOP = 4.0
 """Linear light up to this is looked up; brighter is white."""
@@ -33,40 +38,61 @@ def tone_curve() -> np.ndarray:
 
 
 @nb.njit(cache=True, nogil=True)
-def _folded(t, side):
-    """Index of a tile that repeats mirrored for ever."""
-    t = t % (2 * side)
-    return t if t < side else 2 * side - 1 - t
-
-
-@nb.njit(cache=True, nogil=True)
 def lay_background(p, tiles, canvas):
-    """Cut, turn, flip and tint a piece of a tile onto the canvas."""
+    """Cut, turn, flip and tint a piece of a tile onto the canvas.
+
+    Tiles (a power of two wide) repeat mirrored for ever; places are whole numbers of 1/256 texel.
+    """
     size, side = canvas.shape[0], tiles.shape[1]
     g = p.background
-    step = g[3] * side / size
+    step = g[3] * side / size * 256
     cos, sin = np.cos(g[4]) * step, np.sin(g[4]) * step
     middle = (size - 1) / 2
-    u0, v0 = g[1] * side, g[2] * side
-    first, second = tiles[int(g[0])], tiles[int(g[10])]
-    turn = g[11]
-    ex, ey = np.cos(turn * 1.7), np.sin(turn * 1.7)
+    period = 2 * side - 1
+    first, second = int(g[0]), int(g[10])
+    turn, flip = g[11], g[5]
+    ex, ey, far = np.cos(turn * 1.7), np.sin(turn * 1.7), (g[1] - 0.3) * size
+    gain0, gain1, gain2 = (
+        g[6] / np.float32(65536),
+        g[7] / np.float32(65536),
+        g[8] / np.float32(65536),
+    )
+    bias = g[9]
+    wide = 2 * side * 65536  # keeps places positive: the pattern repeats after 2 side
     for y in range(size):
+        dy = y - middle
         for x in range(size):
-            dx, dy = (x - middle) * g[5], y - middle
-            u, v = u0 + cos * dx - sin * dy, v0 + sin * dx + cos * dy
-            tile = first
-            if turn > 0 and ex * dx + ey * dy > (g[1] - 0.3) * size:
-                tile = second
-            fu, fv = np.floor(u), np.floor(v)
-            a, b = np.float32(u - fu), np.float32(v - fv)
-            i0, j0 = _folded(int(fu), side), _folded(int(fv), side)
-            i1, j1 = _folded(int(fu) + 1, side), _folded(int(fv) + 1, side)
-            w00, w01, w10, w11 = (1 - a) * (1 - b), a * (1 - b), (1 - a) * b, a * b
-            for c in range(3):
-                level = w00 * tile[j0, i0, c] + w01 * tile[j0, i1, c]
-                level += w10 * tile[j1, i0, c] + w11 * tile[j1, i1, c]
-                canvas[y, x, c] = level * g[6 + c] + g[9]
+            dx = (x - middle) * flip
+            u = int(g[1] * side * 256 + cos * dx - sin * dy) + wide
+            v = int(g[2] * side * 256 + sin * dx + cos * dy) + wide
+            a, b = u & 255, v & 255
+            i0, j0 = (u >> 8) & period, (v >> 8) & period
+            i1, j1 = (i0 + 1) & period, (j0 + 1) & period
+            i0, i1 = min(i0, period - i0), min(i1, period - i1)
+            j0, j1 = min(j0, period - j0), min(j1, period - j1)
+            tile = second if turn > 0 and ex * dx + ey * dy > far else first
+            w00, w01, w10, w11 = (256 - a) * (256 - b), a * (256 - b), (256 - a) * b, a * b
+            level = (
+                w00 * tiles[tile, j0, i0, 0]
+                + w01 * tiles[tile, j0, i1, 0]
+                + w10 * tiles[tile, j1, i0, 0]
+                + w11 * tiles[tile, j1, i1, 0]
+            )
+            canvas[y, x, 0] = np.float32(level) * gain0 + bias
+            level = (
+                w00 * tiles[tile, j0, i0, 1]
+                + w01 * tiles[tile, j0, i1, 1]
+                + w10 * tiles[tile, j1, i0, 1]
+                + w11 * tiles[tile, j1, i1, 1]
+            )
+            canvas[y, x, 1] = np.float32(level) * gain1 + bias
+            level = (
+                w00 * tiles[tile, j0, i0, 2]
+                + w01 * tiles[tile, j0, i1, 2]
+                + w10 * tiles[tile, j1, i0, 2]
+                + w11 * tiles[tile, j1, i1, 2]
+            )
+            canvas[y, x, 2] = np.float32(level) * gain2 + bias
 
 
 @nb.njit(cache=True, nogil=True)
@@ -117,36 +143,48 @@ def cast_on_background(p, layout, scratch):
 
 
 @nb.njit(cache=True, nogil=True)
-def _lit(lamp_depth, u, v, w, spread, bias):
-    """Share of the lamp that reaches a point: four soft-edged looks into its depth map."""
+def read_look(p, look):
+    """Colours and strengths of one record into (56,) floats, the order of the names above."""
+    look[0:3], look[3:6], look[6:9] = p.skin, p.second_skin, p.nail
+    look[9:17] = p.skin_detail
+    look[KEY : KEY + 3], look[KEY + 3 : KEY + 6] = p.key, p.key_colour
+    look[GLOSS : GLOSS + 2], look[SHADE : SHADE + 3] = p.gloss, p.shadow
+    look[28:35], look[35:42], look[42:49] = p.sleeve_cloth, p.object_cloth, p.occluder_cloth
+    look[49:52], look[52:55] = p.watch_colour, p.ring_colour
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def _lit(lamp_depth, u, v, w, step, bias):
+    """Share of the lamp that reaches a point: nine looks into its depth map."""
+    i, j = int(u), int(v)
+    if i < step or j < step or i >= SHADOW_SIDE - step - 1 or j >= SHADOW_SIDE - step - 1:
+        return 1.0
+    a, b = u - i, v - j
     total = 0.0
-    for k in range(4):
-        x = u + spread * (-0.5 if k & 1 else 0.5)
-        y = v + spread * (-0.5 if k & 2 else 0.5)
-        i, j = int(np.floor(x)), int(np.floor(y))
-        if i < 0 or j < 0 or i >= SHADOW_SIDE - 1 or j >= SHADOW_SIDE - 1:
-            total += 1.0
-            continue
-        a, b = x - i, y - j
-        open_ = (1 - a) * (1 - b) * (lamp_depth[j, i] < w + bias)
-        open_ += a * (1 - b) * (lamp_depth[j, i + 1] < w + bias)
-        open_ += (1 - a) * b * (lamp_depth[j + 1, i] < w + bias)
-        open_ += a * b * (lamp_depth[j + 1, i + 1] < w + bias)
-        total += open_
-    return 0.25 * total
+    top = w + bias
+    for k in range(3):
+        m = j + step * (k - 1)
+        line = 0.0
+        if lamp_depth[m, i - step] < top:
+            line += 0.5 * (1 - a)
+        if lamp_depth[m, i] < top:
+            line += 0.5
+        if lamp_depth[m, i + step] < top:
+            line += 0.5 * a
+        total += line * (0.5 if k == 1 else 0.5 * b if k == 2 else 0.5 * (1 - b))
+    return total
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, fastmath=True)
 def _nook(inverse_depth, x, y, w, reach, focal):
     """How much nearer surface surrounds a point, 0 to 1."""
     side = inverse_depth.shape[0]
     z = 1.0 / w
     hidden = 0.0
-    turn = ((x * 5 + y * 9) & 7) * 0.11
-    for k in range(8):
-        angle = turn + 0.785398 * k
-        far = reach * (0.35 if k & 1 else 0.9)
-        u, v = int(x + far * np.cos(angle)), int(y + far * np.sin(angle))
+    turn = (x * 5 + y * 9) & 7
+    for k in range(6):
+        far = reach * (0.4 if k & 1 else 0.95)
+        u, v = x + int(far * _CIRCLE[turn, k, 0]), y + int(far * _CIRCLE[turn, k, 1])
         if u < 0 or v < 0 or u >= side or v >= side:
             continue
         other = inverse_depth[v, u]
@@ -154,180 +192,211 @@ def _nook(inverse_depth, x, y, w, reach, focal):
             rise = z - 1.0 / other
             slope = rise * focal * w / far
             hidden += min(1.0, max(0.0, slope - 0.3)) * max(0.0, 1.0 - rise * 22.0)
-    return hidden * 0.125
+    return hidden * (1 / 6)
 
 
-@nb.njit(cache=True, nogil=True)
-def _cloth(cloth, tiles, uv0, uv1, inverse_tone, out):
-    """Albedo of cloth, paint or print."""
-    side = tiles.shape[1]
-    u = _folded(int((uv0 * cloth[4] + cloth[6]) * side), side)
-    v = _folded(int((uv1 * cloth[4] + cloth[6] * 3.7) * side), side)
-    tile, share = tiles[int(cloth[3])], cloth[5]
-    for c in range(3):
-        out[c] = cloth[c] * (1 - share) + inverse_tone[tile[v, u, c]] * share
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def shade_point(
+    look, faces, face_part, uv, e, n, q, s, g, inverse_depth, lamp_depth, atlas, tiles,
+    inverse_tone, second_first, root_x, root_y, root_z, focal, t, x, y,
+):  # fmt: skip
+    """Linear red, green and blue from face t at sub-pixel (x, y).
 
-
-@nb.njit(cache=True, nogil=True)
-def _skin(p, second, spot, out):
-    """Albedo of skin at a spot of the atlas; returns how glossy it is."""
-    d = p.skin_detail
-    palm, nail = spot[0] / 255.0 * d[0], min(1.0, spot[1] / 255.0 * 1.15)
-    crease, red = spot[2] / 255.0 * d[2], (spot[3] - 128.0) / 85.0 * d[3]
-    vein, mottle = spot[4] / 255.0 * d[4], (spot[5] - 128.0) / 51.0 * d[5]
-    fine, knuckle = (spot[6] - 128.0) / 51.0 * d[6], spot[7] / 255.0 * d[7]
-    shade = (1 + 0.035 * mottle + 0.045 * fine) * (1 - 0.20 * knuckle)
-    palm = min(palm, 0.9)
-    for c in range(3):
-        base = second[c]
-        pale = base * 0.62 + (0.30, 0.165, 0.125)[c]
-        colour = base + palm * (pale - base)
-        colour *= shade * (1 + red * (0.05, -0.055, -0.05)[c]) * (1 - vein * (0.13, 0.05, 0.0)[c])
-        colour *= 1 - crease * (0.32, 0.44, 0.46)[c]
-        colour *= 1 + 0.02 * mottle * (1.0, -0.5, -0.5)[c]
-        out[c] = colour + nail * (p.nail[c] * (1 - 0.1 * crease) - colour)
-    return 1.0 + 2.5 * nail - 0.4 * palm
-
-
-@nb.njit(cache=True, nogil=True)
-def shade_point(p, layout, scratch, atlas, tiles, inverse_tone, root, view, t, x, y, out):
-    """Linear light (3,) from face t at sub-pixel (x, y)."""
-    faces = layout.faces
-    la, lb, lc = barycentric_at(scratch.screen, faces, t, x, y)
+    Arrays come one by one (e screen, n normals, q points, s sky, g lamp; see ``Scratch``) because
+    handing over a tuple of them for every pixel costs more than the shading.
+    """
+    a, b, c = faces[t, 0], faces[t, 1], faces[t, 2]
+    ax, ay, bx, by = e[a, 0] - x, e[a, 1] - y, e[b, 0] - x, e[b, 1] - y
+    cx, cy = e[c, 0] - x, e[c, 1] - y
+    la, lb = (bx * cy - cx * by) * e[a, 2], (cx * ay - ax * cy) * e[b, 2]
+    lc = (ax * by - bx * ay) * e[c, 2]
+    if la + lb + lc < 0:
+        la, lb, lc = -la, -lb, -lc
     # a pixel's middle may lie a little outside the face that one of its quarters sees
     la, lb, lc = max(la, 0.0), max(lb, 0.0), max(lc, 0.0)
-    total = la + lb + lc
-    la, lb, lc = np.float32(la / total), np.float32(lb / total), np.float32(lc / total)
-    a, b, c = faces[t, 0], faces[t, 1], faces[t, 2]
-    starts = layout.face_start
-    part = 0
-    while t >= starts[part + 1]:
-        part += 1
-    albedo = np.empty(3, np.float32)
-    gloss = 1.0
-    if part <= 1:
-        spot = (t * TEXELS + int(la * (TEXELS - 0.01))) * TEXELS + int(lb * (TEXELS - 0.01))
-        gloss = _skin(p, p.skin, atlas[spot], albedo)
-    elif part == HAND2 or part == ARM2:
-        same = t - starts[HAND2]
-        spot = (same * TEXELS + int(la * (TEXELS - 0.01))) * TEXELS + int(lb * (TEXELS - 0.01))
-        gloss = _skin(p, p.second_skin, atlas[spot], albedo)
-    elif part == WATCH:
-        albedo[:] = p.watch_colour
-        gloss = 3.0
-    elif part == RING:
-        albedo[:] = p.ring_colour
-        gloss = 5.0
+    total = 1 / (la + lb + lc)
+    la, lb, lc = la * total, lb * total, lc * total
+    part = face_part[t]
+
+    gloss, inside = 1.0, 1.0
+    red0, green0, blue0 = 0.0, 0.0, 0.0
+    if part <= ARM or part == HAND2 or part == ARM2:
+        second = 0
+        same = t
+        if part > ARM:
+            second, same = 3, t - second_first
+        i, j = int(la * (TEXELS - 0.01)), int(lb * (TEXELS - 0.01))
+        m = (same * TEXELS + i) * TEXELS + j
+        palm, nail = atlas[m, 0] * (1 / 255) * look[9], min(1.0, atlas[m, 1] * (1.15 / 255))
+        crease, red = (
+            atlas[m, 2] * (1 / 255) * look[11],
+            (atlas[m, 3] - 128.0) * (1 / 85) * look[12],
+        )
+        vein, mottle = (
+            atlas[m, 4] * (1 / 255) * look[13],
+            (atlas[m, 5] - 128.0) * (1 / 51) * look[14],
+        )
+        fine, knuckle = (
+            (atlas[m, 6] - 128.0) * (1 / 51) * look[15],
+            atlas[m, 7] * (1 / 255) * look[16],
+        )
+        shade = (1 + 0.03 * mottle + 0.03 * fine) * (1 - 0.20 * knuckle)
+        palm = min(palm, 0.9)
+        red0, green0, blue0 = look[second], look[second + 1], look[second + 2]
+        red0 += palm * (0.30 - 0.38 * red0)
+        green0 += palm * (0.165 - 0.38 * green0)
+        blue0 += palm * (0.125 - 0.38 * blue0)
+        red0 *= shade * (1 + 0.05 * red) * (1 - 0.13 * vein) * (1 - 0.32 * crease)
+        green0 *= shade * (1 - 0.055 * red) * (1 - 0.05 * vein) * (1 - 0.44 * crease)
+        blue0 *= shade * (1 - 0.05 * red) * (1 - 0.46 * crease)
+        red0 *= 1 + 0.02 * mottle
+        dark = 1 - 0.1 * crease
+        red0 += nail * (look[6] * dark - red0)
+        green0 += nail * (look[7] * dark - green0)
+        blue0 += nail * (look[8] * dark - blue0)
+        gloss = 1.0 + 2.5 * nail - 0.4 * palm
+    elif part == WATCH or part == RING:
+        k = 49 if part == WATCH else 52
+        red0, green0, blue0 = look[k], look[k + 1], look[k + 2]
+        gloss = 4.0
     else:
-        uv = layout.uv
         u = la * uv[a, 0] + lb * uv[b, 0] + lc * uv[c, 0]
         v = la * uv[a, 1] + lb * uv[b, 1] + lc * uv[c, 1]
-        if part == OBJECT:
-            _cloth(p.object_cloth, tiles, u, v, inverse_tone, albedo)
-        elif part == OCCLUDER:
-            _cloth(p.occluder_cloth, tiles, u, v, inverse_tone, albedo)
-        else:
-            _cloth(p.sleeve_cloth, tiles, u, v, inverse_tone, albedo)
+        k = 35 if part == OBJECT else 42 if part == OCCLUDER else 28
+        side = tiles.shape[1]
+        period = 2 * side - 1
+        i = int((u * look[k + 4] + look[k + 6]) * side) & period
+        j = int((v * look[k + 4] + look[k + 6] * 3.7) * side) & period
+        m, i, j = int(look[k + 3]), min(i, period - i), min(j, period - j)
+        share = look[k + 5]
+        red0 = look[k] + share * (inverse_tone[tiles[m, j, i, 0]] - look[k])
+        green0 = look[k + 1] + share * (inverse_tone[tiles[m, j, i, 1]] - look[k + 1])
+        blue0 = look[k + 2] + share * (inverse_tone[tiles[m, j, i, 2]] - look[k + 2])
+        if k == 28:
             gloss = 0.1
-    n, q, s = scratch.normals, scratch.points, scratch.sky
     nx = la * n[a, 0] + lb * n[b, 0] + lc * n[c, 0]
     ny = la * n[a, 1] + lb * n[b, 1] + lc * n[c, 1]
     nz = la * n[a, 2] + lb * n[b, 2] + lc * n[c, 2]
-    px = -(la * q[a, 0] + lb * q[b, 0] + lc * q[c, 0] + root[0])
-    py = -(la * q[a, 1] + lb * q[b, 1] + lc * q[c, 1] + root[1])
-    pz = -(la * q[a, 2] + lb * q[b, 2] + lc * q[c, 2] + root[2])
+    px = -(la * q[a, 0] + lb * q[b, 0] + lc * q[c, 0] + root_x)
+    py = -(la * q[a, 1] + lb * q[b, 1] + lc * q[c, 1] + root_y)
+    pz = -(la * q[a, 2] + lb * q[b, 2] + lc * q[c, 2] + root_z)
     length = 1 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
     nx, ny, nz = nx * length, ny * length, nz * length
     length = 1 / np.sqrt(px * px + py * py + pz * pz)
     px, py, pz = px * length, py * length, pz * length
     facing = nx * px + ny * py + nz * pz
-    inside = 1.0
     if facing < 0 and (part == SLEEVE or part == SLEEVE2):
         nx, ny, nz, facing, inside = -nx, -ny, -nz, -facing, 0.45
-    kx, ky, kz = p.key
+    kx, ky, kz = look[KEY], look[KEY + 1], look[KEY + 2]
     towards = nx * kx + ny * ky + nz * kz
     lit = 1.0
-    if towards > -0.3 and p.shadow[0] > 0:
-        g = scratch.lamp
+    if towards > -0.3 and look[SHADE] > 0:
         u = la * g[a, 0] + lb * g[b, 0] + lc * g[c, 0]
         v = la * g[a, 1] + lb * g[b, 1] + lc * g[c, 1]
         w = la * g[a, 2] + lb * g[b, 2] + lc * g[c, 2]
-        spread = p.shadow[1] * 282.0
-        bias = 0.0035 + 0.6 * p.shadow[1] + 0.004 * (1 - abs(towards))
-        lit = 1 - p.shadow[0] * (1 - _lit(scratch.lamp_depth, u, v, w, spread, bias))
-    w = scratch.inverse_depth[int(y), int(x)]
+        step = 1 + int(look[SHADE + 1] * 200)
+        bias = 0.0035 + 0.0035 * step * (1.2 - abs(towards))
+        lit = 1 - look[SHADE] * (1 - _lit(lamp_depth, u, v, w, step, bias))
+    w = inverse_depth[int(y), int(x)]
     open_ = 1.0
     if w > 0:
-        reach = max(2.0, 0.013 * 2 * view[0] * w)
-        hidden = _nook(scratch.inverse_depth, int(x), int(y), w, reach, 2 * view[0])
-        open_ = 1 - p.shadow[2] * min(1.0, 1.7 * hidden)
+        reach = max(2.0, 0.013 * focal * w)
+        open_ -= look[SHADE + 2] * min(
+            1.0, 1.7 * _nook(inverse_depth, int(x), int(y), w, reach, focal)
+        )
     hx, hy, hz = kx + px, ky + py, kz + pz
-    half = nx * hx + ny * hy + nz * hz
-    half = half / np.sqrt(hx * hx + hy * hy + hz * hz + 1e-9)
+    half = (nx * hx + ny * hy + nz * hz) / np.sqrt(hx * hx + hy * hy + hz * hz + 1e-9)
     shine = 0.0
-    if half > 0.5 and towards > 0:
-        shine = p.gloss[0] * gloss * half ** p.gloss[1] * (p.gloss[1] + 8) * 0.06 * lit * towards
+    if half > 0 and towards > 0:
+        power = look[GLOSS + 1]
+        half = half / (power - power * half + half)  # half ** power (Schlick 1994)
+        shine = look[GLOSS] * gloss * half * (power + 8) * 0.06 * lit * towards
     edge = 1 - min(1.0, max(facing, 0.0))
-    rim = 0.10 * gloss * p.gloss[0] + 0.25 * min(gloss, 1.0) * p.gloss[0] * edge**4 * 4
-    for k in range(3):
-        wrap = (0.30, 0.17, 0.12)[k] if gloss != 0.1 else 0.05
-        direct = max(0.0, (towards + wrap) / (1 + wrap)) * lit
-        ambient = (la * s[a, k] + lb * s[b, k] + lc * s[c, k]) * open_
-        light = (ambient + direct * p.key_colour[k] * (0.5 + 0.5 * open_)) * inside
-        out[k] = albedo[k] * light + shine * p.key_colour[k] + rim * ambient
+    edge *= edge
+    rim = look[GLOSS] * (0.10 * gloss + min(gloss, 1.0) * edge * edge)
+    share = 0.5 + 0.5 * open_
+    wrap = 0.05 if gloss < 0.2 else 0.30
+    direct = max(0.0, (towards + wrap) / (1 + wrap)) * lit * share
+    ambient = (la * s[a, 0] + lb * s[b, 0] + lc * s[c, 0]) * open_
+    red0 = (
+        inside * red0 * (ambient + direct * look[KEY + 3]) + shine * look[KEY + 3] + rim * ambient
+    )
+    wrap = 0.05 if gloss < 0.2 else 0.15  # light that entered the skin comes out redder
+    direct = max(0.0, (towards + wrap) / (1 + wrap)) * lit * share
+    ambient = (la * s[a, 1] + lb * s[b, 1] + lc * s[c, 1]) * open_
+    green0 = (
+        inside * green0 * (ambient + direct * look[KEY + 4]) + shine * look[KEY + 4] + rim * ambient
+    )
+    ambient = (la * s[a, 2] + lb * s[b, 2] + lc * s[c, 2]) * open_
+    blue0 = (
+        inside * blue0 * (ambient + direct * look[KEY + 5]) + shine * look[KEY + 5] + rim * ambient
+    )
+    return red0, green0, blue0
 
 
 @nb.njit(cache=True, nogil=True)
-def paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, root, view, mask):
+def _toned(tone, light):
+    """sRGB of linear light, by table."""
+    k = int(light * ((TONE_STEPS - 1) / TONE_TOP))
+    return tone[min(max(k, 0), TONE_STEPS - 1)]
+
+
+@nb.njit(cache=True, nogil=True)
+def paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, root, focal, mask):
     """Shade every pixel that the scene covers, blended over the canvas by coverage.
 
     The four sub-pixels of a pixel are shaded together where they see one smooth surface, apart
-    where a silhouette passes.   mask: (S, S) bool, filled: the hand covers at least half a pixel.
+    where a silhouette passes.   focal: pixels.   mask: (S, S) bool, filled: the hand covers at
+    least half a pixel.
     """
     size = scratch.canvas.shape[0]
-    ids, depth = scratch.ids, scratch.inverse_depth
-    hand_faces = layout.face_start[1]
-    arm_faces = layout.face_start[2]
-    colour = np.empty(3, np.float64)
-    mixed = np.empty(3, np.float64)
-    scale = (TONE_STEPS - 1) / TONE_TOP
+    ids, depth, canvas = scratch.ids, scratch.inverse_depth, scratch.canvas
+    faces, face_part, uv, lamp_depth = layout.faces, layout.face_part, layout.uv, scratch.lamp_depth
+    e, n, q, s, g = scratch.screen, scratch.normals, scratch.points, scratch.sky, scratch.lamp
+    second_first = layout.face_start[HAND2]
+    hand_faces, arm_faces = layout.face_start[1], layout.face_start[2]
+    look = np.zeros(56, np.float32)
+    read_look(p, look)
     for y in range(size):
         for x in range(size):
             t0, t1 = ids[2 * y, 2 * x], ids[2 * y, 2 * x + 1]
             t2, t3 = ids[2 * y + 1, 2 * x], ids[2 * y + 1, 2 * x + 1]
-            mask[y, x] = False
-            if t0 < 0 and t1 < 0 and t2 < 0 and t3 < 0:
+            top = max(t0, t1, t2, t3)
+            if top < 0:
+                mask[y, x] = False
                 continue
-            hits = 0
-            for t in (t0, t1, t2, t3):
-                hits += 0 <= t < hand_faces
-            mask[y, x] = hits >= 2
+            hits = (0 <= t0 < hand_faces) + (0 <= t1 < hand_faces)
+            mask[y, x] = hits + (0 <= t2 < hand_faces) + (0 <= t3 < hand_faces) >= 2
             w0, w1 = depth[2 * y, 2 * x], depth[2 * y, 2 * x + 1]
             w2, w3 = depth[2 * y + 1, 2 * x], depth[2 * y + 1, 2 * x + 1]
             low, high = min(w0, w1, w2, w3), max(w0, w1, w2, w3)
-            skin_only = max(t0, t1, t2, t3) < arm_faces
-            if low > 0 and high - low < 0.012 * high and (skin_only or t0 == t3 == t1 == t2):
-                shade_point(
-                    p, layout, scratch, atlas, tiles, inverse_tone, root, view, t0,
-                    2 * x + 0.5, 2 * y + 0.5, colour,
+            if low > 0 and high - low < 0.012 * high and (top < arm_faces or t0 == t1 == t2 == t3):
+                r, v, b = shade_point(
+                    look, faces, face_part, uv, e, n, q, s, g, depth, lamp_depth, atlas, tiles,
+                    inverse_tone, second_first, root[0], root[1], root[2], 2 * focal, t0,
+                    2 * x + 0.5, 2 * y + 0.5,
                 )  # fmt: skip
-                for c in range(3):
-                    k = int(min(colour[c] * scale, TONE_STEPS - 1.0))
-                    scratch.canvas[y, x, c] = tone[max(k, 0)]
+                canvas[y, x, 0], canvas[y, x, 1], canvas[y, x, 2] = (
+                    _toned(tone, r),
+                    _toned(tone, v),
+                    _toned(tone, b),
+                )
                 continue
-            mixed[:] = 0.0
-            covered = 0.0
-            for q in range(4):
-                t = (t0, t1, t2, t3)[q]
+            red = green = blue = covered = np.float32(0)
+            for k in range(4):
+                t = ids[2 * y + (k >> 1), 2 * x + (k & 1)]
                 if t < 0:
                     continue
-                covered += 0.25
-                shade_point(
-                    p, layout, scratch, atlas, tiles, inverse_tone, root, view, t,
-                    2.0 * x + (q & 1), 2.0 * y + (q >> 1), colour,
+                covered += np.float32(0.25)
+                r, v, b = shade_point(
+                    look, faces, face_part, uv, e, n, q, s, g, depth, lamp_depth, atlas, tiles,
+                    inverse_tone, second_first, root[0], root[1], root[2], 2 * focal, t,
+                    2.0 * x + (k & 1), 2.0 * y + (k >> 1),
                 )  # fmt: skip
-                for c in range(3):
-                    k = int(min(colour[c] * scale, TONE_STEPS - 1.0))
-                    mixed[c] += 0.25 * tone[max(k, 0)]
-            for c in range(3):
-                scratch.canvas[y, x, c] = scratch.canvas[y, x, c] * (1 - covered) + mixed[c]
+                red += np.float32(0.25) * _toned(tone, r)
+                green += np.float32(0.25) * _toned(tone, v)
+                blue += np.float32(0.25) * _toned(tone, b)
+            rest = np.float32(1) - covered
+            canvas[y, x, 0] = canvas[y, x, 0] * rest + red
+            canvas[y, x, 1] = canvas[y, x, 1] * rest + green
+            canvas[y, x, 2] = canvas[y, x, 2] * rest + blue

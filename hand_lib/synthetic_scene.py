@@ -327,4 +327,6 @@ def draw_buffers(p, layout, scratch):
         cull = 0 if part in (SLEEVE, SLEEVE2, WATCH, RING) else side
         draw_faces(scratch.screen, faces, first, cull, scratch.inverse_depth, scratch.ids)
         if shadow and part not in (WATCH, RING):
-            draw_faces(scratch.lamp, faces, first, 0, scratch.lamp_depth, scratch.lamp_ids)
+            # the lamp's axes are left-handed: faces that look at it turn the other way
+            turned = 0 if cull == 0 else -side
+            draw_faces(scratch.lamp, faces, first, turned, scratch.lamp_depth, scratch.lamp_ids)
