@@ -48,6 +48,8 @@ class TrainConfig:
     loss_edges: float = 1.0
     loss_normals: float = 0.1
     loss_levels: float = 5.0
+    loss_canonical: float = 5.0
+    loss_rotation: float = 0.2
 
     # optimiser
     batch_size: int = 32  # images per step, over all processes and pieces together
@@ -169,6 +171,8 @@ PRESETS = {
         loss_edges=1.0,
         loss_normals=0.1,
         loss_levels=0.0,
+        loss_canonical=0.0,
+        loss_rotation=0.0,
         workers=8,
     ),
     "full": dict(

@@ -21,7 +21,7 @@ def hands():
 @pytest.fixture(scope="module")
 def freihand(hands, tmp_path_factory):
     folder = tmp_path_factory.mktemp("freihand")
-    write_freihand([hands[i] for i in range(12)], folder)
+    write_freihand(folder, [hands[i] for i in range(12)])
     return folder
 
 
