@@ -202,9 +202,7 @@ def dense_surface(step_mm: float = 1.4) -> tuple[NDArray, NDArray]:
     low = np.array([WRIST_CUT_MM, -75.0, -62.0])
     high = np.array([205.0, 105.0, 40.0])
     counts = np.ceil((high - low) / step_mm).astype(int) + 1
-    axes = [low[i] + step_mm * np.arange(counts[i]) for i in range(3)]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    values = distance(grid).reshape(counts)
+    values = _sample(low, counts, step_mm)
     values = np.where(np.abs(values) < 0.02, 0.02, values)
     vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=(step_mm,) * 3)
     vertices, faces = vertices.astype(np.float64) + low, faces.astype(np.int64)
@@ -214,6 +212,27 @@ def dense_surface(step_mm: float = 1.4) -> tuple[NDArray, NDArray]:
     if np.einsum("ij,ij->", normal, gradient(tri.mean(1))) < 0:
         faces = faces[:, ::-1]
     return vertices, np.ascontiguousarray(faces)
+
+
+def _sample(low, counts, step: float, block: int = 4) -> NDArray:
+    """The field on a grid; blocks that the surface cannot reach keep the value of their middle.
+
+    The field changes by at most its argument's motion, so such a block has one sign throughout.
+    """
+    rows = primitives()
+    padded = -(-counts // block) * block
+    index = np.stack(np.meshgrid(*(np.arange(0, n, block) for n in padded), indexing="ij"), -1)
+    index = index.reshape(-1, 3)
+    middle = distance(low + step * (index + 0.5 * (block - 1)), rows)
+    near = np.abs(middle) < np.sqrt(3.0) * step * (0.5 * (block - 1) + 1.0) + 0.5
+    inner = np.stack(np.meshgrid(*[np.arange(block)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    values = np.empty(padded)
+    place = tuple(np.moveaxis(index[:, None] + inner, -1, 0))
+    values[place] = middle[:, None]
+    cells = index[near][:, None] + inner
+    fine = distance((low + step * cells).reshape(-1, 3), rows).reshape(cells.shape[:2])
+    values[tuple(np.moveaxis(cells, -1, 0))] = fine
+    return values[: counts[0], : counts[1], : counts[2]]
 
 
 def _weld(vertices, faces):
