@@ -97,14 +97,16 @@ def metro_item(data: bytes, joints_2d, joints, rng, normalise=True):
     return image, 2 * moved / SIZE - 1, joints @ turn.T
 
 
-def _median_ms(work, images: int, repeats: int) -> float:
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times)) / images * 1e3
+def _median_ms(works: list, images: int, repeats: int) -> list[float]:
+    """Median time an image of each piece of work; they take turns, so that all meet one machine."""
+    times = [[] for _ in works]
+    for turn in range(repeats + 1):
+        for work, mine in zip(works, times, strict=True):
+            start = time.perf_counter()
+            work()
+            if turn:  # the first turn warms up
+                mine.append(time.perf_counter() - start)
+    return [float(np.median(mine)) / images * 1e3 for mine in times]
 
 
 def rows(repeats: int = 5, count: int = 64) -> list[dict]:
@@ -135,9 +137,10 @@ def _measure(hands: FreiHand, repeats: int) -> list[dict]:
             metro_item(hands.picture_bytes(index), sample.joints_2d, sample.joints, rng, normalise)
 
     def add(what, ours, theirs=None):
-        ours_ms = _median_ms(ours, len(indices), repeats)
-        theirs_ms = None if theirs is None else _median_ms(theirs, len(indices), repeats)
-        ratio = None if theirs is None else theirs_ms / ours_ms
+        works = [ours] if theirs is None else [ours, theirs]
+        ours_ms, *rest = _median_ms(works, len(indices), repeats)
+        theirs_ms = rest[0] if rest else None
+        ratio = theirs_ms / ours_ms if rest else None
         table.append({"what": what, "ours_ms": ours_ms, "theirs_ms": theirs_ms, "ratio": ratio})
 
     metro = HandCrops(hands, SIZE, "metro")
