@@ -14,8 +14,8 @@ from hand_lib.hand_model import HandModel
 def measure_hand_model(batch: int = 64, repeats: int = 30, threads: int = 1) -> list[dict]:
     """Time forward, and forward + backward, of ours and smplx's model, taking turns.
 
-    returns rows {what, ours_ms, theirs_ms, ratio}, lower quartiles, so that other work on the machine
-    falls out; ratio is theirs over ours. Needs smplx.
+    returns rows {what, ours_ms, theirs_ms, ratio}, lower quartiles, so that other work
+    on the machine falls out; ratio is theirs over ours. Needs smplx.
     """
     import smplx
 
