@@ -1,7 +1,8 @@
 """Mesh decoders: spiral convolution, up-sampling, Youtubehand's decoder and ours.
 
-Features of vertices are (B, V, C). Spirals (V, K) hold for each vertex itself and the next K - 1
-vertices around it, so a spiral convolution is a gather and one Linear (SpiralNet++, Gong 2019).
+Features of vertices are (V, B, C), vertices first, so that a gather copies long rows. Spirals
+(V, K) hold for each vertex itself and the next K - 1 vertices around it, so a spiral convolution
+is a gather and one Linear (SpiralNet++, Gong 2019).
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ from .rotations import rotation_6d_to_matrix
 class SparseRows(nn.Module):
     """A fixed sparse matrix applied to vertices: few entries per row, as gather and weight.
 
-    matrix: SciPy sparse (rows, columns).   forward: (B, columns, C) -> (B, rows, C).
+    matrix: SciPy sparse (rows, columns).   forward: (columns, B, C) -> (rows, B, C).
     """
 
     def __init__(self, matrix):
@@ -35,10 +36,10 @@ class SparseRows(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows, entries = self.index.shape
-        if x.shape[1] != self.columns:
-            raise ValueError(f"expected (B, {self.columns}, C), found {tuple(x.shape)}")
-        gathered = x.index_select(1, self.index.reshape(-1)).unflatten(1, (rows, entries))
-        return (gathered * self.weight[:, :, None].to(x.dtype)).sum(2)
+        if x.shape[0] != self.columns:
+            raise ValueError(f"expected ({self.columns}, B, C), found {tuple(x.shape)}")
+        gathered = x.index_select(0, self.index.T.reshape(-1)).unflatten(0, (entries, rows))
+        return (gathered * self.weight.T[:, :, None, None].to(x.dtype)).sum(0)
 
 
 class DenseRows(nn.Module):
@@ -65,20 +66,44 @@ def apply_rows(matrix: Tensor, x: Tensor) -> Tensor:
 class SpiralConv(nn.Module):
     """Linear over the concatenated features of a vertex's spiral, neighbour 0 first.
 
-    y_v = W [x_s(v,0), ..., x_s(v,K-1)] + b.   forward: (B, V, C_in) -> (B, V, C_out).
+    y_v = W [x_s(v,0), ..., x_s(v,K-1)] + b = sum_k (x W_k)_s(v,k) + b.   forward: (V, B, C_in) ->
+    (V, B, C_out). Where channels shrink, the second form is faster: multiply every vertex by all
+    W_k, then gather and sum the smaller products (``benchmarks_network.spiral_variants``).
     """
 
     def __init__(self, channels_in: int, channels_out: int, spirals: np.ndarray):
         super().__init__()
-        self.register_buffer("spirals", torch.tensor(np.asarray(spirals, np.int64)))
+        spirals = np.asarray(spirals, np.int64)
+        self.register_buffer("spirals", torch.tensor(spirals))
         self.layer = nn.Linear(spirals.shape[1] * channels_in, channels_out)
+        self.project_first = channels_out < channels_in
 
     def forward(self, x: Tensor) -> Tensor:
         vertices, length = self.spirals.shape
-        if x.shape[1] != vertices:
-            raise ValueError(f"expected (B, {vertices}, C), found {tuple(x.shape)}")
-        gathered = x.index_select(1, self.spirals.reshape(-1))
-        return self.layer(gathered.unflatten(1, (vertices, length)).flatten(2))
+        if x.shape[0] != vertices:
+            raise ValueError(f"expected ({vertices}, B, C), found {tuple(x.shape)}")
+        if self.project_first:
+            return spiral_project(x, self.spirals, self.layer.weight) + self.layer.bias
+        gathered = x.transpose(0, 1).index_select(1, self.spirals.reshape(-1))
+        return self.layer(gathered.unflatten(1, (vertices, length)).flatten(2)).transpose(0, 1)
+
+
+def spiral_project(x: Tensor, spirals: Tensor, weight: Tensor) -> Tensor:
+    """sum_k (x W_k)_s(v,k): products first, then one gather that sums.
+
+    x: (V, B, C_in).   spirals: (V, K).   weight: (C_out, K C_in).   returns (V, B, C_out).
+    """
+    vertices, length = spirals.shape
+    batch, channels_in = x.shape[1:]
+    per_tap = weight.unflatten(1, (length, channels_in)).permute(1, 0, 2).flatten(0, 1)
+    products = functional.linear(x, per_tap).unflatten(2, (length, -1))
+    products = products.permute(2, 0, 1, 3).reshape(length * vertices, -1)
+    index = spirals + vertices * torch.arange(length, device=spirals.device)
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or products.dtype != torch.float32:
+        summed = products[index.T].sum(0)
+    else:
+        summed = functional.embedding_bag(index, products, mode="sum")
+    return summed.unflatten(1, (batch, -1))
 
 
 class UpsampleBlock(nn.Module):
@@ -123,10 +148,10 @@ class YoutubehandDecoder(nn.Module):
 
     def forward(self, latent: Tensor) -> dict[str, Tensor]:
         """latent: (B, C).   returns vertices (B, V, 3) metres and camera (B, 3) s, tx, ty."""
-        x = self.latent(latent).unflatten(1, (self.coarsest, -1))
+        x = self.latent(latent).unflatten(1, (self.coarsest, -1)).transpose(0, 1)
         for block in self.blocks:
             x = block(x)
-        vertices = self.last(x).float()
+        vertices = self.last(x).transpose(0, 1).float()
         camera = self.cam_pred_3(self.cam_pred_2(self.cam_pred_1(vertices.transpose(1, 2))))
         return {"vertices": vertices, "camera": camera.squeeze(2).float()}
 
@@ -135,8 +160,7 @@ class SpiralMix(nn.Module):
     """Residual block on vertices: normalise, depthwise spiral, pointwise expansion.
 
     x + W2 gelu(W1 sum_k w_k * norm(x)_s(v,k)): the separable form of a spiral convolution costs
-    K C + 2 r C^2 multiplications per vertex instead of K C^2. Features are (V, B, C), vertices
-    first, so that a gather copies whole rows.
+    K C + 2 r C^2 multiplications per vertex instead of K C^2.
     """
 
     def __init__(self, channels: int, spirals: np.ndarray, expansion: int = 2):
