@@ -75,7 +75,7 @@ def as_picture(figure, dpi: int = 80):
     return Image.open(buffer).convert("RGB")
 
 
-def as_jpeg(picture, quality: int = 80) -> bytes:
+def as_jpeg(picture, quality: int = 60) -> bytes:
     """JPEG of a PIL image, for sheets of photographs that would be large as PNG."""
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "JPEG", quality=quality)
@@ -172,10 +172,10 @@ def breakdown_figure(evaluations, bins: int = 6):
             reach = [[row[key] for row in rows] for key in ("mean_low", "mean_high")]
             bars = np.abs(np.array(reach) - mean) if rows else None
             axis.errorbar(x, mean, bars, marker="o", markersize=4, label=evaluation.name)
-        axis.set(xlabel=name, ylim=(0, None))
+        axis.set_xlabel(name)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
-    np.atleast_1d(axes)[0].set_ylabel("PA-MPVPE, mm")
+    np.atleast_1d(axes)[0].set(ylabel="PA-MPVPE, mm", ylim=(0, None))
     if len(evaluations) > 1:
         np.atleast_1d(axes)[0].legend(frameon=False)
     plt.close(figure)
@@ -227,7 +227,7 @@ def cases_picture(evaluation: Evaluation, rows, side: int = 64, columns: int = 1
             else:
                 column.append(_resized(image, side))
         pictures.append(np.concatenate(column))
-        titles.append(f"{evaluation.test.indices[row]}: {evaluation.pa_mm[row]:.0f} mm")
+        titles.append(f"no. {evaluation.test.indices[row]}\n{evaluation.pa_mm[row]:.0f} mm")
     return viewers.image_grid(pictures, titles, columns)
 
 

@@ -62,7 +62,7 @@ def test_a_sheet_as_jpeg_is_the_same_picture():
     data = viewers_scores.as_jpeg(sheet)
     assert data[:2] == b"\xff\xd8" and len(data) < 2000
     back = np.asarray(Image.open(io.BytesIO(data))).astype(int)
-    assert np.abs(back - np.asarray(sheet)).max() < 12
+    assert np.abs(back - np.asarray(sheet)).max() < 20
 
 
 def test_pck_curves_rise_to_all_vertices_and_name_their_area(runs):
@@ -105,6 +105,9 @@ def test_the_breakdown_has_a_panel_per_circumstance_and_a_line_per_run(runs):
     figure = viewers_scores.breakdown_figure(runs, bins=2)
     names = [axis.get_xlabel() for axis in figure.axes]
     assert len(names) == 4 and names[0].startswith("palm to camera")
+    highest = max(line.get_ydata().max() for axis in figure.axes for line in axis.lines)
+    assert {axis.get_ylim()[0] for axis in figure.axes} == {0}
+    assert all(axis.get_ylim()[1] >= highest for axis in figure.axes)
     points = figure.axes[2].lines[0].get_ydata()  # two bins of six hands by pose
     assert len(points) == 2 and np.mean(points) == pytest.approx(runs[0].pa_mm.mean(), rel=1e-6)
 
