@@ -22,6 +22,7 @@ from hand_lib.augment import (
 from hand_lib.camera import crop_to_pixels, default_intrinsics, pixels_to_crop
 from hand_lib.files import REDUCTIONS, SampleError, picture_size
 from hand_lib.loading import HandLoader, make_loader
+from hand_lib.reading import ERROR_MODES, iterate
 from hand_lib.warp import PLAIN, warp_into
 
 __all__ = ["HandCrops", "HandLoader", "MemoryPool", "Part", "hand_frame", "make_loader",
@@ -124,9 +125,9 @@ class HandCrops:
     dataset: a reader, a ``MemoryPool`` or any sequence of ``HandSample``s.   image_size: side of
     the crop, pixels.   augment: name in ``AUGMENTATIONS``, an ``Augmentation`` or None.   seed:
     of the random changes.   box: see ``hand_frame``; None takes the data set's own.
-    vertex_count: rows of ``vertices``.   on_error: "skip" puts the next readable sample in place
-    of a broken one; ``index`` in the item then names the one that is shown.   margin: widens the
-    crop.
+    vertex_count: rows of ``vertices``.   on_error: "raise", or "skip", which puts the next readable
+    sample in place of a broken one (``index`` in the item then names the one that is shown); None
+    is the data set's own.   margin: widens the crop.
 
     An item is a dict: image (3, S, S) uint8 RGB; vertices (V, 3), joints (21, 3) metres, wrist at
     the origin; joints_2d (21, 2) crop units; has_vertices, has_joints, has_camera bool, valid_2d
@@ -137,12 +138,13 @@ class HandCrops:
 
     def __init__(
         self, dataset, image_size=224, augment=None, seed=0, box=None, vertex_count=VERTEX_COUNT,
-        on_error="raise", margin=1.0,
+        on_error=None, margin=1.0,
     ):  # fmt: skip
         if image_size < 8:
             raise ValueError(f"image_size should be at least 8 pixels, found {image_size}")
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error must be 'raise' or 'skip', found {on_error!r}")
+        on_error = getattr(dataset, "on_error", "raise") if on_error is None else on_error
+        if on_error not in ERROR_MODES:
+            raise ValueError(f"on_error must be one of {ERROR_MODES}, found {on_error!r}")
         if len(dataset) == 0:
             raise ValueError("the data set is empty, so there is nothing to crop")
         self.dataset, self.image_size, self.seed = dataset, int(image_size), int(seed)
@@ -274,7 +276,7 @@ class MemoryPool:
 
     def __init__(
         self, dataset, image_size=64, margin=1.25, box=None, vertex_count=VERTEX_COUNT,
-        on_error="raise", threads=1, progress=None,
+        on_error=None, threads=1, progress=None,
     ):  # fmt: skip
         side = int(np.ceil(image_size * margin))
         crops = HandCrops(
@@ -348,6 +350,7 @@ class Part:
         self.dataset = getattr(dataset, "dataset", "sample")
         self.split = getattr(dataset, "split", "")
         self.box = getattr(dataset, "box", "image")
+        self.on_error = getattr(dataset, "on_error", "raise")
         for name in ("read", "frame", "picture_bytes", "name", "gather"):
             if hasattr(dataset, name):
                 setattr(self, name, partial(self._forward, name))
@@ -360,6 +363,9 @@ class Part:
 
     def __getitem__(self, index: int):
         return self.whole[int(self.indices[index])]
+
+    def __iter__(self):
+        return iterate(self.whole, self.indices)
 
 
 def split_unique(dataset, validation_share: float, seed: int = 0) -> tuple[Part, Part]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from hand_lib import ROOT
 
@@ -25,6 +26,7 @@ _DECODE_FLAGS = {
 }
 _CACHE_ABOVE_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 24
+_SHOWN_ABOVE_BYTES = 100 << 20
 
 
 class SampleError(ValueError):
@@ -154,9 +156,15 @@ def _parse_json_array(path: Path, shape, name: str, dtype) -> np.ndarray:
     """Numbers in pieces of 16 MB; slowly where the count looks wrong."""
     per_entry = int(np.prod(shape, dtype=int))
     pieces, opened, closed, rest = [], 0, 0, b""
-    with open(path, "rb") as file, warnings.catch_warnings():
+    size = path.stat().st_size
+    bar = tqdm(
+        total=size, desc=f"reading {path.name} once", unit="B", unit_scale=True,
+        disable=size < _SHOWN_ABOVE_BYTES,
+    )  # fmt: skip
+    with open(path, "rb") as file, warnings.catch_warnings(), bar:
         warnings.simplefilter("error", DeprecationWarning)  # NumPy's word for text it cannot read
         while chunk := file.read(_CHUNK_BYTES):
+            bar.update(len(chunk))
             opened, closed = opened + chunk.count(b"["), closed + chunk.count(b"]")
             text = rest + chunk.translate(None, b"[] \r\n\t")
             cut = text.rfind(b",") + 1

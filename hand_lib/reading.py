@@ -33,15 +33,7 @@ class Reader:
         return self.read(int(index) % len(self))[0]
 
     def __iter__(self):
-        for index in range(len(self)):
-            try:
-                sample = self[index]
-            except SampleError as error:
-                if self.on_error == "raise":
-                    raise
-                self.skipped[index] = str(error)
-                continue
-            yield sample
+        return iterate(self, range(len(self)))
 
     def name(self, index: int) -> str:
         """``dataset/split[index]``, as error messages call it."""
@@ -55,6 +47,19 @@ class Reader:
             )
         except ValueError as error:
             raise SampleError(str(error)) from None
+
+
+def iterate(reader, indices):
+    """Samples of a reader in a given order; under "skip" broken ones are noted and left out."""
+    for index in indices:
+        try:
+            sample = reader[index]
+        except SampleError as error:
+            if getattr(reader, "on_error", "raise") == "raise":
+                raise
+            reader.skipped[int(index)] = str(error)
+            continue
+        yield sample
 
 
 def hand_from_model(model, pose, betas) -> tuple[np.ndarray, np.ndarray]:

@@ -222,7 +222,11 @@ def test_a_broken_sample_is_named_or_replaced_and_counted(tmp_path):
     hands = broken_release(tmp_path / "pub")
     with pytest.raises(SampleError, match=r"FreiHAND/training\[2\].*cut off"):
         HandCrops(hands, 32).fetch_batch([0, 2])
-    patient = HandCrops(hands, 32, on_error="skip")
+    hands.on_error = "skip"
+    with pytest.raises(SampleError):
+        HandCrops(hands, 32, on_error="raise").item(2)
+    assert [sample.index for sample in Part(hands, [3, 2, 5])] == [3, 5] and 2 in hands.skipped
+    patient = HandCrops(Part(hands, range(6)), 32)
     batch = patient.fetch_batch([0, 2])
     assert batch["index"].tolist() == [0, 3]
     assert np.array_equal(batch["image"][1], patient.item(3)["image"])
@@ -231,7 +235,7 @@ def test_a_broken_sample_is_named_or_replaced_and_counted(tmp_path):
     pool = MemoryPool(hands, 32, on_error="skip")
     assert len(pool) == 5 and pool.skipped == 1 and 2 not in pool.groups
     with pytest.raises(SampleError, match=r"training\[2\]"):
-        MemoryPool(hands, 32)
+        MemoryPool(hands, 32, on_error="raise")
 
 
 def test_a_worker_says_which_sample_it_died_of(tmp_path):

@@ -179,7 +179,8 @@ def test_a_mask_of_another_size_is_refused(release, tmp_path):
     assert FreiHand(root, masks=True)[1].mask is not None
 
 
-def test_a_big_json_is_parsed_once_and_mapped(tmp_path, monkeypatch):
+def test_a_big_json_is_parsed_once_and_mapped(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(files, "_SHOWN_ABOVE_BYTES", 100)
     monkeypatch.setattr(files, "_CACHE_ABOVE_BYTES", 100)
     monkeypatch.setattr(files, "_CHUNK_BYTES", 37)  # cuts in the middle of numbers
     values = np.random.default_rng(0).normal(size=(5, 4, 3))
@@ -187,6 +188,7 @@ def test_a_big_json_is_parsed_once_and_mapped(tmp_path, monkeypatch):
     path.write_text(json.dumps(values.tolist(), indent=1))
     first = load_json_array(path, (4, 3), "list", np.float64)
     assert isinstance(first, np.memmap) and (first == values).all()
+    assert "reading list.json once" in capsys.readouterr().err
     monkeypatch.setattr(files, "_parse_json_array", None)
     assert (load_json_array(path, (4, 3), "list", np.float64) == values).all()
     assert len(list((tmp_path / ".cache").iterdir())) == 1
