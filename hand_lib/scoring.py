@@ -305,7 +305,7 @@ def report(
 
 def progress_bar(total: int, wanted: bool, doing: str = "scoring"):
     """A tqdm bar over hands, silent unless ``wanted``."""
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     return tqdm(total=total, unit="hand", desc=doing, disable=not wanted)
 
