@@ -96,6 +96,7 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
     masks = {name: np.zeros(len(points)) for name in MASKS}
     thin = np.hypot(1.0, blur_mm)
     faint = 1.0 / thin  # a widened line is a fainter line
+    broad = np.hypot(1.0, 1.7 * blur_mm)  # the palm's points lie further apart
 
     in_palm = points[:, 0] < 92.0
     palmar = -normals[:, 2]
@@ -143,8 +144,8 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
     flat = points[:, :2]
     hand_palm = masks["palm"] * (points[:, 0] < 100.0) * (-normals[:, 2] > 0.1)
     for line in _PALM_LINES:
-        close = np.exp(-((_line_distance(flat, line) / (0.9 * thin)) ** 2))
-        masks["crease"] += 0.9 * faint * close * _step(0.1, 0.6, -normals[:, 2])
+        close = np.exp(-((_line_distance(flat, line) / (0.9 * broad)) ** 2))
+        masks["crease"] += 1.1 / broad * close * _step(0.1, 0.6, -normals[:, 2])
     for centre, size in (((40.0, 24.0), 16.0), ((36.0, -28.0), 16.0), ((84.0, -4.0), 24.0)):
         gap = ((flat - centre) ** 2).sum(1)
         masks["red"] += 0.6 * hand_palm * np.exp(-gap / size**2)
