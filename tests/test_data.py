@@ -1,5 +1,6 @@
 """Crops, pools, splits and loaders: exact labels, the same order always."""
 
+import pickle
 from dataclasses import replace
 
 import cv2
@@ -401,3 +402,18 @@ def test_a_part_renumbers_its_samples(hands):
     part = Part(hands, [7, 2])
     assert len(part) == 2 and part[0].key == hands[7].key
     assert part.read(1)[0].key == hands[2].key and part.dataset == "FreiHAND"
+
+
+def test_colours_change_and_nothing_else(hands):
+    plain = HandCrops(hands, 64).fetch_batch(np.arange(8))
+    lit = HandCrops(hands, 64, Augmentation(gain=0.5)).fetch_batch(np.arange(8))
+    ratio = lit["image"].mean((2, 3)) / plain["image"].mean((2, 3))
+    assert ratio.std() > 0.1 and 0.45 < ratio.min() and ratio.max() < 1.55
+    assert all(np.array_equal(plain[name], lit[name]) for name in plain if name != "image")
+
+
+def test_crops_of_a_part_travel_to_a_worker(hands):
+    crops = HandCrops(Part(hands, [7, 2]), 32, "metro", seed=3)
+    travelled = pickle.loads(pickle.dumps(crops))
+    assert np.array_equal(travelled.item(1, 4)["image"], crops.item(1, 4)["image"])
+    assert len(pickle.dumps(crops)) < 30_000
