@@ -233,12 +233,9 @@ class HandCrops:
 
     def _read_one(self, labels, row, index, scale):
         dataset, name = self.dataset, f"{getattr(self.dataset, 'dataset', 'sample')}[{index}]"
-        if hasattr(dataset, "name"):
+        if callable(getattr(dataset, "name", None)):
             name = dataset.name(index)
-        framed = getattr(dataset, "frame", None) if self.box is None else None
         box = getattr(dataset, "box", "image") if self.box is None else self.box
-        if framed is not None:
-            box = framed(index)
 
         def choose(fields, data):
             size = picture_size(data)
@@ -248,6 +245,8 @@ class HandCrops:
             return _reduction(frame[2] * self.margin * scale / self.image_size)
 
         try:
+            if self.box is None and hasattr(dataset, "frame"):
+                box = dataset.frame(index)
             if hasattr(dataset, "read"):
                 sample, factor = dataset.read(index, choose)
             else:
