@@ -146,9 +146,28 @@ RANGES = {
     "explode": (2, 1e12),
 }
 
+_FROM_SCRATCH = dict(
+    learning_rate=2e-3, weight_decay=1e-2, warmup_steps=100, loss_edges=0.0, loss_normals=0.0,
+    loss_canonical=20.0,
+)  # fmt: skip
+
 PRESETS = {
-    "quick": dict(steps=60, train_images=512, validation_images=64, validate_every=30, log_every=5),
-    "small": dict(steps=6000),
+    "quick": dict(  # to see that everything works
+        **{**_FROM_SCRATCH, "warmup_steps": 20},
+        steps=120,
+        train_images=1024,
+        validation_images=64,
+        ema_decay=0.9,
+        validate_every=40,
+        log_every=5,
+    ),
+    "small": dict(  # minutes on two CPU cores
+        **_FROM_SCRATCH,
+        steps=6000,
+        train_images=40_000,
+        ema_decay=0.998,
+        minutes=6.5,
+    ),
     "youtubehand": dict(
         data="data/freihand",
         train_images=0,

@@ -70,17 +70,21 @@ def launch(notebook, output=None, parameters: dict | None = None, log=None) -> P
     """Execute a notebook from a fresh kernel and return where its executed copy is.
 
     notebook: see ``notebook_path``.   output: .ipynb to write; by default the notebook of the same
-    name in ``runs/<run>`` if it has a parameter ``run``, else in ``runs/notebooks``.
+    name in the folder of the run that its parameters name, or in ``runs/notebooks``.
     parameters: name -> value.   log: text stream for what the notebook prints, None for nothing.
     The copy exists, with everything up to the error, also when a cell fails.
     """
     import papermill
 
+    from hand_lib.checkpoints import run_folder
+
     notebook = notebook_path(notebook)
     parameters = checked_parameters(notebook, parameters or {})
     if output is None:
-        run = {**parameters_of(notebook), **parameters}.get("run") or "notebooks"
-        output = ROOT / "runs" / str(run) / notebook.name
+        known = {**parameters_of(notebook), **parameters}
+        named = (known.get(name) for name in ("resume", "run", "preset"))
+        run = next(filter(None, named), "notebooks")
+        output = run_folder(run) / notebook.name
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -125,7 +129,7 @@ def watching_table(folders) -> str:
 
 
 def strip_stamps(path) -> None:
-    """Remove what papermill notes in a notebook (times, paths, parameters) and keep all else."""
+    """Remove what papermill notes in a notebook and all but the last state of progress bars."""
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
@@ -133,7 +137,31 @@ def strip_stamps(path) -> None:
     for cell in notebook.cells:
         for name in ("papermill", "execution"):
             cell.metadata.pop(name, None)
+        if cell.cell_type == "code":
+            cell.outputs = _without_progress(cell.outputs)
     nbformat.write(notebook, path)
+
+
+def _without_progress(outputs: list) -> list:
+    """Outputs in which standard output is one text and of a progress bar only its end is left."""
+    kept, printed, bar = [], None, None
+    for output in outputs:
+        if output.output_type != "stream":
+            kept.append(output)
+        elif output.name == "stdout":
+            if printed is None:
+                printed = output
+                kept.append(output)
+            else:
+                printed.text += output.text
+        else:
+            lines = [line.rsplit("\r", 1)[-1].rstrip() for line in output.text.split("\n")]
+            lines = [line for line in lines if line]
+            if "%|" not in output.text:
+                kept += [output] if lines else []
+            elif lines:
+                bar, output.text = output, lines[-1] + "\n"
+    return kept + ([bar] if bar is not None else [])
 
 
 def main(arguments=None) -> int:

@@ -194,11 +194,11 @@ def geometric_scores(predicted: dict, truth: dict) -> dict:
 def skeletons(images: np.ndarray, prediction: dict, side: int = 160) -> np.ndarray:
     """Pictures in a row with the predicted 2-D joints drawn in.
 
-    images: (N, S, S, 3) uint8.   prediction: ``joints_2d`` (N, 21, 2) crop units.
+    images: (N, S, S, 3) uint8.   prediction: ``joints_2d`` (at least N, 21, 2) crop units.
     returns (side, N side, 3) uint8.
     """
     row = []
-    for image, joints in zip(images, prediction["joints_2d"], strict=True):
+    for image, joints in zip(images, prediction["joints_2d"], strict=False):
         picture = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
         points = np.clip(crop_to_pixels(joints, side), -1e4, 1e4) * 8
         for parent, child in BONES:
