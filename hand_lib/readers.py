@@ -19,6 +19,7 @@ from hand_lib.files import (
     read_bytes,
 )
 from hand_lib.pickles import load_pickle_safely
+from hand_lib.readers_dexycb import DexYcb
 from hand_lib.readers_hamer import HamerList
 from hand_lib.readers_tsv import FreiHandTsv
 from hand_lib.readers_youtube import YouTubeHands
@@ -226,7 +227,7 @@ class FreiHand(Reader):
 
 
 __all__ = [
-    "ERROR_MODES", "FREIHAND_CROP", "FREIHAND_VERSIONS", "FreiHand", "FreiHandTsv", "HamerList",
-    "Reader", "SampleError", "YouTubeHands", "load_pickle_safely", "write_freihand",
+    "DexYcb", "ERROR_MODES", "FREIHAND_CROP", "FREIHAND_VERSIONS", "FreiHand", "FreiHandTsv",
+    "HamerList", "Reader", "SampleError", "YouTubeHands", "load_pickle_safely", "write_freihand",
     "write_freihand_tsv",
 ]  # fmt: skip
