@@ -28,7 +28,7 @@ LABELS = (
 """What a batch holds."""
 
 _RENDER_CHUNK = 64
-_BASELINE_HANDS = 2000
+_BASELINE_HANDS = 1000
 
 
 def build_task(config, say=tqdm.write) -> Task:
@@ -64,23 +64,51 @@ def network_loss(prediction, batch, network, config):
 def open_data(config) -> tuple[list, dict, dict]:
     """Training data sets, the validation set as one batch of tensors, some training hands.
 
-    The third, ``vertices`` (N, V, 3) and ``joints`` (N, 21, 3) metres, wrist at the origin, is what
-    "template only" is made from.
+    ``config.data`` may join several with "+". The third, ``vertices`` (N, V, 3) and ``joints``
+    (N, 21, 3) metres, wrist at the origin, is what "template only" is made from.
     """
-    if config.data == "synthetic":
-        pool = synthetic_pool(config.image_size, config.train_images, config.seed)
-        crops = HandCrops(pool, config.image_size, config.augmentation, config.seed)
-        some = {name: pool.labels[name][:_BASELINE_HANDS] for name in ("vertices", "joints")}
-        held_out = None
-    else:
-        whole = open_dataset(config.data)
-        share = min(0.5, config.validation_images / max(len(np.unique(whole.groups)), 1))
-        training, held_out = split_unique(whole, share, seed=0)
-        crops = HandCrops(training, config.image_size, config.augmentation, config.seed)
-        picks = np.linspace(0, len(training) - 1, min(200, len(training))).astype(int)
-        batch = HandCrops(training, 32).fetch_batch(picks)
-        some = {name: batch[name][batch[f"has_{name}"]] for name in ("vertices", "joints")}
-    return [crops], _validation(config, held_out), some
+    sets, held_out, some = [], None, {}
+    for place in config.data.split("+"):
+        if place == "synthetic":
+            data = synthetic_data(config)
+        else:
+            whole = open_dataset(place)
+            share = min(0.5, config.validation_images / max(len(np.unique(whole.groups)), 1))
+            training, held = split_unique(whole, share, seed=0)
+            held_out = held_out or held
+            data = HandCrops(training, config.image_size, config.augmentation, config.seed)
+        sets.append(data)
+        if not some:
+            picks = np.linspace(0, len(data) - 1, min(_BASELINE_HANDS, len(data))).astype(int)
+            batch = data.fetch_batch(picks)
+            some = {name: batch[name][batch[f"has_{name}"]] for name in ("vertices", "joints")}
+    return sets, _validation(config, held_out), some
+
+
+def synthetic_data(config):
+    """Synthetic hands to train on: kept in memory, or with loader processes painted on the fly."""
+    if config.workers and config.augmentation == "none":
+        return EndlessHands(config.image_size, config.seed, config.train_images)
+    pool = synthetic_pool(config.image_size, config.train_images, config.seed)
+    return HandCrops(pool, config.image_size, config.augmentation, config.seed)
+
+
+class EndlessHands:
+    """Synthetic pictures painted when they are asked for; no picture comes twice.
+
+    size: pixels.   count: pictures in an epoch; the next epoch shows the next ones of the set.
+    """
+
+    def __init__(self, size: int, seed: int, count: int):
+        self.hands, self.count = SyntheticHands(size, seed, 2**40), count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def fetch_batch(self, indices, epochs=0) -> dict:
+        """A batch of arrays.   indices: (B,) in [0, count).   epochs: (B,) or one for all."""
+        batch = self.hands.render_batch(np.asarray(epochs) * self.count + np.asarray(indices))
+        return {name: batch[name] for name in LABELS} | {"index": np.asarray(indices)}
 
 
 def open_dataset(place):

@@ -11,9 +11,7 @@ augmentation and the learning rate are functions of (seed, step), and ``state.pt
 import argparse
 import contextlib
 import math
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,6 +32,7 @@ from hand_lib.config import (
     replace,
 )
 from hand_lib.feeding import SharedLoader, batch_stream
+from hand_lib.manners import clock, own_random_state, stop_signals
 from hand_lib.optimisation import (
     AveragedWeights,
     freeze_normalisation,
@@ -110,32 +109,56 @@ def train(
             say = _silent
         accelerator.wait_for_everyone()
         config = config or read_config(folder)
-        stack.enter_context(_own_random_state(config, accelerator.device))
+        stack.enter_context(own_random_state(config, accelerator.device))
         if task is None:
             from hand_lib.tasks import build_task
 
             begun = (folder / checkpoints.STATE_FILE).exists()  # then its weights are in there
             task = build_task(replace(config, pretrained=False) if begun else config, say)
-        stop = stack.enter_context(_stop_signals())
+        stop = stack.enter_context(stop_signals())
         return _fit(config, folder, task, accelerator, say, stop)
 
 
-def train_or_continue(config: TrainConfig, run_folder, say=tqdm.write) -> RunResult:
+def train_or_continue(
+    config: TrainConfig, run_folder, say=tqdm.write, processes: int = 0
+) -> RunResult:
     """Train; continue where an earlier run with this config stopped; return it if it finished.
 
     A run with another config in that folder is an error that says what differs.
+    processes: to train in, from a notebook too; 0 is one per GPU, and one without.
     """
     folder = Path(run_folder)
-    if not (folder / "config.json").exists():
-        return train(config, folder, say=say)
-    _continued(config, folder, allow_changes=False)
+    old = (folder / "config.json").exists()
+    if old:
+        _continued(config, folder, allow_changes=False)
     metrics = watching.read_json(folder / "metrics.json") or {}
-    if metrics.get("status") != "finished":
-        return train(config, resume=folder, say=say)
-    say(
-        f"{folder.name} is trained already: {metrics['step']} steps; another run needs another name"
-    )
-    return RunResult(folder, config, metrics["step"], metrics, checkpoints.read_log(folder))
+    if metrics.get("status") == "finished":
+        say(f"{folder.name} is trained already; for another run choose another name")
+        return read_run(folder)
+    settings = {"resume": folder} if old else {"run_folder": folder}
+    gpus = torch.cuda.device_count() if config.device == "auto" else 0
+    processes = processes or max(gpus, 1)
+    if processes == 1:
+        return train(config, say=say, **settings)
+    from accelerate import debug_launcher, notebook_launcher
+
+    begin = notebook_launcher if gpus else debug_launcher  # the latter: processes on the CPU
+    begin(_train_quietly, (config, settings), num_processes=processes)
+    return read_run(folder)
+
+
+def read_run(folder) -> RunResult:
+    """What a run left in its folder, without the network."""
+    metrics = watching.read_json(Path(folder) / "metrics.json")
+    if metrics is None:
+        raise FileNotFoundError(f"{folder} holds no metrics.json: no run got as far as validating")
+    log = checkpoints.read_log(folder)
+    return RunResult(Path(folder), read_config(folder), metrics["step"], metrics, log)
+
+
+def _train_quietly(config, settings) -> None:
+    """One of several processes that a notebook starts: nothing to give back."""
+    train(config, **settings)
 
 
 def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
@@ -172,12 +195,12 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
 
     def validate():
         if main:
-            with _clock(spent, "validation"):
+            with clock(spent, "validation"):
                 record.validate(shown, step, seconds, device, bf16, say, total_steps)
 
     def save():
         if main:
-            with _clock(spent, "checkpoint"):
+            with clock(spent, "checkpoint"):
                 weights = shown.state_dict()
                 checkpoints.save_model(folder, weights, step=step)
                 checkpoints.save_state(
@@ -199,9 +222,9 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
             save()
         clock_start = time.perf_counter() - seconds
         while progress() < 1:
-            with _clock(spent, "waiting"):
+            with clock(spent, "waiting"):
                 batch = next(stream)
-            with _clock(spent, "step"):
+            with clock(spent, "step"):
                 network.train()
                 if config.freeze_norm:
                     freeze_normalisation(network)
@@ -217,7 +240,7 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
                     average.update(step)
             step += 1
             seconds = time.perf_counter() - clock_start
-            with _clock(spent, "logging"):
+            with clock(spent, "logging"):
                 if main:
                     record.step(step, seconds, loss, parts, norm, rate, bar)
             done = progress() >= 1
@@ -343,51 +366,6 @@ def _restore(state, network, optimizer, average, folder) -> None:
     torch.set_rng_state(state["random"]["torch"].cpu())
     if torch.cuda.is_available() and "cuda" in state["random"]:
         torch.cuda.set_rng_state(state["random"]["cuda"].cpu())
-
-
-@contextlib.contextmanager
-def _own_random_state(config, device):
-    """Seed torch and set its threads for the run, and put both back afterwards."""
-    devices = [device] if device.type == "cuda" else []
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(config.seed)
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
-def _stop_signals():
-    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number, frame):
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _clock(spent, name):
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        spent[name] += time.perf_counter() - start
 
 
 def _silent(line) -> None:

@@ -6,6 +6,7 @@ import torch
 
 from hand_lib import tasks
 from hand_lib.config import PRESETS, make_config
+from hand_lib.feeding import SharedLoader
 from hand_lib.network import build_network
 from hand_lib.sampling import builtin_hierarchy
 from hand_lib.synthetic import SyntheticHands
@@ -70,6 +71,30 @@ def test_another_folder_can_be_the_validation_set(freihand):
     )
     _, validation, _ = tasks.open_data(config)
     assert len(validation["image"]) == 5
+
+
+def test_endless_hands_never_repeat_a_picture():
+    data = tasks.EndlessHands(48, 3, 4)
+    first, again, later = (data.fetch_batch(np.arange(4), epoch) for epoch in (0, 0, 1))
+    np.testing.assert_array_equal(first["image"], again["image"])
+    assert not np.array_equal(first["image"], later["image"])
+    np.testing.assert_array_equal(later["index"], np.arange(4))
+    np.testing.assert_array_equal(
+        SyntheticHands(48, 3, 8).render_batch(np.arange(4, 8))["image"], later["image"]
+    )
+    on_the_fly = make_config("small", workers=1, train_images=4, image_size=48)
+    assert isinstance(tasks.synthetic_data(on_the_fly), tasks.EndlessHands) and len(data) == 4
+
+
+def test_data_sets_joined_by_plus_are_mixed(freihand):
+    config = make_config(
+        "small", data=f"{freihand}+synthetic", train_images=8, validation_images=4, image_size=48
+    )
+    sets, validation, _ = tasks.open_data(config)
+    assert [len(data) for data in sets] == [8, 8] and len(validation["image"]) == 4
+    loader = SharedLoader(sets, 16, seed=0)
+    batch = next(iter(loader))
+    assert sorted(batch["index"].tolist()) == list(range(16))
 
 
 def test_a_missing_data_folder_is_named(tmp_path):

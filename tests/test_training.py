@@ -226,12 +226,31 @@ def test_training_again_continues_or_returns_what_is_there(tmp_path, monkeypatch
     monkeypatch.setattr(training, "train", with_task)
     first = training.train_or_continue(config, folder, say=quiet)
     again = training.train_or_continue(config, folder, say=quiet)
-    assert builds == [None] and again.metrics == first.metrics and again.log == first.log
+    assert builds == [None] and again.step == 8
+    assert again.metrics == first.metrics and again.log == first.log
     checkpoints.write_json(folder / "metrics.json", {**first.metrics, "status": "interrupted"})
     training.train_or_continue(config, folder, say=quiet)
     assert builds == [None, folder]
     with pytest.raises(ValueError, match="seed was 88, now 1"):
         training.train_or_continue(toy_config(steps=8, seed=1), folder, say=quiet)
+
+
+def test_several_processes_are_started_from_where_one_calls(tmp_path, monkeypatch):
+    import accelerate
+
+    begun = []
+
+    def begin(function, arguments, num_processes):
+        begun.append((function, arguments, num_processes))
+        run(tmp_path / "run", steps=4)
+
+    monkeypatch.setattr(accelerate, "debug_launcher", begin)
+    config = toy_config(steps=4)
+    result = training.train_or_continue(config, tmp_path / "run", say=quiet, processes=2)
+    assert begun == [(training._train_quietly, (config, {"run_folder": tmp_path / "run"}), 2)]
+    assert result.step == 4 and result.config == config
+    with pytest.raises(FileNotFoundError, match="no metrics.json"):
+        training.read_run(tmp_path / "nothing")
 
 
 def test_the_summary_puts_the_run_beside_template_only(tmp_path):
