@@ -36,8 +36,8 @@ VERSION = 1
 """Of the pictures: raised whenever the same seed and index give another picture."""
 
 SIZES = (16, 512)
-POSES = 4096
-TILES = 224
+POSES = 3072
+TILES = 192
 
 SYNTHETIC_TEST = {"seed": 20_200_401, "count": 2000, "size": 128}
 """The fixed benchmark ``synthetic-test``, drawn with the default ``SyntheticConfig``."""
@@ -139,7 +139,7 @@ class SyntheticHands:
         self.size, self.seed, self.count, self.split = int(size), int(seed), int(count), split
         self.config = dataclasses.replace(config or SyntheticConfig(), **knobs)
         self.model_path = model_path
-        self.banks = make_banks(model_path, 0, 256 if size <= 256 else 512)
+        self.banks = make_banks(model_path)
         self._scratch = None
 
     def __len__(self) -> int:
@@ -152,7 +152,7 @@ class SyntheticHands:
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        self.banks = make_banks(self.model_path, 0, 256 if self.size <= 256 else 512)
+        self.banks = make_banks(self.model_path)
 
     def _check(self, indices) -> NDArray:
         indices = np.atleast_1d(np.asarray(indices))

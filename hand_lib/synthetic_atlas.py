@@ -52,13 +52,17 @@ def waves(points: NDArray, period: tuple, seed: int, count: int = 40) -> NDArray
     direction = rng.normal(size=(count, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     length = np.exp(rng.uniform(*np.log(period), count))
-    phase = points @ (direction * 2 * np.pi / length[:, None]).T + rng.uniform(0, 2 * np.pi, count)
+    waves_to = (direction * 2 * np.pi / length[:, None]).T.astype(np.float32)
+    phase = points.astype(np.float32) @ waves_to + rng.uniform(0, 2 * np.pi, count).astype(
+        np.float32
+    )
     return np.cos(phase).sum(axis=1) * np.sqrt(2.0 / count)
 
 
 def _line_distance(points, line):
     """Distance (N,) of points (N, 2) from a polyline."""
-    best = np.full(len(points), np.inf)
+    best = np.full(len(points), np.inf, np.float32)
+    line = line.astype(np.float32)
     for start, end in zip(line[:-1], line[1:], strict=True):
         along = end - start
         t = np.clip((points - start) @ along / (along @ along), 0, 1)
@@ -66,7 +70,7 @@ def _line_distance(points, line):
     return best
 
 
-def _spline(points, steps=12):
+def _spline(points, steps=5):
     """A denser polyline through the points (Catmull-Rom)."""
     points = np.asarray(points, float)
     padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
@@ -98,18 +102,20 @@ def skin_atlas(body, faces: NDArray, weights: NDArray, arm_vertices: NDArray, ar
     tips = (hand[body.tips] - origin) @ axes * 1000
     everything = np.concatenate([faces, arm_faces])
     points, bary = texel_points(local, everything)
+    points = points.astype(np.float32)
     normals = vertex_normals(local, everything)
     normal = np.einsum("tk,fkc->ftc", bary, normals[everything]).reshape(-1, 3)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
+    normal = normal.astype(np.float32)
     arm_weights = np.zeros((len(arm_vertices), 16))
     arm_weights[:, 0] = 1
     skin = np.concatenate([weights, arm_weights])
-    share = np.einsum("tk,fkc->ftc", bary, skin[everything]).reshape(-1, 16)
+    share = np.einsum("tk,fkc->ftc", bary, skin[everything]).reshape(-1, 16).astype(np.float32)
 
-    nail, crease, knuckle = (np.zeros(len(points)) for _ in range(3))
-    red = np.zeros(len(points))
-    finger_palm = np.zeros(len(points))
-    on_finger = np.zeros(len(points))
+    nail, crease, knuckle = (np.zeros(len(points), np.float32) for _ in range(3))
+    red = np.zeros(len(points), np.float32)
+    finger_palm = np.zeros(len(points), np.float32)
+    on_finger = np.zeros(len(points), np.float32)
     for number, (name, joints) in enumerate(_CHAINS.items()):
         chain = np.concatenate([rest[list(joints)], tips[number : number + 1]])
         belongs = _smooth(0.3, 0.7, share[:, list(joints)].sum(axis=1))
@@ -119,11 +125,11 @@ def skin_atlas(body, faces: NDArray, weights: NDArray, arm_vertices: NDArray, ar
         for level in range(3):
             start, end = chain[level], chain[level + 1]
             length = np.linalg.norm(end - start)
-            along = (end - start) / length
+            along = ((end - start) / length).astype(np.float32)
             up = dorsal - along * (along @ dorsal)
             up /= np.linalg.norm(up)
-            across = np.cross(up, along)
-            offset = points - start
+            up, across = up.astype(np.float32), np.cross(up, along).astype(np.float32)
+            offset = points - start.astype(np.float32)
             a, s = offset @ along, offset @ across
             back = normal @ up
             nearest = share[:, joints[level]] > 0.35
@@ -164,8 +170,9 @@ def skin_atlas(body, faces: NDArray, weights: NDArray, arm_vertices: NDArray, ar
     middle = 0.5 * (rest[1, 1] + rest[7, 1])
     plane = np.stack([points[:, 0] / palm_length, (points[:, 1] - middle) / half], axis=1)
     palm_side = (1 - np.clip(on_finger, 0, 1)) * _smooth(0.05, -0.35, normal[:, 2])
+    scale = np.array([palm_length, half], np.float32)
     for line in _PALM_LINES:
-        distance = _line_distance(plane * [palm_length, half], _spline(line) * [palm_length, half])
+        distance = _line_distance(plane * scale, _spline(line) * scale)
         crease = np.maximum(crease, 0.9 * palm_side * np.exp(-((distance / 0.95) ** 2)))
     for x in (-3.0, -7.5):  # bracelets of the wrist
         bow = 0.006 * points[:, 1] ** 2
@@ -183,7 +190,7 @@ def skin_atlas(body, faces: NDArray, weights: NDArray, arm_vertices: NDArray, ar
     ridge = 1 - np.abs(waves(stretched, (22.0, 40.0), 5))
     vein = _smooth(0.72, 0.98, ridge) * np.maximum(dorsal_hand, inner_arm * palm_side)
     mottle = waves(points, (9.0, 35.0), 1)
-    fine = waves(points, (2.2, 6.0), 2, 60)
+    fine = waves(points, (4.0, 10.0), 2, 60)
     # wrinkles across the back of the hand and the arm
     knuckle = np.maximum(
         knuckle, 0.25 * dorsal_hand * _smooth(0.4, 1.4, waves(points, (3.0, 7.0), 3))

@@ -49,7 +49,7 @@ class SyntheticConfig:
     occlusion: tuple = (0.5, 1.0)  # darkness of nooks
     specular: tuple = (0.015, 0.16)
     exposure: float = 0.28  # spread, in natural logarithms
-    tint: float = 0.09  # white balance: spread of the channel gains
+    tint: float = 0.075  # white balance: spread of the channel gains
     contrast: tuple = (0.8, 1.25)
     motion_blur: float = 0.12
     defocus: float = 0.40

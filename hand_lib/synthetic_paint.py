@@ -22,6 +22,7 @@ from hand_lib.synthetic_scene import SHADOW_SIDE
 KEY, GLOSS, SHADE = 17, 23, 25
 _ANGLES = 2 * np.pi * (np.arange(6) / 6 + np.arange(8)[:, None] * 0.618)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=-1)
+SHARED_SIZE = 160
 TONE_STEPS = 2048
 TONE_TOP = 4.0
 """Linear light up to this is looked up; brighter is white."""
@@ -179,7 +180,8 @@ def _lit(lamp_depth, u, v, w, step, bias):
 def _nook(inverse_depth, x, y, w, reach, focal):
     """How much nearer surface surrounds a point, 0 to 1."""
     side = inverse_depth.shape[0]
-    z = 1.0 / w
+    z2, steep = 1.0 / (w * w), focal * w
+    near, wide = 1 / (0.4 * reach), 1 / (0.95 * reach)
     hidden = 0.0
     turn = (x * 5 + y * 9) & 7
     for k in range(6):
@@ -189,21 +191,18 @@ def _nook(inverse_depth, x, y, w, reach, focal):
             continue
         other = inverse_depth[v, u]
         if other > w:
-            rise = z - 1.0 / other
-            slope = rise * focal * w / far
+            rise = (other - w) * z2  # metres nearer, to first order
+            slope = rise * steep * (near if k & 1 else wide)
             hidden += min(1.0, max(0.0, slope - 0.3)) * max(0.0, 1.0 - rise * 22.0)
     return hidden * (1 / 6)
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
-def shade_point(
-    look, faces, face_part, uv, e, n, q, s, g, inverse_depth, lamp_depth, atlas, tiles,
-    inverse_tone, second_first, root_x, root_y, root_z, focal, t, x, y,
-):  # fmt: skip
-    """Linear red, green and blue from face t at sub-pixel (x, y).
+def place_on(faces, e, t, x, y):
+    """Barycentric coordinates on face t of sub-pixel (x, y), kept inside the face.
 
-    Arrays come one by one (e screen, n normals, q points, s sky, g lamp; see ``Scratch``) because
-    handing over a tuple of them for every pixel costs more than the shading.
+    A pixel's middle may lie a little outside the face that one of its quarters sees.
+    e: (V, 3) places on the screen.
     """
     a, b, c = faces[t, 0], faces[t, 1], faces[t, 2]
     ax, ay, bx, by = e[a, 0] - x, e[a, 1] - y, e[b, 0] - x, e[b, 1] - y
@@ -212,54 +211,46 @@ def shade_point(
     lc = (ax * by - bx * ay) * e[c, 2]
     if la + lb + lc < 0:
         la, lb, lc = -la, -lb, -lc
-    # a pixel's middle may lie a little outside the face that one of its quarters sees
     la, lb, lc = max(la, 0.0), max(lb, 0.0), max(lc, 0.0)
     total = 1 / (la + lb + lc)
-    la, lb, lc = la * total, lb * total, lc * total
-    part = face_part[t]
+    return la * total, lb * total, lc * total
 
-    gloss, inside = 1.0, 1.0
-    red0, green0, blue0 = 0.0, 0.0, 0.0
+
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def albedo_at(look, faces, part, uv, atlas, tiles, inverse_tone, second_first, t, la, lb, lc):
+    """Red, green, blue that the surface sends back, and how glossy it is."""
+    gloss = 1.0
     if part <= ARM or part == HAND2 or part == ARM2:
         second = 0
         same = t
         if part > ARM:
             second, same = 3, t - second_first
-        i, j = int(la * (TEXELS - 0.01)), int(lb * (TEXELS - 0.01))
-        m = (same * TEXELS + i) * TEXELS + j
+        m = (same * TEXELS + int(la * (TEXELS - 0.01))) * TEXELS + int(lb * (TEXELS - 0.01))
         palm, nail = atlas[m, 0] * (1 / 255) * look[9], min(1.0, atlas[m, 1] * (1.15 / 255))
-        crease, red = (
-            atlas[m, 2] * (1 / 255) * look[11],
-            (atlas[m, 3] - 128.0) * (1 / 85) * look[12],
-        )
-        vein, mottle = (
-            atlas[m, 4] * (1 / 255) * look[13],
-            (atlas[m, 5] - 128.0) * (1 / 51) * look[14],
-        )
-        fine, knuckle = (
-            (atlas[m, 6] - 128.0) * (1 / 51) * look[15],
-            atlas[m, 7] * (1 / 255) * look[16],
-        )
+        crease, flush = atlas[m, 2] * (1 / 255) * look[11], (atlas[m, 3] - 128.0) * (1 / 85)
+        vein, mottle = atlas[m, 4] * (1 / 255) * look[13], (atlas[m, 5] - 128.0) * (1 / 51)
+        fine, knuckle = (atlas[m, 6] - 128.0) * (1 / 51), atlas[m, 7] * (1 / 255) * look[16]
+        flush, mottle, fine = flush * look[12], mottle * look[14], fine * look[15]
         shade = (1 + 0.03 * mottle + 0.03 * fine) * (1 - 0.20 * knuckle)
         palm = min(palm, 0.9)
-        red0, green0, blue0 = look[second], look[second + 1], look[second + 2]
-        red0 += palm * (0.30 - 0.38 * red0)
-        green0 += palm * (0.165 - 0.38 * green0)
-        blue0 += palm * (0.125 - 0.38 * blue0)
-        red0 *= shade * (1 + 0.05 * red) * (1 - 0.13 * vein) * (1 - 0.32 * crease)
-        green0 *= shade * (1 - 0.055 * red) * (1 - 0.05 * vein) * (1 - 0.44 * crease)
-        blue0 *= shade * (1 - 0.05 * red) * (1 - 0.46 * crease)
-        red0 *= 1 + 0.02 * mottle
+        red, green, blue = look[second], look[second + 1], look[second + 2]
+        red += palm * (0.30 - 0.38 * red)
+        green += palm * (0.165 - 0.38 * green)
+        blue += palm * (0.125 - 0.38 * blue)
+        red *= shade * (1 + 0.05 * flush) * (1 - 0.13 * vein) * (1 - 0.32 * crease)
+        green *= shade * (1 - 0.055 * flush) * (1 - 0.05 * vein) * (1 - 0.44 * crease)
+        blue *= shade * (1 - 0.05 * flush) * (1 - 0.46 * crease)
+        red *= 1 + 0.02 * mottle
         dark = 1 - 0.1 * crease
-        red0 += nail * (look[6] * dark - red0)
-        green0 += nail * (look[7] * dark - green0)
-        blue0 += nail * (look[8] * dark - blue0)
+        red += nail * (look[6] * dark - red)
+        green += nail * (look[7] * dark - green)
+        blue += nail * (look[8] * dark - blue)
         gloss = 1.0 + 2.5 * nail - 0.4 * palm
     elif part == WATCH or part == RING:
         k = 49 if part == WATCH else 52
-        red0, green0, blue0 = look[k], look[k + 1], look[k + 2]
-        gloss = 4.0
+        red, green, blue, gloss = look[k], look[k + 1], look[k + 2], 4.0
     else:
+        a, b, c = faces[t, 0], faces[t, 1], faces[t, 2]
         u = la * uv[a, 0] + lb * uv[b, 0] + lc * uv[c, 0]
         v = la * uv[a, 1] + lb * uv[b, 1] + lc * uv[c, 1]
         k = 35 if part == OBJECT else 42 if part == OCCLUDER else 28
@@ -269,11 +260,25 @@ def shade_point(
         j = int((v * look[k + 4] + look[k + 6] * 3.7) * side) & period
         m, i, j = int(look[k + 3]), min(i, period - i), min(j, period - j)
         share = look[k + 5]
-        red0 = look[k] + share * (inverse_tone[tiles[m, j, i, 0]] - look[k])
-        green0 = look[k + 1] + share * (inverse_tone[tiles[m, j, i, 1]] - look[k + 1])
-        blue0 = look[k + 2] + share * (inverse_tone[tiles[m, j, i, 2]] - look[k + 2])
+        red = look[k] + share * (inverse_tone[tiles[m, j, i, 0]] - look[k])
+        green = look[k + 1] + share * (inverse_tone[tiles[m, j, i, 1]] - look[k + 1])
+        blue = look[k + 2] + share * (inverse_tone[tiles[m, j, i, 2]] - look[k + 2])
         if k == 28:
             gloss = 0.1
+    return red, green, blue, gloss
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def light_at(
+    look, faces, part, n, q, s, g, inverse_depth, lamp_depth, root_x, root_y, root_z, focal,
+    t, la, lb, lc, x, y,
+):  # fmt: skip
+    """Light that arrives (red, green, blue) and that glances off (red, green, blue) at a point.
+
+    Arrays come one by one (n normals, q points, s sky, g lamp; see ``Scratch``) because handing
+    over a tuple of them for every pixel costs more than the shading.
+    """
+    a, b, c = faces[t, 0], faces[t, 1], faces[t, 2]
     nx = la * n[a, 0] + lb * n[b, 0] + lc * n[c, 0]
     ny = la * n[a, 1] + lb * n[b, 1] + lc * n[c, 1]
     nz = la * n[a, 2] + lb * n[b, 2] + lc * n[c, 2]
@@ -285,7 +290,8 @@ def shade_point(
     length = 1 / np.sqrt(px * px + py * py + pz * pz)
     px, py, pz = px * length, py * length, pz * length
     facing = nx * px + ny * py + nz * pz
-    if facing < 0 and (part == SLEEVE or part == SLEEVE2):
+    cloth, inside = part == SLEEVE or part == SLEEVE2, 1.0
+    if facing < 0 and cloth:
         nx, ny, nz, facing, inside = -nx, -ny, -nz, -facing, 0.45
     kx, ky, kz = look[KEY], look[KEY + 1], look[KEY + 2]
     towards = nx * kx + ny * ky + nz * kz
@@ -301,37 +307,30 @@ def shade_point(
     open_ = 1.0
     if w > 0:
         reach = max(2.0, 0.013 * focal * w)
-        open_ -= look[SHADE + 2] * min(
-            1.0, 1.7 * _nook(inverse_depth, int(x), int(y), w, reach, focal)
-        )
+        hidden = _nook(inverse_depth, int(x), int(y), w, reach, focal)
+        open_ -= look[SHADE + 2] * min(1.0, 1.7 * hidden)
     hx, hy, hz = kx + px, ky + py, kz + pz
     half = (nx * hx + ny * hy + nz * hz) / np.sqrt(hx * hx + hy * hy + hz * hz + 1e-9)
     shine = 0.0
     if half > 0 and towards > 0:
         power = look[GLOSS + 1]
         half = half / (power - power * half + half)  # half ** power (Schlick 1994)
-        shine = look[GLOSS] * gloss * half * (power + 8) * 0.06 * lit * towards
+        shine = look[GLOSS] * half * (power + 8) * 0.06 * lit * towards
     edge = 1 - min(1.0, max(facing, 0.0))
     edge *= edge
-    rim = look[GLOSS] * (0.10 * gloss + min(gloss, 1.0) * edge * edge)
-    share = 0.5 + 0.5 * open_
-    wrap = 0.05 if gloss < 0.2 else 0.30
-    direct = max(0.0, (towards + wrap) / (1 + wrap)) * lit * share
-    ambient = (la * s[a, 0] + lb * s[b, 0] + lc * s[c, 0]) * open_
-    red0 = (
-        inside * red0 * (ambient + direct * look[KEY + 3]) + shine * look[KEY + 3] + rim * ambient
-    )
-    wrap = 0.05 if gloss < 0.2 else 0.15  # light that entered the skin comes out redder
-    direct = max(0.0, (towards + wrap) / (1 + wrap)) * lit * share
-    ambient = (la * s[a, 1] + lb * s[b, 1] + lc * s[c, 1]) * open_
-    green0 = (
-        inside * green0 * (ambient + direct * look[KEY + 4]) + shine * look[KEY + 4] + rim * ambient
-    )
-    ambient = (la * s[a, 2] + lb * s[b, 2] + lc * s[c, 2]) * open_
-    blue0 = (
-        inside * blue0 * (ambient + direct * look[KEY + 5]) + shine * look[KEY + 5] + rim * ambient
-    )
-    return red0, green0, blue0
+    rim = look[GLOSS] * (0.10 + edge * edge)
+    lit *= inside * (0.5 + 0.5 * open_)
+    wrap = 0.05 if cloth else 0.30  # light that entered the skin comes out past the edge, redder
+    direct = max(0.0, (towards + wrap) / (1 + wrap)) * lit
+    sky = (la * s[a, 0] + lb * s[b, 0] + lc * s[c, 0]) * open_
+    red, red_off = inside * sky + direct * look[KEY + 3], shine * look[KEY + 3] + rim * sky
+    wrap = 0.05 if cloth else 0.15
+    direct = max(0.0, (towards + wrap) / (1 + wrap)) * lit
+    sky = (la * s[a, 1] + lb * s[b, 1] + lc * s[c, 1]) * open_
+    green, green_off = inside * sky + direct * look[KEY + 4], shine * look[KEY + 4] + rim * sky
+    sky = (la * s[a, 2] + lb * s[b, 2] + lc * s[c, 2]) * open_
+    blue, blue_off = inside * sky + direct * look[KEY + 5], shine * look[KEY + 5] + rim * sky
+    return red, green, blue, red_off, green_off, blue_off
 
 
 @nb.njit(cache=True, nogil=True)
@@ -346,8 +345,9 @@ def paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, root, focal, mas
     """Shade every pixel that the scene covers, blended over the canvas by coverage.
 
     The four sub-pixels of a pixel are shaded together where they see one smooth surface, apart
-    where a silhouette passes.   focal: pixels.   mask: (S, S) bool, filled: the hand covers at
-    least half a pixel.
+    where a silhouette passes. Up to SHARED_SIZE pixels a side, the four pixels of a square share
+    their light (not their colour) where they lie on one smooth surface.   focal: pixels.
+    mask: (S, S) bool, filled: the hand covers at least half a pixel.
     """
     size = scratch.canvas.shape[0]
     ids, depth, canvas = scratch.ids, scratch.inverse_depth, scratch.canvas
@@ -357,6 +357,11 @@ def paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, root, focal, mas
     hand_faces, arm_faces = layout.face_start[1], layout.face_start[2]
     look = np.zeros(56, np.float32)
     read_look(p, look)
+    rx, ry, rz, fine = root[0], root[1], root[2], 2 * focal
+    shift = 1 if size <= SHARED_SIZE else 0
+    kept = np.zeros((size, 6), np.float32)
+    kept_at = np.full((size, 2), -1, np.int32)  # row of squares, part
+    kept_depth = np.zeros(size, np.float32)
     for y in range(size):
         for x in range(size):
             t0, t1 = ids[2 * y, 2 * x], ids[2 * y, 2 * x + 1]
@@ -371,31 +376,51 @@ def paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, root, focal, mas
             w2, w3 = depth[2 * y + 1, 2 * x], depth[2 * y + 1, 2 * x + 1]
             low, high = min(w0, w1, w2, w3), max(w0, w1, w2, w3)
             if low > 0 and high - low < 0.012 * high and (top < arm_faces or t0 == t1 == t2 == t3):
-                r, v, b = shade_point(
-                    look, faces, face_part, uv, e, n, q, s, g, depth, lamp_depth, atlas, tiles,
-                    inverse_tone, second_first, root[0], root[1], root[2], 2 * focal, t0,
-                    2 * x + 0.5, 2 * y + 0.5,
-                )  # fmt: skip
-                canvas[y, x, 0], canvas[y, x, 1], canvas[y, x, 2] = (
-                    _toned(tone, r),
-                    _toned(tone, v),
-                    _toned(tone, b),
+                part = int(face_part[t0])
+                la, lb, lc = place_on(faces, e, t0, 2 * x + 0.5, 2 * y + 0.5)
+                r, v, b, gloss = albedo_at(
+                    look, faces, part, uv, atlas, tiles, inverse_tone, second_first, t0, la, lb, lc
                 )
+                k = x >> shift
+                fits = kept_at[k, 0] == y >> shift and kept_at[k, 1] == part
+                if not fits or abs(kept_depth[k] - w0) > 0.012 * w0:
+                    l0, l1, l2, s0, s1, s2 = light_at(
+                        look, faces, part, n, q, s, g, depth, lamp_depth, rx, ry, rz, fine,
+                        t0, la, lb, lc, 2 * x + 0.5, 2 * y + 0.5,
+                    )  # fmt: skip
+                    kept[k, 0], kept[k, 1], kept[k, 2] = l0, l1, l2
+                    kept[k, 3], kept[k, 4], kept[k, 5] = s0, s1, s2
+                    kept_at[k, 0], kept_at[k, 1], kept_depth[k] = y >> shift, part, w0
+                canvas[y, x, 0] = _toned(tone, r * kept[k, 0] + gloss * kept[k, 3])
+                canvas[y, x, 1] = _toned(tone, v * kept[k, 1] + gloss * kept[k, 4])
+                canvas[y, x, 2] = _toned(tone, b * kept[k, 2] + gloss * kept[k, 5])
                 continue
             red = green = blue = covered = np.float32(0)
-            for k in range(4):
+            c0 = c1 = c2 = before = np.float32(0)
+            part_before = -1
+            for turn in range(4):
+                k = turn ^ (turn >> 1)  # neighbours follow each other: 0, 1, 3, 2
                 t = ids[2 * y + (k >> 1), 2 * x + (k & 1)]
                 if t < 0:
                     continue
                 covered += np.float32(0.25)
-                r, v, b = shade_point(
-                    look, faces, face_part, uv, e, n, q, s, g, depth, lamp_depth, atlas, tiles,
-                    inverse_tone, second_first, root[0], root[1], root[2], 2 * focal, t,
-                    2.0 * x + (k & 1), 2.0 * y + (k >> 1),
-                )  # fmt: skip
-                red += np.float32(0.25) * _toned(tone, r)
-                green += np.float32(0.25) * _toned(tone, v)
-                blue += np.float32(0.25) * _toned(tone, b)
+                w, part = depth[2 * y + (k >> 1), 2 * x + (k & 1)], int(face_part[t])
+                if part != part_before or abs(w - before) > 0.012 * w:
+                    fx, fy = 2.0 * x + (k & 1), 2.0 * y + (k >> 1)
+                    la, lb, lc = place_on(faces, e, t, fx, fy)
+                    r, v, b, gloss = albedo_at(
+                        look, faces, part, uv, atlas, tiles, inverse_tone, second_first, t,
+                        la, lb, lc,
+                    )  # fmt: skip
+                    l0, l1, l2, s0, s1, s2 = light_at(
+                        look, faces, part, n, q, s, g, depth, lamp_depth, rx, ry, rz, fine,
+                        t, la, lb, lc, fx, fy,
+                    )  # fmt: skip
+                    c0, c1 = _toned(tone, r * l0 + gloss * s0), _toned(tone, v * l1 + gloss * s1)
+                    c2, before, part_before = _toned(tone, b * l2 + gloss * s2), w, part
+                red += np.float32(0.25) * c0
+                green += np.float32(0.25) * c1
+                blue += np.float32(0.25) * c2
             rest = np.float32(1) - covered
             canvas[y, x, 0] = canvas[y, x, 0] * rest + red
             canvas[y, x, 1] = canvas[y, x, 1] * rest + green

@@ -155,10 +155,10 @@ def _grasped(points, first, grid, joints, frame, thing):
     opened = min(1.0, max(0.0, (np.sqrt(reach) - 0.045) / 0.045))
     turn, jitter = np.empty((3, 3)), np.empty((3, 3))
     rotation_matrix(thing[6:9], jitter)
-    for a in range(3):  # columns: distal, dorsal, radial (the long axis lies across the palm)
+    for a in range(3):  # columns: dorsal, distal, radial (the long axis lies across the palm)
         for b in range(3):
             turn[a, b] = (
-                frame[a, 0] * jitter[0, b] + frame[a, 2] * jitter[1, b] + frame[a, 1] * jitter[2, b]
+                frame[a, 2] * jitter[0, b] + frame[a, 0] * jitter[1, b] + frame[a, 1] * jitter[2, b]
             )
         centre[a] += thing[9 + a] - frame[a, 2] * radius * 0.9 * opened
     size = radius * thing[3:6].astype(np.float64)

@@ -217,3 +217,14 @@ def test_wrong_input_is_named(change, message):
     }
     with pytest.raises(ValueError, match=message):
         render_mesh(**call)
+
+
+def test_the_benchmark_compares_equal_work():
+    from hand_lib.benchmarks_render import naive_depth
+
+    vertices, faces = ball()
+    ours = rasterise(vertices, faces, CAMERA, 64).depth
+    theirs = naive_depth(vertices, faces, CAMERA, 64)
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    assert both.sum() > 1000 and (np.isfinite(ours) != np.isfinite(theirs)).sum() < 5
+    np.testing.assert_allclose(ours[both], theirs[both], atol=1e-5)
