@@ -1,7 +1,5 @@
 """Run a notebook without a screen: ``python -m hand_lib.launch 03_train -p preset small``.
 
-``python -m hand_lib.launch all`` runs 01 to 05 in order and ends with a table of scores.
-
 Papermill does the work; around it, names of parameters are checked before anything starts, the
 folder of the result is made, progress reaches the terminal, and papermill's stamps are removed.
 """
@@ -9,7 +7,6 @@ folder of the result is made, progress reaches the terminal, and papermill's sta
 import argparse
 import re
 import sys
-import time
 from pathlib import Path
 
 from hand_lib import ROOT
@@ -98,36 +95,6 @@ def launch(notebook, output=None, parameters: dict | None = None, log=None) -> P
     return output
 
 
-TRAINED_BY_ALL = "small"
-"""Preset and run that ``launch_all`` trains and passes on to the notebooks that look at a run."""
-
-SEQUENCE = ("01_data_exploration", "02_mesh_sampling", "03_train", "04_evaluation", "05_demo")
-
-
-def launch_all(log=None, say=lambda line: None) -> None:
-    """Run notebooks 01 to 05 into ``runs/small`` and end with a table of scores."""
-    folder = ROOT / "runs" / TRAINED_BY_ALL
-    started = time.perf_counter()
-    for number, name in enumerate(SEQUENCE, 1):
-        notebook = notebook_path(name)
-        parameters = {"run": TRAINED_BY_ALL} if "run" in parameters_of(notebook) else {}
-        if name == "03_train":
-            parameters["preset"] = TRAINED_BY_ALL
-        say(f"[{number}/{len(SEQUENCE)}] {name}, {(time.perf_counter() - started) / 60:.1f} min")
-        launch(notebook, folder / notebook.name, parameters, log)
-    reference = ROOT / "runs" / "reference"
-    shown = [folder, reference] if (reference / "metrics.json").exists() else [folder]
-    say("\n" + watching_table(shown))
-    say(f"\nexecuted notebooks, pictures and the model: {folder}")
-
-
-def watching_table(folders) -> str:
-    """The table of ``watching.summary_table``, imported when it is needed."""
-    from hand_lib.watching import summary_table
-
-    return summary_table(*folders)
-
-
 def strip_stamps(path) -> None:
     """Remove what papermill notes in a notebook and all but the last state of progress bars."""
     import nbformat
@@ -167,7 +134,7 @@ def _without_progress(outputs: list) -> list:
 def main(arguments=None) -> int:
     """The command line; the exit code is 0, 1 for a failing cell, 2 for a wrong request."""
     parser = argparse.ArgumentParser(prog="python -m hand_lib.launch", description=__doc__)
-    parser.add_argument("notebook", help="name, beginning of a name, path, or all")
+    parser.add_argument("notebook", help="name, beginning of a name, or path")
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
     )
@@ -180,9 +147,6 @@ def main(arguments=None) -> int:
         if options.list:
             for name, default in parameters_of(notebook_path(options.notebook)).items():
                 sys.stdout.write(f"{name} = {default!r}\n")
-            return 0
-        if options.notebook == "all":
-            launch_all(sys.stderr, lambda line: sys.stdout.write(line + "\n"))
             return 0
         given = {name: literal(value) for name, value in options.parameter}
         output = launch(options.notebook, options.output, given, log=sys.stderr)

@@ -110,28 +110,6 @@ def test_of_a_progress_bar_its_end_is_kept(notebook):
     assert [o.text for o in outputs] == ["one\ntwo\n", "warning\n", "bar: 100%|#|\n"]
 
 
-def test_all_runs_every_notebook_into_one_run_and_ends_with_a_table(
-    notebook, tmp_path, monkeypatch
-):
-    book = nbformat.read(notebook, as_version=4)
-    book.cells[0].source = 'preset: str = ""\n' + PARAMETERS
-    nbformat.write(book, notebook.with_name("03_train.ipynb"))
-    monkeypatch.setattr(launch, "ROOT", tmp_path)
-    monkeypatch.setattr(launch, "NOTEBOOKS", notebook.parent)
-    monkeypatch.setattr(launch, "SEQUENCE", ("book", "03_train"))
-    launched, lines = [], []
-    monkeypatch.setattr(launch, "launch", lambda *a: launched.append(a[1:3]))
-    folder = tmp_path / "runs" / "small"
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text('{"validation": {"vertices_mm": 20.0}}')
-    launch.launch_all(None, lines.append)
-    assert launched == [
-        (folder / "book.ipynb", {"run": "small"}),
-        (folder / "03_train.ipynb", {"run": "small", "preset": "small"}),
-    ]
-    assert "[2/2] 03_train" in lines[1] and "small" in lines[2] and "20.0" in lines[2]
-
-
 def test_the_executed_notebook_lands_in_the_run_it_made(notebook, monkeypatch, tmp_path):
     from hand_lib import checkpoints
 
