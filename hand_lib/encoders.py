@@ -1,6 +1,10 @@
 """Image encoders: any timm network by name, its weights, its pooled latent or its feature map."""
 
+import contextlib
 import difflib
+import os
+import socket
+import urllib.parse
 import warnings
 from pathlib import Path
 
@@ -75,11 +79,13 @@ class GridEncoder(nn.Module):
         )
         self.channels = info.channels()[fits[-1]]
         self.stride = strides[fits[-1]]
+        self.channels_come_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
         load_encoder_weights(self.net, name, pretrained)
 
     def forward(self, images: Tensor) -> Tensor:
         """images: (B, 3, H, W) normalised.   returns (B, channels, H / stride, W / stride)."""
-        return self.net(images)[0]
+        features = self.net(images)[0]
+        return features.permute(0, 3, 1, 2) if self.channels_come_last else features
 
 
 def check_encoder_name(name: str) -> None:
@@ -105,7 +111,8 @@ def load_encoder_weights(net: nn.Module, name: str, pretrained: bool | str | Pat
         _load_by_name(net, _to_timm_names(state), str(pretrained))
         return str(pretrained)
     try:
-        state = timm.create_model(name, pretrained=True).state_dict()
+        with _offline_unless_reachable():
+            state = timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # the hub raises its own family of errors; any means "not here"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         warnings.warn(
@@ -116,6 +123,25 @@ def load_encoder_weights(net: nn.Module, name: str, pretrained: bool | str | Pat
         return "random"
     _load_by_name(net, state, f"timm's {name}")
     return "imagenet"
+
+
+@contextlib.contextmanager
+def _offline_unless_reachable(seconds: float = 3.0):
+    """Without a network, look into the local cache only: the hub would retry for a minute."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    proxied = any(name.lower() == "https_proxy" for name in os.environ)
+    if not before and not proxied:
+        host = urllib.parse.urlparse(constants.ENDPOINT)
+        try:
+            socket.create_connection((host.hostname, host.port or 443), seconds).close()
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from hand_lib.decoders import (
     look_up,
     palm_frame,
 )
-from hand_lib.encoders import GridEncoder, NormalizeImages, PooledEncoder
+from hand_lib.encoders import GridEncoder, NormalizeImages, PooledEncoder, load_encoder_weights
 from hand_lib.losses import total_loss
 from hand_lib.network import NetworkConfig, build_network
 from hand_lib.rotations import axis_angle_to_matrix
@@ -91,6 +91,11 @@ def test_any_timm_encoder_will_do(name):
         assert network(torch.rand(1, 3, 64, 64)).joints.shape == (1, 21, 3)
 
 
+def test_encoders_that_put_channels_last_are_turned():
+    encoder = GridEncoder("swin_s3_tiny_224", 224)
+    assert encoder(torch.rand(1, 3, 224, 224)).shape == (1, encoder.channels, 7, 7)
+
+
 def test_the_grid_encoder_stops_at_the_stage_with_enough_cells():
     shapes = [GridEncoder("resnet18", s)(torch.rand(1, 3, s, s)).shape for s in (64, 128, 224)]
     assert shapes == [(1, 256, 4, 4), (1, 512, 4, 4), (1, 512, 7, 7)]
@@ -130,6 +135,28 @@ def test_weights_out_of_reach_leave_a_random_encoder_and_one_warning(monkeypatch
         "ImageNet weights of 'regnety_002' cannot be had (no route to host); "
         "the encoder starts from random weights"
     ]
+
+
+def test_without_a_network_only_the_cache_is_asked(monkeypatch):
+    from huggingface_hub import constants
+
+    seen = []
+
+    def refuse(address, timeout):
+        raise OSError("no network")
+
+    def create(name, pretrained=False, **options):
+        seen.append(constants.HF_HUB_OFFLINE)
+        raise RuntimeError("not in the cache")
+
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr("timm.create_model", create)
+    before = constants.HF_HUB_OFFLINE
+    with pytest.warns(UserWarning, match="not in the cache"):
+        assert load_encoder_weights(torch.nn.Linear(1, 1), "resnet18", True) == "random"
+    assert seen == [True] and before == constants.HF_HUB_OFFLINE
 
 
 def test_weights_from_a_local_file_fill_the_cut_encoder(tmp_path):
