@@ -74,7 +74,7 @@ def step_costs(config, device, repeats=15) -> list[dict]:
     ]  # fmt: skip
 
 
-def loop_shares(config, task, steps=60) -> dict:
+def loop_shares(config, task) -> dict:
     """Share of a real run's time that goes into waiting for data, logging and the step itself."""
     with tempfile.TemporaryDirectory() as folder:
         result = training.train(config, f"{folder}/run", task=task, say=lambda line: None)
