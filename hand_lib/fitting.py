@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from hand_lib.fitting_filters import FilterLimits, judge_fits
-from hand_lib.fitting_skeleton import LIMITS, Skeleton
+from hand_lib.fitting_skeleton import LIMITS, ORDER, Skeleton
 from hand_lib.hand_model import mirror_pose
 from hand_lib.rotations import axis_angle_to_matrix
 
 MIN_JOINTS = 6
 """A hand with fewer visible joints is not fitted."""
 
-_VIEWS, _POSES = 160, 24
+_VIEWS, _POSES = 120, 20
+_CHUNK = 64  # hands at a time on a CPU, so that the work stays in its cache
 
 
 @dataclass
@@ -78,11 +79,16 @@ def fit_hands(
     fit = _empty(batch, cameras)
     rows = np.flatnonzero(usable)
     if len(rows):
-        problem = _Problem(model, points[rows], weights[rows], cameras[rows], size[rows], noise)
-        state = problem.solve(starts)
-        if track and len(rows) > 1:
-            state = problem.solve_track(state, smoothness)
-        problem.write(fit, rows, state)
+        skeleton = Skeleton(model)
+        step = len(rows) if track or skeleton.device.type != "cpu" else _CHUNK
+        for part in (rows[i : i + step] for i in range(0, len(rows), step)):
+            problem = _Problem(
+                skeleton, points[part], weights[part], cameras[part], size[part], noise
+            )
+            state = problem.solve(starts)
+            if track and len(rows) > 1:
+                state = problem.solve_track(state, smoothness)
+            problem.write(fit, part, state)
     judge_fits(fit, points, weights, boxes, track, limits or FilterLimits())
     return fit
 
@@ -157,8 +163,9 @@ def _sphere(count):
 class _Problem:
     """Hands in normalised camera coordinates, right-handed, their cost and its minimum."""
 
-    def __init__(self, model, points, weights, cameras, size, noise):
-        self.model, self.skeleton = model, Skeleton(model)
+    def __init__(self, skeleton, points, weights, cameras, size, noise):
+        self.model, self.skeleton = skeleton.model, skeleton
+        model = skeleton.model
         self.points, self.cameras = points, cameras
         self.mirror = -1.0 if model.side == "left" else 1.0
         inverse = np.linalg.inv(cameras)
@@ -166,7 +173,9 @@ class _Problem:
         rays = rays[..., :2] * (self.mirror, 1.0)
         focal = np.sqrt(np.abs(np.linalg.det(cameras[:, :2, :2])))
         put = self.put
-        self.rays, self.weights = put(rays), put(weights / max(weights.max(), 1e-9))
+        self.seen = weights > 0
+        weights = weights / np.maximum(weights.max(1, keepdims=True), 1e-9)
+        self.rays, self.weights = put(rays[:, ORDER]), put(weights[:, ORDER])
         self.focal = put(focal)
         self.sigma = put(np.maximum(noise * size, 0.5) / focal)  # (B,) in normalised units
         self.pull, self.pull_weight, self.fixed_betas = None, 0.0, None
@@ -202,8 +211,8 @@ class _Problem:
         rays = rays - middle
         cross = (weight * rays) @ flat.conj().T  # (B, N), the bank's own middle drops out
         mean = weight.to(flat.dtype) @ flat.T
-        power = weight @ (flat.abs() ** 2).T - mean.abs() ** 2
-        score = cross.abs() ** 2 / power  # explained square; the rest is error
+        power = weight @ _square(flat).T - _square(mean)
+        score = _square(cross) / power  # explained square; the rest is error
         found = []
         for _ in range(starts):
             best = score.argmax(1)
@@ -342,8 +351,7 @@ class _Problem:
         joints = hand.joints.double().cpu().numpy()
         pixels = joints @ self.cameras.swapaxes(1, 2)
         pixels = pixels[..., :2] / np.maximum(pixels[..., 2:], 1e-6)
-        seen = self.weights.cpu().numpy() > 0
-        distance = np.where(seen, np.linalg.norm(pixels - self.points, axis=2), np.nan)
+        distance = np.where(self.seen, np.linalg.norm(pixels - self.points, axis=2), np.nan)
         index = torch.arange(len(rows), device=self.rays.device)
         cost, (pose_part,) = self.energy(state, index, False)
         found = {
@@ -354,6 +362,10 @@ class _Problem:
         for name, value in found.items():
             value = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
             getattr(fit, name)[rows] = value
+
+
+def _square(numbers: Tensor) -> Tensor:
+    return numbers.real * numbers.real + numbers.imag * numbers.imag
 
 
 def _neighbours(values: Tensor) -> Tensor:

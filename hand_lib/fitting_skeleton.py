@@ -21,6 +21,9 @@ LIMITS = anatomy.JOINT_LIMITS
 FREE = np.argwhere(LIMITS[1:, :, 1] > LIMITS[1:, :, 0])  # (27, 2) finger joint 0..14, angle 0..2
 """The angles that can move: finger joint (MANO's order less the wrist) and which of its three."""
 
+ORDER = np.array([*MANO_TO_21, *TIPS_21])
+"""Inside the fit joints come in MANO's order, then the tips: their places in the 21 order."""
+
 _FINGER_OF_TIP = (4, 0, 1, 3, 2)  # thumb, index, middle, ring, little as rows of (5, 3) joints
 
 
@@ -94,15 +97,14 @@ class Skeleton:
         self.free_joint = torch.as_tensor(FREE[:, 0], device=device)
         self.free_slot = torch.as_tensor(3 * FREE[:, 0] + FREE[:, 1], device=device)
         self.moves = put(_moved_points())  # (27, 20)
-        self.order = torch.as_tensor(np.argsort([*MANO_TO_21, *TIPS_21]), device=device)
 
     def place(self, rotation: Tensor, wrist: Tensor, angles: Tensor, betas: Tensor, slopes=True):
         """Joints, and how they move with each parameter.
 
         rotation: (B, 3, 3) of the whole hand.   wrist: (B, 3) metres, camera axes.
         angles: (B, 27) radians.   betas: (B, 10).
-        returns joints (B, 21, 3) and, with ``slopes``, three arrays (B, 43, 21), how x, y and z of
-        each joint move by a turn about the wrist (3), the wrist's place (3), the angles (27) and
+        returns joints (B, 21, 3) in the order ``ORDER`` and, with ``slopes``, three arrays
+        (B, 43, 21), how x, y and z of each joint move by a turn about the wrist (3), the wrist's place (3), the angles (27) and
         the shape (10).
         """
         batch = len(angles)
@@ -119,7 +121,7 @@ class Skeleton:
         joints = wrist[:, None] + steps.cumsum(2).view(batch, 15, 3)
         tips = self.skin_tips(rotation, wrist, local, turned, joints, betas)
         points = torch.cat([joints, tips], 1)  # (B, 20, 3)
-        everything = torch.cat([wrist[:, None], points], 1)[:, self.order]
+        everything = torch.cat([wrist[:, None], points], 1)
         if not slopes:
             return everything, None
         world = (above[:, :, None] @ axes[..., None])[..., 0].view(batch, 45, 3)
@@ -143,7 +145,7 @@ class Skeleton:
             slope[:, 3 + i] = 1
             slope[:, 6:33, 1:] = axis[j] * lever[k] - axis[k] * lever[j]
             slope[:, 33:, 1:] = by_shape[..., i]
-            slopes.append(slope[:, :, self.order])
+            slopes.append(slope)
         return everything, slopes
 
     def local(self, angles: Tensor) -> tuple[Tensor, Tensor]:
