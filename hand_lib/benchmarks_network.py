@@ -6,6 +6,7 @@
     python -m hand_lib.benchmarks_network 100000 0 1        # images, then seeds
 """
 
+import functools
 import statistics
 import sys
 import time
@@ -13,7 +14,8 @@ import warnings
 
 import numpy as np
 import torch
-from torch.nn import functional
+from torch import nn
+from torch.nn import functional as F
 
 from hand_lib.decoders import SparseRows, apply_rows, spiral_project
 from hand_lib.geometry import align_similarity
@@ -142,21 +144,74 @@ def compare_decoders(
     returns ``reports`` dicts per run: decoder, seed, images, plain_mm, pa_mm, joints_px, seconds.
     """
     hierarchy = hierarchy or _hierarchy()
+    makers = {}
+    for decoder, widths, losses, rate in (
+        ("coarse_to_fine", None, LossConfig(), learning_rates[0]),
+        ("youtubehand", channels, YOUTUBEHAND_LOSSES, learning_rates[1]),
+    ):
+        config = NetworkConfig(encoder, False, decoder, widths, image_size=image_size)
+        makers[decoder] = (functools.partial(build_network, config, hierarchy), losses, rate)
+    return _side_by_side(
+        makers, images, seeds, image_size, batch_size, test_images, reports, device, say
+    )
+
+
+def ablate_decoder(
+    images: int = 100_000,
+    seeds=(0,),
+    encoder: str = "regnety_002",
+    image_size: int = 64,
+    parts=None,
+    batch_size: int = 32,
+    learning_rate: float = 2e-3,
+    test_images: int = 1000,
+    reports: int = 1,
+    hierarchy=None,
+    device: str = "cpu",
+    say=None,
+) -> list[dict]:
+    """Train our decoder whole and with one part taken out, on the same images in the same order.
+
+    parts: names of ``ABLATIONS``, by default all.   returns what ``compare_decoders`` returns, with
+    the part's name as ``decoder``.
+    """
+    hierarchy = hierarchy or _hierarchy()
+    config = NetworkConfig(encoder, image_size=image_size)
+    unknown = set(parts or ()) - set(ABLATIONS)
+    if unknown:
+        raise ValueError(f"unknown parts {sorted(unknown)}; known: {', '.join(ABLATIONS)}")
+
+    def build(change):
+        network = build_network(config, hierarchy)
+        change(network.decoder)
+        return network
+
+    makers = {
+        name: (functools.partial(build, change), losses, learning_rate)
+        for name, (change, losses) in ABLATIONS.items()
+        if parts is None or name in parts
+    }
+    return _side_by_side(
+        makers, images, seeds, image_size, batch_size, test_images, reports, device, say
+    )
+
+
+def _side_by_side(
+    makers, images, seeds, image_size, batch_size, test_images, reports, device, say
+) -> list[dict]:
+    """Train several networks in step.   makers: name -> (builder, losses, learning rate)."""
     test = SyntheticHands(image_size, 1_000_003, test_images)
     test = test.render_batch(np.arange(test_images))
     steps, table = max(images // batch_size, 1), []
     for seed in seeds:
         data = SyntheticHands(image_size, seed, steps * batch_size)
         runs = []
-        for decoder, widths, losses, rate in (
-            ("coarse_to_fine", None, LossConfig(), learning_rates[0]),
-            ("youtubehand", channels, YOUTUBEHAND_LOSSES, learning_rates[1]),
-        ):
+        for name, (build, losses, rate) in makers.items():
             torch.manual_seed(seed)
-            config = NetworkConfig(encoder, False, decoder, widths, image_size=image_size)
-            network = build_network(config, hierarchy).to(device, memory_format=torch.channels_last)
-            optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-2)
-            runs.append({"decoder": decoder, "network": network, "optimizer": optimizer,
+            network = build().to(device, memory_format=torch.channels_last)
+            learnt = [p for p in network.parameters() if p.requires_grad]
+            optimizer = torch.optim.AdamW(learnt, lr=rate, weight_decay=1e-2)
+            runs.append({"decoder": name, "network": network, "optimizer": optimizer,
                          "losses": losses, "rate": rate, "seconds": 0.0})  # fmt: skip
         for step in range(steps):
             batch = data.render_batch(np.arange(step * batch_size, (step + 1) * batch_size))
@@ -166,9 +221,12 @@ def compare_decoders(
                 _learn(run, batch, pace)
             if (step + 1) * reports // steps > step * reports // steps:
                 for run in runs:
-                    scores = evaluate(run["network"], test)
-                    row = {"decoder": run["decoder"], "seed": seed, **scores}
-                    row |= {"images": (step + 1) * batch_size, "seconds": run["seconds"]}
+                    row = {
+                        "decoder": run["decoder"],
+                        "seed": seed,
+                        "images": (step + 1) * batch_size,
+                    }
+                    row |= evaluate(run["network"], test) | {"seconds": run["seconds"]}
                     table.append(row)
                     if say:
                         say(row)
@@ -213,18 +271,53 @@ def _learn(run, batch, pace):
     run["seconds"] += time.perf_counter() - start
 
 
+def _nothing(decoder):
+    """The whole decoder."""
+
+
+def _average_grid(decoder):
+    decoder.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Upsample(scale_factor=4))
+
+
+@torch.no_grad()
+def _no_look_up(decoder):
+    decoder.seen.requires_grad_(False).weight.zero_()
+
+
+@torch.no_grad()
+def _no_correction(decoder):
+    decoder.correct.requires_grad_(False).weight.zero_()
+    decoder.correct.bias.zero_()
+
+
+@torch.no_grad()
+def _no_canonical(decoder):
+    decoder.trust.requires_grad_(False).weight.zero_()
+    decoder.trust.bias.fill_(-30.0)
+
+
+ABLATIONS = {
+    "whole": (_nothing, LossConfig()),
+    "image averaged, not a grid": (_average_grid, LossConfig()),
+    "no features looked up in the image": (_no_look_up, LossConfig()),
+    "no correction along spirals": (_no_correction, LossConfig()),
+    "no canonical hand": (_no_canonical, LossConfig(loss_canonical=0.0, loss_rotation=0.0)),
+    "no losses at coarse levels": (_nothing, LossConfig(loss_levels=0.0)),
+    "no edge and normal losses": (_nothing, LossConfig(loss_edges=0.0, loss_normals=0.0)),
+}
+"""Part taken out -> what is done to the decoder, and the losses."""
+
+
 def _gather_linear(x, spirals, weight):
     gathered = x.transpose(0, 1).index_select(1, spirals.reshape(-1))
     gathered = gathered.unflatten(1, tuple(spirals.shape)).flatten(2)
-    return functional.linear(gathered, weight).transpose(0, 1)
+    return F.linear(gathered, weight).transpose(0, 1)
 
 
 def _sum_of_products(x, spirals, weight):
     length = spirals.shape[1]
     taps = weight.unflatten(1, (length, -1))
-    return sum(
-        functional.linear(x.index_select(0, spirals[:, k]), taps[:, k]) for k in range(length)
-    )
+    return sum(F.linear(x.index_select(0, spirals[:, k]), taps[:, k]) for k in range(length))
 
 
 _SPIRAL_WAYS = {

@@ -8,6 +8,7 @@ from torch import nn
 
 from hand_lib import benchmarks_network
 from hand_lib.hand_model import HandModel
+from hand_lib.network import NetworkConfig, build_network
 from hand_lib.sampling import build_hierarchy
 from hand_lib.synthetic import SyntheticHands
 
@@ -49,6 +50,31 @@ def test_the_comparison_gives_both_decoders_the_same_images_and_reports_both():
     ]  # fmt: skip
     assert all(0 < row["pa_mm"] <= row["plain_mm"] for row in table)
     assert all(row["seconds"] > 0 for row in table)
+
+
+def test_a_part_taken_out_does_nothing_any_more():
+    names = list(benchmarks_network.ABLATIONS)
+    table = benchmarks_network.ablate_decoder(
+        16, (0,), batch_size=8, test_images=4, hierarchy=hand()
+    )
+    assert [row["decoder"] for row in table] == names
+    assert len({row["plain_mm"] for row in table}) == len(names)
+    with pytest.raises(ValueError, match="unknown parts .'nose'.*whole"):
+        benchmarks_network.ablate_decoder(16, parts=("nose",), hierarchy=hand())
+    images = torch.rand(2, 3, 64, 64)
+    config = NetworkConfig("regnety_002", image_size=64)
+    for name, field in (
+        ("no canonical hand", "canonical.weight"),
+        ("no correction along spirals", "mix.0.taps"),
+        ("no features looked up in the image", "seen.weight"),
+    ):
+        network = build_network(config, hand())
+        nn.init.normal_(network.decoder.correct.weight)
+        nn.init.normal_(network.decoder.mix[0].narrow.weight)
+        benchmarks_network.ABLATIONS[name][0](network.decoder)
+        network.train()(images).vertices.square().sum().backward()
+        gradient = network.decoder.get_parameter(field).grad
+        assert gradient is None or gradient.abs().max() < 1e-9
 
 
 def test_scores_of_the_truth_are_zero():
