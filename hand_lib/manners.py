@@ -1,6 +1,7 @@
 """What a run changes in the process that it runs in, and puts back when it ends."""
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -10,17 +11,19 @@ import torch
 
 @contextlib.contextmanager
 def own_random_state(config, device):
-    """Seed torch and set its threads for the run, and put both back afterwards."""
+    """Seed torch and set its threads (on a GPU: let cuDNN choose) for the run, then put all back."""
     devices = [device] if device.type == "cuda" else []
-    threads = torch.get_num_threads()
+    threads, choose = torch.get_num_threads(), torch.backends.cudnn.benchmark
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         if config.threads:
             torch.set_num_threads(config.threads)
+        torch.backends.cudnn.benchmark = device.type == "cuda"
         try:
             yield
         finally:
             torch.set_num_threads(threads)
+            torch.backends.cudnn.benchmark = choose
 
 
 @contextlib.contextmanager
@@ -31,7 +34,11 @@ def stop_signals():
         yield stop
         return
 
+    owner = os.getpid()
+
     def ask(number, frame):
+        if os.getpid() != owner:  # a loader process, which was forked with this handler
+            os._exit(128 + number)
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()

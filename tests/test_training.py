@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from toy_training import ToyData, ToyNetwork, quiet, toy_config, toy_loss, toy_task
 
-from hand_lib import checkpoints, feeding, optimisation, provenance, training, watching
+from hand_lib import checkpoints, feeding, manners, optimisation, provenance, training, watching
 from hand_lib.config import make_config
 from hand_lib.training import Task, TrainingStopped, train
 
@@ -105,6 +106,12 @@ def test_every_process_takes_its_own_part_of_the_same_batches():
         assert torch.equal(batch, torch.cat([first, second]))
     for stream in streams:
         stream.close()
+
+
+def test_loader_processes_change_nothing_but_who_loads(tmp_path):
+    alone = run(tmp_path / "a", steps=6)
+    helped = run(tmp_path / "b", steps=6, workers=2)
+    assert same(weights(alone), weights(helped))
 
 
 def test_a_training_set_smaller_than_a_batch_is_refused():
@@ -379,6 +386,18 @@ def test_fingerprints_tell_data_apart():
     assert provenance.fingerprint_arrays(one) != provenance.fingerprint_arrays(
         {**one, "b": np.ones((2, 2))}
     )
+
+
+def test_the_second_ctrl_c_interrupts_at_once():
+    with manners.stop_signals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    spent = {"waiting": 1.0}
+    with manners.clock(spent, "waiting"):
+        pass
+    assert 1.0 < spent["waiting"] < 1.5
 
 
 def test_provenance_knows_code_and_machine(tmp_path):
