@@ -13,8 +13,8 @@ class FilterLimits:
     visible_joints: int = 10
     box_px: float = 20.0  # smallest side of the square round the keypoints
     reprojection: float = 0.035  # mean distance of fit and keypoints
-    worst_joint: float = 0.15  # distance of the worst of them
-    pose_energy: float = 75.0  # squared Mahalanobis distance from the pose prior
+    worst_joint: float = 0.13  # distance of the worst of them
+    pose_energy: float = 45.0  # squared Mahalanobis distance from the pose prior
     shape: float = 3.6  # largest shape parameter
     near_m: float = 0.08  # wrist distance from the camera
     far_m: float = 6.0
@@ -33,6 +33,10 @@ def judge_fits(fit, points, weights, boxes, track, limits: FilterLimits) -> None
     high = np.where(seen[..., None], points, -np.inf).max(1)
     size = np.nan_to_num((high - low).max(1), nan=0.0, posinf=0.0, neginf=0.0)
     safe = np.maximum(size, 1e-6)
+    jump = np.zeros(batch)
+    if track:
+        middle = np.where(seen[..., None], points, 0).sum(1) / np.maximum(seen.sum(1), 1)[:, None]
+        jump = _jumps(middle, safe)
     with np.errstate(invalid="ignore"):
         worst = np.nan_to_num(fit.residual_px, nan=0.0).max(1) / safe
         mean = fit.reprojection_px / safe
@@ -55,6 +59,7 @@ def judge_fits(fit, points, weights, boxes, track, limits: FilterLimits) -> None
                 _outside(points, seen, boxes) > 1 - limits.inside_box,
                 lambda i: "keypoints lie outside the detection's box",
             ),
+            (jump > limits.jump, lambda i: f"jumps {jump[i]:.1f} hand sizes in the track"),
             (
                 mean > limits.reprojection,
                 lambda i: (
@@ -78,10 +83,6 @@ def judge_fits(fit, points, weights, boxes, track, limits: FilterLimits) -> None
                 lambda i: f"implausible scale: the wrist would be {depth[i]:.2f} m away",
             ),
         ]
-    if track:
-        middle = (np.where(seen[..., None], points, 0).sum(1)) / np.maximum(seen.sum(1), 1)[:, None]
-        jump = _jumps(middle, safe)
-        tests.append((jump > limits.jump, lambda i: f"jumps {jump[i]:.1f} hand sizes in the track"))
     reasons = [""] * batch
     for bad, text in tests:
         for i in np.flatnonzero(bad):

@@ -104,8 +104,8 @@ class Skeleton:
         rotation: (B, 3, 3) of the whole hand.   wrist: (B, 3) metres, camera axes.
         angles: (B, 27) radians.   betas: (B, 10).
         returns joints (B, 21, 3) in the order ``ORDER`` and, with ``slopes``, three arrays
-        (B, 43, 21), how x, y and z of each joint move by a turn about the wrist (3), the wrist's place (3), the angles (27) and
-        the shape (10).
+        (B, 43, 21), how x, y and z of each joint move by a turn about the wrist (3), the wrist's
+        place (3), the angles (27) and the shape (10).
         """
         batch = len(angles)
         local, axes = self.local(angles)
