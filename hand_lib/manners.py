@@ -11,7 +11,7 @@ import torch
 
 @contextlib.contextmanager
 def own_random_state(config, device):
-    """Seed torch and set its threads (on a GPU: let cuDNN choose) for the run, then put all back."""
+    """Seed torch, set its threads, let cuDNN choose on a GPU; put all back afterwards."""
     devices = [device] if device.type == "cuda" else []
     threads, choose = torch.get_num_threads(), torch.backends.cudnn.benchmark
     with torch.random.fork_rng(devices=devices):
