@@ -75,7 +75,7 @@ def as_picture(figure, dpi: int = 80):
     return Image.open(buffer).convert("RGB")
 
 
-def as_jpeg(picture, quality: int = 60) -> bytes:
+def as_jpeg(picture, quality: int = 45) -> bytes:
     """JPEG of a PIL image, for sheets of photographs that would be large as PNG."""
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "JPEG", quality=quality)
