@@ -42,7 +42,7 @@ class Light:
     occlusion_radius: float = 0.018  # metres
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def draw_faces(screen, faces, first_id, cull, inverse_depth, ids):
     """Draw triangles into a buffer of inverse depth and face ids.
 
@@ -160,7 +160,7 @@ def draw_faces(screen, faces, first_id, cull, inverse_depth, ids):
                 w += w_right
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def barycentric_at(screen, faces, face, x, y):
     """Perspective-correct barycentric coordinates of the ray through pixel (x, y) on one face."""
     a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -174,7 +174,7 @@ def barycentric_at(screen, faces, face, x, y):
     return la / total, lb / total, lc / total
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _resolve(screen, faces, inverse_depth, ids, barycentric, depth):
     height, width = ids.shape
     for y in range(height):
@@ -241,7 +241,7 @@ def _check(vertices, faces, intrinsics, size):
     return vertices, np.ascontiguousarray(faces, dtype=np.int32), int(height), int(width)
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _occlusion(depth_inverse, focal, radius, strength, out):
     """Darkening of points with nearer surface around them within ``radius`` metres on the image."""
     height, width = depth_inverse.shape
@@ -269,7 +269,7 @@ def _occlusion(depth_inverse, focal, radius, strength, out):
             out[y, x] = 1.0 - strength * min(1.0, 1.6 * hidden / 20.0)
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _shade(screen, vertices, normals, colours, faces, ids, occlusion, lamps, out):
     """Fill (H, W, 4) float32 ``out`` with linear colour and coverage.
 

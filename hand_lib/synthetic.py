@@ -90,7 +90,7 @@ def make_banks(model_path=None, seed: int = 0, tile_size: int = 256) -> Banks:
     )
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _render(
     parameters, body, layout, scratch, atlas, tiles, grain, tone, inverse_tone,
     images, masks, vertices, joints, roots, views,

@@ -167,7 +167,7 @@ def make_layout(faces, rim, vertices: int = 778) -> Layout:
     )
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def rotation_matrix(vector, out):
     """Rodrigues' formula.   vector: (3,) axis-angle radians.   out: (3, 3), filled."""
     x, y, z = np.float64(vector[0]), np.float64(vector[1]), np.float64(vector[2])
@@ -181,7 +181,7 @@ def rotation_matrix(vector, out):
     out[2, 0], out[2, 1], out[2, 2] = c * x * z - s * y, c * y * z + s * x, 1 - c * (x * x + y * y)
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def skin(body, pose, betas, vertices, joints):
     """Linear blend skinning with shape and pose corrections, as ``HandModel`` defines it.
 
@@ -264,7 +264,7 @@ MANO_21 = tuple(int(j) for j in MANO_TO_21)
 TIPS = TIPS_21
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def forearm(rim, frame, bend, side, girth, stations, out):
     """Rings of the forearm that continues the open wrist.
 
@@ -312,7 +312,7 @@ def forearm(rim, frame, bend, side, girth, stations, out):
                 )
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def around_arm(arm, stations, d, i, thickness, frame, out):
     """A point ``thickness`` metres outside the forearm's skin, d metres along, at its i-th side.
 
@@ -341,7 +341,7 @@ def around_arm(arm, stations, d, i, thickness, frame, out):
             out[a] -= d * frame[a, 0]
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def superquadric(grid, centre, rotation, size, exponents, out):
     """A solid between box, cylinder and ball.
 
@@ -361,7 +361,7 @@ def superquadric(grid, centre, rotation, size, exponents, out):
             out[i, a] = centre[a] + rotation[a, 0] * x + rotation[a, 1] * y + rotation[a, 2] * z
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def add_normals(vertices, faces, start, stop, normals):
     """Add the area-weighted normals of faces[start:stop] to ``normals`` (V, 3)."""
     for t in range(start, stop):

@@ -17,7 +17,7 @@ _DCT[0] *= np.sqrt(0.5)
 _TURNED = np.ascontiguousarray(_DCT.T)
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _block(block, table, work):
     """Round the cosine coefficients of one 8 x 8 block in place."""
     work[:] = np.float32(0)
@@ -47,7 +47,7 @@ def _block(block, table, work):
                 block[i, j] += work[i, k] * _DCT[k, j]
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def quantisation(base, quality):
     """A JPEG table for a quality from 1 to 100, scaled as the IJG library does."""
     scale = 5000.0 / quality if quality < 50 else 200.0 - 2.0 * quality
@@ -58,7 +58,7 @@ def quantisation(base, quality):
     return out
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def jpeg(canvas, quality):
     """What JPEG with halved colour resolution does to a picture.   canvas: (S, S, 3), changed."""
     size = canvas.shape[0]
@@ -103,7 +103,7 @@ def jpeg(canvas, quality):
                         canvas[y, x, 2] = level + 1.772 * blue
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def defocus(canvas, spare, sigma):
     """Gaussian blur of spread ``sigma`` pixels, in place.   spare: a buffer of the same shape."""
     size = canvas.shape[0]
@@ -140,7 +140,7 @@ def defocus(canvas, spare, sigma):
                 out[i] += w * (up[i] + down[i])
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def motion(canvas, spare, length, angle):
     """Mean along a line of ``length`` pixels, in place."""
     size = canvas.shape[0]
@@ -159,7 +159,7 @@ def motion(canvas, spare, length, angle):
     canvas[:] = spare
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def expose(p, scratch, grain, image):
     """From the painted canvas to the picture's bytes.
 
@@ -174,15 +174,24 @@ def expose(p, scratch, grain, image):
         motion(canvas, spare, cam[5], cam[6])
     u0, v0 = int(cam[9]), int(cam[10])
     contrast, noise = cam[3], cam[7]
+    shift = np.float32(118.0) * (1 - contrast)
+    gains = cam[:3] * contrast
+    side = grain.shape[0] - 1
+    zero, top = np.float32(0), np.float32(255)
+    rough, slope = noise * np.float32(0.6), noise * np.float32(0.003)
     for y in range(size):
-        for c in range(3):
-            gain, row = cam[c] * contrast, grain[(y + v0 + 71 * c) & 255]
-            shift = np.float32(118.0) * (1 - contrast)
-            for x in range(size):
-                level = canvas[y, x, c] * gain + shift
-                strength = noise * (np.float32(0.6) + np.float32(0.003) * level)
-                level += strength * row[(x + u0 + 113 * c) & 255]
-                canvas[y, x, c] = min(max(level, np.float32(0)), np.float32(255))
+        j0, j1, j2 = (y + v0) & side, (y + v0 + 71) & side, (y + v0 + 142) & side
+        for x in range(size):
+            i0 = (x + u0) & side
+            level = canvas[y, x, 0] * gains[0] + shift
+            level += (rough + slope * level) * grain[j0, i0]
+            canvas[y, x, 0] = min(max(level, zero), top)
+            level = canvas[y, x, 1] * gains[1] + shift
+            level += (rough + slope * level) * grain[j1, i0]
+            canvas[y, x, 1] = min(max(level, zero), top)
+            level = canvas[y, x, 2] * gains[2] + shift
+            level += (rough + slope * level) * grain[j2, i0]
+            canvas[y, x, 2] = min(max(level, zero), top)
     if cam[8] > 0:
         jpeg(canvas, cam[8])
     for c in range(3):

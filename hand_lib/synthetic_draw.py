@@ -179,7 +179,7 @@ def _light(config, draws, out):
     facing = np.array([[0, -0.35, -0.94]])
     level = np.einsum("k,bkc->bc", _harmonics(facing)[0], sky).mean(1)
     level += 0.8 * direct * np.clip(out["key"] @ facing[0], 0.15, 1)
-    gain = np.exp(config.exposure * draws.normal("exposure")) / level
+    gain = np.exp(config.exposure * draws.normal("exposure") - 0.08) / level
     out["sky"] = sky * gain[:, None, None]
     out["key_colour"] *= gain[:, None]
     gloss = draws.uniform("gloss", 2)

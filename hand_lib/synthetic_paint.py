@@ -38,7 +38,7 @@ def tone_curve() -> np.ndarray:
     return (255 * np.clip(rolled, 0, 1) ** (1 / 2.2)).astype(np.float32)
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def lay_background(p, tiles, canvas):
     """Cut, turn, flip and tint a piece of a tile onto the canvas.
 
@@ -96,7 +96,7 @@ def lay_background(p, tiles, canvas):
             canvas[y, x, 2] = np.float32(level) * gain2 + bias
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def cast_on_background(p, layout, scratch):
     """Darken the background behind the hand, moved away from the lamp and blurred."""
     strength = p.drop_shadow[0]
@@ -143,7 +143,7 @@ def cast_on_background(p, layout, scratch):
                 scratch.canvas[y, x, c] *= keep
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def read_look(p, look):
     """Colours and strengths of one record into (56,) floats, the order of the names above."""
     look[0:3], look[3:6], look[6:9] = p.skin, p.second_skin, p.nail
@@ -154,7 +154,7 @@ def read_look(p, look):
     look[49:52], look[52:55] = p.watch_colour, p.ring_colour
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def _lit(lamp_depth, u, v, w, step, bias):
     """Share of the lamp that reaches a point: nine looks into its depth map."""
     i, j = int(u), int(v)
@@ -176,7 +176,7 @@ def _lit(lamp_depth, u, v, w, step, bias):
     return total
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def _nook(inverse_depth, x, y, w, reach, focal):
     """How much nearer surface surrounds a point, 0 to 1."""
     side = inverse_depth.shape[0]
@@ -197,7 +197,7 @@ def _nook(inverse_depth, x, y, w, reach, focal):
     return hidden * (1 / 6)
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def place_on(faces, e, t, x, y):
     """Barycentric coordinates on face t of sub-pixel (x, y), kept inside the face.
 
@@ -212,11 +212,11 @@ def place_on(faces, e, t, x, y):
     if la + lb + lc < 0:
         la, lb, lc = -la, -lb, -lc
     la, lb, lc = max(la, 0.0), max(lb, 0.0), max(lc, 0.0)
-    total = 1 / (la + lb + lc)
+    total = 1 / (la + lb + lc + 1e-30)
     return la * total, lb * total, lc * total
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def albedo_at(look, faces, part, uv, atlas, tiles, inverse_tone, second_first, t, la, lb, lc):
     """Red, green, blue that the surface sends back, and how glossy it is."""
     gloss = 1.0
@@ -268,7 +268,7 @@ def albedo_at(look, faces, part, uv, atlas, tiles, inverse_tone, second_first, t
     return red, green, blue, gloss
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def light_at(
     look, faces, part, n, q, s, g, inverse_depth, lamp_depth, root_x, root_y, root_z, focal,
     t, la, lb, lc, x, y,
@@ -333,14 +333,14 @@ def light_at(
     return red, green, blue, red_off, green_off, blue_off
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _toned(tone, light):
     """sRGB of linear light, by table."""
     k = int(light * ((TONE_STEPS - 1) / TONE_TOP))
     return tone[min(max(k, 0), TONE_STEPS - 1)]
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, root, focal, mask):
     """Shade every pixel that the scene covers, blended over the canvas by coverage.
 
@@ -412,10 +412,18 @@ def paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, root, focal, mas
                         look, faces, part, uv, atlas, tiles, inverse_tone, second_first, t,
                         la, lb, lc,
                     )  # fmt: skip
-                    l0, l1, l2, s0, s1, s2 = light_at(
-                        look, faces, part, n, q, s, g, depth, lamp_depth, rx, ry, rz, fine,
-                        t, la, lb, lc, fx, fy,
-                    )  # fmt: skip
+                    m = x >> shift
+                    fits = kept_at[m, 0] == y >> shift and kept_at[m, 1] == part
+                    if not fits or abs(kept_depth[m] - w) > 0.012 * w:
+                        l0, l1, l2, s0, s1, s2 = light_at(
+                            look, faces, part, n, q, s, g, depth, lamp_depth, rx, ry, rz, fine,
+                            t, la, lb, lc, fx, fy,
+                        )  # fmt: skip
+                        kept[m, 0], kept[m, 1], kept[m, 2] = l0, l1, l2
+                        kept[m, 3], kept[m, 4], kept[m, 5] = s0, s1, s2
+                        kept_at[m, 0], kept_at[m, 1], kept_depth[m] = y >> shift, part, w
+                    l0, l1, l2 = kept[m, 0], kept[m, 1], kept[m, 2]
+                    s0, s1, s2 = kept[m, 3], kept[m, 4], kept[m, 5]
                     c0, c1 = _toned(tone, r * l0 + gloss * s0), _toned(tone, v * l1 + gloss * s1)
                     c2, before, part_before = _toned(tone, b * l2 + gloss * s2), w, part
                 red += np.float32(0.25) * c0

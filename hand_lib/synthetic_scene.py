@@ -72,7 +72,7 @@ def make_scratch(layout, size: int) -> Scratch:
     )  # fmt: skip
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _dress(points, arm, frame, first, sleeve, stations):
     """Rings of a sleeve from vertex ``first`` on."""
     around = arm.shape[1]
@@ -84,7 +84,7 @@ def _dress(points, arm, frame, first, sleeve, stations):
             around_arm(arm, ARM_STATIONS, d, i, sleeve[1] + flare, frame, out)
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _limb(points, rim, arm, frame, angles, first):
     """Forearm behind a hand whose vertices start at ``first - V``; also fills ``arm``."""
     around = rim.shape[0]
@@ -97,7 +97,7 @@ def _limb(points, rim, arm, frame, angles, first):
             points[first + (s - 1) * around + i] = arm[s, i]
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _frame(body, pose, out):
     """Columns distal, radial, dorsal of the hand in camera axes."""
     turn = np.empty((3, 3), np.float64)
@@ -111,7 +111,7 @@ def _frame(body, pose, out):
             )
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _finger_ring(points, first, around, joints, frame, body, ring):
     finger = int(ring[0])
     base = _BASES[finger]
@@ -135,7 +135,7 @@ def _finger_ring(points, first, around, joints, frame, body, ring):
                 )
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _grasped(points, first, grid, joints, frame, thing):
     centre = np.zeros(3)
     for a in range(3):
@@ -165,7 +165,7 @@ def _grasped(points, first, grid, joints, frame, thing):
     superquadric(grid, centre, turn, size, thing[1:3], points[first : first + grid.shape[0]])
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def place_parts(p, body, layout, scratch, joints, second_joints, root, view):
     """Fill points (relative to the wrist) and ``active``; aim the camera.
 
@@ -236,7 +236,7 @@ def place_parts(p, body, layout, scratch, joints, second_joints, root, view):
         _second(p, body, layout, scratch, second_joints, frame)
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _second(p, body, layout, scratch, joints, frame):
     start, points, active = layout.vertex_start, scratch.points, scratch.active
     first, stop = start[HAND2], start[SLEEVE2 + 1]
@@ -255,7 +255,7 @@ def _second(p, body, layout, scratch, joints, frame):
             points[v, a] += p.second[2 + a]
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def light_vertices(p, layout, scratch, root, view):
     """Normals, light from all around, places on the screen and seen from the lamp."""
     points, normals, active = scratch.points, scratch.normals, scratch.active
@@ -311,7 +311,7 @@ def light_vertices(p, layout, scratch, root, view):
             scratch.lamp[v, 2] = 1.0 + dx * key[0] + dy * key[1] + dz * key[2]
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def draw_buffers(p, layout, scratch):
     """Nearest faces as the camera sees them and as the lamp sees them."""
     scratch.inverse_depth[:] = 0.0
