@@ -330,7 +330,7 @@ def test_a_full_disk_is_noticed_before_writing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="MB"):
         write_synthetic_freihand(tmp_path / "set", count=50, size=64, progress=False)
     assert list(tmp_path.iterdir()) == []
-    assert estimate_bytes(10, SyntheticHands(size=64, count=10)) > 10 * 62_000
+    assert estimate_bytes(10, SyntheticHands(size=64, count=10)) > 10 * 34_000
 
 
 def test_the_benchmark_is_fixed_and_its_fingerprint_follows_the_pictures(hands):
