@@ -53,7 +53,7 @@ class KnowingPredictor:
         pixels = np.stack([row.joints_2d for row in rows])
         return {
             "vertices": np.stack([row.vertices for row in rows]) + noise + self.shift,
-            "joints": np.stack([row.joints for row in rows]) + self.shift,
+            "joints": np.stack([row.joints for row in rows]) + noise[:, :21] + self.shift,
             "joints_2d": pixels_to_crop(pixels, 64),
             "camera": np.zeros((len(rows), 3)),
         }
