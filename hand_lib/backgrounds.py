@@ -298,7 +298,7 @@ def paint_background(kind: str, size: int, rng: np.random.Generator) -> NDArray:
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
-def background_bank(count: int = 224, size: int = 256, seed: int = 0) -> NDArray:
+def background_bank(count: int = 192, size: int = 256, seed: int = 0) -> NDArray:
     """Tiles (count, size, size, 3) uint8 in the shares of ``SHARES``, the same for a seed."""
     kinds = np.repeat(KINDS, np.ceil(np.array(SHARES) * count).astype(int))
     order = np.random.default_rng([seed, 1]).permutation(len(kinds))[:count]
