@@ -275,20 +275,26 @@ def test_to_carries_every_array(decoder):
 
 
 @BOTH
-def test_export_compile_and_onnx_give_the_same_hand(decoder, tmp_path):
-    import onnxruntime
-
+def test_export_and_compile_give_the_same_hand(decoder):
     network = small_network(decoder, "resnet10t").eval()
     images = torch.rand(2, 3, 64, 64)
     expected = network(images)
     program = torch.export.export(network, (images,))
     torch.testing.assert_close(program.module()(images).joints, expected.joints)
-    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(images).vertices, expected.vertices)
+
+
+def test_onnx_gives_the_same_hand(tmp_path):
+    import onnxruntime
+
+    network = small_network(encoder="resnet10t").eval()
+    images = torch.rand(2, 3, 64, 64)
+    expected = network(images)
     path = tmp_path / "hand.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(program, (images,), path, verbose=False)
+        torch.onnx.export(network, (images,), path, dynamo=True, optimize=False, verbose=False)
     session = onnxruntime.InferenceSession(path)
     outputs = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     for found, want in zip(outputs, (expected.vertices, expected.joints), strict=False):
@@ -299,9 +305,9 @@ def test_it_learns_four_hands_by_heart_and_bfloat16_then_agrees_within_half_a_mi
     network = small_network()
     batch = random_batch(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    for step in range(80):
+    for step in range(60):
         for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * (1 - step / 80)
+            group["lr"] = 3e-3 * (1 - step / 60)
         with torch.autocast("cpu", torch.bfloat16):
             prediction = network(batch["image"])
         loss, _ = total_loss(prediction, batch, network.mesh)
