@@ -9,7 +9,7 @@ run: $(READY)  ## notebooks 01 to 05, headless, from nothing to a trained and ev
 	@$(BIN)/python -m hand_lib.workflow
 
 test: $(READY)  ## pytest, then every notebook through nbval
-	@$(BIN)/python -m pytest tests notebooks
+	@$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 tests notebooks
 
 lab: $(READY)  ## JupyterLab in notebooks/
 	@$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -27,6 +27,8 @@ TRUTH = (122, 158, 196)
 INK = (40, 44, 52)
 PAPER = (255, 255, 255)
 ERROR_SCALE = "Inferno"
+PHOTOGRAPHIC = 0.15
+"""A picture with more distinct colours per pixel than this is stored as a photograph."""
 
 VIEWS = {
     "front": np.eye(3),
@@ -239,7 +241,9 @@ def show(figure, picture, text: str = "figure") -> None:
     bundle = {"text/plain": text}
     if figure is not None:
         bundle["application/vnd.plotly.v1+json"] = json.loads(figure.to_json())
-    if figure is None or not in_live_frontend():
+    if figure is None:
+        bundle |= still_bundle(picture)
+    elif not in_live_frontend():
         bundle["image/png"] = png_bytes(picture)
     display(bundle, raw=True)
 
@@ -253,14 +257,25 @@ def in_live_frontend() -> bool:
     return "cellId" in (request or {}).get("metadata", {})
 
 
-def png_bytes(picture, colours: int = 128) -> bytes:
+def png_bytes(picture, colours: int = 256) -> bytes:
     """A small PNG: reduced to a palette where that loses next to nothing.   -> bytes."""
     picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
     buffer = io.BytesIO()
-    picture.convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(
-        buffer, "PNG", optimize=True
-    )
+    palette = picture.convert("RGB").quantize(colours, kmeans=1, dither=Image.Dither.NONE)
+    palette.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def still_bundle(picture) -> dict[str, bytes]:
+    """MIME type and bytes of a still: JPEG for what is mostly photographs, else a PNG."""
+    picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    rgb = np.asarray(picture.convert("RGB")).astype(np.uint32)
+    distinct = len(np.unique(rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]))
+    if distinct < max(10_000, PHOTOGRAPHIC * rgb.shape[0] * rgb.shape[1]):
+        return {"image/png": png_bytes(picture)}
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=86, optimize=True)
+    return {"image/jpeg": buffer.getvalue()}
 
 
 def draw_joints(image, joints_2d, valid=None, scale: float | None = None) -> np.ndarray:

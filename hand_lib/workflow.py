@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -26,13 +27,19 @@ EXAMPLE_INTRINSICS = np.array([[250.0, 0, 111.5], [0, 250, 111.5], [0, 0, 1]])
 def ensure_data(folder=None) -> Path:
     """Folder of the small synthetic data set in FreiHAND's layout; made when it is not there.
 
-    returns its path. Takes a few seconds the first time, with progress.
+    returns its path. Takes seconds the first time, with progress. A set that an older version of
+    the workbook made there is replaced; a folder that holds anything else is refused.
     """
-    from hand_lib.synthetic_freihand import write_synthetic_freihand
+    from hand_lib.synthetic import SyntheticHands
+    from hand_lib.synthetic_freihand import STAMP, write_synthetic_freihand
 
     folder = Path(folder) if folder else DATA_FOLDER
-    write_synthetic_freihand(folder, DATA_COUNT, DATA_SIZE, DATA_SEED)
-    return folder
+    stamp = folder / STAMP
+    if stamp.is_file():
+        now = SyntheticHands(DATA_SIZE, DATA_SEED, DATA_COUNT, split="training").fingerprint()
+        if json.loads(stamp.read_text()).get("fingerprint") != now:
+            shutil.rmtree(folder)
+    return write_synthetic_freihand(folder, DATA_COUNT, DATA_SIZE, DATA_SEED)
 
 
 def open_data(place, split: str = "training"):

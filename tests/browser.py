@@ -12,8 +12,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from pathlib import Path
 
 from hand_lib import ROOT
 
@@ -27,6 +29,12 @@ FLAGS = [
     "--enable-unsafe-swiftshader",
     "--disable-background-networking",
 ]
+
+
+SETTINGS = {
+    "@jupyterlab/notebook-extension/tracker": '{"windowingMode": "none"}',  # all cells in the page
+    "@jupyterlab/apputils-extension/notification": '{"fetchNews": "false"}',
+}
 
 
 def _free_port() -> int:
@@ -44,9 +52,16 @@ def jupyter_page(folder=None, width: int = 1500, height: int = 1000):
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}",
                f"--IdentityProvider.token={token}", "--allow-root",
                f"--notebook-dir={folder or ROOT / 'notebooks'}",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-               "--LabApp.news_url=None"]  # fmt: skip
-    environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}
+               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
+    settings = Path(tempfile.mkdtemp(prefix="lab-settings-"))
+    for plugin, text in SETTINGS.items():
+        path = settings / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    environment = os.environ | {
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTERLAB_SETTINGS_DIR": str(settings),
+    }
     server = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -67,6 +82,7 @@ def jupyter_page(folder=None, width: int = 1500, height: int = 1000):
     finally:
         server.terminate()
         server.wait(20)
+        shutil.rmtree(settings, ignore_errors=True)
 
 
 def open_notebook(page, url: str, name: str) -> None:
@@ -78,21 +94,22 @@ def open_notebook(page, url: str, name: str) -> None:
 
 def run_all(page, seconds: int = 120) -> None:
     """Run > Run All Cells (again if the kernel was not listening yet), wait until all have run."""
-    deadline, asked = time.time() + seconds, 0.0
+    deadline, asked, seen = time.time() + seconds, 0.0, False
     prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt")
     while time.time() < deadline:
         if page.locator(".jp-Dialog .jp-mod-accept").count():  # which kernel? the notebook's own
             page.locator(".jp-Dialog .jp-mod-accept").first.click()
         texts = prompts.all_inner_texts()
-        waiting = [t for t in texts if "*" in t]
-        if texts and not waiting and all(any(c.isdigit() for c in t) for t in texts):
+        running = any("*" in text for text in texts)
+        seen = seen or running
+        if seen and not running and any(c.isdigit() for c in texts[-1]):  # far cells have no text
             return
-        fresh = not any("*" in t or any(c.isdigit() for c in t) for t in texts)
-        if fresh and time.time() - asked > 8:
+        if not seen and time.time() - asked > 8:
             page.click('.lm-MenuBar-item:has-text("Run")')
             page.click('.lm-Menu-itemLabel:has-text("Run All Cells")')
             asked = time.time()
-        page.wait_for_timeout(400)
+        page.wait_for_timeout(150)
+    page.screenshot(path=tempfile.gettempdir() + "/notebook-not-run.png")
     raise TimeoutError(f"the notebook had not run after {seconds} s")
 
 
