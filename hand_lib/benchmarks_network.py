@@ -51,19 +51,21 @@ def rows(
             )
             for decoder, widths in (("coarse_to_fine", None), ("youtubehand", channels))
         }
-        table = [
-            _row(
-                what,
-                *(_milliseconds(run, network, images, repeats) for network in networks.values()),
-            )
-            for what, run in (
-                ("decoder forward", _decoder_forward),
-                ("network forward", _forward),
-                ("training step: forward, loss, backward", _step),
-            )
-        ]
-        encoder = _milliseconds(_encoder_step, networks["coarse_to_fine"], images, repeats)
-        table[-1]["encoder_ratio"] = table[-1]["ours_ms"] / encoder
+        ours, theirs = networks.values()
+        table = []
+        for what, run in (
+            ("decoder forward", _decoder_forward),
+            ("network forward", _forward),
+            ("training step: forward, loss, backward", _step),
+        ):
+            calls = [functools.partial(run, network, images) for network in (ours, theirs)]
+            ours_ms, theirs_ms = _milliseconds(calls, repeats)
+            ratio = theirs_ms / ours_ms
+            row = {"what": what, "ours_ms": ours_ms, "theirs_ms": theirs_ms, "ratio": ratio}
+            table.append(row)
+        calls = [functools.partial(run, ours, images) for run in (_step, _encoder_step)]
+        step_ms, encoder_ms = _milliseconds(calls, repeats)
+        table[-1]["encoder_ratio"] = step_ms / encoder_ms
     finally:
         torch.set_num_threads(threads)
     return table
@@ -366,18 +368,17 @@ def _step(network, images):
     total_loss(network(images), batch, network.mesh, losses)[0].backward()
 
 
-def _milliseconds(run, network, images, repeats) -> float:
-    run(network, images)
-    spent = []
+def _milliseconds(calls, repeats) -> list[float]:
+    """Median time of each call, taken in turns so that a busy machine slows all of them alike."""
+    for call in calls:
+        call()
+    spent = [[] for _ in calls]
     for _ in range(repeats):
-        start = time.perf_counter()
-        run(network, images)
-        spent.append(1000 * (time.perf_counter() - start))
-    return statistics.median(spent)
-
-
-def _row(what, ours_ms, theirs_ms) -> dict:
-    return {"what": what, "ours_ms": ours_ms, "theirs_ms": theirs_ms, "ratio": theirs_ms / ours_ms}
+        for times, call in zip(spent, calls, strict=True):
+            start = time.perf_counter()
+            call()
+            times.append(1000 * (time.perf_counter() - start))
+    return [statistics.median(times) for times in spent]
 
 
 if __name__ == "__main__":
