@@ -139,7 +139,7 @@ def link_views(figure):
     return figure
 
 
-def levels_still(vertices, faces, titles=None, view="front", size: int = 180) -> Image.Image:
+def levels_still(vertices, faces, titles=None, view="front", size: int = 150) -> Image.Image:
     """The same levels as a picture."""
     panels = [Panel(v, f) for v, f in zip(vertices, faces, strict=True)]
     return mesh_still(panels, titles, view, size)
@@ -258,11 +258,11 @@ def sparsity_figure(down, up, titles=("D", "U")):
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(7.6, 3.4), dpi=72, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(6.6, 3.0), dpi=66, layout="constrained")
     for axis, matrix, title in zip(axes, (down, up), titles, strict=True):
         entries = matrix.tocoo()
         dots = axis.scatter(
-            entries.col, entries.row, c=entries.data, s=2.5, cmap="coolwarm", vmin=-1, vmax=1
+            entries.col, entries.row, c=entries.data, s=1.5, cmap="coolwarm", vmin=-1, vmax=1
         )
         axis.set(
             xlim=(-2, matrix.shape[1] + 1), ylim=(matrix.shape[0] + 1, -2),
