@@ -163,10 +163,10 @@ PRESETS = {
     ),
     "small": dict(  # minutes on two CPU cores
         **_FROM_SCRATCH,
-        steps=6000,
+        steps=5000,
         train_images=40_000,
         ema_decay=0.998,
-        minutes=6.5,
+        minutes=7.0,
     ),
     "youtubehand": dict(
         data="data/freihand",

@@ -400,6 +400,9 @@ def main(arguments=None) -> None:
             base = make_config(options.preset)
         config = replace(base, **dict(pairs))
         train(config, options.run, resume=options.resume)
+    except KeyboardInterrupt:
+        folder = options.resume or options.run
+        parser.exit(130, f"{parser.prog}: stopped; go on with --resume {folder}\n")
     except (ValueError, TypeError, OSError, TrainingStopped) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 
