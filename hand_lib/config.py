@@ -148,7 +148,7 @@ RANGES = {
 
 _FROM_SCRATCH = dict(
     learning_rate=2e-3, weight_decay=1e-2, warmup_steps=100, loss_edges=0.0, loss_normals=0.0,
-    loss_canonical=10.0,
+    loss_canonical=50.0,
 )  # fmt: skip
 
 PRESETS = {

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .rotations import rotation_6d_to_matrix
+from .similarity import lay_onto
 
 
 class SparseRows(nn.Module):
@@ -189,6 +190,10 @@ class CoarseToFineDecoder(nn.Module):
     the vertices of a coarse level as offsets from the mean mesh. Features looked up in the grid
     where those vertices project, mixed along spirals, correct them; fixed affine matrices bring
     them to the finest level.
+
+    In training the corrected mesh is what the losses see. In use the canonical hand, which knows
+    no direction and so keeps its shape where the direction is in doubt, is laid onto the corrected
+    mesh by the best similarity motion: place, turn and size from one, shape from the other.
     """
 
     def __init__(
@@ -257,8 +262,9 @@ class CoarseToFineDecoder(nn.Module):
         x = self.seen(seen) + self.place(place) + self.context(latent)[:, None] + self.who
         x = self.correct(self.mix(x.transpose(0, 1).contiguous())).transpose(0, 1)
         finer = coarse + 0.1 * x.float()
+        shown = finer if self.training else lay_onto(canonical, finer)
         return {
-            "vertices": self.up(finer),
+            "vertices": self.up(shown),
             "camera": None,
             "joints_2d_direct": joints_2d,
             "levels": (direct, coarse, finer),

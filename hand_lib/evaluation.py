@@ -15,6 +15,7 @@ import numpy as np
 from hand_lib import metrics, scoring, statistics
 from hand_lib.camera import crop_to_pixels, solve_translation
 from hand_lib.render import rasterise
+from hand_lib.tta import predict_averaged
 
 HIDDEN_BEHIND = 0.004
 """A vertex is hidden when the surface in front of it is nearer to the camera by more (metres)."""
@@ -120,10 +121,13 @@ class Evaluation:
         return self.joints + place, self.vertices + place
 
 
-def evaluate_predictor(predictor, test: TestSet, name=None, batch_size=64, progress=False):
+def evaluate_predictor(
+    predictor, test: TestSet, name=None, batch_size=64, progress=False, views=None
+):
     """Predict every hand of a test set and score it.
 
-    predictor: ``inference.Predictor``.   returns an ``Evaluation``.   Un-aligned scores are in the
+    predictor: ``inference.Predictor``.   views: from ``tta.augmentations``, whose predictions are
+    averaged; None: one pass.   returns an ``Evaluation``.   Un-aligned scores are in the
     camera's frame where the test set knows it, the wrist placed by the 2-D joints and the given
     intrinsics; elsewhere the wrists are brought together first.
     """
@@ -131,7 +135,11 @@ def evaluate_predictor(predictor, test: TestSet, name=None, batch_size=64, progr
     bar = scoring.progress_bar(len(test), progress, "predicting")
     for batch in test.batches(size, batch_size):
         start = time.perf_counter()
-        out = predictor.predict_crops(batch["image"].transpose(0, 2, 3, 1))
+        crops = batch["image"].transpose(0, 2, 3, 1)
+        if views:
+            out = predict_averaged(predictor.predict_crops, crops, views)
+        else:
+            out = predictor.predict_crops(crops)
         seconds.append((time.perf_counter() - start) / len(batch["image"]))
         kept.append((out, {key: batch[key] for key in _TRUTH}))
         bar.update(len(batch["image"]))
@@ -164,11 +172,14 @@ _TRUTH = ("vertices", "joints", "root", "joints_2d", "valid_2d", "intrinsics", "
           "has_joints", "has_camera", "index")  # fmt: skip
 
 
-def evaluate_run(run_folder, test: TestSet, batch_size=64, progress=False) -> Evaluation:
+def evaluate_run(
+    run_folder, test: TestSet, batch_size=64, progress=False, views=None
+) -> Evaluation:
     """Load a run folder and evaluate it; see ``evaluate_predictor``."""
     from hand_lib.inference import Predictor
 
-    return evaluate_predictor(Predictor.load(run_folder), test, None, batch_size, progress)
+    predictor = Predictor.load(run_folder)
+    return evaluate_predictor(predictor, test, None, batch_size, progress, views)
 
 
 def compare_runs(first: Evaluation, second: Evaluation) -> statistics.Comparison:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from hand_lib import ROOT
 
@@ -203,6 +204,60 @@ def run_all(run: str = "small", say=None) -> dict[str, dict]:
     return rows
 
 
+PUBLISHED = ("config.json", "model.safetensors", "metrics.json", "log.csv", "provenance.json")
+"""What a run leaves in ``runs/reference`` when it becomes the model that ships."""
+
+
+def overview(run) -> Image.Image:
+    """One picture of it all, for the README: gestures, synthetic photographs, predictions.
+
+    run: folder of a finished run.   returns a PIL image, 1200 pixels wide.
+    """
+    import torch
+
+    from hand_lib import anatomy, viewers
+    from hand_lib.appearance import skin_colours
+    from hand_lib.hand_model import HandModel
+    from hand_lib.inference import Predictor
+
+    model = HandModel.builtin()
+    names = ("spread", "point", "victory", "ok", "fist", "thumbs_up", "grasp", "call_me")
+    pose = torch.tensor(np.stack([anatomy.GESTURES[n] for n in names]), dtype=torch.float32)
+    posed = viewers.stand_up(model(pose).vertices.numpy())
+    faces, tones = model.faces.numpy(), np.linspace(0.05, 0.95, len(names))
+    hands = [
+        viewers.Hand(v, faces, colour=skin_colours(tone=t, seed=n))
+        for n, (v, t) in enumerate(zip(posed, tones, strict=True))
+    ]
+    rows = [np.asarray(viewers.still(hands, size=148, columns=8))]
+    photos = list(example_pictures(8).values())
+    found = Predictor.load(run).predict_many(photos)
+    drawn = [
+        viewers.overlay(photo, hand.camera_vertices, hand.faces, hand.intrinsics)
+        for photo, (hand,) in zip(photos, found, strict=True)
+    ]
+    for pictures in (photos, drawn):
+        small = [viewers.fit_square(p, 146) for p in pictures]
+        rows.append(np.asarray(viewers.image_grid(small, columns=8, gap=6)))
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(r, ((0, 6), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows]
+    return Image.fromarray(np.concatenate(rows))
+
+
+def publish(run) -> Path:
+    """Make a finished run the reference model that ships: ``runs/reference``.
+
+    run: folder of the run.   returns the new folder, with weights, config, scores, curves and
+    ``overview.jpg``. What was there is replaced.
+    """
+    run, target = ensure_run(str(run)), ROOT / "runs" / "reference"
+    target.mkdir(parents=True, exist_ok=True)
+    for name in PUBLISHED:
+        shutil.copyfile(run / name, target / name)
+    overview(target).save(target / "overview.jpg", quality=90, optimize=True)
+    return target
+
+
 def _elapsed(started) -> str:
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     return f"({minutes} min {seconds:02d} s)"
@@ -212,11 +267,15 @@ def main(arguments=None) -> int:
     """The command line of ``make run``."""
     parser = argparse.ArgumentParser(prog="python -m hand_lib.workflow", description=__doc__)
     parser.add_argument("--run", default="small", help="name of the run below runs/")
+    parser.add_argument("--publish", metavar="RUN", help="make this finished run runs/reference")
     options = parser.parse_args(arguments)
     from papermill.exceptions import PapermillExecutionError
 
     try:
-        run_all(options.run)
+        if options.publish:
+            sys.stdout.write(f"{publish(options.publish).relative_to(ROOT)}\n")
+        else:
+            run_all(options.run)
     except PapermillExecutionError as error:
         sys.stderr.write(f"\nstopped: {error.ename}: {error.evalue}\n")
         return 1

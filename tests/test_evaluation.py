@@ -10,6 +10,7 @@ from toy_evaluation import KnowingPredictor, toy_samples, toy_set
 from hand_lib import evaluation, scoring, submission
 from hand_lib.hand_model import HandModel
 from hand_lib.sample import make_sample
+from hand_lib.tta import augmentations
 from hand_lib.writers import write_freihand
 
 
@@ -144,6 +145,13 @@ def test_a_run_folder_is_evaluated_by_its_predictor(monkeypatch, model, samples,
     monkeypatch.setattr(inference.Predictor, "load", load)
     found = evaluation.evaluate_run(Path("runs") / "mine", test_set)
     assert found.name == "mine" and found.pa_mm.mean() == pytest.approx(3.2, abs=0.3)
+
+
+def test_averaging_over_the_untouched_view_changes_nothing(model, samples, test_set, perfect):
+    predictor = KnowingPredictor(model, samples)
+    again = evaluation.evaluate_predictor(predictor, test_set, views=augmentations())
+    assert np.allclose(again.vertices, perfect.vertices, atol=1e-6)
+    assert np.allclose(again.joints_2d, perfect.joints_2d, atol=1e-3)
 
 
 def test_a_submission_for_a_folder_scores_as_the_evaluation_did(model, samples, tmp_path):
