@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from hand_lib import viewers
 from hand_lib.decimation import apply_collapses
-from hand_lib.geometry import boundary_loops, face_normals, unique_edges
+from hand_lib.geometry import boundary_loops, face_normals, unique_edges, vertex_normals
 
 EDGE = (96, 72, 58)
 RIM = (30, 110, 200)
@@ -116,6 +116,9 @@ def levels_figure(vertices, faces, titles=None, view="front", widget=False, heig
         for trace in (edge_trace(v, f), rim_trace(v, f)):
             trace.scene = "scene" if n == 0 else f"scene{n + 1}"
             figure.add_trace(trace)
+        eye = figure.layout[trace.scene].camera.eye  # narrow panels: step back
+        figure.layout[trace.scene].camera.eye = {a: 1.7 * eye[a] for a in "xyz"}
+    figure.update_layout(width=200 * len(hands))
     return link_views(figure) if widget else figure
 
 
@@ -227,6 +230,7 @@ def spiral_panel(vertices, faces, spirals, vertex: int = 0, view="front", height
     """
     import ipywidgets as widgets
 
+    normals = vertex_normals(vertices, faces)
     figure = spiral_figure(vertices, faces, spirals[vertex], " ", view, True, height)
     slider = widgets.IntSlider(
         vertex, 0, len(spirals) - 1, description="vertex", layout=widgets.Layout(width="90%")
@@ -234,7 +238,11 @@ def spiral_panel(vertices, faces, spirals, vertex: int = 0, view="front", height
 
     def redraw(_=None):
         (new,) = spiral_traces(vertices, spirals[slider.value])
+        eye = figure.layout.scene.camera.eye
+        away = normals[slider.value] @ [eye.x, eye.y, eye.z] < 0.6
         with figure.batch_update():
+            if away:  # turn the hand until the vertex is seen
+                figure.layout.scene.camera = _camera_along(normals[slider.value])
             walk = figure.data[2]
             walk.x, walk.y, walk.z, walk.hovertext = new.x, new.y, new.z, new.hovertext
             figure.layout.annotations[0].text = f"spiral of vertex {slider.value}"
@@ -249,6 +257,16 @@ def spiral_panel(vertices, faces, spirals, vertex: int = 0, view="front", height
     panel = widgets.VBox([slider, figure])
     panel.figure, panel.slider = figure, slider
     return panel
+
+
+def _camera_along(normal):
+    """Camera that looks at the surface against a normal, y down unless that is the view."""
+    up = [0.0, -1.0, 0.0] if abs(normal[1]) < 0.9 else [0.0, 0.0, -1.0]
+    return {
+        "eye": {a: 1.9 * float(n) for a, n in zip("xyz", normal, strict=True)},
+        "up": dict(zip("xyz", up, strict=True)),
+        "projection": {"type": "orthographic"},
+    }
 
 
 def sparsity_figure(down, up, titles=("D", "U")):

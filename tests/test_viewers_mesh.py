@@ -6,7 +6,7 @@ from mesh_shapes import cut_open, icosphere
 
 from hand_lib import viewers, viewers_mesh, workflow_mesh
 from hand_lib.decimation import collapse_edges
-from hand_lib.geometry import boundary_loops, unique_edges
+from hand_lib.geometry import boundary_loops, unique_edges, vertex_normals
 from hand_lib.hierarchy import MeshHierarchy
 from hand_lib.sampling import build_hierarchy, builtin_hierarchy
 from hand_lib.spirals import extract_spirals
@@ -91,6 +91,10 @@ def test_spiral_follows_the_slider_and_the_click(cap):
     panel.slider.value = 11
     np.testing.assert_allclose(drawn(), vertices[spirals[11]], atol=1e-6)
     assert panel.figure.layout.annotations[0].text == "spiral of vertex 11"
+    for vertex in (0, 25, 60):  # whichever side it is on, the camera sees it
+        panel.slider.value = vertex
+        eye = panel.figure.layout.scene.camera.eye
+        assert vertex_normals(vertices, faces)[vertex] @ [eye.x, eye.y, eye.z] >= 0.6
     figure = viewers_mesh.spiral_figure(vertices, faces, spirals[2])
     assert list(figure.data[2].text) == [str(n) for n in range(9)]
     assert figure.data[2].hovertext[0] == "vertex 2"
