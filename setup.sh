@@ -35,7 +35,7 @@ log=.venv/install.log
 if ! .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off \
     -c constraints.txt -e ".[workbook,test]" >"$log" 2>&1; then
     tail -n 5 "$log" >&2
-    if grep -Eqi "resolve host|name resolution|connection (refused|reset|broken|error)|network is unreachable|newconnectionerror|timed out|max retries" "$log"; then
+    if grep -Eqi "resolve host|name resolution|connection (refused|reset|broken|error)|network is unreachable|newconnectionerror|timed out|max retries|could not fetch url|no matching distribution found" "$log"; then
         say "setup: the package index could not be reached. Check the network (or a proxy / mirror in"
         say "       pip's own configuration) and run the same command again; what was fetched is kept."
     elif grep -qi "no space left" "$log"; then
