@@ -19,6 +19,7 @@ from hand_lib.geometry import (
     euler_characteristic,
     face_normals,
     half_edges,
+    unique_edges,
 )
 from hand_lib.hand_model import HandModel
 from hand_lib.hierarchy import MeshHierarchy
@@ -455,3 +456,9 @@ def test_importing_compiles_nothing_and_loads_no_torch():
         "    assert not f.signatures and f.targetoptions"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_edges_of_meshes_with_very_large_indices_are_found_all_the_same():
+    far = 2**33
+    edges = unique_edges(np.array([[0, far, 5], [5, far, 7]]))
+    assert edges.tolist() == [[0, 5], [0, far], [5, 7], [5, far], [7, far]]
