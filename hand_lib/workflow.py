@@ -77,10 +77,14 @@ def ensure_run(run="") -> Path:
 
 
 def example_pictures(count: int = 6, size: int = 224) -> dict[str, np.ndarray]:
-    """Synthetic photographs to demonstrate on: name -> (size, size, 3) uint8, always the same."""
+    """Synthetic photographs to demonstrate on: name -> (size, size, 3) uint8, always the same.
+
+    Whole hands with nothing in front of them, as one would hold a hand into a camera.
+    """
     from hand_lib.synthetic import SyntheticHands
 
-    hands = SyntheticHands(size, seed=2024, count=count)
+    clear = {"occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "truncated": 0.0}
+    hands = SyntheticHands(size, seed=2024, count=count, **clear)
     return {f"synthetic {n}": hands[n].image for n in range(count)}
 
 

@@ -1,5 +1,6 @@
 """Where a prediction lands: a stand-in network that finds coloured dots tells the truth exactly."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -136,3 +137,57 @@ def test_wrong_input_is_answered(predictor):
         predictor.predict(photo, intrinsics=np.eye(4))
     with pytest.raises(ValueError, match="uint8"):
         predictor.predict_crops(np.zeros((2, 64, 64, 3)))
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A run folder with untrained weights."""
+    from hand_lib.checkpoints import save_model
+    from hand_lib.config import make_config
+    from hand_lib.network import build_network
+    from hand_lib.sampling import builtin_hierarchy
+
+    folder = tmp_path_factory.mktemp("runs") / "untrained"
+    folder.mkdir()
+    config = make_config("quick", seed=3)
+    torch.manual_seed(3)
+    network = build_network(config, builtin_hierarchy(factors=config.factors)).eval()
+    (folder / "config.json").write_text(config.to_json())
+    save_model(folder, network.state_dict())
+    return folder, network
+
+
+def test_a_loaded_run_predicts_what_was_saved(run_folder):
+    folder, network = run_folder
+    predictor = Predictor.load(folder, device="cpu")
+    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    found = predictor.predict_crops(crops)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(crops).permute(0, 3, 1, 2))
+    assert predictor.name == "untrained" and predictor.image_size == 64
+    assert np.allclose(found["vertices"], expected.vertices.numpy(), atol=1e-6)
+    assert np.allclose(found["joints_2d"], expected.joints_2d.numpy(), atol=1e-5)
+
+
+def test_a_folder_that_is_no_run_is_answered_with_what_is_missing(run_folder, tmp_path):
+    folder, _ = run_folder
+    with pytest.raises(FileNotFoundError, match="config.json is missing"):
+        Predictor.load(tmp_path)
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    with pytest.raises(FileNotFoundError, match="model.safetensors is missing"):
+        Predictor.load(tmp_path)
+    shutil.copy(folder / "model.safetensors", tmp_path)
+    text = (folder / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace("coarse_to_fine", "youtubehand"))
+    with pytest.raises(ValueError, match="does not fit"):
+        Predictor.load(tmp_path)
+
+
+def test_the_workflow_compares_and_draws_a_run(run_folder):
+    from hand_lib import workflow
+
+    rows = workflow.comparison({"this run": run_folder[0]}, count=40, progress=False)
+    assert list(rows) == ["template only", "this run"]
+    assert all(key in rows["this run"] for key in workflow.TABLE_KEYS.values())
+    picture = workflow.overview(run_folder[0])
+    assert picture.size[0] > 1000 and np.asarray(picture).std() > 20
