@@ -109,6 +109,41 @@ def strip_stamps(path) -> None:
     nbformat.write(notebook, path)
 
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def refresh(notebook, log=None) -> Path:
+    """Execute a notebook with its defaults and keep the result in its place, fit for git.
+
+    Beside ``launch``'s cleaning, standard error goes and a widget, whose state no file keeps,
+    leaves one line of text. The notebook changes only when every cell ran.
+    """
+    notebook = notebook_path(notebook)
+    executed = notebook.with_suffix(".executed.ipynb")
+    try:
+        launch(notebook, executed, log=log)
+        tidy(executed)
+        executed.replace(notebook)
+    finally:
+        executed.unlink(missing_ok=True)
+    return notebook
+
+
+def tidy(path) -> None:
+    """Leave out of a notebook what is of no use in a repository: stderr and dead widgets."""
+    import nbformat
+
+    book = nbformat.read(path, as_version=4)
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    book.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    for cell in (cell for cell in book.cells if cell.cell_type == "code"):
+        cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+        for output in cell.outputs:
+            if WIDGET in output.get("data", {}):
+                output.data = {"text/plain": "a panel to play with: run this cell in JupyterLab"}
+    nbformat.write(book, path)
+
+
 def _without_progress(outputs: list) -> list:
     """Outputs in which standard output is one text and of a progress bar only its end is left."""
     kept, printed, bar = [], None, None
@@ -139,6 +174,9 @@ def main(arguments=None) -> int:
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
     )
     parser.add_argument("-o", "--output", help="where the executed notebook goes")
+    parser.add_argument(
+        "--refresh", action="store_true", help="keep the result in the notebook's place, for git"
+    )
     parser.add_argument("--list", action="store_true", help="show the parameters and stop")
     options = parser.parse_args(arguments)
     from papermill.exceptions import PapermillExecutionError
@@ -147,6 +185,9 @@ def main(arguments=None) -> int:
         if options.list:
             for name, default in parameters_of(notebook_path(options.notebook)).items():
                 sys.stdout.write(f"{name} = {default!r}\n")
+            return 0
+        if options.refresh:
+            sys.stdout.write(f"{refresh(options.notebook, log=sys.stderr)}\n")
             return 0
         given = {name: literal(value) for name, value in options.parameter}
         output = launch(options.notebook, options.output, given, log=sys.stderr)

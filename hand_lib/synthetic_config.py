@@ -20,14 +20,14 @@ class SyntheticConfig:
     """Ranges (low, high) are drawn uniformly, chances are shares of the pictures."""
 
     viewpoints: str = "photographs"  # "photographs", or "sphere" for every direction alike
-    up_share: float = 0.42  # fingers point up; the rest: to a side, down, anywhere
-    side_share: float = 0.25
-    down_share: float = 0.13
-    in_plane_deg: float = 28.0  # spread about those directions
-    palm_share: float = 0.40  # palm to the camera; back and edge are the rest
-    back_share: float = 0.40
-    turn_deg: float = 26.0  # spread about the hand's long axis
-    tilt_deg: float = 27.0  # spread out of the image plane
+    up_share: float = 0.60  # fingers point up; the rest: to a side, down, anywhere
+    side_share: float = 0.16
+    down_share: float = 0.12
+    in_plane_deg: float = 24.0  # spread about those directions
+    palm_share: float = 0.44  # palm to the camera; back and edge are the rest
+    back_share: float = 0.42
+    turn_deg: float = 20.0  # spread about the hand's long axis
+    tilt_deg: float = 20.0  # spread out of the image plane
     distance_m: tuple = (0.28, 1.0)  # camera to wrist, log-uniform
     off_axis_deg: float = 20.0  # how far from the middle of the whole photograph
     framing: tuple = (1.12, 2.0)  # side of the crop over the side of the hand's bounding square

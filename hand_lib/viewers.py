@@ -27,8 +27,8 @@ TRUTH = (122, 158, 196)
 INK = (40, 44, 52)
 PAPER = (255, 255, 255)
 ERROR_SCALE = "Inferno"
-PHOTOGRAPHIC = 0.15
-"""A picture with more distinct colours per pixel than this is stored as a photograph."""
+JPEG_BELOW = 0.7
+"""A still is stored as JPEG when that takes less than this share of the PNG's bytes."""
 
 VIEWS = {
     "front": np.eye(3),
@@ -267,15 +267,13 @@ def png_bytes(picture, colours: int = 256) -> bytes:
 
 
 def still_bundle(picture) -> dict[str, bytes]:
-    """MIME type and bytes of a still: JPEG for what is mostly photographs, else a PNG."""
+    """MIME type and bytes of a still: a PNG, or a JPEG where that is much smaller (photographs)."""
     picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-    rgb = np.asarray(picture.convert("RGB")).astype(np.uint32)
-    distinct = len(np.unique(rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]))
-    if distinct < max(10_000, PHOTOGRAPHIC * rgb.shape[0] * rgb.shape[1]):
-        return {"image/png": png_bytes(picture)}
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=86, optimize=True)
-    return {"image/jpeg": buffer.getvalue()}
+    picture.convert("RGB").save(buffer, "JPEG", quality=80, optimize=True)
+    drawn, photo = png_bytes(picture), buffer.getvalue()
+    small = len(photo) < JPEG_BELOW * len(drawn)
+    return {"image/jpeg": photo} if small else {"image/png": drawn}
 
 
 def draw_joints(image, joints_2d, valid=None, scale: float | None = None) -> np.ndarray:

@@ -116,3 +116,26 @@ def test_the_executed_notebook_lands_in_the_run_it_made(notebook, monkeypatch, t
     monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
     output = launch.launch(notebook, parameters={"run": "mine"})
     assert output == tmp_path / "runs" / "mine" / "book.ipynb" and output.exists()
+
+
+def test_a_refreshed_notebook_is_fit_for_git_and_a_failing_one_stays_as_it_was(notebook):
+    book = nbformat.read(notebook, as_version=4)
+    noisy = "import sys, ipywidgets\nprint('noise', file=sys.stderr)\nipywidgets.IntSlider(3)"
+    book.cells.append(nbformat.v4.new_code_cell(noisy))
+    nbformat.write(book, notebook)
+    assert launch.refresh(notebook) == notebook
+    book = nbformat.read(notebook, as_version=4)
+    assert [cell.execution_count for cell in book.cells] == [1, 2, 3, 4]
+    assert book.cells[2].outputs[0]["data"]["text/plain"] == "1.5"
+    (panel,) = book.cells[3].outputs
+    assert set(panel["data"]) == {"text/plain"} and "JupyterLab" in panel["data"]["text/plain"]
+    assert "widgets" not in book.metadata
+    before = notebook.read_text()
+    broken = nbformat.read(notebook, as_version=4)
+    broken.cells.append(nbformat.v4.new_code_cell("1 / 0"))
+    nbformat.write(broken, notebook)
+    before = notebook.read_text()
+    with pytest.raises(Exception, match="division"):
+        launch.refresh(notebook)
+    assert notebook.read_text() == before
+    assert [p.name for p in notebook.parent.glob("*.ipynb")] == [notebook.name]
