@@ -393,13 +393,14 @@ def main(arguments=None) -> None:
     pairs = zip(options.changes[::2], map(literal, options.changes[1::2]), strict=True)
     try:
         if options.resume:
-            base = read_config(options.resume)
+            base = read_config(checkpoints.run_folder(options.resume))
         elif options.config:
             base = config_from_json(Path(options.config).read_text(), options.config)
         else:
             base = make_config(options.preset)
         config = replace(base, **dict(pairs))
-        train(config, options.run, resume=options.resume)
+        new, old = (name and checkpoints.run_folder(name) for name in (options.run, options.resume))
+        train(config, new, resume=old)
     except KeyboardInterrupt:
         folder = options.resume or options.run
         parser.exit(130, f"{parser.prog}: stopped; go on with --resume {folder}\n")
