@@ -79,23 +79,32 @@ def _shown(image) -> tuple[np.ndarray, float]:
     return np.asarray(Image.fromarray(image).resize(size, Image.LANCZOS)), ratio
 
 
-def box_figure(image, height: int = 420):
-    """A live figure of the picture in which one drags a box; its pixels are the picture's own."""
+def box_figure(image, height: int = 420, on_box=None):
+    """A live figure of the picture in which one drags a box; its pixels are the picture's own.
+
+    on_box: called without arguments after a box was drawn or moved.
+    """
     figure = go.FigureWidget()
     figure.update_layout(
         height=height,
+        width=round(0.85 * height),
         margin={"l": 0, "r": 0, "t": 26, "b": 0},
         title={"text": "drag a box around the hand", "font": {"size": 14}, "x": 0.5},
         dragmode="drawrect",
         newshape={"line": {"color": "#f2a93b", "width": 3}},
     )
     set_picture(figure, image)
-    figure.observe(lambda change: _drawn(figure, change["new"]), "_js2py_relayout")
+
+    def heard(change):
+        if _drawn(figure, change["new"]) and on_box is not None:
+            on_box()
+
+    figure.observe(heard, "_js2py_relayout")
     return figure
 
 
-def _drawn(figure, message) -> None:
-    """Keep the box that was drawn or dragged last, as the one shape of the figure.
+def _drawn(figure, message) -> bool:
+    """Keep the box that was drawn or dragged last, as the one shape of the figure; was there one?
 
     The browser describes shapes with more than Plotly's Python side accepts, so the four numbers
     are taken from its message here.
@@ -111,6 +120,8 @@ def _drawn(figure, message) -> None:
         place = {k: float(corners[k]) for k in ("x0", "y0", "x1", "y1")}
         line = {"color": "#f2a93b", "width": 3}
         figure.layout.shapes = ({"type": "rect", "editable": True, "line": line, **place},)
+        return True
+    return False
 
 
 def set_picture(figure, image) -> None:
@@ -140,6 +151,12 @@ def last_box(figure, image):
     return (max(x0, 0), max(y0, 0), min(x1, width - 1), min(y1, height - 1))
 
 
+def _fitting(height: int) -> widgets.Layout:
+    """A picture beside two figures keeps its proportions and leaves them room."""
+    width = f"{round(0.85 * height)}px"
+    return widgets.Layout(max_width=width, max_height=f"{height}px", object_fit="contain")
+
+
 def demo_panel(predictor, pictures: dict, height: int = 420):
     """The whole demo as one widget.
 
@@ -157,11 +174,12 @@ def demo_panel(predictor, pictures: dict, height: int = 420):
     whole = widgets.Button(description="whole picture")
     show = widgets.ToggleButtons(options=["mesh", "skeleton"], description="show")
     message, links = widgets.HTML(), widgets.HTML()
-    picture = box_figure(state["image"], height)
+    picture = box_figure(state["image"], height, lambda: predict())
     scene = go.FigureWidget()
-    scene.update_layout(height=height, margin={"l": 0, "r": 0, "t": 26, "b": 0}, showlegend=False)
+    scene.update_layout(height=height, width=round(0.85 * height), showlegend=False)
+    scene.update_layout(margin={"l": 0, "r": 0, "t": 26, "b": 0})
     scene.update_layout(scene=viewers.scene_layout("front"))
-    overlay = widgets.Image(format="png", layout=widgets.Layout(max_height=f"{height}px"))
+    overlay = widgets.Image(format="png", layout=_fitting(height))
     panel = widgets.VBox()
 
     def predict(_=None):
@@ -212,7 +230,6 @@ def demo_panel(predictor, pictures: dict, height: int = 420):
     side.observe(predict, "value")
     show.observe(switch, "value")
     whole.on_click(unbox)
-    picture.layout.on_change(lambda _, shapes: predict() if shapes else None, "shapes")
     controls = widgets.HBox([pick, upload, side, whole, show])
     panel.children = [controls, message, widgets.HBox([picture, overlay, scene]), links]
     panel.box_figure, panel.hand_figure = picture, scene

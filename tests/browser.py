@@ -75,6 +75,7 @@ def jupyter_page(folder=None, width: int = 1500, height: int = 1000):
         with sync_playwright() as play:
             browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             page = browser.new_page(viewport={"width": width, "height": height})
+            page.on("dialog", lambda dialog: dialog.accept())  # leave without saving
             page.goto(f"{url}/lab?token={token}&reset")
             page.wait_for_selector(".jp-Launcher, .jp-NotebookPanel", timeout=60_000)
             yield page, url
@@ -87,7 +88,7 @@ def jupyter_page(folder=None, width: int = 1500, height: int = 1000):
 
 def open_notebook(page, url: str, name: str) -> None:
     """Show a notebook and wait until its kernel is idle."""
-    page.goto(f"{url}/lab/tree/{name}")
+    page.goto(f"{url}/lab/tree/{name}?reset")  # and nothing else
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     page.wait_for_selector('.jp-NotebookPanel-toolbar [data-status="idle"]', timeout=60_000)
 

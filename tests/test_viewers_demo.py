@@ -101,6 +101,14 @@ def upload(panel, name, content):
     panel.upload.value = ({**item, "content": memoryview(content)},)
 
 
+def test_a_box_drawn_in_the_browser_predicts_at_once():
+    predictor = FakePredictor()
+    panel = demo.demo_panel(predictor, {"noise": PHOTO})
+    shape = {"type": "rect", "x0": 10.0, "y0": 20.0, "x1": 60.0, "y1": 80.0}
+    panel.box_figure._js2py_relayout = {"relayout_data": {"shapes": [shape]}, "source_view_id": "a"}
+    assert predictor.asked[-1][1] == [(10.0, 20.0, 60.0, 80.0)]
+
+
 def test_an_upload_is_opened_and_a_bad_one_is_answered_in_the_panel(panel, tmp_path):
     path = tmp_path / "big.png"
     Image.new("RGB", (2000, 1000), (10, 200, 90)).save(path)
