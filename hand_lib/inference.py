@@ -21,6 +21,7 @@ from hand_lib.camera import (
     invert_affine,
     solve_translation,
 )
+from hand_lib.confidence import Calibration, confidence, load_calibration
 from hand_lib.images import read_image
 
 BOX_MARGIN = 1.4
@@ -42,6 +43,8 @@ class HandPrediction:
     affine: np.ndarray  # (2, 3) picture pixels -> crop pixels
     box: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
     side: str  # "right" or "left"
+    confidence: float | None = None  # 0 to 1 that there is a hand; None: the run is not calibrated
+    doubtful: bool = False  # probably no hand here, or one too small or too hidden to be read
 
     @property
     def camera_vertices(self) -> np.ndarray:
@@ -52,29 +55,39 @@ class HandPrediction:
 class Predictor:
     """A trained network with what it takes to use it on pictures of any size."""
 
-    def __init__(self, network, image_size: int, name: str = "network", device: str = "auto"):
+    def __init__(
+        self,
+        network,
+        image_size: int,
+        name: str = "network",
+        device: str = "auto",
+        calibration: Calibration | None = None,
+    ):
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
         self.image_size = image_size
         self.name = name
+        self.calibration = calibration
 
     @classmethod
     def load(cls, run_folder, device: str = "auto") -> "Predictor":
-        """Open a run folder (``config.json`` and ``model.safetensors``).
+        """Open a run folder (``config.json`` and ``model.safetensors``; ``confidence.json`` too).
 
         raises FileNotFoundError naming the file that is missing.
         """
         network, config = load_network(run_folder)
-        return cls(network, config.image_size, Path(run_folder).name, device)
+        calibration = load_calibration(run_folder)
+        return cls(network, config.image_size, Path(run_folder).name, device, calibration)
 
     @torch.inference_mode()
     def predict_crops(self, crops) -> dict[str, np.ndarray]:
         """Run the network on right-hand crops.
 
         crops: (B, S, S, 3) uint8 RGB.   returns vertices (B, V, 3), joints (B, 21, 3), camera
-        (B, 3), joints_2d (B, 21, 2) in crop units.
+        (B, 3), joints_2d (B, 21, 2) in crop units, and joints_2d_direct, the same read from the
+        image, where the network does so.
         """
         crops = np.asarray(crops)
         if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
@@ -83,7 +96,8 @@ class Predictor:
             )
         images = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device)
         out = self.network(images.permute(0, 3, 1, 2))
-        names = ("vertices", "joints", "camera", "joints_2d")
+        names = ["vertices", "joints", "camera", "joints_2d"]
+        names += ["joints_2d_direct"] * (getattr(out, "joints_2d_direct", None) is not None)
         return {name: getattr(out, name).float().cpu().numpy() for name in names}
 
     def predict(self, image, boxes=None, sides=None, intrinsics=None) -> list[HandPrediction]:
@@ -156,6 +170,11 @@ class Predictor:
         flip = np.array([-1.0 if side == "left" else 1.0, 1, 1])
         vertices, joints = out["vertices"] * flip, out["joints"] * flip
         translation = solve_translation(joints[None], joints_2d[None], intrinsics)[0]
+        sure = None
+        if self.calibration is not None:
+            direct = out.get("joints_2d_direct")
+            direct = None if direct is None else direct[None]
+            sure = float(confidence(self.calibration, out["joints_2d"][None], direct)[0])
         faces = self.network.faces.cpu().numpy()
         return HandPrediction(
             vertices=vertices,
@@ -169,6 +188,8 @@ class Predictor:
             affine=affine,
             box=box,
             side=side,
+            confidence=sure,
+            doubtful=sure is not None and sure < self.calibration.threshold,
         )
 
 
