@@ -20,23 +20,33 @@ class FilterLimits:
     far_m: float = 6.0
     inside_box: float = 0.7  # share of visible keypoints inside the detection's box
     jump: float = 0.5  # move of the hand's middle from frame to frame of a track
+    turn_deg: float = 75.0  # turn of the fitted hand from frame to frame of a track
+    calm_energy: float = 45.0  # fits below are not asked whether something else explains them
+    swap_gain: float = 10.0  # energy that another order of the fingers may save
+    side_gain: float = 12.0  # energy that a hand of the other side may save
 
 
-def judge_fits(fit, points, weights, boxes, track, limits: FilterLimits) -> None:
+def judge_fits(
+    fit, points, weights, boxes, track, limits: FilterLimits, sides=None, side="right"
+) -> None:
     """Fill ``fit.accepted`` and ``fit.reason``; the first reason that applies is given.
 
-    points: (B, 21, 2) px.   weights: (B, 21).   boxes: (B, 4) px or None.
+    points: (B, 21, 2) px.   weights: (B, 21).   boxes: (B, 4) px or None.   sides: B that the
+    detector says, or None.   side: the model's.
     """
     batch = len(points)
+    wrong = np.array([False] * batch if sides is None else [found != side for found in sides])
+    other_hand = np.array([name == "the other hand" for name in fit.rival], bool)
     seen = weights > 0
     low = np.where(seen[..., None], points, np.inf).min(1)
     high = np.where(seen[..., None], points, -np.inf).max(1)
     size = np.nan_to_num((high - low).max(1), nan=0.0, posinf=0.0, neginf=0.0)
     safe = np.maximum(size, 1e-6)
-    jump = np.zeros(batch)
+    jump, turn = np.zeros(batch), np.zeros(batch)
     if track:
         middle = np.where(seen[..., None], points, 0).sum(1) / np.maximum(seen.sum(1), 1)[:, None]
         jump = _jumps(middle, safe)
+        turn = _turns(fit.pose[:, 0])
     with np.errstate(invalid="ignore"):
         worst = np.nan_to_num(fit.residual_px, nan=0.0).max(1) / safe
         mean = fit.reprojection_px / safe
@@ -53,6 +63,7 @@ def judge_fits(fit, points, weights, boxes, track, limits: FilterLimits) -> None
                 weights.mean(1) < limits.mean_confidence,
                 lambda i: f"mean confidence {weights[i].mean():.2f}",
             ),
+            (wrong, lambda i: f"wrong side: the detector says {sides[i]}, the model is {side}"),
             (size < limits.box_px, lambda i: f"hand is only {size[i]:.0f} px large"),
             (np.isnan(mean), lambda i: "keypoints lie on top of each other; not fitted"),
             (
@@ -60,6 +71,7 @@ def judge_fits(fit, points, weights, boxes, track, limits: FilterLimits) -> None
                 lambda i: "keypoints lie outside the detection's box",
             ),
             (jump > limits.jump, lambda i: f"jumps {jump[i]:.1f} hand sizes in the track"),
+            (turn > limits.turn_deg, lambda i: f"turns by {turn[i]:.0f} degrees in the track"),
             (
                 mean > limits.reprojection,
                 lambda i: (
@@ -77,6 +89,11 @@ def judge_fits(fit, points, weights, boxes, track, limits: FilterLimits) -> None
                 pose_energy > limits.pose_energy,
                 lambda i: f"implausible pose, energy {pose_energy[i]:.0f}",
             ),
+            (
+                other_hand & (fit.rival_gain > limits.side_gain),
+                lambda i: "wrong side: a hand of the other side explains the keypoints better",
+            ),
+            (~other_hand & (fit.rival_gain > limits.swap_gain), lambda i: fit.rival[i]),
             (shape > limits.shape, lambda i: f"implausible shape, {shape[i]:.1f} deviations"),
             (
                 ~((depth > limits.near_m) & (depth < limits.far_m)),
@@ -108,3 +125,17 @@ def _jumps(middle, size):
     before = np.concatenate([[step[0]], step])
     after = np.concatenate([step, [step[-1]]])
     return np.minimum(before, after) / size
+
+
+def _turns(axis_angle):
+    """Turn against both neighbours (the smaller one counts), degrees (B,); NaN frames are calm."""
+    if len(axis_angle) < 3:
+        return np.zeros(len(axis_angle))
+    from scipy.spatial.transform import Rotation
+
+    known = np.isfinite(axis_angle).all(1)
+    turns = Rotation.from_rotvec(np.where(known[:, None], axis_angle, 0.0))
+    step = np.rad2deg((turns[1:] * turns[:-1].inv()).magnitude())
+    step[~(known[1:] & known[:-1])] = 0
+    before, after = np.concatenate([[step[0]], step]), np.concatenate([step, [step[-1]]])
+    return np.minimum(before, after)

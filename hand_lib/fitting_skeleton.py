@@ -87,6 +87,12 @@ class Skeleton:
         tip_shaped = tip_shaped.transpose(2, 0, 1)
         self.tip_shapes = put(tip_shaped - shaped[:, last])  # (10, 5, 3)
         self.tip_rest, self.tip_rest_shapes = put(tip_rest), put(tip_shaped)
+        self.proportions = put(
+            _proportions(
+                np.concatenate([bones, tip_rest - rest[last]]),
+                np.concatenate([bone_shapes, tip_shaped - shaped[:, last]], 1),
+            )
+        )
         self.tip_poses = put(arrays["posedirs"][tips].reshape(15, 135).T)  # (135, 15)
         self.tip_weights = put(arrays["weights"][tips])  # (5, 16)
         self.frames = put(bone_frames(rest))  # (15, 3, 3)
@@ -193,3 +199,15 @@ def _moved_points() -> np.ndarray:
         moved[k, 3 * finger + level + 1 : 3 * finger + 3] = 1
         moved[k, 15 + _FINGER_OF_TIP.index(finger)] = 1
     return moved
+
+
+def _proportions(bones, moves, spread: float = 0.08) -> np.ndarray:
+    """Precision (10, 10) of the shape under consistent bone lengths.
+
+    All bones of a hand are longer or shorter by about the same factor: relative lengths about
+    their mean, linear in the shape, deviate by ``spread``.   bones: (20, 3) metres at rest.
+    moves: (10, 20, 3), how they move with the shape.
+    """
+    relative = np.einsum("ja,kja->jk", bones, moves) / (bones**2).sum(1)[:, None]  # (20, 10)
+    relative = (relative - relative.mean(0)) / spread
+    return relative.T @ relative

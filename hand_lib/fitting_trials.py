@@ -1,0 +1,127 @@
+"""How good is the fit? Known hands, keypoints spoilt on purpose, and what comes back.
+
+    python -m hand_lib.fitting_trials 1000
+
+Hands are drawn from the pose prior, turned at random over all of SO(3), and seen by a camera of
+224 px, so that they fill about three quarters of the picture.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hand_lib import anatomy
+from hand_lib.camera import project
+from hand_lib.fitting import hand_size
+from hand_lib.geometry import align_similarity
+from hand_lib.hand_model import HandModel, mirror_pose
+from hand_lib.joints import FINGERS
+
+CAMERA = np.array([[450.0, 0, 111.5], [0, 450, 111.5], [0, 0, 1]])
+"""Intrinsics of the trials, pixels: a picture of 224 px that shows 0.25 m at 0.5 m."""
+
+NOISE_PX, MISSING = 3.0, 0.15
+"""The noisy keypoints of the trials: deviation per coordinate, share of joints not seen."""
+
+CORRUPTIONS = ("swapped", "another hand", "shuffled", "shifted")
+"""What detectors do wrong; see ``corrupt``."""
+
+
+@dataclass(frozen=True)
+class KnownHands:
+    """Hands whose truth is known; row i of every array is hand i."""
+
+    joints: np.ndarray  # (B, 21, 3) metres, camera axes
+    picture: np.ndarray  # (B, 21, 2) px, exact keypoints
+    vertices: np.ndarray  # (B, V, 3) metres, camera axes
+
+
+def known_hands(count: int, seed: int = 0, model=None) -> KnownHands:
+    """Random hands half a metre in front of ``CAMERA``.   model: built-in right hand by default."""
+    rng = np.random.default_rng(seed)
+    model = model or HandModel.builtin()
+    pose = torch.from_numpy(anatomy.sample_poses(count, rng)).float()
+    turn = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(count, 3))), dim=1)
+    turn = turn * torch.from_numpy(rng.uniform(0, 3.1, (count, 1)))
+    pose[:, 0] = turn.float()
+    if model.side == "left":
+        pose = mirror_pose(pose)
+    if not model.flat_mean:
+        pose[:, 1:] -= model.pose_mean.view(15, 3).to(pose)
+    betas = torch.from_numpy(rng.normal(size=(count, 10))).float()
+    with torch.no_grad():
+        hand = model(pose, betas)
+    joints, vertices = (x.double().cpu().numpy() for x in (hand.joints, hand.vertices))
+    middle = np.array([0.0, 0, 0.5]) - joints.mean(1, keepdims=True)
+    return KnownHands(joints + middle, project(joints + middle, CAMERA), vertices + middle)
+
+
+def spoil(points, rng, noise_px: float = NOISE_PX, missing: float = MISSING):
+    """Keypoints as a detector gives them: noisy, some not seen.
+
+    points: (B, 21, 2) px.   returns points with NaN where not seen, confidence (B, 21).
+    """
+    noisy = points + rng.normal(0, noise_px, points.shape)
+    seen = rng.random(points.shape[:2]) >= missing
+    return np.where(seen[..., None], noisy, np.nan), seen.astype(float)
+
+
+def joint_errors_mm(joints, true_joints) -> np.ndarray:
+    """Mean joint error after similarity alignment, (B,) mm.   joints: (B, 21, 3) metres."""
+    aligned, _ = align_similarity(joints, true_joints)
+    return 1000 * np.linalg.norm(aligned - true_joints, axis=2).mean(1)
+
+
+def depth_flipped(joints, true_joints) -> np.ndarray:
+    """Is the hand the mirror image in depth of what it should be?  (B,) bool.
+
+    A picture under weak perspective is that of the hand mirrored in depth, too. Flipped are hands
+    whose mirror image is nearer the truth, after similarity alignment without reflections, than
+    the hand itself is.   joints: (B, 21, 3) metres, camera axes.
+    """
+    mirrored = joints * (1, 1, -1)
+    own = np.linalg.norm(centred(joints) - centred(true_joints), axis=2).mean(1)
+    other = np.linalg.norm(centred(mirrored) - centred(true_joints), axis=2).mean(1)
+    return other < own
+
+
+def centred(points):
+    """Points (B, N, 3) about their mean."""
+    return points - points.mean(1, keepdims=True)
+
+
+def corrupt(points, rng, share: float = 0.2):
+    """Spoil some detections the way detectors fail.
+
+    points: (B, 21, 2) px.   share: of the hands.
+    returns points, boxes of the detections (B, 4) px, and kind (B,) of ``CORRUPTIONS`` or "":
+    swapped: two fingers take each other's keypoints; another hand: the keypoints are those of a
+    hand elsewhere in the picture; shuffled: joints in random order; shifted: a third of the joints
+    lies beside the hand by a third of its size.
+    """
+    low, high = points.min(1), points.max(1)
+    size = hand_size(points, np.ones(points.shape[:2]))
+    margin = 0.2 * size[:, None]
+    boxes, found = np.concatenate([low - margin, high + margin], 1), points.copy()
+    kind = np.full(len(points), "", object)
+    names = list(FINGERS)
+    for n, i in enumerate(rng.permutation(len(points))[: round(share * len(points))]):
+        kind[i] = CORRUPTIONS[n % 4]
+        if kind[i] == "swapped":
+            one, two = (FINGERS[names[k]] for k in rng.permutation(5)[:2])
+            found[i, list(one)], found[i, list(two)] = points[i, list(two)], points[i, list(one)]
+        elif kind[i] == "another hand":
+            angle = rng.uniform(0, 2 * np.pi)
+            away = rng.uniform(0.9, 1.5) * size[i] * np.array([np.cos(angle), np.sin(angle)])
+            found[i] = points[(i + 7) % len(points)] + away
+        elif kind[i] == "shuffled":
+            found[i] = rng.permutation(points[i])
+        else:
+            found[i, rng.permutation(21)[:7]] += 0.33 * size[i] * _unit(rng)
+    return found, boxes, kind
+
+
+def _unit(rng):
+    angle = rng.uniform(0, 2 * np.pi)
+    return np.array([np.cos(angle), np.sin(angle)])
