@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .decoders import apply_rows, palm_frame
 from .network import LossMesh
@@ -63,10 +65,9 @@ def total_loss(prediction, batch: dict, mesh: LossMesh, config=None) -> tuple[Te
             batch["valid_2d"],
             config.joint_distance,
         )
-    if _weight(config, "loss_edges"):
-        terms["edges"] = edge_loss(prediction.vertices, vertices, mesh.faces, has_vertices)
-    if _weight(config, "loss_normals"):
-        terms["normals"] = normal_loss(prediction.vertices, vertices, mesh.faces, has_vertices)
+    if _weight(config, "loss_edges") or _weight(config, "loss_normals"):
+        surface = surface_errors(prediction.vertices, vertices, mesh.faces)
+        terms["edges"], terms["normals"] = (_mean(error, has_vertices) for error in surface)
     if _weight(config, "loss_levels") and prediction.levels:
         truth = apply_rows(mesh.level_down, vertices)
         terms["levels"] = sum(
@@ -112,11 +113,9 @@ def edge_loss(
 ) -> Tensor:
     """mean over faces and their three edges of | |p_a - p_b| - |t_a - t_b| | (Wang et al. 2018).
 
-    predicted, true: (B, V, 3) metres.   faces: (F, 3).
+    predicted, true: (B, V, 3) metres.   faces: (F, 3).   An edge of two faces counts twice.
     """
-    lengths = _edges(predicted, faces).square().sum(2).clamp_min(1e-16).sqrt()
-    true_lengths = _edges(true, faces).square().sum(2).sqrt()
-    return _mean((lengths - true_lengths).abs().mean((0, 1)), known)
+    return _mean(surface_errors(predicted, true, faces)[0], known)
 
 
 def normal_loss(
@@ -127,18 +126,95 @@ def normal_loss(
     predicted, true: (B, V, 3).   faces: (F, 3).   It is zero when each predicted face lies in the
     plane of the true one (Pixel2Mesh, Wang et al. 2018; Youtubehand's normal term).
     """
-    edges = _edges(predicted, faces)
-    edges = edges / edges.square().sum(2, keepdim=True).clamp_min(1e-16).sqrt()
-    true_edges = _edges(true, faces)
-    normals = torch.linalg.cross(true_edges[0], true_edges[1], dim=1)
-    normals = normals / normals.square().sum(1, keepdim=True).clamp_min(1e-24).sqrt()
-    return _mean((edges * normals).sum(2).abs().mean((0, 1)), known)
+    return _mean(surface_errors(predicted, true, faces)[1], known)
 
 
-def _edges(vertices: Tensor, faces: Tensor) -> Tensor:
-    """The edges ab, bc, ca of each face as vectors.   (B, V, 3) -> (3, F, 3, B), hands last."""
-    a, b, c = vertices.permute(1, 2, 0).index_select(0, faces.T.reshape(-1)).chunk(3)
-    return torch.stack([b - a, c - b, a - c])
+def surface_errors(predicted: Tensor, true: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``edge_loss`` and ``normal_loss`` are means of, for each hand: (B,) and (B,).
+
+    predicted, true: (B, V, 3) metres.   faces: (F, 3).
+    """
+    return _SurfaceErrors.apply(predicted, true, *mesh_edges(faces), faces)
+
+
+def mesh_edges(faces: Tensor) -> tuple[Tensor, Tensor]:
+    """Every edge once: its ends (2, E), and the faces it belongs to (N, E).
+
+    faces: (F, 3).   N: the most faces that share an edge, two on a surface; an edge of fewer faces
+    has F, which is no face, in the places left over.
+    """
+    known = _EDGES.get(faces)
+    if known and known[0] == faces._version:
+        return known[1]
+    first, second = faces.T.flatten(), faces.roll(-1, 1).T.flatten()
+    count = int(faces.max()) + 1
+    key = torch.minimum(first, second) * count + torch.maximum(first, second)
+    key, edge, shared = torch.unique(key, return_inverse=True, return_counts=True)
+    order = edge.argsort(stable=True)
+    turn = torch.arange(len(edge), device=faces.device) - (shared.cumsum(0) - shared)[edge[order]]
+    sides = faces.new_full((int(shared.max()), len(key)), len(faces))
+    sides[turn, edge[order]] = order % len(faces)
+    found = torch.stack([key // count, key % count]), sides
+    _EDGES[faces] = faces._version, found
+    return found
+
+
+_EDGES = WeakTensorKeyDictionary()
+"""Faces -> their version and ``mesh_edges``, while the faces live: a network asks every step."""
+
+
+class _SurfaceErrors(torch.autograd.Function):
+    """Both errors of each hand with their gradient, each edge handled once, by coordinates.
+
+    Written by hand because it is a fifth of a small network's step otherwise. With d = p_b - p_a,
+    l = |d|, u = d / l, true length m, and true normals n of the faces f that share the edge:
+    the gradient for p_b (for p_a its negative) of l's error is sign(l - m) u for every f, and of
+    sum_f |u . n_f| it is (g - (g . u) u) / l with g = sum_f sign(u . n_f) n_f.
+    """
+
+    @staticmethod
+    def forward(ctx, predicted, true, ends, sides, faces):
+        p, t = (x.permute(2, 1, 0).contiguous() for x in (predicted, true))  # (3, V, B)
+        unit = p.index_select(1, ends[1]).sub_(p.index_select(1, ends[0]))
+        length = _dot(unit, unit).clamp_min_(1e-16).sqrt_()
+        unit /= length
+        edge = t.index_select(1, ends[1]).sub_(t.index_select(1, ends[0]))
+        longer = length - _dot(edge, edge).sqrt_()
+        share = (sides < len(faces)).sum(0).to(p)[:, None] / (3 * len(faces))
+        edges = (longer.abs() * share).sum(0)
+        normals = _normals(t, torch.cat([faces, torch.zeros_like(faces[:1])]))  # of no face: zero
+        pull, cosines = torch.zeros_like(unit), 0
+        for side in sides:
+            normal = normals.index_select(1, side)
+            cosine = _dot(unit, normal)
+            pull += normal.mul_(cosine.sign())
+            cosines = cosines + cosine.abs_().sum(0)
+        pull.addcmul_(unit, _dot(pull, unit), value=-1).div_(length.mul_(3 * len(faces)))
+        ctx.save_for_backward(unit.mul_(longer.sign_().mul_(share)), pull, ends)
+        ctx.shape = p.shape
+        return edges, cosines / (3 * len(faces))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_edges, of_normals):
+        along, pull, (first, second) = ctx.saved_tensors
+        force = (along * of_edges).addcmul_(pull, of_normals)
+        gradient = force.new_zeros(ctx.shape)
+        gradient.index_add_(1, second, force).index_add_(1, first, force, alpha=-1)
+        return gradient.permute(2, 1, 0), None, None, None, None
+
+
+def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Unit normals of faces, zero where a face has no area.   (3, V, B) -> (3, F, B)."""
+    a, b, c = (vertices.index_select(1, corner) for corner in faces.T)
+    (bx, by, bz), (cx, cy, cz) = b - a, c - a
+    normal = torch.stack([by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx])
+    return normal.div_(_dot(normal, normal).clamp_min_(1e-24).sqrt_())
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Scalar products over the leading axis, which holds x, y, z."""
+    return (one[0] * other[0]).addcmul_(one[1], other[1]).addcmul_(one[2], other[2])
 
 
 def _mean(error: Tensor, known: Tensor | None) -> Tensor:
