@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hand_lib import ROOT
+from hand_lib.picture_checks import picture_problem
 
 REDUCTIONS = (8, 4, 2)
 """Factors by which a picture can be shrunk while it is decoded."""
@@ -56,19 +57,18 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def decode_picture(data: bytes, name: str, reduce: int = 1) -> np.ndarray:
+def decode_picture(data: bytes, name: str, reduce: int = 1, check: bool = True) -> np.ndarray:
     """Decode a JPEG or PNG as stored, without turning it by its EXIF tag.
 
     data: the file's bytes.   name: what an error calls it.   reduce: 1, 2, 4 or 8, the factor by
     which a JPEG is shrunk inside the decoder, which costs a fraction of decoding it whole.
+    check: look for damage, which the decoder paints over (see ``picture_checks``).
     returns (ceil(H / reduce), ceil(W / reduce), 3) uint8 RGB.
     """
     if len(data) == 0:
         raise SampleError(f"{name}: the picture is empty (0 bytes); copy or unpack it again")
-    if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9", max(2, len(data) - 4096)) < 0:
-        raise SampleError(
-            f"{name}: the JPEG is cut off ({len(data)} bytes, no end marker); unpack it again"
-        )
+    if check and (problem := picture_problem(data)):
+        raise SampleError(f"{name}: the picture is {problem}; copy or unpack it again")
     try:
         image = cv2.imdecode(
             np.frombuffer(data, np.uint8), _DECODE_FLAGS[reduce] | cv2.IMREAD_IGNORE_ORIENTATION

@@ -220,7 +220,7 @@ class FreiHand(Reader):
         """
         data, labels = self.picture_bytes(index), self.labels(index)
         reduce = choose_reduction(labels, data) if choose_reduction else 1
-        image = decode_picture(data, f"{self.name(index)} {self.picture_path(index)}", reduce)
+        image = self._decode(data, index, self.picture_path(index), reduce)
         if self.masks and reduce == 1:
             labels["mask"] = self.mask(index, image.shape[:2])
         return self._make(image, index, **labels), reduce

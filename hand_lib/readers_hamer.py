@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hand_lib.files import SampleError, check_folder, decode_picture, read_bytes
+from hand_lib.files import SampleError, check_folder, read_bytes
 from hand_lib.reading import Reader, hand_from_model
 from hand_lib.sample import HandSample
 
@@ -101,5 +101,5 @@ class HamerList(Reader):
         if not self.frame(index)[2] > 0:
             raise SampleError(f"{self.name(index)}: its box has no extent")
         reduce = choose_reduction(labels, data) if choose_reduction else 1
-        image = decode_picture(data, f"{self.name(index)} {labels['key']}", reduce)
+        image = self._decode(data, index, labels["key"], reduce)
         return self._make(image, index, **labels), reduce

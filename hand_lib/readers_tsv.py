@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from hand_lib.files import SampleError, decode_picture, find_cache, store_cache
+from hand_lib.files import SampleError, find_cache, store_cache
 from hand_lib.reading import FREIHAND_VERSIONS, Reader, hand_from_model
 from hand_lib.sample import HandSample
 
@@ -337,7 +337,7 @@ class FreiHandTsv(Reader):
             )
         data = self.picture_bytes(index)
         reduce = choose_reduction(labels, data) if choose_reduction else 1
-        image = decode_picture(data, f"{self.name(index)} {key}", reduce)
+        image = self._decode(data, index, key, reduce)
         if self.sizes and reduce == 1:
             expected = self._size(index)
             if expected != image.shape[:2]:

@@ -11,7 +11,6 @@ import numpy as np
 from hand_lib.files import (
     SampleError,
     check_folder,
-    decode_picture,
     find_cache,
     picture_size,
     read_bytes,
@@ -174,7 +173,7 @@ class YouTubeHands(Reader):
                 f"are for {recorded[0]} x {recorded[1]}; download the video in that resolution"
             )
         reduce = choose_reduction(labels, data) if choose_reduction else 1
-        picture = decode_picture(data, f"{self.name(index)} {labels['key']}", reduce)
+        picture = self._decode(data, index, labels["key"], reduce)
         return self._make(picture, index, **labels), reduce
 
 

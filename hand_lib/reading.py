@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hand_lib.files import SampleError
+from hand_lib.files import SampleError, decode_picture
 from hand_lib.sample import HandSample, make_sample
 
 FREIHAND_VERSIONS = ("gs", "hom", "sample", "auto")
@@ -26,6 +26,7 @@ class Reader:
         self.on_error = on_error
         self.skipped: dict[int, str] = {}
         self.missing: list[str] = []
+        self._whole: set[int] = set()  # whose pictures were found whole
 
     def __getitem__(self, index: int) -> HandSample:
         if not -len(self) <= index < len(self):
@@ -38,6 +39,15 @@ class Reader:
     def name(self, index: int) -> str:
         """``dataset/split[index]``, as error messages call it."""
         return f"{self.dataset}/{self.split}[{index}]"
+
+    def _decode(self, data: bytes, index: int, what, reduce: int = 1) -> np.ndarray:
+        """The picture of a sample; it is searched for damage when it is read the first time.
+
+        what: file or key, for errors.   the rest: see ``files.decode_picture``.
+        """
+        image = decode_picture(data, f"{self.name(index)} {what}", reduce, index not in self._whole)
+        self._whole.add(index)
+        return image
 
     def _make(self, image, index: int, **fields) -> HandSample:
         """``make_sample`` with this reader's name; whatever it refuses is a ``SampleError``."""

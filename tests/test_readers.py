@@ -142,19 +142,20 @@ def test_nan_in_a_label_names_the_sample_and_field(fresh):
 
 
 def test_broken_pictures_are_named_or_skipped_and_counted(tmp_path):
-    root = write_freihand_fixture(tmp_path / "pub", unique=4, versions=1, masks=False)
+    root = write_freihand_fixture(tmp_path / "pub", unique=5, versions=1, masks=False)
     rgb = root / "training" / "rgb"
     whole = (rgb / "00000001.jpg").read_bytes()
     (rgb / "00000001.jpg").write_bytes(whole[: len(whole) // 2])
+    (rgb / "00000004.jpg").write_bytes(whole[:2000] + bytes(512) + whole[2512:])
     (rgb / "00000002.jpg").write_bytes(b"\xff\xd8 not a picture \xff\xd9")
     (rgb / "00000003.jpg").write_bytes(b"")
     hands = FreiHand(root)
-    for index, what in ((1, "cut off"), (2, "not a readable"), (3, "empty")):
+    for index, what in ((1, "cut off"), (2, "ends before"), (3, "empty"), (4, "damaged")):
         with pytest.raises(SampleError, match=rf"FreiHAND/training\[{index}\].*{what}"):
             hands[index]
     patient = FreiHand(root, on_error="skip")
     assert [sample.index for sample in patient] == [0]
-    assert sorted(patient.skipped) == [1, 2, 3]
+    assert sorted(patient.skipped) == [1, 2, 3, 4]
     with pytest.raises(ValueError, match="on_error must be"):
         FreiHand(root, on_error="ignore")
 
