@@ -104,8 +104,9 @@ class Predictor:
         """Hands of one picture, one per box.
 
         image: whatever ``images.read_image`` takes.   boxes: list of (x0, y0, x1, y1) pixels drawn
-        tightly around each hand; None: one hand that fills the whole picture.   sides: "right" or
-        "left" for each box; None: right.   intrinsics: (3, 3) of the picture; None: a guess of 60
+        tightly around each hand; None: one hand that fills the whole picture; "detect": as many as
+        MediaPipe finds, maybe none (see ``detection``).   sides: "right" or "left" for each box;
+        None: right, or as MediaPipe says.   intrinsics: (3, 3) of the picture; None: a guess of 60
         degrees along the long side, and the results say ``assumed_intrinsics``.
         raises ValueError for boxes outside the picture, unknown sides, intrinsics that are none.
         """
@@ -145,6 +146,8 @@ class Predictor:
         """affine, box, side, intrinsics, assumed for each hand of a picture, checked."""
         height, width = picture.shape[:2]
         whole = boxes is None
+        if isinstance(boxes, str):
+            boxes, sides = _detected(picture, boxes, sides)
         boxes = [(-0.5, -0.5, width - 0.5, height - 0.5)] if whole else list(boxes)
         sides = ["right"] * len(boxes) if sides is None else list(sides)
         if len(sides) != len(boxes):
@@ -219,6 +222,15 @@ def load_network(run_folder):
             f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: {error}"
         ) from error
     return network, config
+
+
+def _detected(picture, word, sides):
+    from hand_lib.detection import find_hands
+
+    if word != "detect":
+        raise ValueError(f"boxes should be a list of (x0, y0, x1, y1) or 'detect', found {word!r}")
+    boxes, found = find_hands(picture)
+    return boxes, found if sides is None else sides
 
 
 def check_box(box, width: int, height: int) -> tuple[float, float, float, float]:

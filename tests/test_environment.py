@@ -18,14 +18,20 @@ def pins() -> dict[str, str]:
     return {name.lower().replace("_", "-"): version for name, version in found.items()}
 
 
-def needed() -> set[str]:
-    extras = PROJECT["optional-dependencies"]
-    wanted = PROJECT["dependencies"] + extras["workbook"] + extras["test"]
+def needed(*extras: str) -> set[str]:
+    """Packages of pyproject with those extras; by default the two that ``make`` installs."""
+    known = PROJECT["optional-dependencies"]
+    wanted = PROJECT["dependencies"] + [p for e in extras or ("workbook", "test") for p in known[e]]
     return {re.split(r"[<>=!~;\[ ]", line)[0].lower().replace("_", "-") for line in wanted}
 
 
 def test_constraints_pin_every_package_that_pyproject_names():
-    assert needed() <= set(pins()), f"not pinned: {sorted(needed() - set(pins()))}"
+    named = needed(*PROJECT["optional-dependencies"])
+    assert named <= set(pins()), f"not pinned: {sorted(named - set(pins()))}"
+
+
+def test_the_detector_is_an_extra_that_nothing_else_asks_for():
+    assert needed("detect") - needed() == {"mediapipe"}
 
 
 def test_constraints_hold_names_and_versions_only():
