@@ -1,7 +1,7 @@
 """Reads the pickles of this field (MANO, HandMesh's transform.pkl) without running anything.
 
 A pickle is a program. This module does not hand it to Python's unpickler: it steps through the
-opcodes itself, on plain values, and knows seven objects only (``READABLE_GLOBALS``). Calls in the
+opcodes itself, on plain values, and knows eight objects only (``READABLE_GLOBALS``). Calls in the
 file become records; arrays are made from those records at the end, once their declared sizes are
 seen to agree with the bytes that are there. chumpy and old SciPy need not be installed.
 """
@@ -16,6 +16,8 @@ from scipy.sparse import csc_matrix
 READABLE_GLOBALS = {
     "numpy.core.multiarray._reconstruct": "_reconstruct",
     "numpy._core.multiarray._reconstruct": "_reconstruct",
+    "numpy.core.multiarray.scalar": "scalar",
+    "numpy._core.multiarray.scalar": "scalar",
     "numpy.ndarray": "ndarray",
     "numpy.dtype": "dtype",
     "__builtin__.set": "set",
@@ -27,7 +29,7 @@ READABLE_GLOBALS = {
 }
 """Every global a hand pickle may name (old and new module paths), and the record it becomes."""
 
-_CALLED = ("_reconstruct", "dtype", "set")
+_CALLED = ("_reconstruct", "scalar", "dtype", "set")
 _INSTANCED = ("Ch", "Select", "csc_matrix")
 
 MAX_BYTES = 256 * 2**20
@@ -80,10 +82,13 @@ def load_pickle_safely(path):
     return loads_safely(path.read_bytes(), str(path))
 
 
-def loads_safely(data: bytes, name: str = "pickle"):
-    """The same for bytes in memory; ``name`` stands in for the file in errors."""
+def loads_safely(data: bytes, name: str = "pickle", numbers_only: bool = True):
+    """The same for bytes in memory; ``name`` stands in for the file in errors.
+
+    numbers_only: refuse arrays of objects or text; False puts None in their place.
+    """
     try:
-        return _Resolver(len(data)).resolve(_Machine().run(data), 0)
+        return _Resolver(len(data), numbers_only).resolve(_Machine().run(data), 0)
     except _Refusal as refusal:
         raise ValueError(f"{name}: {refusal}") from None
     except (ValueError, TypeError, AttributeError, OverflowError, IndexError) as error:
@@ -238,8 +243,9 @@ def find_global(name):
 class _Resolver:
     """Turns records into arrays, each once, with every declared size checked first."""
 
-    def __init__(self, size):
+    def __init__(self, size, numbers_only=True):
         self.done, self.open, self.budget = {}, set(), 2 * size
+        self.numbers_only = numbers_only
 
     def resolve(self, value, depth):
         if not isinstance(value, (tuple, list, dict, _Record, _Global)):
@@ -288,7 +294,12 @@ class _Resolver:
         shape, dtype, fortran, content = state[-4:]
         if not isinstance(dtype, _Record) or dtype.kind != "dtype":
             raise _Refusal("has an array without a number type")
-        dtype = self.resolve(dtype, depth + 1)
+        try:
+            dtype = self.resolve(dtype, depth + 1)
+        except _Refusal:
+            if self.numbers_only:
+                raise
+            return None
         if type(shape) is not tuple or any(type(n) is not int or not 0 <= n < 2**40 for n in shape):
             raise _Refusal("has an array whose shape is not a tuple of sensible whole numbers")
         if len(shape) > 8:
@@ -310,6 +321,14 @@ class _Resolver:
         self.spend(wanted)
         array = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
         return array.astype(dtype.newbyteorder("="), copy=True)
+
+    def make_scalar(self, record, depth):
+        if len(record.args) != 2 or not isinstance(record.args[0], _Record):
+            raise _Refusal("has a number without its type")
+        whole = _Record("_reconstruct", ())
+        whole.state = (1, (), record.args[0], False, record.args[1])
+        value = self.make_reconstruct(whole, depth)
+        return None if value is None else value[()]
 
     def spend(self, count):
         self.budget -= count

@@ -20,7 +20,7 @@ from hand_lib.files import (
 )
 from hand_lib.pickles import load_pickle_safely
 from hand_lib.readers_dexycb import DexYcb
-from hand_lib.readers_hamer import HamerList
+from hand_lib.readers_hamer import HamerList, HamerShards
 from hand_lib.readers_tsv import FreiHandTsv
 from hand_lib.readers_youtube import YouTubeHands
 from hand_lib.reading import (
@@ -228,6 +228,6 @@ class FreiHand(Reader):
 
 __all__ = [
     "DexYcb", "ERROR_MODES", "FREIHAND_CROP", "FREIHAND_VERSIONS", "FreiHand", "FreiHandTsv",
-    "HamerList", "Reader", "SampleError", "YouTubeHands", "load_pickle_safely", "write_freihand",
-    "write_freihand_tsv",
+    "HamerList", "HamerShards", "Reader", "SampleError", "YouTubeHands", "load_pickle_safely",
+    "write_freihand", "write_freihand_tsv",
 ]  # fmt: skip

@@ -194,6 +194,19 @@ def test_arrays_lists_and_sparse_matrices_come_back_equal(protocol):
     found["face"][0, 0] = 7  # arrays are one's own
 
 
+def test_numpys_numbers_come_back_and_other_arrays_only_where_allowed():
+    value = {"right": np.float32(1), "count": np.int64(7), "known": np.bool_(True)}
+    found = loads_safely(pickle.dumps(value, 4))
+    assert found == value and isinstance(found["right"], np.float32)
+    more = value | {"extra": np.array({"loss": 1.0}), "name": np.array(["a"]), "text": np.str_("a")}
+    found = loads_safely(pickle.dumps(more, 4), numbers_only=False)
+    assert found == value | {"extra": None, "name": None, "text": None}
+    with pytest.raises(ValueError, match="'O8'"):
+        loads_safely(pickle.dumps(more, 4))
+    with pytest.raises(ValueError, match="system"):
+        loads_safely(HOSTILE["os.system"][0], numbers_only=False)
+
+
 def test_an_array_named_twice_is_one_array():
     array = np.ones(3)
     found = loads_safely(pickle.dumps([array, array], 3))
