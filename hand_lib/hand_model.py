@@ -3,10 +3,9 @@
 One class for the built-in hand and for MANO (Romero, Tzionas and Black, SIGGRAPH Asia 2017), right
 and left. It agrees with smplx's MANO class on the same file and is more than twice as fast: shape
 and pose corrections are one matrix product, the kinematic chain is three vectorised levels, and
-skinning is one product with the transposed weights, coordinate by coordinate.
+skinning is one product with the transposed weights, coordinate by coordinate (``skinning``).
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from hand_lib.mano_files import (
     read_mano,
     write_mano,
 )
+from hand_lib.skinning import chain, quaternion_products, rotation_matrices, skin_vertices
 
 _SIDES = ("right", "left")
 _MANO_OF_21 = np.empty(21, np.int64)
@@ -93,14 +93,18 @@ class HandModel(nn.Module):
         keep_float("skin", np.pad(arrays["weights"].T, ((0, 0), (0, fill))))  # (16, V)
         bones = joints.copy()
         bones[:, 1:] -= joints[:, MANO_PARENTS[1:]]
-        both = np.concatenate([joints, bones], 1).reshape(11, -1)
-        keep_float("rest_skeleton", both[0])  # (96,) joints, then bones
-        keep_float("skeleton_directions", both[1:])  # (10, 96)
-        keep_float("from_quaternion", _quaternion_products())  # (16, 9)
+        both = np.stack([joints, bones], 1).transpose(1, 3, 2, 0).reshape(96, 11)
+        keep_float("rest_skeleton", both[:, :1])  # (96, 1) joints, then bones, coordinate-major
+        keep_float("skeleton_directions", both[:, 1:])  # (96, 10)
+        first, second = quaternion_products()
+        keep_float("quaternion_factors", first)  # (20, 4)
+        keep_float("from_products", second)  # (9, 10)
         keep_float("joint_regressor", regressor)  # (16, V)
         keep_float("pose_mean", arrays["hands_mean"])  # (45,)
+        half = np.zeros(48) if flat_mean else np.r_[0, 0, 0, arrays["hands_mean"]] / 2
+        keep_float("half_mean", half.reshape(16, 3, 1).transpose(1, 0, 2))  # (3, 16, 1)
         keep_float("pose_components", arrays["hands_components"])  # (45, 45), rows
-        keep_float("identity", np.tile(np.eye(3).reshape(9), 15))  # (135,)
+        keep_float("identity", np.tile(np.eye(3).reshape(9), 15)[:, None])  # (135, 1)
         keep("faces", arrays["f"])  # (F, 3)
         keep("tips", tips)  # (5,)
         keep("joint_order", _MANO_OF_21)  # (21,)
@@ -184,51 +188,47 @@ class HandModel(nn.Module):
 
         v = sum_j w_vj (G_j (t + S b + P (R - I)) + p_j - G_j J_j), MANO's equation 2 to 4.
         """
-        rotations = self.rotations(pose)  # (B, 16, 3, 3)
-        batch = len(rotations)
-        corrections = rotations[:, 1:].reshape(batch, 135) - self.identity
-        skeleton = self.rest_skeleton.expand(batch, 96)
+        rotations = self._batch_last(pose)  # (3, 3, 16, B)
+        batch = rotations.shape[-1]
+        corrections = rotations[:, :, 1:].permute(2, 0, 1, 3).reshape(135, batch) - self.identity
+        skeleton = self.rest_skeleton.expand(96, batch)
         if betas is not None:
-            betas = self.check_betas(betas, batch)
-            skeleton = torch.addmm(self.rest_skeleton, betas, self.skeleton_directions)
-            corrections = torch.cat([betas, corrections], 1)  # (B, 145)
-        directions = self.directions[-corrections.shape[1] :]
-        shaped = torch.addmm(self.template, corrections, directions).view(batch, 3, -1)
-        rest, bones = skeleton.view(batch, 2, 16, 3).unbind(1)
-        start = rest[:, :1]
+            betas = self.check_betas(betas, batch).T  # (10, B)
+            skeleton = torch.addmm(self.rest_skeleton, self.skeleton_directions, betas)
+            corrections = torch.cat([betas, corrections])  # (145, B)
+        directions = self.directions[-len(corrections) :]
+        shaped = torch.addmm(self.template, corrections.T, directions).view(batch, 3, -1)
+        rest, bones = skeleton.view(2, 3, 16, batch).unbind(0)
+        start = rest[:, 0]
         if translation is not None:
             if translation.shape not in ((batch, 3), (3,)):
                 raise ValueError(
                     f"expected translation ({batch}, 3), found {tuple(translation.shape)}"
                 )
-            start = start + translation.reshape(-1, 1, 3)
-        turned, placed = chain(rotations, bones, start)  # (B, 16, 3, 3), (B, 16, 3)
-        offset = placed - (turned @ rest[..., None])[..., 0]
-        maps = torch.cat([turned, offset[..., None]], 3)  # (B, 16, 3, 4)
-        vertices, _ = _Skinning.apply(maps.permute(0, 2, 3, 1), shaped, self.skin, self.count)
-        joints = torch.cat([placed, vertices[:, self.tips]], 1)[:, self.joint_order]
+            start = start + translation.reshape(-1, 3).T
+        turned, placed = chain(rotations, bones, start)  # (3, 3, 16, B), (3, 16, B)
+        offset = placed - (turned * rest).sum(1)
+        maps = torch.cat([turned, offset[:, None]], 1)  # (3, 4, 16, B)
+        vertices, tips = skin_vertices(maps, shaped, self.skin, self.tips, self.count)
+        joints = torch.cat([placed.permute(2, 1, 0), tips], 1).index_select(1, self.joint_order)
         return Hand(vertices, joints)
 
     def rotations(self, pose) -> Tensor:
         """Rotation of each joint against its parent (B, 16, 3, 3), the mean pose included."""
+        return self._batch_last(pose).permute(3, 2, 0, 1)
+
+    def _batch_last(self, pose) -> Tensor:
+        """``rotations`` as (3, 3, 16, B)."""
         shape = tuple(pose.shape)
         if len(shape) == 4 and shape[1:] == (16, 3, 3):
-            return pose
+            return pose.permute(2, 3, 1, 0)
         if shape[1:] not in ((16, 3), (48,)):
             raise ValueError(
                 f"expected pose (B, 16, 3), (B, 48) or (B, 16, 3, 3), found {shape}; for principal "
                 f"components call model.pose_from_pca first"
             )
-        pose = pose.reshape(-1, 48)
-        if not self.flat_mean:
-            pose = torch.cat([pose[:, :3], pose[:, 3:] + self.pose_mean], 1)
-        pose = pose.reshape(-1, 16, 3)
-        # the unit quaternion, then its matrix as one product; sinc keeps zero rotation smooth
-        half = ((pose * pose).sum(-1, keepdim=True) + 1e-30).sqrt() / 2
-        vector = pose * (torch.sinc(half / math.pi) / 2)
-        quaternion = torch.cat([half.cos(), vector], -1)
-        products = quaternion[..., :, None] * quaternion[..., None, :]
-        return (products.flatten(-2) @ self.from_quaternion).view(-1, 16, 3, 3)
+        half = torch.add(self.half_mean, pose.reshape(-1, 16, 3).permute(2, 1, 0), alpha=0.5)
+        return rotation_matrices(half, self.quaternion_factors, self.from_products)
 
     def check_betas(self, betas, batch) -> Tensor:
         """betas as (B, 10), missing columns zero."""
@@ -303,81 +303,6 @@ def check_side(side):
     """Raise unless side is one of the two."""
     if side not in _SIDES:
         raise ValueError(f"side must be 'right' or 'left', found {side!r}")
-
-
-def chain(rotations: Tensor, bones: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Forward kinematics of the five fingers at once, three levels deep.
-
-    rotations: (B, 16, 3, 3) against the parent.   bones: (B, 16, 3) each joint minus its parent at
-    rest, metres; the wrist's own row is not used.   start: (B, 1, 3) where the wrist goes.
-    returns rotations (B, 16, 3, 3) and joints (B, 16, 3) in the frame of the wrist's parent.
-    G_j = G_parent R_j,   p_j = p_parent + G_parent (J_j - J_parent).
-    """
-    batch = len(rotations)
-    root = rotations[:, :1]  # (B, 1, 3, 3)
-    # each product also carries the bone to its own joint as the fourth column
-    steps = torch.cat([rotations, bones[..., None]], 3)[:, 1:].view(batch, 5, 3, 3, 4)
-    s1, s2, s3 = steps.unbind(2)  # each (B, 5, 3, 4)
-    g1 = root @ s1
-    g2 = g1[..., :3] @ s2
-    g3 = g2[..., :3] @ s3
-    levels = torch.stack([g1, g2, g3], 2)  # (B, 5, 3, 3, 4), finger, level
-    turned = torch.cat([root, levels[..., :3].reshape(batch, 15, 3, 3)], 1)
-    placed = start[:, None] + levels[..., 3].cumsum(2)
-    return turned, torch.cat([start, placed.view(batch, 15, 3)], 1)
-
-
-def _quaternion_products() -> np.ndarray:
-    """(16, 9) so that (q q^T).reshape(16) times it is the rotation matrix of q = (w, x, y, z)."""
-    table = np.zeros((4, 4, 3, 3))
-    for i in range(3):
-        table[0, 0, i, i] = 1
-        for k in range(3):
-            table[k + 1, k + 1, i, i] += 1 if k == i else -1
-        j, k = (i + 1) % 3, (i + 2) % 3
-        table[i + 1, j + 1, i, j] = table[i + 1, j + 1, j, i] = 2
-        table[0, k + 1, j, i], table[0, k + 1, i, j] = 2, -2
-    return table.reshape(16, 9)
-
-
-class _Skinning(torch.autograd.Function):
-    """v = sum_j w_vj (A_j v' + t_j), with its gradient written out: a third of autograd's traffic.
-
-    maps: (B, 3, 4, 16), rows of [A_j | t_j].   shaped: (B, 3, W) and skin: (16, W), filled up to W.
-    count: V.   returns vertices (B, V, 3), and the blended maps (B, 3, 4, W) kept for the gradient.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(maps, shaped, skin, count):
-        blended = (maps.reshape(-1, 16) @ skin).view(len(maps), 3, 4, -1)
-        mx, my, mz, points = blended.unbind(2)  # each (B, 3, W)
-        x, y, z = shaped[:, :, None].unbind(1)  # each (B, 1, W)
-        points.addcmul_(mx, x).addcmul_(my, y).addcmul_(mz, z)
-        return points[:, :, :count].transpose(1, 2).contiguous(), blended
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(inputs[1], inputs[2], output[1])
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx, slope, _):
-        if slope is None:
-            return None, None, None, None
-        shaped, skin, blended = ctx.saved_tensors
-        batch, _, width = shaped.shape
-        slope = nn.functional.pad(slope.transpose(1, 2), (0, width - slope.shape[1]))  # (B, 3, W)
-        outer = (slope[:, :, None] * shaped[:, None]).view(-1, width)  # (B 3 3, W)
-        turn = (outer @ skin.T).view(batch, 3, 3, 16)
-        shift = (slope.view(-1, width) @ skin.T).view(batch, 3, 1, 16)
-        sx, sy, sz = slope[:, :, None].unbind(1)  # each (B, 1, W)
-        linear = blended[:, :, :3]
-        back = torch.addcmul(linear[:, 0] * sx, linear[:, 1], sy)
-        back = torch.addcmul(back, linear[:, 2], sz)
-        return torch.cat([turn, shift], 2), back, None, None
 
 
 def fingertip_ids(arrays, side, source=None) -> np.ndarray:

@@ -1,0 +1,137 @@
+"""Rotations, kinematic chain and skinning of a hand in PyTorch, as ``hand_model`` needs them.
+
+What is small has the batch last, (3, 4, 16, B): every product of two matrices is then three long
+multiplications, not hundreds of tiny ones. What is large, the skin, has the vertices last.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+TINY = 1e-30
+"""Added to a squared angle, radians^2, so that no gradient divides by zero."""
+
+
+def quaternion_products() -> tuple[np.ndarray, np.ndarray]:
+    """Tables (20, 4) and (9, 10) that turn quaternions into rotation matrices.
+
+    With q = (w, x, y, z), ``first @ q`` holds both factors of the ten products q_i q_j, i <= j, and
+    ``second @ products`` is the matrix, row by row.
+    """
+    pairs = [(i, j) for i in range(4) for j in range(i, 4)]
+    first = np.zeros((2, len(pairs), 4))
+    second = np.zeros((3, 3, len(pairs)))
+    for n, (i, j) in enumerate(pairs):
+        first[0, n, i] = first[1, n, j] = 1
+    column = {pair: n for n, pair in enumerate(pairs)}
+    for i in range(3):
+        second[i, i, column[0, 0]] = 1
+        for k in range(3):
+            second[i, i, column[k + 1, k + 1]] = 1 if k == i else -1
+        j, k = (i + 1) % 3, (i + 2) % 3
+        both = column[min(i, j) + 1, max(i, j) + 1]
+        second[i, j, both] = second[j, i, both] = 2
+        second[k, j, column[0, i + 1]], second[j, k, column[0, i + 1]] = 2, -2
+    return first.reshape(20, 4), second.reshape(9, 10)
+
+
+def rotation_matrices(half: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Rotation matrices of half axis-angle vectors, by unit quaternions; smooth at zero.
+
+    half: (3, J, B) half the axis-angle, radians.   first, second: of ``quaternion_products``.
+    returns (3, 3, J, B).
+    """
+    angle = ((half * half).sum(0, keepdim=True) + TINY / 4).sqrt()  # half the angle
+    quaternion = torch.cat([angle.cos(), half * torch.sinc(angle / math.pi)]).flatten(1)
+    one, other = (first @ quaternion).view(2, 10, -1).unbind(0)
+    return (second @ (one * other)).view(3, 3, *half.shape[1:])
+
+
+def compose(rotations: Tensor, steps: Tensor) -> Tensor:
+    """R [S | t] = [R S | R t].   rotations: (3, 3 or more, ...).   steps: (3, 4, ...)."""
+    product = rotations[:, 0, None] * steps[0]
+    product = torch.addcmul(product, rotations[:, 1, None], steps[1])
+    return torch.addcmul(product, rotations[:, 2, None], steps[2])
+
+
+def chain(rotations: Tensor, bones: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Forward kinematics of the five fingers at once, three levels deep.
+
+    rotations: (3, 3, 16, B) against the parent.   bones: (3, 16, B) each joint minus its parent at
+    rest, metres; the wrist's own is not used.   start: (3, B) where the wrist goes.
+    returns rotations (3, 3, 16, B) and joints (3, 16, B) in the frame of the wrist's parent.
+    G_j = G_parent R_j,   p_j = p_parent + G_parent (J_j - J_parent).
+    """
+    batch = rotations.shape[-1]
+    root = rotations[:, :, :1]  # (3, 3, 1, B)
+    # each product also carries the bone to its own joint as the fourth column
+    steps = torch.cat([rotations, bones[:, None]], 1)[:, :, 1:].view(3, 4, 5, 3, batch)
+    s1, s2, s3 = steps.unbind(3)  # each (3, 4, 5, B)
+    g1 = compose(root, s1)
+    g2 = compose(g1, s2)
+    g3 = compose(g2, s3)
+    levels = torch.stack([g1, g2, g3], 3)  # (3, 4, 5, 3, B), finger, level
+    turned = torch.cat([root, levels[:, :3].reshape(3, 3, 15, batch)], 2)
+    placed = start[:, None, None] + levels[:, 3].cumsum(2)
+    return turned, torch.cat([start[:, None], placed.view(3, 15, batch)], 1)
+
+
+def skin_vertices(maps, shaped, skin, tips, count: int) -> tuple[Tensor, Tensor]:
+    """v = sum_j w_vj (A_j v' + t_j): vertices (B, V, 3) and, once more, those of the tips (B, 5, 3).
+
+    maps: (3, 4, 16, B), rows of [A_j | t_j].   shaped: (B, 3, W) and skin: (16, W), the vertices
+    filled up to W.   tips: (5,) vertex ids.   count: V.
+    """
+    if torch.is_grad_enabled() and (maps.requires_grad or shaped.requires_grad):
+        return _Skinning.apply(maps, shaped, skin, tips, count)
+    return _skin(maps, shaped, skin, tips, count)
+
+
+def _skin(maps, shaped, skin, tips, count):
+    batch, _, width = shaped.shape
+    rows = maps.permute(3, 0, 1, 2).reshape(-1, 16)
+    mx, my, mz, points = (rows @ skin).view(batch, 3, 4, width).unbind(2)  # each (B, 3, W)
+    x, y, z = shaped[:, :, None].unbind(1)  # each (B, 1, W)
+    points.addcmul_(mx, x).addcmul_(my, y).addcmul_(mz, z)
+    vertices = points[:, :, :count].transpose(1, 2).contiguous()
+    return vertices, vertices[:, tips]
+
+
+class _Skinning(torch.autograd.Function):
+    """``skin_vertices`` with its gradient written out: a third of autograd's traffic."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(maps, shaped, skin, tips, count):
+        return _skin(maps, shaped, skin, tips, count)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:4])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, slope, tip_slope):
+        maps, shaped, skin, tips = ctx.saved_tensors
+        batch, _, width = shaped.shape
+        if slope is not None:
+            slope = nn.functional.pad(slope.transpose(1, 2), (0, width - slope.shape[1]))
+        elif tip_slope is not None:
+            slope = tip_slope.new_zeros(batch, 3, width)
+        else:
+            return None, None, None, None, None
+        if tip_slope is not None:
+            slope = slope.index_add(2, tips, tip_slope.transpose(1, 2))  # (B, 3, W)
+        outer = (slope[:, :, None] * shaped[:, None]).view(-1, width)  # (B 3 3, W)
+        turn = (outer @ skin.T).view(batch, 3, 3, 16)
+        shift = (slope.reshape(-1, width) @ skin.T).view(batch, 3, 1, 16)
+        # the blended rotations again: cheaper to make than to keep, and right when differentiated
+        linear = maps[:, :3].permute(3, 0, 1, 2).reshape(-1, 16) @ skin
+        linear = linear.view(batch, 3, 3, width)
+        sx, sy, sz = slope[:, :, None].unbind(1)  # each (B, 1, W)
+        back = torch.addcmul(linear[:, 0] * sx, linear[:, 1], sy)
+        back = torch.addcmul(back, linear[:, 2], sz)
+        return torch.cat([turn, shift], 2).permute(1, 2, 3, 0), back, None, None, None
