@@ -82,7 +82,7 @@ def fit_hands(
     cameras = _cameras(intrinsics, points, weights, image_size, batch)
     limits = limits or FilterLimits()
     sides = _check_sides(sides, batch)
-    fit, solved = _empty(batch, cameras), []
+    fit, solved = empty_fit(batch, cameras), []
     size = hand_size(points, weights)
     rows = np.flatnonzero(((weights > 0).sum(1) >= MIN_JOINTS) & (size > 2))
     if len(rows):
@@ -111,6 +111,43 @@ def fit_hands(
                 )
         judge_fits(fit, points, weights, boxes, track, limits, sides, model.side)
     return fit
+
+
+def follow_fit(
+    model, keypoints_2d, confidence=None, intrinsics=None, *, image_size=None, starts: int = 3,
+    noise: float = 0.012, proportions: float = 1.0,
+) -> list[list[HandFit]]:  # fmt: skip
+    """Fit one hand and keep every step, to look at.
+
+    keypoints_2d: (21, 2) px.   confidence: (21,).   The rest as in ``fit_hands``.
+    returns per start a list of one-row ``HandFit``s, from the first guess on; the start that won
+    comes first and goes on where the others stop.
+    """
+    points, weights = _check_keypoints(keypoints_2d, confidence)
+    cameras = _cameras(intrinsics, points, weights, image_size, 1)
+    size = hand_size(points, weights)
+    if len(points) != 1 or (weights > 0).sum() < MIN_JOINTS or size[0] <= 2:
+        raise ValueError(f"follow_fit takes one hand with at least {MIN_JOINTS} visible joints")
+    problem = Problem(Skeleton(model), points, weights, cameras, size, noise, proportions)
+    steps = [[] for _ in range(starts)]
+    for number, guess in enumerate(problem.first_guesses(starts)):
+        steps[number].append(problem.start(guess))
+
+    def watch(state, index):
+        rows = range(len(index)) if len(index) > 1 or starts == 1 else [int(problem.best[0])]
+        for at, number in enumerate(rows):
+            steps[number].append([part[at : at + 1].clone() for part in state])
+
+    problem.watch = watch
+    problem.solve(starts)
+    problem.watch = None
+    best, fits = int(problem.best[0]), []
+    for number in sorted(range(starts), key=lambda n: n != best):
+        fits.append([])
+        for state in steps[number]:
+            fits[-1].append(empty_fit(1, cameras))
+            problem.write(fits[-1][-1], np.arange(1), state)
+    return fits
 
 
 def _ask_rivals(fit, rows, problem, state, side):
@@ -174,7 +211,9 @@ def _check_sides(sides, batch):
     return sides
 
 
-def _empty(batch, cameras):
+def empty_fit(batch: int, cameras) -> HandFit:
+    """A fit of hands that nothing is known of yet.   cameras: (B, 3, 3) px."""
+
     def nan(*shape):
         return np.full((batch, *shape), np.nan)
 
@@ -185,4 +224,4 @@ def _empty(batch, cameras):
     )  # fmt: skip
 
 
-__all__ = ["LIMITS", "MIN_JOINTS", "HandFit", "fit_hands", "hand_size"]
+__all__ = ["LIMITS", "MIN_JOINTS", "HandFit", "empty_fit", "fit_hands", "hand_size"]

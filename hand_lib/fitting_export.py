@@ -47,14 +47,16 @@ def write_youtube(path, model, fit, names, sizes) -> Path:
     """Write accepted fits as ``youtube_*.json``: meshes in pixels of the frame, z on their scale.
 
     names: B frame names as the file's ``name``.   sizes: B (width, height).
+    model: one ``HandModel``, or B of them.
     z counts from the wrist, times std(x in pixels) / std(x), as the authors do.
     """
+    models = list(model) if isinstance(model, list | tuple) else [model] * len(fit.accepted)
     rows = np.flatnonzero(fit.accepted)
     if len(names) != len(fit.accepted) or len(sizes) != len(fit.accepted):
         raise ValueError(f"expected {len(fit.accepted)} names and sizes, found {len(names)}")
     images, annotations, known = [], [], {}
     for index in rows:
-        vertices, joints = (x[0].astype(float) for x in fitted_hand(model, fit, [index]))
+        vertices, joints = (x[0].astype(float) for x in fitted_hand(models[index], fit, [index]))
         pixels = vertices @ fit.intrinsics[index].T
         pixels = pixels[:, :2] / pixels[:, 2:]
         scale = pixels[:, 0].std() / vertices[:, 0].std()
@@ -68,7 +70,7 @@ def write_youtube(path, model, fit, names, sizes) -> Path:
         annotations.append(
             {
                 "vertices": np.round(mesh, 3).tolist(),
-                "is_left": int(model.side == "left"),
+                "is_left": int(models[index].side == "left"),
                 "image_id": known[names[index]],
                 "id": len(annotations),
             }

@@ -75,6 +75,7 @@ class Problem:
         cost = cost.view(len(states), batch)
         best = _smoothest(cost, many[0].view(len(states), batch, 3, 3)) if track else cost.argmin(0)
         rows = best * batch + torch.arange(batch, device=best.device)
+        self.best = best
         state, self.cost = self.minimise([part[rows] for part in many], 14)
         return state
 

@@ -1,12 +1,15 @@
 """2-D hand keypoints from other people's detectors: OpenPose folders, MediaPipe, COCO-WholeBody.
 
 Every reader returns ``Keypoints``, one row per hand, in the FreiHAND order. What is broken is left
-out and named in ``problems``; the rest goes on.
+out and named in ``problems``, frames without a hand are named in ``empty``; the rest goes on.
+
+>>> found = read_openpose("openpose_out")            # or detect_mediapipe(Frames("clip.mp4"))
+>>> found.of_side("left").points.shape, found.problems, found.empty
 """
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ class Keypoints:
     sides: list  # N of "right" / "left"
     names: list  # N file or frame names
     problems: list  # strings: files or entries left out, and why
+    empty: list = field(default_factory=list)  # names of frames in which no hand was found
 
     def __len__(self):
         return len(self.points)
@@ -38,19 +42,42 @@ class Keypoints:
             [self.sides[i] for i in keep],
             [self.names[i] for i in keep],
             self.problems,
+            self.empty,
         )
 
 
 class _Collector:
     def __init__(self):
-        self.rows, self.problems = [], []
+        self.rows, self.problems, self.empty = [], [], []
 
     def add(self, points, confidence, frame, side, name):
         points, confidence = np.asarray(points, float), np.asarray(confidence, float)
-        if not np.isfinite(points[confidence > 0]).all():
+        if not np.isfinite(confidence).all() or (confidence < 0).any():
+            self.problems.append(f"{name}: {side} hand has a confidence below 0 or not finite")
+        elif not np.isfinite(points[confidence > 0]).all():
             self.problems.append(f"{name}: {side} hand has coordinates that are not finite")
         elif (confidence > 0).any():
             self.rows.append((points, confidence, frame, side, name))
+
+    def add_flat(self, values, frame, side, name):
+        """x, y, confidence of 21 joints in a row, as OpenPose and COCO-WholeBody have them."""
+        try:
+            values = np.array(values, float).reshape(-1)
+        except (ValueError, TypeError):
+            self.problems.append(f"{name}: {side} hand is not a list of numbers")
+            return
+        if len(values) != 63:
+            self.problems.append(
+                f"{name}: {side} hand has {len(values)} numbers, expected 63 (21 joints)"
+            )
+            return
+        hand = values.reshape(21, 3)
+        self.add(hand[:, :2], np.minimum(hand[:, 2], 1.0), frame, side, name)
+
+    def finished_frame(self, before: int, name: str):
+        """Note a frame in which nothing was added since ``rows`` had length ``before``."""
+        if len(self.rows) == before:
+            self.empty.append(name)
 
     def finish(self) -> Keypoints:
         points, confidence, frames, sides, names = (
@@ -63,6 +90,7 @@ class _Collector:
             list(sides),
             list(names),
             self.problems,
+            self.empty,
         )
 
 
@@ -78,7 +106,9 @@ def from_arrays(points, confidence=None, side="right") -> Keypoints:
         raise ValueError(f"expected confidence {points.shape[:2]}, found {confidence.shape}")
     into = _Collector()
     for i, (hand, weight) in enumerate(zip(points[..., :2], confidence, strict=True)):
+        before = len(into.rows)
         into.add(hand, weight, i, side, f"row {i}")
+        into.finished_frame(before, f"row {i}")
     return into.finish()
 
 
@@ -101,47 +131,108 @@ def read_openpose(folder) -> Keypoints:
         frame = int(digits[-1]) if digits else order
         try:
             people = json.loads(path.read_text())["people"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             into.problems.append(f"{path.name}: not OpenPose's JSON ({error!r})")
             continue
+        if not isinstance(people, list) or not all(isinstance(p, dict) for p in people):
+            into.problems.append(f"{path.name}: not OpenPose's JSON (people is no list of objects)")
+            continue
+        before = len(into.rows)
         for person in people:
             for side in ("left", "right"):
-                values = person.get(f"hand_{side}_keypoints_2d") or []
-                if not values:
-                    continue
-                if len(values) != 63:
-                    into.problems.append(
-                        f"{path.name}: {side} hand has {len(values)} numbers, expected 63"
-                    )
-                    continue
-                hand = np.array(values, float).reshape(21, 3)
-                into.add(hand[:, :2], hand[:, 2], frame, side, path.name)
+                values = person.get(f"hand_{side}_keypoints_2d")
+                if values:
+                    into.add_flat(values, frame, side, path.name)
+        into.finished_frame(before, path.name)
     return into.finish()
 
 
 def from_mediapipe(results, width: int, height: int, mirrored: bool = False) -> Keypoints:
-    """MediaPipe HandLandmarker results, one per frame.
+    """MediaPipe's results, one per frame: HandLandmarker's or those of ``solutions.hands``.
 
-    results: objects with ``hand_landmarks`` (lists of 21 with x, y in 0..1) and ``handedness``.
+    results: objects with ``hand_landmarks`` (lists of 21 with x, y in 0..1) and ``handedness``, or
+    ``multi_hand_landmarks`` and ``multi_handedness``; None is a frame without a hand.
     width, height: of the pictures, px.   mirrored: the pictures are selfies, as MediaPipe assumes;
     otherwise its left is the picture's right hand, and is renamed here.
     """
     into = _Collector()
     for frame, result in enumerate(results):
-        hands = getattr(result, "hand_landmarks", None) or []
-        labels = getattr(result, "handedness", None) or []
-        for i, landmarks in enumerate(hands):
+        name, before = f"frame {frame}", len(into.rows)
+        for landmarks, label, score in _mediapipe_hands(result):
             if len(landmarks) != 21:
-                into.problems.append(f"frame {frame}: {len(landmarks)} landmarks, expected 21")
+                into.problems.append(f"{name}: {len(landmarks)} landmarks, expected 21")
                 continue
-            label = labels[i][0] if i < len(labels) else None
-            side = (getattr(label, "category_name", None) or "Right").lower()
+            side = label.lower() if label else "right"
+            if side not in ("left", "right"):
+                into.problems.append(f"{name}: handedness {label!r}, expected Left or Right")
+                continue
             if not mirrored:
                 side = {"left": "right", "right": "left"}[side]
-            score = float(getattr(label, "score", None) or 1.0)
             hand = np.array([(p.x, p.y) for p in landmarks]) * (width, height) - 0.5
-            into.add(hand, np.full(21, score), frame, side, f"frame {frame}")
+            into.add(hand, np.full(21, score), frame, side, name)
+        into.finished_frame(before, name)
     return into.finish()
+
+
+def _mediapipe_hands(result):
+    """(landmarks, "Left" or "Right", score) of each hand of either interface's result."""
+    hands = getattr(result, "hand_landmarks", None) or []
+    labels = [group[0] for group in getattr(result, "handedness", None) or []]
+    if not hands:
+        hands = [h.landmark for h in getattr(result, "multi_hand_landmarks", None) or []]
+        groups = getattr(result, "multi_handedness", None) or []
+        labels = [group.classification[0] for group in groups]
+    for i, landmarks in enumerate(hands):
+        label = labels[i] if i < len(labels) else None
+        name = getattr(label, "category_name", None) or getattr(label, "label", None)
+        yield landmarks, name, float(getattr(label, "score", None) or 1.0)
+
+
+def detect_mediapipe(frames, model_file=None, hands: int = 2, threshold: float = 0.4) -> Keypoints:
+    """Let MediaPipe find the hands, where it is installed (``pip install mediapipe``).
+
+    frames: ``Frames`` or pictures (H, W, 3) uint8 RGB, all of one size.   model_file:
+    ``hand_landmarker.task``; None uses the models that ``mediapipe.solutions`` brings along.
+    hands: at most so many per frame.   threshold: least confidence of a detection.
+    """
+    try:
+        import mediapipe
+    except ImportError as error:
+        raise ImportError(
+            "MediaPipe is not installed: pip install mediapipe, or bring keypoints as an OpenPose "
+            "folder, COCO-WholeBody JSON or arrays"
+        ) from error
+    if model_file is None:
+        finder = mediapipe.solutions.hands.Hands(
+            static_image_mode=True, max_num_hands=hands, min_detection_confidence=threshold
+        )
+        find = finder.process
+    else:
+        if not Path(model_file).is_file():
+            raise FileNotFoundError(f"{model_file}: no such HandLandmarker model (.task)")
+        vision, base = mediapipe.tasks.vision, mediapipe.tasks.BaseOptions
+        options = vision.HandLandmarkerOptions(
+            base_options=base(model_asset_path=str(model_file)), num_hands=hands,
+            min_hand_detection_confidence=threshold,
+        )  # fmt: skip
+        finder = vision.HandLandmarker.create_from_options(options)
+
+        def find(picture):
+            kind = mediapipe.ImageFormat.SRGB
+            return finder.detect(mediapipe.Image(image_format=kind, data=picture))
+
+    results, size = [], None
+    with finder:
+        for number, picture in enumerate(frames):
+            size = size or picture.shape[:2]
+            if picture.shape[:2] != size:
+                raise ValueError(
+                    f"frame {number} is {picture.shape[1]} x {picture.shape[0]}, the first was "
+                    f"{size[1]} x {size[0]}; detect pictures of different sizes one by one"
+                )
+            results.append(find(np.ascontiguousarray(picture)))
+    height, width = size or (1, 1)
+    return from_mediapipe(results, width, height)
 
 
 def read_coco_wholebody(path) -> Keypoints:
@@ -156,19 +247,23 @@ def read_coco_wholebody(path) -> Keypoints:
         data = json.loads(path.read_text())
         annotations = data["annotations"]
         names = {image["id"]: image.get("file_name", "") for image in data.get("images", [])}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a COCO-WholeBody file ({error!r})") from None
     into = _Collector()
+    if not isinstance(annotations, list):
+        raise ValueError(f"{path}: not a COCO-WholeBody file (annotations is no list)")
+    seen = set()
     for number, annotation in enumerate(annotations):
-        image = annotation.get("image_id", number)
+        if not isinstance(annotation, dict):
+            into.problems.append(f"{path.name}, annotation {number}: not an object")
+            continue
+        image, before = annotation.get("image_id", number), len(into.rows)
         name = names.get(image) or f"{path.name}, annotation {number}"
         for side in ("left", "right"):
-            values = annotation.get(f"{side}hand_kpts") or []
-            if not values or not annotation.get(f"{side}hand_valid", True):
-                continue
-            if len(values) != 63:
-                into.problems.append(f"{name}: {side} hand has {len(values)} numbers, expected 63")
-                continue
-            hand = np.array(values, float).reshape(21, 3)
-            into.add(hand[:, :2], np.minimum(hand[:, 2], 1.0), image, side, name)
+            values = annotation.get(f"{side}hand_kpts")
+            if values and annotation.get(f"{side}hand_valid", True):
+                into.add_flat(values, image, side, name)
+        if len(into.rows) > before:
+            seen.add(image)
+    into.empty = [name or f"image {image}" for image, name in names.items() if image not in seen]
     return into.finish()
