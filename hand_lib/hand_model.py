@@ -75,7 +75,9 @@ class HandModel(nn.Module):
         )
         joints = np.concatenate([template[..., None], shapes], 2)
         joints = np.einsum("jv,vak->kja", regressor, joints)  # (11, 16, 3)
-        directions = np.concatenate([shapes, arrays["posedirs"]], 2)  # (V, 3, 145)
+        # R - I has its joint last here, first in posedirs
+        corrections = arrays["posedirs"].reshape(-1, 3, 15, 9).swapaxes(2, 3).reshape(-1, 3, 135)
+        directions = np.concatenate([shapes, corrections], 2)  # (V, 3, 145)
 
         def keep(name, value):
             self.register_buffer(name, torch.from_numpy(np.array(value)))
@@ -93,9 +95,9 @@ class HandModel(nn.Module):
         keep_float("skin", np.pad(arrays["weights"].T, ((0, 0), (0, fill))))  # (16, V)
         bones = joints.copy()
         bones[:, 1:] -= joints[:, MANO_PARENTS[1:]]
-        both = np.stack([joints, bones], 1).transpose(1, 3, 2, 0).reshape(96, 11)
-        keep_float("rest_skeleton", both[:, :1])  # (96, 1) joints, then bones, coordinate-major
-        keep_float("skeleton_directions", both[:, 1:])  # (96, 10)
+        both = np.concatenate([joints, bones[:, 1:]], 1).transpose(2, 1, 0).reshape(93, 11)
+        keep_float("rest_skeleton", both[:, :1])  # (93, 1) coordinate-major: 16 joints, 15 bones
+        keep_float("skeleton_directions", both[:, 1:])  # (93, 10)
         first, second = quaternion_products()
         keep_float("quaternion_factors", first)  # (20, 4)
         keep_float("from_products", second)  # (9, 10)
@@ -104,7 +106,7 @@ class HandModel(nn.Module):
         half = np.zeros(48) if flat_mean else np.r_[0, 0, 0, arrays["hands_mean"]] / 2
         keep_float("half_mean", half.reshape(16, 3, 1).transpose(1, 0, 2))  # (3, 16, 1)
         keep_float("pose_components", arrays["hands_components"])  # (45, 45), rows
-        keep_float("identity", np.tile(np.eye(3).reshape(9), 15)[:, None])  # (135, 1)
+        keep_float("identity", np.eye(3).reshape(9).repeat(15)[:, None])  # (135, 1)
         keep("faces", arrays["f"])  # (F, 3)
         keep("tips", tips)  # (5,)
         keep("joint_order", _MANO_OF_21)  # (21,)
@@ -190,23 +192,24 @@ class HandModel(nn.Module):
         """
         rotations = self._batch_last(pose)  # (3, 3, 16, B)
         batch = rotations.shape[-1]
-        corrections = rotations[:, :, 1:].permute(2, 0, 1, 3).reshape(135, batch) - self.identity
-        skeleton = self.rest_skeleton.expand(96, batch)
+        root, others = rotations.split([1, 15], 2)
+        corrections = others.reshape(135, batch) - self.identity
+        skeleton = self.rest_skeleton.expand(93, batch)
         if betas is not None:
             betas = self.check_betas(betas, batch).T  # (10, B)
             skeleton = torch.addmm(self.rest_skeleton, self.skeleton_directions, betas)
             corrections = torch.cat([betas, corrections])  # (145, B)
         directions = self.directions[-len(corrections) :]
         shaped = torch.addmm(self.template, corrections.T, directions).view(batch, 3, -1)
-        rest, bones = skeleton.view(2, 3, 16, batch).unbind(0)
-        start = rest[:, 0]
+        rest, bones = skeleton.view(3, 31, batch).split([16, 15], 1)
+        start = rest[:, :1]
         if translation is not None:
             if translation.shape not in ((batch, 3), (3,)):
                 raise ValueError(
                     f"expected translation ({batch}, 3), found {tuple(translation.shape)}"
                 )
-            start = start + translation.reshape(-1, 3).T
-        turned, placed = chain(rotations, bones, start)  # (3, 3, 16, B), (3, 16, B)
+            start = start + translation.reshape(-1, 3).T[:, None]
+        turned, placed = chain(root, others, bones, start)  # (3, 3, 16, B), (3, 16, B)
         offset = placed - (turned * rest).sum(1)
         maps = torch.cat([turned, offset[:, None]], 1)  # (3, 4, 16, B)
         vertices, tips = skin_vertices(maps, shaped, self.skin, self.tips, self.count)
@@ -275,11 +278,12 @@ class HandModel(nn.Module):
             return tensor.detach().cpu().numpy().astype(np.float64)
 
         directions = get(self.directions).reshape(145, 3, -1)[:, :, : self.count].transpose(2, 1, 0)
+        corrections = directions[:, :, 10:].reshape(-1, 3, 9, 15).swapaxes(2, 3)
         return {
             "v_template": get(self.vertices),
             "f": self.faces.cpu().numpy().copy(),
             "shapedirs": directions[:, :, :10].copy(),
-            "posedirs": directions[:, :, 10:].copy(),
+            "posedirs": corrections.reshape(-1, 3, 135).copy(),
             "J_regressor": get(self.joint_regressor),
             "weights": get(self.skin)[:, : self.count].T.copy(),
             "kintree_table": np.stack([MANO_PARENTS, np.arange(16)]),

@@ -50,32 +50,34 @@ def rotation_matrices(half: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 
 def compose(rotations: Tensor, steps: Tensor) -> Tensor:
-    """R [S | t] = [R S | R t].   rotations: (3, 3 or more, ...).   steps: (3, 4, ...)."""
-    product = rotations[:, 0, None] * steps[0]
-    product = torch.addcmul(product, rotations[:, 1, None], steps[1])
-    return torch.addcmul(product, rotations[:, 2, None], steps[2])
+    """R [S | t] = [R S | R t].   rotations: (3, 3, ...) or [R | .].   steps: (3, 4, ...)."""
+    columns, rows = rotations[:, :, None].unbind(1), steps.unbind(0)
+    product = columns[0] * rows[0]
+    product = torch.addcmul(product, columns[1], rows[1])
+    return torch.addcmul(product, columns[2], rows[2])
 
 
-def chain(rotations: Tensor, bones: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+def chain(root: Tensor, rotations: Tensor, bones: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     """Forward kinematics of the five fingers at once, three levels deep.
 
-    rotations: (3, 3, 16, B) against the parent.   bones: (3, 16, B) each joint minus its parent at
-    rest, metres; the wrist's own is not used.   start: (3, B) where the wrist goes.
+    root: (3, 3, 1, B) rotation of the wrist.   rotations: (3, 3, 15, B) of the others against their
+    parents.   bones: (3, 15, B) each joint minus its parent at rest, metres.   start: (3, 1, B)
+    where the wrist goes.
     returns rotations (3, 3, 16, B) and joints (3, 16, B) in the frame of the wrist's parent.
     G_j = G_parent R_j,   p_j = p_parent + G_parent (J_j - J_parent).
     """
     batch = rotations.shape[-1]
-    root = rotations[:, :, :1]  # (3, 3, 1, B)
     # each product also carries the bone to its own joint as the fourth column
-    steps = torch.cat([rotations, bones[:, None]], 1)[:, :, 1:].view(3, 4, 5, 3, batch)
+    steps = torch.cat([rotations, bones[:, None]], 1).view(3, 4, 5, 3, batch)
     s1, s2, s3 = steps.unbind(3)  # each (3, 4, 5, B)
     g1 = compose(root, s1)
     g2 = compose(g1, s2)
     g3 = compose(g2, s3)
     levels = torch.stack([g1, g2, g3], 3)  # (3, 4, 5, 3, B), finger, level
-    turned = torch.cat([root, levels[:, :3].reshape(3, 3, 15, batch)], 2)
-    placed = start[:, None, None] + levels[:, 3].cumsum(2)
-    return turned, torch.cat([start[:, None], placed.view(3, 15, batch)], 1)
+    turned, moved = levels.split([3, 1], 1)
+    placed = start[:, None] + moved[:, 0].cumsum(2)
+    turned = torch.cat([root, turned.reshape(3, 3, 15, batch)], 2)
+    return turned, torch.cat([start, placed.view(3, 15, batch)], 1)
 
 
 def skin_vertices(maps, shaped, skin, tips, count: int) -> tuple[Tensor, Tensor]:
