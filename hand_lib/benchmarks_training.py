@@ -10,7 +10,7 @@ import time
 import numpy as np
 import torch
 
-from hand_lib import optimisation, training
+from hand_lib import manners, optimisation, training
 from hand_lib.config import make_config
 from hand_lib.losses import total_loss
 from hand_lib.network import build_network
@@ -39,7 +39,7 @@ def step_costs(config, device, repeats=15) -> list[dict]:
     optimizer = optimisation.make_optimizer(network, config)
     average = optimisation.AveragedWeights(network, config.ema_decay)
     plain = torch.optim.Adam(network.parameters(), lr=1e-4, foreach=False, fused=False)
-    accelerator = training.make_accelerator(config)
+    accelerator = manners.make_accelerator(config)
     task = training.Task(network, None, {}, lambda p, b, n, c: total_loss(p, b, n.mesh, c))
 
     def whole():

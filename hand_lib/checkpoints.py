@@ -26,6 +26,7 @@ from hand_lib import ROOT
 
 STATE_FILE = "state.pt"
 MODEL_FILE = "model.safetensors"
+RATES = ("base_lr", "weight_decay")
 
 
 def run_folder(name) -> Path:
@@ -93,6 +94,44 @@ def load_state(folder, device="cpu") -> dict | None:
             f"{path} is damaged or not one of our checkpoints ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}); delete it to start this run from the beginning"
         ) from error
+
+
+def run_state(step, seconds, smooth, network, optimizer, average) -> dict:
+    """Everything the rest of the run depends on."""
+    random = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["cuda"] = torch.cuda.get_rng_state()
+    return {
+        "step": step,
+        "seconds": seconds,
+        "smooth": smooth,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "average": average.network.state_dict() if average else None,
+        "random": random,
+    }
+
+
+def restore(state, network, optimizer, average, folder) -> None:
+    """Put what ``run_state`` gave back in its place.   folder: for the error message."""
+    try:
+        network.load_state_dict(state["network"])
+        if average:
+            average.network.load_state_dict(state["average"] or state["network"])
+    except RuntimeError as error:
+        raise ValueError(f"{folder / STATE_FILE} belongs to another network: {error}") from error
+    chosen = [{name: group[name] for name in RATES} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state["optimizer"])
+    for group, rates in zip(optimizer.param_groups, chosen, strict=True):
+        group.update(rates)  # they may have been changed on purpose
+    torch.set_rng_state(state["random"]["torch"].cpu())
+    if torch.cuda.is_available() and "cuda" in state["random"]:
+        torch.cuda.set_rng_state(state["random"]["cuda"].cpu())
+
+
+def has_state(folder) -> bool:
+    """Whether a run got as far as a checkpoint in this folder."""
+    return (Path(folder) / STATE_FILE).exists()
 
 
 def save_model(folder, state_dict: dict, **notes: str) -> None:

@@ -28,20 +28,27 @@ def own_random_state(config, device):
 
 @contextlib.contextmanager
 def stop_signals():
-    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C interrupts at once."""
+    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C interrupts at once.
+
+    What follows within a second is still the first: launchers pass on a Ctrl-C that a terminal
+    sends to everybody.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    owner = os.getpid()
+    owner, asked = os.getpid(), 0.0
 
     def ask(number, frame):
+        nonlocal asked
         if os.getpid() != owner:  # a loader process, which was forked with this handler
             os._exit(128 + number)
-        if stop.is_set():
+        if stop.is_set() and time.monotonic() > asked + 1:
             raise KeyboardInterrupt
-        stop.set()
+        if not stop.is_set():
+            asked = time.monotonic()
+            stop.set()
 
     old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -59,3 +66,22 @@ def clock(spent: dict, name: str):
         yield
     finally:
         spent[name] += time.perf_counter() - start
+
+
+def make_accelerator(config):
+    """Accelerate's view of the processes and devices at hand."""
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    # fixed tables are buffers and equal everywhere: nothing to broadcast
+    handler = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    return Accelerator(cpu=config.device == "cpu", kwargs_handlers=[handler])
+
+
+def shared_by_all(accelerator, numbers: dict) -> dict[str, float]:
+    """Means over all processes, so that all decide and tell the same.   numbers: name -> scalar."""
+    values = [float(number) for number in numbers.values()]
+    if accelerator.num_processes > 1:
+        values = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
+        values = accelerator.reduce(values, "mean").tolist()
+    return dict(zip(numbers, values, strict=True))

@@ -1,6 +1,7 @@
 """Where a result came from: commit, versions, device, time, memory, data."""
 
 import hashlib
+import json
 import platform
 import resource
 import subprocess
@@ -17,12 +18,14 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def provenance(config, device, fingerprint: str, seeds: dict) -> dict:
+def provenance(config, device, datasets, processes: int = 1) -> dict:
     """What is worth knowing about a run when it starts, as a dict for ``provenance.json``.
 
-    config: dataclass with ``to_json``.   device: torch device.   fingerprint: of the data.
-    seeds: name -> number of every generator that the run seeds.
+    config: dataclass with ``to_json`` and ``seed``.   device: torch device.   datasets: to train
+    on.   processes: that train together; each has random numbers of its own for dropout.
     """
+    seeds = {"weights": config.seed, "data_order": config.seed, "augmentation": config.seed}
+    seeds["dropout"] = [config.seed + 1 + number for number in range(processes)]
     return {
         "started": now(),
         "hand_lib": __version__,
@@ -31,8 +34,10 @@ def provenance(config, device, fingerprint: str, seeds: dict) -> dict:
         "platform": platform.platform(),
         "packages": package_versions(),
         "device": device_name(device),
+        "processes": processes,
         "seeds": seeds,
-        "data_fingerprint": fingerprint,
+        "data_fingerprint": fingerprint_data(datasets),
+        "config": json.loads(config.to_json()),
         "config_sha256": hashlib.sha256(config.to_json().encode()).hexdigest(),
         "command": " ".join(word.rsplit("/", 1)[-1] for word in sys.argv),
     }
@@ -75,6 +80,22 @@ def peak_memory_mb(device) -> dict:
     if device.type == "cuda":
         peak["gpu"] = torch.cuda.max_memory_allocated(device) / 2**20
     return {name: round(value) for name, value in peak.items()}
+
+
+def fingerprint_data(datasets, items: int = 32) -> str:
+    """Hash of data sets of crops: their lengths, and pictures and labels of some items of each.
+
+    Items are evenly spread and taken without augmentation, so equal data give equal hashes in any
+    run that crops to the same size.
+    """
+    from hand_lib.data import HandCrops
+
+    digest = hashlib.sha256()
+    for data in datasets:
+        plain = HandCrops(data.dataset, data.image_size) if isinstance(data, HandCrops) else data
+        picks = np.linspace(0, len(plain) - 1, min(items, len(plain))).astype(int)
+        digest.update(f"{len(plain)} {fingerprint_arrays(plain.fetch_batch(picks))} ".encode())
+    return digest.hexdigest()[:16]
 
 
 def fingerprint_arrays(arrays: dict) -> str:

@@ -32,7 +32,13 @@ from hand_lib.config import (
     replace,
 )
 from hand_lib.feeding import SharedLoader, batch_stream
-from hand_lib.manners import clock, own_random_state, stop_signals
+from hand_lib.manners import (
+    clock,
+    make_accelerator,
+    own_random_state,
+    shared_by_all,
+    stop_signals,
+)
 from hand_lib.optimisation import (
     AveragedWeights,
     freeze_normalisation,
@@ -52,7 +58,7 @@ class Task:
     train_data: object  # one or several data sets that ``loading.HandLoader`` takes
     validation: dict  # one batch of CPU tensors, as large as the validation set
     loss: Callable  # (prediction, batch, network, config) -> total, dict of its parts
-    fingerprint: str = ""  # of the training data
+    fingerprint: str = ""  # of the validation set
     baseline: dict = field(default_factory=dict)  # scores of "template only" on the validation set
 
 
@@ -99,12 +105,13 @@ def train(
             if resume is not None:
                 config = _continued(config, folder, allow_changes)
             stack.enter_context(checkpoints.locked(folder))
-            if resume is None and (folder / "config.json").exists():
+            if resume is None and checkpoints.has_state(folder):
                 raise FileExistsError(
                     f"{folder} already holds a run; continue it with resume={str(folder)!r}, "
                     "or choose another name"
                 )
             checkpoints.write_text(folder / "config.json", config.to_json())
+            stack.enter_context(watching.report_of_failure(folder))
         else:
             say = _silent
         accelerator.wait_for_everyone()
@@ -113,29 +120,29 @@ def train(
         if task is None:
             from hand_lib.tasks import build_task
 
-            begun = (folder / checkpoints.STATE_FILE).exists()  # then its weights are in there
+            begun = checkpoints.has_state(folder)  # then the weights are in there
             task = build_task(replace(config, pretrained=False) if begun else config, say)
         stop = stack.enter_context(stop_signals())
         return _fit(config, folder, task, accelerator, say, stop)
 
 
 def train_or_continue(
-    config: TrainConfig, run_folder, say=tqdm.write, processes: int = 0
+    config: TrainConfig, run_folder, say=tqdm.write, processes: int = 0, allow_changes: bool = False
 ) -> RunResult:
     """Train; continue where an earlier run with this config stopped; return it if it finished.
 
-    A run with another config in that folder is an error that says what differs.
-    processes: to train in, from a notebook too; 0 is one per GPU, and one without.
+    A run with another config in that folder is an error that says what differs, unless
+    ``allow_changes``.   processes: to train in, from a notebook too; 0 is one per GPU, and one
+    without.
     """
-    folder = Path(run_folder)
-    old = (folder / "config.json").exists()
-    if old:
-        _continued(config, folder, allow_changes=False)
-    metrics = watching.read_json(folder / "metrics.json") or {}
-    if metrics.get("status") == "finished":
-        say(f"{folder.name} is trained already; for another run choose another name")
-        return read_run(folder)
-    settings = {"resume": folder} if old else {"run_folder": folder}
+    folder, settings = Path(run_folder), {"run_folder": run_folder}
+    if checkpoints.has_state(folder):
+        settings = {"resume": folder, "allow_changes": allow_changes}
+        same = _continued(config, folder, allow_changes) == read_config(folder)
+        metrics = watching.read_json(folder / "metrics.json") or {}
+        if same and metrics.get("status") == "finished":
+            say(f"{folder.name} is trained already; for another run choose another name")
+            return read_run(folder)
     gpus = torch.cuda.device_count() if config.device == "auto" else 0
     processes = processes or max(gpus, 1)
     if processes == 1:
@@ -181,12 +188,14 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
     step, seconds = (state["step"], state["seconds"]) if state else (0, 0.0)
     smooth = state["smooth"] if state else None
     if state:
-        _restore(state, network, optimizer, average, folder)
+        checkpoints.restore(state, network, optimizer, average, folder)
+        if not main:  # the random state in there is the first process's
+            torch.manual_seed(config.seed + 1 + accelerator.process_index + 1000 * step)
         say(f"continuing {folder.name} after step {step} of {total_steps}")
     record = watching.Record(folder, step if state else -1, task, config) if main else None
     if main:
-        notes = origin.provenance(config, device, task.fingerprint, {"seed": config.seed})
-        notes["processes"], notes["bf16"] = accelerator.num_processes, bf16
+        notes = origin.provenance(config, device, loader.datasets, accelerator.num_processes)
+        notes |= {"validation_fingerprint": task.fingerprint, "bf16": bf16}
         notes["continued_at_steps"] = [*record.continued_at, step] if state else []
         checkpoints.write_json(folder / "provenance.json", notes)
 
@@ -196,16 +205,15 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
     def validate():
         if main:
             with clock(spent, "validation"):
-                record.validate(shown, step, seconds, device, bf16, say, total_steps)
+                planned = total_steps if step == 0 else max(step, round(step / progress()))
+                record.validate(shown, step, seconds, device, bf16, say, planned)
 
     def save():
         if main:
             with clock(spent, "checkpoint"):
-                weights = shown.state_dict()
-                checkpoints.save_model(folder, weights, step=step)
-                checkpoints.save_state(
-                    folder, _state(step, seconds, smooth, network, optimizer, average)
-                )
+                checkpoints.save_model(folder, shown.state_dict(), step=step)
+                whole = checkpoints.run_state(step, seconds, smooth, network, optimizer, average)
+                checkpoints.save_state(folder, whole)
 
     def finish(status, reason=""):
         if main:
@@ -220,7 +228,7 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
         if not state:
             validate()
             save()
-        clock_start = time.perf_counter() - seconds
+        begun = time.perf_counter() - seconds
         while progress() < 1:
             with clock(spent, "waiting"):
                 batch = next(stream)
@@ -232,23 +240,25 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
                 rate = set_rate(optimizer, rate_factor(config, step, epoch, progress()))
                 loss, parts = _gradients(batch, model, network, task, config, accelerator, bf16)
                 norm = accelerator.clip_grad_norm_(model.parameters(), config.clip or math.inf)
-                loss, norm = float(loss), float(norm)
-                smooth = _check(loss, norm, smooth, step, batch, folder, config)
+                now = {"loss": loss, "stop": stop.is_set(), "time": time.perf_counter() - begun}
+                loss, stopping, seconds = shared_by_all(accelerator, now).values()
+                smooth = _check(loss, float(norm), smooth, step, batch, folder, config, accelerator)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 if average:
                     average.update(step)
             step += 1
-            seconds = time.perf_counter() - clock_start
-            with clock(spent, "logging"):
-                if main:
-                    record.step(step, seconds, loss, parts, norm, rate, bar)
             done = progress() >= 1
+            with clock(spent, "logging"):
+                if step % config.log_every == 0:
+                    parts = shared_by_all(accelerator, parts)
+                if main:
+                    record.step(step, seconds, loss, parts, norm, rate, bar, progress())
             if done or step % config.validate_every == 0:
                 validate()
-            if done or stop.is_set() or step % config.checkpoint_every == 0:
+            if done or stopping or step % config.checkpoint_every == 0:
                 save()
-            if stop.is_set() and not done:
+            if stopping and not done:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         finish("interrupted", "stopped by the user or by the system")
@@ -284,7 +294,7 @@ def _gradients(batch, model, network, task, config, accelerator, bf16):
     return loss, parts
 
 
-def _check(loss, norm, smooth, step, batch, folder, config):
+def _check(loss, norm, smooth, step, batch, folder, config, accelerator):
     """Stop the run at a loss that is not finite or explodes.   returns the loss's running mean."""
     what = None
     if not math.isfinite(loss):
@@ -295,23 +305,14 @@ def _check(loss, norm, smooth, step, batch, folder, config):
         what = f"the loss jumped to {loss:.4g}, {loss / smooth:.0f} times its running mean"
     if what is None:
         return loss if smooth is None else smooth + 0.02 * (loss - smooth)
+    samples = accelerator.gather(batch["index"].to(accelerator.device)).tolist()
     state = checkpoints.load_state(folder)
     saved = f"step {state['step']}" if state else "none"
     raise TrainingStopped(
-        f"step {step + 1}: {what}, on samples {batch['index'].tolist()}. Last good checkpoint: "
+        f"step {step + 1}: {what}, on samples {samples}. Last good checkpoint: "
         f"{saved}, in {folder}. Look at these samples; lower learning_rate or set clip before "
         "resuming"
     )
-
-
-def make_accelerator(config: TrainConfig):
-    """Accelerate's view of the processes and devices at hand."""
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
-
-    # fixed tables are buffers and equal everywhere: nothing to broadcast
-    handler = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    return Accelerator(cpu=config.device == "cpu", kwargs_handlers=[handler])
 
 
 def read_config(folder) -> TrainConfig:
@@ -332,40 +333,9 @@ def _continued(config, folder, allow_changes) -> TrainConfig:
         lines = ", ".join(f"{name} was {a!r}, now {b!r}" for name, (a, b) in changed.items())
         raise ValueError(
             f"{folder} was begun with another config: {lines}. Resume without a config, or pass "
-            "allow_changes=True"
+            "allow_changes=True (--allow-changes on the command line)"
         )
     return config
-
-
-def _state(step, seconds, smooth, network, optimizer, average) -> dict:
-    """Everything the rest of the run depends on."""
-    random = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        random["cuda"] = torch.cuda.get_rng_state()
-    return {
-        "step": step,
-        "seconds": seconds,
-        "smooth": smooth,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "average": average.network.state_dict() if average else None,
-        "random": random,
-    }
-
-
-def _restore(state, network, optimizer, average, folder) -> None:
-    try:
-        network.load_state_dict(state["network"])
-        if average:
-            average.network.load_state_dict(state["average"] or state["network"])
-    except RuntimeError as error:
-        raise ValueError(
-            f"{folder / checkpoints.STATE_FILE} belongs to another network: {error}"
-        ) from error
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"]["torch"].cpu())
-    if torch.cuda.is_available() and "cuda" in state["random"]:
-        torch.cuda.set_rng_state(state["random"]["cuda"].cpu())
 
 
 def _silent(line) -> None:
@@ -378,12 +348,14 @@ def main(arguments=None) -> None:
     python -m hand_lib.training --preset youtubehand --run runs/yth data data/freihand
     python -m hand_lib.training --config runs/yth/config.json --run runs/again
     python -m hand_lib.training --resume runs/yth
+    python -m hand_lib.training --resume runs/yth --allow-changes epochs 60
     """
     parser = argparse.ArgumentParser(prog="python -m hand_lib.training", description=main.__doc__)
     parser.add_argument("--preset", default="small", help="the config to begin with")
     parser.add_argument("--config", help="a config.json, instead of a preset")
     parser.add_argument("--run", help="folder of a new run")
     parser.add_argument("--resume", help="folder of a run to continue")
+    parser.add_argument("--allow-changes", action="store_true", help="resume with another config")
     parser.add_argument("changes", nargs="*", metavar="NAME VALUE", help="fields of the config")
     options = parser.parse_args(arguments)
     if bool(options.run) == bool(options.resume):
@@ -400,7 +372,7 @@ def main(arguments=None) -> None:
             base = make_config(options.preset)
         config = replace(base, **dict(pairs))
         new, old = (name and checkpoints.run_folder(name) for name in (options.run, options.resume))
-        train(config, new, resume=old)
+        train(config, new, resume=old, allow_changes=options.allow_changes)
     except KeyboardInterrupt:
         folder = options.resume or options.run
         parser.exit(130, f"{parser.prog}: stopped; go on with --resume {folder}\n")

@@ -1,5 +1,6 @@
 """What one can see of a run while it goes and after it ended: log, scores, pictures, report."""
 
+import contextlib
 import json
 import math
 import time
@@ -19,6 +20,12 @@ SHOWN_HANDS = 8
 """Validation hands whose predictions are kept over time, the first ones."""
 
 _VALIDATION_CHUNK = 64
+
+_TOLD = {
+    "vertices_mm": "vertices {:.1f} mm",
+    "vertices_pa_mm": "aligned (PA) {:.1f} mm",
+    "joints_2d_percent": "2-D joints {:.1f} % of the crop",
+}
 
 
 class Record:
@@ -45,8 +52,9 @@ class Record:
             self._board = SummaryWriter(str(self.folder), purge_step=self._purge, flush_secs=30)
         return self._board
 
-    def step(self, step, seconds, loss, parts, norm, rate, bar) -> None:
+    def step(self, step, seconds, loss, parts, norm, rate, bar, progress) -> None:
         """Note a step: the progress bar always, a line of the log every ``log_every`` steps."""
+        bar.total = max(step, round(step / progress))  # fewer steps where a time limit decides
         bar.update()
         if step % self.config.log_every:
             return
@@ -72,12 +80,9 @@ class Record:
         self.metrics |= {"status": "running", "step": step, "steps": total_steps}
         self.metrics |= {"validation": scores, "template_only": self.task.baseline}
         checkpoints.write_json(self.folder / "metrics.json", self.metrics)
-        say(
-            f"step {step}/{total_steps}: validation vertices {scores['vertices_mm']:.1f} mm, "
-            f"aligned (PA) {scores['vertices_pa_mm']:.1f} mm, "
-            f"2-D joints {scores['joints_2d_percent']:.1f} % of the crop, "
-            f"{_minutes(seconds, step, total_steps)}"
-        )
+        known = (words.format(scores[name]) for name, words in _TOLD.items() if name in scores)
+        left = _minutes(seconds, step, total_steps)
+        say(f"step {step}/{total_steps}: {self._lately()}validation {', '.join(known)}, {left}")
 
     def finish(self, status, reason, step, total_steps, seconds, spent, device) -> None:
         """Close the run's books: status, times, peak memory, and a report in words."""
@@ -132,11 +137,31 @@ class Record:
                 group = "validation/" if name.startswith("val_") else "training/"
                 self.board.add_scalar(group + name.removeprefix("val_"), value, row["step"])
 
+    def _lately(self) -> str:
+        """Loss and speed of the last line in the log, in words."""
+        row = next((row for row in reversed(self.log.rows) if row["loss"] is not None), None)
+        return f"loss {row['loss']:.4g}, {row['images_per_s']:.0f} images/s; " if row else ""
+
     def _images_per_second(self, step) -> float:
         before, then = self._since
         now = time.perf_counter()
         self._since = (step, now)
         return (step - before) * self.config.batch_size / max(now - then, 1e-9)
+
+
+@contextlib.contextmanager
+def report_of_failure(folder):
+    """Leave a report of an error in the block, unless the block has written one itself."""
+    path = Path(folder) / "report.txt"
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    try:
+        yield
+    except BaseException as error:
+        if not path.exists() or path.stat().st_mtime_ns == before:
+            what = f"status      failed before the loop began: {type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):
+                checkpoints.write_text(path, f"run         {path.parent.name}\n{what}\n")
+        raise
 
 
 @torch.no_grad()

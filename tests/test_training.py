@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -172,7 +173,9 @@ def test_the_run_folder_holds_what_it_promises(tmp_path):
     notes = json.loads((tmp_path / "run" / "provenance.json").read_text())
     for name in ("commit", "dirty", "packages", "seeds", "device", "seconds", "peak_memory_mb"):
         assert notes[name] is not None
-    assert notes["data_fingerprint"] == "toy"
+    assert len(notes["data_fingerprint"]) == 16 and notes["validation_fingerprint"] == "toy"
+    assert notes["config"] == json.loads((tmp_path / "run" / "config.json").read_text())
+    assert notes["seeds"] == {"weights": 88, "data_order": 88, "augmentation": 88, "dropout": [89]}
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (metrics["status"], metrics["step"]) == ("finished", 12)
     assert metrics == json.loads(json.dumps(result.metrics))
@@ -210,7 +213,8 @@ def test_a_person_is_told_the_scores_and_the_time_left(tmp_path):
     config = toy_config(steps=12)
     train(config, tmp_path / "run", task=toy_task(config), say=lines.append)
     assert len(lines) == 3
-    assert "step 6/12: validation vertices" in lines[1] and "min left" in lines[1]
+    pattern = r"step 6/12: loss [\d.]+, \d+ images/s; validation vertices [\d.]+ mm.*1 min left"
+    assert re.match(pattern, lines[1])
     assert lines[2].endswith("done")
 
 
@@ -388,10 +392,15 @@ def test_fingerprints_tell_data_apart():
     )
 
 
-def test_the_second_ctrl_c_interrupts_at_once():
+def test_the_second_ctrl_c_interrupts_at_once_but_an_echo_of_the_first_does_not(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(manners.time, "monotonic", lambda: now[0])
     with manners.stop_signals() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.is_set()
+        now[0] += 0.5
+        signal.raise_signal(signal.SIGINT)  # passed on by a launcher
+        now[0] += 1.0
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     spent = {"waiting": 1.0}
