@@ -56,10 +56,11 @@ class PooledEncoder(nn.Module):
 
 
 class GridEncoder(nn.Module):
-    """A timm network cut at one stage: images -> feature map (B, channels, h, w).
+    """A timm network cut at one stage: images -> feature maps, fine to coarse.
 
     It stops at the deepest stage whose map is still at least ``min_grid`` cells wide at
-    ``image_size``, because a hand's direction and its fingers need to know where things are.
+    ``image_size``, because a hand's direction and its fingers need to know where things are, and
+    gives that stage's map and up to two finer ones. ``channels`` and ``strides`` describe them.
     """
 
     def __init__(self, name, image_size: int, min_grid: int = 4, pretrained: bool | str = False):
@@ -74,18 +75,19 @@ class GridEncoder(nn.Module):
                 f"{strides[0]}, which leaves fewer than {min_grid} cells; "
                 f"use at least {min_grid * strides[0]} px"
             )
+        taken = fits[-3:]
         self.net = timm.create_model(
-            name, pretrained=False, features_only=True, out_indices=(fits[-1],)
+            name, pretrained=False, features_only=True, out_indices=tuple(taken)
         )
-        self.channels = info.channels()[fits[-1]]
-        self.stride = strides[fits[-1]]
+        self.channels = tuple(info.channels()[i] for i in taken)
+        self.strides = tuple(strides[i] for i in taken)
         self.channels_come_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
         load_encoder_weights(self.net, name, pretrained)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """images: (B, 3, H, W) normalised.   returns (B, channels, H / stride, W / stride)."""
-        features = self.net(images)[0]
-        return features.permute(0, 3, 1, 2) if self.channels_come_last else features
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """images: (B, 3, H, W) normalised.   returns (B, channels, H / stride, W / stride) each."""
+        maps = tuple(self.net(images))
+        return tuple(m.permute(0, 3, 1, 2) for m in maps) if self.channels_come_last else maps
 
 
 def check_encoder_name(name: str) -> None:

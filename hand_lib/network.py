@@ -15,8 +15,10 @@ from scipy.sparse import identity
 from torch import Tensor, nn
 
 from .camera import project_weak_perspective
-from .decoders import CoarseToFineDecoder, YoutubehandDecoder, apply_rows, fit_weak_perspective
+from .coarse_to_fine import CoarseToFineDecoder, fit_weak_perspective
+from .decoders import YoutubehandDecoder, apply_rows
 from .encoders import GridEncoder, NormalizeImages, PooledEncoder
+from .looking import brought_back, cut, look_at
 
 DECODERS = ("coarse_to_fine", "youtubehand")
 
@@ -32,6 +34,8 @@ class NetworkConfig:
     spiral_length: int | None = None  # None: 27 for youtubehand, 9 for coarse_to_fine
     dilation: int = 1
     image_size: int = 224  # side of the crop in pixels
+    view_size: int = 0  # side of what the encoder sees of it; 0: the same
+    looks: int = 2  # how often our decoder looks at a crop; 1 is enough where hands are upright
 
 
 @dataclass
@@ -46,6 +50,8 @@ class Prediction:
     levels: tuple[Tensor, ...] = ()  # (B, Vi, 3) metres: the coarse mesh, guess by guess
     canonical: Tensor | None = None  # (B, Vi, 3) metres, vertices in the palm's own frame
     rotation: Tensor | None = None  # (B, 3, 3) from the palm's frame to camera axes
+    heat: Tensor | None = None  # (B, 21, h, w) logits of each joint's cell; of a first look only
+    surface: Tensor | None = None  # (B, 4, h, w) hand's share (logit), rest position; the same
 
 
 torch.export.register_dataclass(Prediction, serialized_type_name="hand_lib.network.Prediction")
@@ -59,10 +65,18 @@ class LossMesh(NamedTuple):
 
 
 class HandNetwork(nn.Module):
-    """Encoder, decoder, and the fixed arrays of the mesh; use ``build_network``."""
+    """Encoder, decoder, and the fixed arrays of the mesh; use ``build_network``.
 
-    def __init__(self, encoder, decoder, regressor: Tensor, faces: Tensor, level_down: Tensor):
+    In training it reads each crop once, as it is. In use it looks ``looks`` times: at the whole
+    crop, then upright and tightly at where the hand was found (``looking``).
+    """
+
+    def __init__(
+        self, encoder, decoder, regressor: Tensor, faces: Tensor, level_down: Tensor,
+        view_size: int = 0, looks: int = 1,
+    ):  # fmt: skip
         super().__init__()
+        self.view_size, self.looks = view_size, looks
         self.normalize = NormalizeImages()
         self.encoder = encoder
         self.decoder = decoder
@@ -77,7 +91,19 @@ class HandNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Prediction:
         """images: (B, 3, H, W) RGB, uint8 or float in [0, 1].   returns a ``Prediction``."""
-        out = self.decoder(self.encoder(self.normalize(images)))
+        images = self.normalize(images)
+        size = self.view_size or images.shape[-1]
+        if self.training or (self.looks == 1 and not self.view_size):
+            return self.read(images)
+        prediction = self.read(cut(images, size))
+        for _ in range(1, self.looks):
+            look = look_at(prediction.joints_2d_direct)
+            prediction = Prediction(**brought_back(self.read(cut(images, size, look)), look))
+        return prediction
+
+    def read(self, images: Tensor) -> Prediction:
+        """One look.   images: (B, 3, S, S) normalised."""
+        out = self.decoder(self.encoder(images))
         vertices = out["vertices"]
         with torch.autocast(vertices.device.type, enabled=False):
             joints = apply_rows(self.regressor, vertices)
@@ -88,7 +114,8 @@ class HandNetwork(nn.Module):
                 camera = fit_weak_perspective(joints - wrist, direct)
                 vertices, joints = vertices - wrist, joints - wrist
             joints_2d = project_weak_perspective(joints, camera)
-        rest = {k: v for k, v in out.items() if k in ("levels", "canonical", "rotation")}
+        names = ("levels", "canonical", "rotation", "heat", "surface")
+        rest = {name: out[name] for name in names if name in out}
         return Prediction(vertices, joints, camera, joints_2d, direct, **rest)
 
 
@@ -108,7 +135,10 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
         return HandNetwork(encoder, decoder, regressor, faces, torch.zeros(0, len(regressor[0])))
     if config.decoder != "coarse_to_fine":
         raise ValueError(f"unknown decoder {config.decoder!r}; known: {', '.join(DECODERS)}")
-    encoder = GridEncoder(config.encoder, config.image_size, pretrained=config.pretrained)
+    view_size = getattr(config, "view_size", 0)
+    encoder = GridEncoder(
+        config.encoder, view_size or config.image_size, pretrained=config.pretrained
+    )
     spirals = hierarchy.spirals(config.spiral_length or 9, config.dilation)
     decoder = CoarseToFineDecoder(
         encoder.channels,
@@ -121,7 +151,9 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     for i in range(decoder.level):
         down = hierarchy.down[i] @ down
     down = torch.as_tensor(down.toarray().astype(np.float32))
-    return HandNetwork(encoder, decoder, regressor, faces, down)
+    return HandNetwork(
+        encoder, decoder, regressor, faces, down, view_size, getattr(config, "looks", 2)
+    )
 
 
 def _regressor(joint_regressor, count: int) -> Tensor:

@@ -1,0 +1,73 @@
+"""What is read cell by cell from the image: where each joint is, and which piece of hand is where.
+
+Feature maps of several strides are joined top down (Lin et al. 2017, feature pyramids). From the
+joined map come one heat map per joint, whose soft arg-max is the joint's place (Sun et al. 2018,
+integral regression), and a surface map: in each cell, how much of it shows the hand, and the rest
+position of the piece of skin that is seen there (dense correspondence, as in DensePose, Guler et
+al. 2018). Both are learnt from labels in every cell, which teaches a fresh encoder far faster than
+the mesh alone does.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SURFACE_CELL = 0.05
+"""Metres: rest positions in surface maps are in this unit."""
+
+
+class ImageHead(nn.Module):
+    """Feature maps, fine to coarse -> joined map, heat maps, surface map.
+
+    channels: of the feature maps.   width: of the joined map.
+    """
+
+    def __init__(self, channels, width: int = 64, joints: int = 21):
+        super().__init__()
+        self.width = width
+        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.smooth = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
+        self.heat = nn.Conv2d(width, joints, 1)
+        self.surface = nn.Conv2d(width, 4, 1)
+
+    def forward(self, maps) -> tuple[Tensor, Tensor, Tensor]:
+        """maps: (B, C, h, w) each, fine to coarse.
+
+        returns the joined map (B, width, h, w), heat (B, J, h, w) logits over the cells, surface
+        (B, 4, h, w): logit of the hand's share, then the rest position in ``SURFACE_CELL``.
+        """
+        x = self.lateral[-1](maps[-1])
+        for layer, finer in zip(reversed(self.lateral[:-1]), reversed(maps[:-1]), strict=True):
+            x = functional.interpolate(x, size=finer.shape[2:]) + layer(finer)
+        x = self.smooth(x)
+        return x, self.heat(x).float(), self.surface(x).float()
+
+
+def cell_centres(count: int, device=None) -> Tensor:
+    """(count,) crop units: the middles of ``count`` cells across the crop."""
+    return (torch.arange(count, device=device, dtype=torch.float32) * 2 + 1) / count - 1
+
+
+def expected_places(heat: Tensor) -> Tensor:
+    """Soft arg-max: u = sum_c softmax(heat)_c u_c over the middles u_c of the cells.
+
+    heat: (B, J, h, w) logits.   returns (B, J, 2) crop units.
+    """
+    height, width = heat.shape[2:]
+    share = heat.flatten(2).softmax(2).unflatten(2, (height, width))
+    x = share.sum(2) @ cell_centres(width, heat.device)
+    y = share.sum(3) @ cell_centres(height, heat.device)
+    return torch.stack([x, y], 2)
+
+
+def surface_summary(surface: Tensor, cells: int = 8) -> Tensor:
+    """What the surface map says, on a coarse grid: (B, 4, h, w) -> (B, 4 cells^2)."""
+    share = surface[:, :1].sigmoid()
+    seen = torch.cat([share, share * surface[:, 1:]], 1)
+    return functional.adaptive_avg_pool2d(seen, cells).flatten(1)
