@@ -28,6 +28,8 @@ class TrainConfig:
     train_images: int = 40_000  # synthetic images kept in memory; real data: 0 takes all
     validation_images: int = 256
     image_size: int = 64  # side of the square crop, pixels
+    view_size: int = 0  # side of what the encoder is shown of it, pixels; 0: the same
+    looks: int = 2  # 2: our network finds the hand, then looks again, upright and tightly; or 1
     augmentation: str = "none"  # "none", "default" or "metro"
     workers: int = 0  # loader processes for real data; 0 loads in a thread beside the loop
 
@@ -50,6 +52,8 @@ class TrainConfig:
     loss_levels: float = 5.0
     loss_canonical: float = 5.0
     loss_rotation: float = 0.2
+    loss_heat: float = 0.05
+    loss_surface: float = 0.5
 
     # optimiser
     batch_size: int = 32  # images per step, over all processes and pieces together
@@ -99,6 +103,11 @@ class TrainConfig:
                 f"batch_size {self.batch_size} cannot be cut into accumulate={self.accumulate} "
                 "equal pieces"
             )
+        if self.view_size > self.image_size or 0 < self.view_size < 32:
+            raise ValueError(
+                "view_size should be 0 or from 32 to image_size; found "
+                f"view_size={self.view_size}, image_size={self.image_size}"
+            )
         if any(factor < 2 for factor in self.factors):
             raise ValueError(f"factors should all be 2 or more, found {self.factors}")
 
@@ -126,6 +135,8 @@ RANGES = {
     "train_images": (0, _MANY),
     "validation_images": (1, _MANY),
     "image_size": (32, 1024),
+    "view_size": (0, 1024),
+    "looks": (1, 8),
     "workers": (0, 256),
     "batch_size": (1, 65536),
     "accumulate": (1, 1024),
@@ -147,7 +158,7 @@ RANGES = {
 }
 
 _FROM_SCRATCH = dict(
-    backbone="resnet18", learning_rate=2e-3, weight_decay=1e-2, warmup_steps=100,
+    image_size=96, view_size=64, backbone="resnet18", learning_rate=2e-3, weight_decay=1e-2, warmup_steps=100,
     loss_edges=0.0, loss_normals=0.0, loss_canonical=50.0,
 )  # fmt: skip
 
@@ -192,6 +203,9 @@ PRESETS = {
         loss_levels=0.0,
         loss_canonical=0.0,
         loss_rotation=0.0,
+        loss_heat=0.0,
+        loss_surface=0.0,
+        looks=1,
         workers=8,
     ),
     "full": dict(

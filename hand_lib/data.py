@@ -18,15 +18,20 @@ from hand_lib.augment import (
     degrade,
     degrades,
     draw_changes,
+    uniforms,
 )
 from hand_lib.camera import crop_to_pixels, default_intrinsics, pixels_to_crop
 from hand_lib.files import REDUCTIONS, SampleError, picture_size
 from hand_lib.loading import HandLoader, make_loader
+from hand_lib.looking import CloserLooks, closer_affines
 from hand_lib.reading import ERROR_MODES, iterate
 from hand_lib.warp import PLAIN, warp_into
 
 __all__ = ["HandCrops", "HandLoader", "MemoryPool", "Part", "hand_frame", "make_loader",
            "split_unique"]  # fmt: skip
+
+_LOOKS = 7_368_787
+"""Added to the seed for the random numbers of closer looks."""
 
 JOINT_BOX_MARGIN = 1.6
 """``box="joints"``: side of the crop over the longer side of the box around the known joints."""
@@ -127,7 +132,8 @@ class HandCrops:
     of the random changes.   box: see ``hand_frame``; None takes the data set's own.
     vertex_count: rows of ``vertices``.   on_error: "raise", or "skip", which puts the next readable
     sample in place of a broken one (``index`` in the item then names the one that is shown); None
-    is the data set's own.   margin: widens the crop.
+    is the data set's own.   margin: widens the crop.   closer: some crops become second looks,
+    upright and tight, as ``CloserLooks`` says.   surface: a ``SurfaceMaps`` that draws ``surface``.
 
     An item is a dict: image (3, S, S) uint8 RGB; vertices (V, 3), joints (21, 3) metres, wrist at
     the origin; joints_2d (21, 2) crop units; has_vertices, has_joints, has_camera bool, valid_2d
@@ -138,7 +144,7 @@ class HandCrops:
 
     def __init__(
         self, dataset, image_size=224, augment=None, seed=0, box=None, vertex_count=VERTEX_COUNT,
-        on_error=None, margin=1.0,
+        on_error=None, margin=1.0, closer: CloserLooks | None = None, surface=None,
     ):  # fmt: skip
         if image_size < 8:
             raise ValueError(f"image_size should be at least 8 pixels, found {image_size}")
@@ -150,6 +156,7 @@ class HandCrops:
         self.dataset, self.image_size, self.seed = dataset, int(image_size), int(seed)
         self.augment, self.vertex_count = augmentation(augment), vertex_count
         self.box, self.on_error, self.margin = box, on_error, margin
+        self.closer, self.surface = closer, surface
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -169,12 +176,17 @@ class HandCrops:
         indices = np.asarray(indices, dtype=np.int64)
         changes = draw_changes(self.augment, self.seed, epochs, indices)
         size = self.image_size
-        images, factors, labels, shown = self._read(indices, changes.scale)
+        nearer = changes.scale if self.closer is None else changes.scale / 2
+        images, factors, labels, shown = self._read(indices, nearer, epochs)
         x, y, side = labels.pop("frame").astype(float).T
         side = side * self.margin
         mirror = labels.pop("left")
         centers = np.stack([x, y], axis=1) + changes.shift * side[:, None]
         affines = crop_affines(centers, side * changes.scale, size, changes.rotation, mirror)
+        if self.closer is not None:
+            random = uniforms(self.seed + _LOOKS, epochs, indices, 9)
+            known = labels["joints_2d"], labels["valid_2d"]
+            affines = closer_affines(affines, *known, random, size, self.closer)
 
         crops = np.empty((len(indices), size, size, 3), np.uint8)
         tables = colour_tables(changes) if changes.colours_change else None
@@ -187,9 +199,18 @@ class HandCrops:
             warp_into(crops[row], image, affine, PLAIN if tables is None else tables[row])
             if rough:
                 crops[row] = degrade(crops[row], self.augment, changes.random[row])
-        return {"image": crops.transpose(0, 3, 1, 2)} | self._move(labels, affines) | {
-            "index": shown
-        }  # fmt: skip
+        batch = {"image": crops.transpose(0, 3, 1, 2)} | self._move(labels, affines)
+        if self.surface is not None:
+            batch["surface"] = self._draw_surface(batch)
+        return batch | {"index": shown}
+
+    def _draw_surface(self, batch: dict) -> np.ndarray:
+        """Surface maps of the hands that have vertices and a place in space, empty for others."""
+        known = batch["has_vertices"] & (batch["root"][:, 2] > 0)
+        roots = np.where(known[:, None], batch["root"], 0)  # a hand at the camera draws nothing
+        return self.surface.draw(
+            batch["vertices"], roots, batch["intrinsics"], self.image_size
+        ).astype(np.float16)
 
     def _move(self, labels: dict, affines: np.ndarray) -> dict:
         """Labels under the crops' maps: hands turn about the optical axis, 2-D follows."""
@@ -206,10 +227,10 @@ class HandCrops:
             "intrinsics": intrinsics.astype(np.float32),
         }
 
-    def _read(self, indices, scales):
+    def _read(self, indices, scales, epochs):
         """Pictures, factors they are shrunk by, labels (dict of stacked arrays), indices shown."""
         if hasattr(self.dataset, "gather"):
-            images, labels = self.dataset.gather(indices, self.box)
+            images, labels = self.dataset.gather(indices, self.box, epochs)
             return images, np.ones(len(indices), int), labels, indices
         labels = _label_arrays(len(indices), self.vertex_count)
         images, factors, shown = [], [], indices.copy()
@@ -325,7 +346,7 @@ class MemoryPool:
     def __len__(self) -> int:
         return len(self.images)
 
-    def gather(self, indices, box=None) -> tuple[np.ndarray, dict]:
+    def gather(self, indices, box=None, epochs=0) -> tuple[np.ndarray, dict]:
         """Kept squares (B, P, P, 3) and their labels, 2-D in pixels of the square.
 
         box: None, the crop that the pool was made for, or a share of the kept square.

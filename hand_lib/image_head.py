@@ -12,10 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SURFACE_CELL = 0.05
-"""Metres: rest positions in surface maps are in this unit."""
-
-
 class ImageHead(nn.Module):
     """Feature maps, fine to coarse -> joined map, heat maps, surface map.
 
@@ -40,7 +36,7 @@ class ImageHead(nn.Module):
         """maps: (B, C, h, w) each, fine to coarse.
 
         returns the joined map (B, width, h, w), heat (B, J, h, w) logits over the cells, surface
-        (B, 4, h, w): logit of the hand's share, then the rest position in ``SURFACE_CELL``.
+        (B, 4, h, w): logit of the hand's share, then the rest position (``surface_maps``).
         """
         x = self.lateral[-1](maps[-1])
         for layer, finer in zip(reversed(self.lateral[:-1]), reversed(maps[:-1]), strict=True):
@@ -71,3 +67,35 @@ def surface_summary(surface: Tensor, cells: int = 8) -> Tensor:
     share = surface[:, :1].sigmoid()
     seen = torch.cat([share, share * surface[:, 1:]], 1)
     return functional.adaptive_avg_pool2d(seen, cells).flatten(1)
+
+
+def heat_loss(heat: Tensor, joints_2d: Tensor, valid: Tensor, spread: float = 0.1) -> Tensor:
+    """Cross entropy -sum_c t_c log softmax(heat)_c between heat maps and Gaussians at the joints.
+
+    heat: (B, J, h, w) logits.   joints_2d: (B, J, 2) crop units.   valid: (B, J) bool; joints
+    outside the crop do not count.   spread: standard deviation of the Gaussian, crop units.
+    """
+    height, width = heat.shape[2:]
+    x = (joints_2d[..., :1] - cell_centres(width, heat.device)) / spread
+    y = (joints_2d[..., 1:] - cell_centres(height, heat.device)) / spread
+    target = torch.exp(-0.5 * (y.square()[..., :, None] + x.square()[..., None, :])).flatten(2)
+    target = target / target.sum(2, keepdim=True).clamp_min(1e-8)
+    entropy = -(target * heat.flatten(2).log_softmax(2)).sum(2)
+    inside = valid & (joints_2d.abs() < 1).all(2)
+    return torch.where(inside, entropy, 0.0).sum() / inside.sum().clamp_min(1)
+
+
+def surface_loss(surface: Tensor, true: Tensor) -> Tensor:
+    """Binary cross entropy of the hand's share plus L1 between rest positions where the hand is.
+
+    surface: (B, 4, h, w) as ``ImageHead`` gives it.   true: (B, 4, n, n) as ``SurfaceMaps`` draws
+    it; a hand whose map is empty has none and does not count.
+    """
+    if surface.shape[2:] != true.shape[2:]:
+        surface = functional.adaptive_avg_pool2d(surface, true.shape[2:])
+    share = true[:, 0]
+    known = (share.flatten(1).amax(1) > 0).float()
+    entropy = functional.binary_cross_entropy_with_logits(surface[:, 0], share, reduction="none")
+    entropy = (entropy.mean((1, 2)) * known).sum() / known.sum().clamp_min(1)
+    distance = (surface[:, 1:] - true[:, 1:]).abs().mean(1) * share
+    return entropy + distance.sum() / share.sum().clamp_min(1)

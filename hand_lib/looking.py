@@ -112,10 +112,10 @@ def brought_back(prediction, look: Look) -> dict:
 class CloserLooks(NamedTuple):
     """What training crops are made of when the network will look twice."""
 
-    share: float = 0.7  # of the crops that are second looks; the rest are first ones
-    turn_deg: float = 15.0  # standard deviation about upright
-    scale: float = 0.12  # of the natural logarithm of the side
-    shift: float = 0.06  # of the centre, in sides
+    share: float = 0.65  # of the crops that are second looks; the rest are first ones
+    turn_deg: float = 18.0  # standard deviation about upright
+    scale: float = 0.16  # of the natural logarithm of the side
+    shift: float = 0.08  # of the centre, in sides
 
 
 def closer_affines(affines, joints_2d, valid_2d, random, size: int, config: CloserLooks):

@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .decoders import apply_rows, palm_frame
+from .coarse_to_fine import palm_frame
+from .decoders import apply_rows
+from .image_head import heat_loss, surface_loss
 from .network import LossMesh
 
 
@@ -24,9 +26,11 @@ class LossConfig:
     loss_levels: float = 5.0  # L1 between vertices of coarser levels, metres
     loss_canonical: float = 5.0  # L1 between vertices in the palm's frame, metres
     loss_rotation: float = 0.2  # L1 between entries of the palm's rotation
+    loss_heat: float = 0.05  # cross entropy of the heat maps of the joints
+    loss_surface: float = 0.5  # of the surface maps: cross entropy, and L1 in units of 5 cm
 
 
-YOUTUBEHAND_LOSSES = LossConfig(1.0, 1.0, "squared", 0.1, 1.0, 0.1, 0.0, 0.0, 0.0)
+YOUTUBEHAND_LOSSES = LossConfig(1.0, 1.0, "squared", 0.1, 1.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0)
 """Weights of Youtubehand's later revision (its run.py and options.py)."""
 
 
@@ -36,7 +40,7 @@ def total_loss(prediction, batch: dict, mesh: LossMesh, config=None) -> tuple[Te
     prediction: what a network of ``build_network`` returns.
     batch: vertices (B, V, 3), joints (B, 21, 3) metres, wrist at the origin; joints_2d (B, 21, 2)
     crop units; has_vertices, has_joints (B,) and valid_2d (B, 21) bool: what is not labelled does
-    not count.   mesh: faces and level matrices.   config: the weights (``LossConfig`` or alike).
+    not count; surface (B, 4, n, n), if it is there, as ``SurfaceMaps`` draws it.   mesh: faces and level matrices.   config: the weights (``LossConfig`` or alike).
     returns the total (scalar) and ``parts``, the un-weighted terms by name, detached.
     """
     config = config or LossConfig()
@@ -57,6 +61,8 @@ def total_loss(prediction, batch: dict, mesh: LossMesh, config=None) -> tuple[Te
         "levels": zero,
         "canonical": zero,
         "rotation": zero,
+        "heat": zero,
+        "surface": zero,
     }
     if prediction.joints_2d_direct is not None:
         terms["joints_2d"] = terms["joints_2d"] + joint_loss(
@@ -78,6 +84,10 @@ def total_loss(prediction, batch: dict, mesh: LossMesh, config=None) -> tuple[Te
         truth = apply_rows(mesh.level_down, vertices) @ frame
         terms["canonical"] = vertex_loss(prediction.canonical, truth, has_vertices)
         terms["rotation"] = vertex_loss(prediction.rotation, frame, has_joints)
+    if prediction.heat is not None:
+        terms["heat"] = heat_loss(prediction.heat, batch["joints_2d"], batch["valid_2d"])
+    if prediction.surface is not None and "surface" in batch:
+        terms["surface"] = surface_loss(prediction.surface, batch["surface"].float())
     total = sum(_weight(config, f"loss_{name}") * term for name, term in terms.items())
     return total, {name: term.detach() for name, term in terms.items()}
 

@@ -11,9 +11,11 @@ from tqdm import tqdm
 from hand_lib import ROOT, losses
 from hand_lib.data import HandCrops, MemoryPool, split_unique
 from hand_lib.geometry import align_similarity
+from hand_lib.looking import CloserLooks
 from hand_lib.network import build_network
 from hand_lib.provenance import fingerprint_arrays
 from hand_lib.readers import FreiHand
+from hand_lib.surface_maps import SurfaceMaps
 from hand_lib.synthetic import SyntheticHands
 from hand_lib.training import Task
 from hand_lib.watching import geometric_scores
@@ -70,27 +72,45 @@ def open_data(config) -> tuple[list, dict, dict]:
     sets, held_out, some = [], None, {}
     for place in config.data.split("+"):
         if place == "synthetic":
-            data = synthetic_data(config)
+            training = synthetic_data(config)
         else:
             whole = open_dataset(place)
             share = min(0.5, config.validation_images / max(len(np.unique(whole.groups)), 1))
             training, held = split_unique(whole, share, seed=0)
             held_out = held_out or held
-            data = HandCrops(training, config.image_size, config.augmentation, config.seed)
-        sets.append(data)
+        sets.append(training_crops(config, training))
         if not some:
-            picks = np.linspace(0, len(data) - 1, min(_BASELINE_HANDS, len(data))).astype(int)
-            batch = data.fetch_batch(picks)
+            count = min(_BASELINE_HANDS, len(training))
+            picks = np.linspace(0, len(training) - 1, count).astype(int)
+            batch = HandCrops(training, config.image_size).fetch_batch(picks)
             some = {name: batch[name][batch[f"has_{name}"]] for name in ("vertices", "joints")}
     return sets, _validation(config, held_out), some
 
 
+def training_crops(config, dataset, hierarchy=None) -> HandCrops:
+    """What the network of ``config`` learns from ``dataset``: first and second looks, labels.
+
+    hierarchy: of the mesh that the labels are of; None is the built-in hand's.
+    """
+    from hand_lib.sampling import builtin_hierarchy
+
+    closer = surface = None
+    if config.decoder == "coarse_to_fine":
+        closer = CloserLooks() if config.looks > 1 else None
+        if config.loss_surface:
+            mesh = hierarchy or builtin_hierarchy(factors=config.factors)
+            surface = SurfaceMaps(mesh.vertices[0], mesh.faces[0])
+    return HandCrops(
+        dataset, config.view_size or config.image_size, config.augmentation, config.seed,
+        closer=closer, surface=surface,
+    )  # fmt: skip
+
+
 def synthetic_data(config):
     """Synthetic hands to train on: kept in memory, or with loader processes painted on the fly."""
-    if config.workers and config.augmentation == "none":
+    if config.workers:
         return EndlessHands(config.image_size, config.seed, config.train_images)
-    pool = synthetic_pool(config.image_size, config.train_images, config.seed)
-    return HandCrops(pool, config.image_size, config.augmentation, config.seed)
+    return synthetic_pool(config.image_size, config.train_images, config.seed)
 
 
 class EndlessHands:
@@ -105,10 +125,14 @@ class EndlessHands:
     def __len__(self) -> int:
         return self.count
 
-    def fetch_batch(self, indices, epochs=0) -> dict:
-        """A batch of arrays.   indices: (B,) in [0, count).   epochs: (B,) or one for all."""
+    def gather(self, indices, box=None, epochs=0) -> tuple[np.ndarray, dict]:
+        """Pictures (B, S, S, 3) and labels as ``MemoryPool.gather`` gives them.
+
+        indices: (B,) in [0, count).   epochs: (B,) or one for all.
+        """
         batch = self.hands.render_batch(np.asarray(epochs) * self.count + np.asarray(indices))
-        return {name: batch[name] for name in LABELS} | {"index": np.asarray(indices)}
+        batch = {name: batch[name] for name in LABELS}
+        return MemoryPool.from_batches([batch], len(indices)).gather(np.arange(len(indices)), box)
 
 
 def open_dataset(place):
