@@ -1,27 +1,21 @@
-"""What the networks cost and learn: ours beside Youtubehand's, and ways to convolve on spirals.
+"""What the networks cost: ours beside Youtubehand's, and ways to convolve on spirals.
 
-``rows()`` gives dicts of what, ours_ms, theirs_ms and ratio (theirs over ours).
-``compare_decoders()`` trains both on the same images in the same order; from a shell:
-
-    python -m hand_lib.benchmarks_network 100000 0 1        # images, then seeds
+``rows()`` gives dicts of what, ours_ms, theirs_ms and ratio (theirs over ours); what the two learn
+from the same images is measured by ``benchmarks_accuracy``.
 """
 
 import functools
 import statistics
-import sys
 import time
 import warnings
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from hand_lib.decoders import SparseRows, apply_rows, spiral_project
-from hand_lib.geometry import align_similarity
 from hand_lib.losses import YOUTUBEHAND_LOSSES, LossConfig, total_loss
 from hand_lib.network import NetworkConfig, build_network
-from hand_lib.synthetic import SyntheticHands
 
 QUARTER_CHANNELS = (16, 32, 64, 128)
 """Youtubehand's channel widths by four: its full decoder learns from 5 images/s on a CPU."""
@@ -123,193 +117,6 @@ def upsampling_variants(hierarchy=None, batch: int = 16, repeats: int = 9) -> li
     return table
 
 
-def compare_decoders(
-    images: int = 100_000,
-    seeds=(0, 1),
-    encoder: str = "regnety_002",
-    image_size: int = 64,
-    channels=QUARTER_CHANNELS,
-    batch_size: int = 32,
-    learning_rates=(2e-3, 1e-3),
-    test_images: int = 1000,
-    reports: int = 5,
-    hierarchy=None,
-    device: str = "cpu",
-    say=None,
-) -> list[dict]:
-    """Train our decoder and Youtubehand's side by side: same encoder, images and order.
-
-    Each batch is drawn once and taken by both. Each has its own losses and the learning rate of
-    ``learning_rates`` (ours, Youtubehand's), AdamW, 100 warm-up steps and a cosine to zero, bf16
-    autocast; errors are measured on other hands: wrist-relative as they come (plain), after
-    similarity alignment (PA), and of the projected joints in pixels.
-    returns ``reports`` dicts per run: decoder, seed, images, plain_mm, pa_mm, joints_px, seconds.
-    """
-    hierarchy = hierarchy or _hierarchy()
-    makers = {}
-    for decoder, widths, losses, rate in (
-        ("coarse_to_fine", None, LossConfig(), learning_rates[0]),
-        ("youtubehand", channels, YOUTUBEHAND_LOSSES, learning_rates[1]),
-    ):
-        config = NetworkConfig(encoder, False, decoder, widths, image_size=image_size)
-        makers[decoder] = (functools.partial(build_network, config, hierarchy), losses, rate)
-    return _side_by_side(
-        makers, images, seeds, image_size, batch_size, test_images, reports, device, say
-    )
-
-
-def ablate_decoder(
-    images: int = 100_000,
-    seeds=(0,),
-    encoder: str = "regnety_002",
-    image_size: int = 64,
-    parts=None,
-    batch_size: int = 32,
-    learning_rate: float = 2e-3,
-    test_images: int = 1000,
-    reports: int = 1,
-    hierarchy=None,
-    device: str = "cpu",
-    say=None,
-) -> list[dict]:
-    """Train our decoder whole and with one part taken out, on the same images in the same order.
-
-    parts: names of ``ABLATIONS``, by default all.   returns what ``compare_decoders`` returns, with
-    the part's name as ``decoder``.
-    """
-    hierarchy = hierarchy or _hierarchy()
-    config = NetworkConfig(encoder, image_size=image_size)
-    unknown = set(parts or ()) - set(ABLATIONS)
-    if unknown:
-        raise ValueError(f"unknown parts {sorted(unknown)}; known: {', '.join(ABLATIONS)}")
-
-    def build(change):
-        network = build_network(config, hierarchy)
-        change(network.decoder)
-        return network
-
-    makers = {
-        name: (functools.partial(build, change), losses, learning_rate)
-        for name, (change, losses) in ABLATIONS.items()
-        if parts is None or name in parts
-    }
-    return _side_by_side(
-        makers, images, seeds, image_size, batch_size, test_images, reports, device, say
-    )
-
-
-def _side_by_side(
-    makers, images, seeds, image_size, batch_size, test_images, reports, device, say
-) -> list[dict]:
-    """Train several networks in step.   makers: name -> (builder, losses, learning rate)."""
-    test = SyntheticHands(image_size, 1_000_003, test_images)
-    test = test.render_batch(np.arange(test_images))
-    steps, table = max(images // batch_size, 1), []
-    for seed in seeds:
-        data = SyntheticHands(image_size, seed, steps * batch_size)
-        runs = []
-        for name, (build, losses, rate) in makers.items():
-            torch.manual_seed(seed)
-            network = build().to(device, memory_format=torch.channels_last)
-            learnt = [p for p in network.parameters() if p.requires_grad]
-            optimizer = torch.optim.AdamW(learnt, lr=rate, weight_decay=1e-2)
-            runs.append({"decoder": name, "network": network, "optimizer": optimizer,
-                         "losses": losses, "rate": rate, "seconds": 0.0})  # fmt: skip
-        for step in range(steps):
-            batch = data.render_batch(np.arange(step * batch_size, (step + 1) * batch_size))
-            batch = {k: torch.as_tensor(v).to(device) for k, v in batch.items()}
-            pace = min(1, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
-            for run in runs:
-                _learn(run, batch, pace)
-            if (step + 1) * reports // steps > step * reports // steps:
-                for run in runs:
-                    row = {
-                        "decoder": run["decoder"],
-                        "seed": seed,
-                        "images": (step + 1) * batch_size,
-                    }
-                    row |= evaluate(run["network"], test) | {"seconds": run["seconds"]}
-                    table.append(row)
-                    if say:
-                        say(row)
-    return table
-
-
-def evaluate(network, test: dict, batch_size: int = 100) -> dict:
-    """Vertex errors in mm, plain and aligned, and of the projected joints in px.   test: arrays."""
-    was_training = network.training
-    network.eval()
-    vertices, joints_2d = [], []
-    with torch.no_grad():
-        for i in range(0, len(test["image"]), batch_size):
-            images = torch.as_tensor(test["image"][i : i + batch_size]).to(network.faces.device)
-            out = network(images)
-            vertices.append(out.vertices.cpu().double().numpy())
-            joints_2d.append(out.joints_2d.cpu().numpy())
-    network.train(was_training)
-    vertices, joints_2d = np.concatenate(vertices), np.concatenate(joints_2d)
-    true = test["vertices"].astype(np.float64)
-    aligned = align_similarity(vertices, true)[0]
-    pixels = np.linalg.norm(joints_2d - test["joints_2d"], axis=2) * test["image"].shape[-1] / 2
-    return {
-        "plain_mm": 1000 * float(np.linalg.norm(vertices - true, axis=2).mean()),
-        "pa_mm": 1000 * float(np.linalg.norm(aligned - true, axis=2).mean()),
-        "joints_px": float(pixels.mean()),
-    }
-
-
-def _learn(run, batch, pace):
-    start = time.perf_counter()
-    network, optimizer = run["network"], run["optimizer"]
-    for group in optimizer.param_groups:
-        group["lr"] = run["rate"] * pace
-    images = batch["image"].contiguous(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, torch.bfloat16):
-        prediction = network(images)
-    loss, _ = total_loss(prediction, batch, network.mesh, run["losses"])
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    run["seconds"] += time.perf_counter() - start
-
-
-def _nothing(decoder):
-    """The whole decoder."""
-
-
-def _average_grid(decoder):
-    decoder.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Upsample(scale_factor=4))
-
-
-@torch.no_grad()
-def _no_look_up(decoder):
-    decoder.seen.requires_grad_(False).weight.zero_()
-
-
-@torch.no_grad()
-def _no_correction(decoder):
-    decoder.correct.requires_grad_(False).weight.zero_()
-    decoder.correct.bias.zero_()
-
-
-@torch.no_grad()
-def _no_canonical(decoder):
-    decoder.trust.requires_grad_(False).weight.zero_()
-    decoder.trust.bias.fill_(-30.0)
-
-
-ABLATIONS = {
-    "whole": (_nothing, LossConfig()),
-    "image averaged, not a grid": (_average_grid, LossConfig()),
-    "no features looked up in the image": (_no_look_up, LossConfig()),
-    "no correction along spirals": (_no_correction, LossConfig()),
-    "no canonical hand": (_no_canonical, LossConfig(loss_canonical=0.0, loss_rotation=0.0)),
-    "no losses at coarse levels": (_nothing, LossConfig(loss_levels=0.0)),
-    "no edge and normal losses": (_nothing, LossConfig(loss_edges=0.0, loss_normals=0.0)),
-}
-"""Part taken out -> what is done to the decoder, and the losses."""
-
-
 def _gather_linear(x, spirals, weight):
     gathered = x.transpose(0, 1).index_select(1, spirals.reshape(-1))
     gathered = gathered.unflatten(1, tuple(spirals.shape)).flatten(2)
@@ -379,8 +186,3 @@ def _milliseconds(calls, repeats) -> list[float]:
             call()
             times.append(1000 * (time.perf_counter() - start))
     return [statistics.median(times) for times in spent]
-
-
-if __name__ == "__main__":
-    count, *given = (int(value) for value in sys.argv[1:]) if sys.argv[1:] else (100_000,)
-    compare_decoders(count, given or (0, 1), say=lambda row: sys.stdout.write(f"{row}\n"))

@@ -95,6 +95,7 @@ class CoarseToFineDecoder(nn.Module):
             up = up @ hierarchy.up[i]
         self.up = DenseRows(up)
         self.level = start
+        self.shape_share = SHAPE_SHARE
         self.context = nn.Linear(latent, width)
         self.seen = nn.Linear(reduced, width)
         self.place = nn.Linear(5, width)
@@ -135,7 +136,7 @@ class CoarseToFineDecoder(nn.Module):
         finer = coarse + 0.1 * x.float()
         shown = finer
         if not self.training:
-            shown = torch.lerp(finer, lay_onto(canonical, finer), SHAPE_SHARE)
+            shown = torch.lerp(finer, lay_onto(canonical, finer), self.shape_share)
         return {
             "vertices": self.up(shown),
             "camera": None,

@@ -158,8 +158,8 @@ RANGES = {
 }
 
 _FROM_SCRATCH = dict(
-    image_size=96, view_size=64, backbone="resnet18", learning_rate=2e-3, weight_decay=1e-2, warmup_steps=100,
-    loss_edges=0.0, loss_normals=0.0, loss_canonical=50.0,
+    image_size=96, view_size=64, backbone="resnet18", learning_rate=2e-3, weight_decay=1e-2,
+    warmup_steps=100, loss_edges=0.0, loss_normals=0.0, loss_canonical=50.0,
 )  # fmt: skip
 
 PRESETS = {

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+
 class ImageHead(nn.Module):
     """Feature maps, fine to coarse -> joined map, heat maps, surface map.
 

@@ -40,7 +40,8 @@ def total_loss(prediction, batch: dict, mesh: LossMesh, config=None) -> tuple[Te
     prediction: what a network of ``build_network`` returns.
     batch: vertices (B, V, 3), joints (B, 21, 3) metres, wrist at the origin; joints_2d (B, 21, 2)
     crop units; has_vertices, has_joints (B,) and valid_2d (B, 21) bool: what is not labelled does
-    not count; surface (B, 4, n, n), if it is there, as ``SurfaceMaps`` draws it.   mesh: faces and level matrices.   config: the weights (``LossConfig`` or alike).
+    not count; surface (B, 4, n, n), if it is there, as ``SurfaceMaps`` draws it.
+    mesh: faces and level matrices.   config: the weights (``LossConfig`` or alike).
     returns the total (scalar) and ``parts``, the un-weighted terms by name, detached.
     """
     config = config or LossConfig()

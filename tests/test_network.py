@@ -15,16 +15,8 @@ from scipy.sparse import random as random_sparse
 from torch.nn import functional
 
 from hand_lib.camera import project_weak_perspective
-from hand_lib.decoders import (
-    DenseRows,
-    SparseRows,
-    SpiralConv,
-    SpiralMix,
-    apply_rows,
-    fit_weak_perspective,
-    look_up,
-    palm_frame,
-)
+from hand_lib.coarse_to_fine import SpiralMix, fit_weak_perspective, look_up, palm_frame
+from hand_lib.decoders import DenseRows, SparseRows, SpiralConv, apply_rows
 from hand_lib.encoders import GridEncoder, NormalizeImages, PooledEncoder, load_encoder_weights
 from hand_lib.losses import total_loss
 from hand_lib.network import NetworkConfig, build_network
@@ -93,12 +85,17 @@ def test_any_timm_encoder_will_do(name):
 
 def test_encoders_that_put_channels_last_are_turned():
     encoder = GridEncoder("swin_s3_tiny_224", 224)
-    assert encoder(torch.rand(1, 3, 224, 224)).shape == (1, encoder.channels, 7, 7)
+    maps = encoder(torch.rand(1, 3, 224, 224))
+    sides = [224 // stride for stride in encoder.strides]
+    shapes = zip(encoder.channels, sides, strict=True)
+    assert [m.shape for m in maps] == [(1, channels, side, side) for channels, side in shapes]
 
 
 def test_the_grid_encoder_stops_at_the_stage_with_enough_cells():
-    shapes = [GridEncoder("resnet18", s)(torch.rand(1, 3, s, s)).shape for s in (64, 128, 224)]
-    assert shapes == [(1, 256, 4, 4), (1, 512, 4, 4), (1, 512, 7, 7)]
+    maps = [GridEncoder("resnet18", s)(torch.rand(1, 3, s, s)) for s in (64, 128, 224)]
+    assert [m[-1].shape for m in maps] == [(1, 256, 4, 4), (1, 512, 4, 4), (1, 512, 7, 7)]
+    assert [len(m) for m in maps] == [3, 3, 3]
+    assert [m.shape[2] for m in maps[0]] == [16, 8, 4]
     with pytest.raises(ValueError, match="images of 4 px are too small"):
         GridEncoder("resnet18", 4)
     assert PooledEncoder("resnet18")(torch.rand(2, 3, 64, 64)).shape == (2, 512)
