@@ -22,6 +22,7 @@ from hand_lib.geometry import align_similarity
 from hand_lib.losses import YOUTUBEHAND_LOSSES, LossConfig, total_loss
 from hand_lib.network import build_network
 from hand_lib.optimisation import make_optimizer
+from hand_lib.sampling import builtin_hierarchy
 from hand_lib.synthetic import SyntheticHands
 from hand_lib.tasks import LABELS, training_crops
 
@@ -116,11 +117,12 @@ def _side_by_side(
     size = runs[0].config.image_size
     test = SyntheticHands(size, 1_000_003, test_images).render_batch(np.arange(test_images))
     steps, table = max(images // batch_size, 1), []
+    hierarchy = hierarchy or builtin_hierarchy()
     for seed in seeds:
         data = SyntheticHands(size, seed, steps * batch_size)
         for run in runs:
             torch.manual_seed(seed)
-            run.network = build_network(run.config, hierarchy or _hierarchy())
+            run.network = build_network(run.config, hierarchy)
             run.network.to(device, memory_format=torch.channels_last)
             if run.change:
                 run.change(run.network.decoder)
@@ -224,12 +226,6 @@ ABLATIONS = {
     "no losses at coarse levels": (None, 2, {"loss_levels": 0.0}),
 }
 """Part taken out -> what is done to the decoder, how often it looks, and the losses."""
-
-
-def _hierarchy():
-    from hand_lib.sampling import builtin_hierarchy
-
-    return builtin_hierarchy(factors=(2, 2, 2, 2))
 
 
 if __name__ == "__main__":

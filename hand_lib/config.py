@@ -33,6 +33,8 @@ class TrainConfig:
     augmentation: str = "none"  # "none", "default" or "metro"
     workers: int = 0  # loader processes for real data; 0 loads in a thread beside the loop
 
+    hand: str = "auto"  # whose vertices `data` has: "builtin", a MANO file, "auto": what fits
+
     # network
     backbone: str = "regnety_002"  # any timm encoder
     pretrained: bool | str = False  # ImageNet weights for the encoder, or a file that holds them

@@ -156,14 +156,18 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     )
 
 
-def _regressor(joint_regressor, count: int) -> Tensor:
-    if joint_regressor is None:
+def joint_regressor(hand, count: int | None = None) -> np.ndarray:
+    """(21, V) from vertices to joints of a right ``HandModel``."""
+    basis = torch.eye(count or len(hand.vertices))
+    return hand.regress_joints(basis[:, :, None].expand(-1, -1, 3))[..., 0].T.cpu().numpy()
+
+
+def _regressor(given, count: int) -> Tensor:
+    if given is None:
         from .hand_model import HandModel
 
-        basis = torch.eye(count)
-        joint_regressor = HandModel.builtin().regress_joints(basis[:, :, None].expand(-1, -1, 3))
-        joint_regressor = joint_regressor[..., 0].T
-    regressor = torch.as_tensor(np.asarray(joint_regressor, np.float32))
+        given = joint_regressor(HandModel.builtin(), count)
+    regressor = torch.as_tensor(np.asarray(given, np.float32))
     if regressor.shape != (21, count):
         raise ValueError(
             f"expected joint_regressor (21, {count}) for a mesh of {count} vertices, "

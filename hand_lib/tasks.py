@@ -11,8 +11,9 @@ from tqdm import tqdm
 from hand_lib import ROOT, losses
 from hand_lib.data import HandCrops, MemoryPool, split_unique
 from hand_lib.geometry import align_similarity
+from hand_lib.hand_mesh import choose_hand, is_builtin
 from hand_lib.looking import CloserLooks
-from hand_lib.network import build_network
+from hand_lib.network import build_network, joint_regressor
 from hand_lib.provenance import fingerprint_arrays
 from hand_lib.readers import FreiHand
 from hand_lib.surface_maps import SurfaceMaps
@@ -37,10 +38,12 @@ def build_task(config, say=tqdm.write) -> Task:
     """Network, data and loss as the config names them; says what it built."""
     from hand_lib.sampling import builtin_hierarchy
 
-    hierarchy = builtin_hierarchy(factors=config.factors)
-    network = build_network(config, hierarchy)
     started = time.perf_counter()
-    train_data, validation, some = open_data(config)
+    sets, validation, some = open_data(config)
+    hand = choose_hand(config.hand, some["vertices"])
+    hierarchy = builtin_hierarchy(hand, config.factors)
+    train_data = [training_crops(config, data, hierarchy) for data in sets]
+    network = build_network(config, hierarchy, joint_regressor(hand))
     seconds = time.perf_counter() - started
     count = sum(len(data) for data in train_data)
     say(
@@ -55,6 +58,7 @@ def build_task(config, say=tqdm.write) -> Task:
         network_loss,
         fingerprint_arrays({name: value.numpy() for name, value in validation.items()}),
         single_mesh_scores(some, validation),
+        None if is_builtin(hand) else hierarchy,
     )
 
 
@@ -64,7 +68,7 @@ def network_loss(prediction, batch, network, config):
 
 
 def open_data(config) -> tuple[list, dict, dict]:
-    """Training data sets, the validation set as one batch of tensors, some training hands.
+    """Data sets to train on, the validation set as one batch of tensors, some training hands.
 
     ``config.data`` may join several with "+". The third, ``vertices`` (N, V, 3) and ``joints``
     (N, 21, 3) metres, wrist at the origin, is what "template only" is made from.
@@ -78,7 +82,7 @@ def open_data(config) -> tuple[list, dict, dict]:
             share = min(0.5, config.validation_images / max(len(np.unique(whole.groups)), 1))
             training, held = split_unique(whole, share, seed=0)
             held_out = held_out or held
-        sets.append(training_crops(config, training))
+        sets.append(training)
         if not some:
             count = min(_BASELINE_HANDS, len(training))
             picks = np.linspace(0, len(training) - 1, count).astype(int)
@@ -87,19 +91,16 @@ def open_data(config) -> tuple[list, dict, dict]:
     return sets, _validation(config, held_out), some
 
 
-def training_crops(config, dataset, hierarchy=None) -> HandCrops:
+def training_crops(config, dataset, hierarchy) -> HandCrops:
     """What the network of ``config`` learns from ``dataset``: first and second looks, labels.
 
-    hierarchy: of the mesh that the labels are of; None is the built-in hand's.
+    hierarchy: of the mesh that the labels are of.
     """
-    from hand_lib.sampling import builtin_hierarchy
-
     closer = surface = None
     if config.decoder == "coarse_to_fine":
         closer = CloserLooks() if config.looks > 1 else None
         if config.loss_surface:
-            mesh = hierarchy or builtin_hierarchy(factors=config.factors)
-            surface = SurfaceMaps(mesh.vertices[0], mesh.faces[0])
+            surface = SurfaceMaps(hierarchy.vertices[0], hierarchy.faces[0])
     return HandCrops(
         dataset, config.view_size or config.image_size, config.augmentation, config.seed,
         closer=closer, surface=surface,

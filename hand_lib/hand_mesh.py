@@ -1,0 +1,88 @@
+"""Which hand the labels are of: the built-in one or MANO. Both have 778 vertices, in other orders.
+
+FreiHAND, METRO's files and YouTube 3D Hands hold MANO's vertices without its faces, so training on
+them needs the user's own MANO file; data that this project wrote holds the built-in hand.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from hand_lib import ROOT
+from hand_lib.hand_model import HandModel
+
+MANO_PLACES = ("MANO_RIGHT.pkl", "MANO_RIGHT.npz")
+"""What is looked for in template/."""
+
+_SAMPLES = 32
+_LENGTH_RATIO = (0.25, 4.0)
+_SHARE = 0.95
+
+
+def choose_hand(hand: str = "auto", vertices=None) -> HandModel:
+    """The right hand whose vertices the data's are.
+
+    hand: "builtin", the path of a MANO file, or "auto": the built-in hand or the MANO file in
+    template/, whichever the vertices fit.   vertices: (N, V, 3) metres of some samples; without
+    any, "auto" is the built-in hand.
+    raises FileNotFoundError where MANO is needed and missing, ValueError where a named hand does
+    not fit.
+    """
+    known = vertices is not None and len(vertices) > 0
+    if hand not in ("auto", "builtin"):
+        path = Path(hand)
+        model = HandModel.from_mano(path if path.is_absolute() else ROOT / path)
+    else:
+        model = HandModel.builtin()
+    if not known or fits(model, vertices):
+        return model
+    if hand != "auto":
+        raise ValueError(
+            f"the data's vertices are not those of hand={hand!r}: joined by its faces, "
+            f"{100 * (1 - edge_share(model, vertices)):.0f} % of their edges have lengths that no "
+            "hand has; hand='auto' finds the one that fits"
+        )
+    for name in MANO_PLACES:
+        if (ROOT / "template" / name).is_file():
+            model = HandModel.from_mano(ROOT / "template" / name)
+            if fits(model, vertices):
+                return model
+            raise ValueError(
+                f"the data's vertices are neither those of the built-in hand nor of template/{name}"
+            )
+    raise FileNotFoundError(
+        "the data's vertices are not those of the built-in hand; if they are MANO's (FreiHAND, "
+        "YouTube 3D Hands), put MANO_RIGHT.pkl into template/ (free for research, from "
+        "mano.is.tue.mpg.de) or name it with hand=..."
+    )
+
+
+def fits(model: HandModel, vertices) -> bool:
+    """Whether (N, V, 3) vertices are this model's: joined by its faces they look like a hand."""
+    return vertices.shape[1] == len(model.vertices) and edge_share(model, vertices) >= _SHARE
+
+
+def edge_share(model: HandModel, vertices) -> float:
+    """Share of edges whose length is from a quarter to four times that of the hand at rest.
+
+    The scale of each sample does not count.   vertices: (N, V, 3).
+    """
+    if vertices.shape[1] != len(model.vertices):
+        return 0.0
+    picks = np.linspace(0, len(vertices) - 1, min(_SAMPLES, len(vertices))).astype(int)
+    faces = np.asarray(model.faces.cpu())
+    rest = _lengths(np.asarray(model.vertices.cpu(), np.float64)[None], faces)
+    ratio = _lengths(np.asarray(vertices, np.float64)[picks], faces) / rest
+    ratio /= np.median(ratio, axis=1, keepdims=True)
+    return float(((ratio > _LENGTH_RATIO[0]) & (ratio < _LENGTH_RATIO[1])).mean())
+
+
+def _lengths(vertices, faces):
+    corners = vertices[:, faces]
+    return np.linalg.norm(corners - np.roll(corners, 1, axis=2), axis=3).reshape(len(vertices), -1)
+
+
+def is_builtin(model: HandModel) -> bool:
+    """Whether a hand has the vertices of the built-in one."""
+    own = HandModel.builtin().vertices
+    return model.vertices.shape == own.shape and bool((model.vertices - own).abs().max() < 1e-6)
