@@ -27,6 +27,7 @@ def draw_meshes(
     height, width = image.shape[:2]
     points = project(vertices[seen], np.asarray(intrinsics, float))
     x0, y0 = np.clip(np.floor(points.min(axis=0)).astype(int) - 2, 0, [width, height])
+    x0, y0 = x0 - x0 % 8, y0 - y0 % 8  # the pattern of the shading repeats every 8 pixels
     x1, y1 = np.clip(np.ceil(points.max(axis=0)).astype(int) + 3, 0, [width, height])
     if not seen.all():  # part of it is behind the camera: its window is no bound
         x0, y0, x1, y1 = 0, 0, width, height
