@@ -23,11 +23,12 @@ def test_they_are_small_varied_and_hold_their_hands():
     assert len(EXAMPLES) == 6 and {e.side for e in EXAMPLES} == {"left", "right"}
     assert sum(e.path.stat().st_size for e in EXAMPLES) < 150_000
     for example in EXAMPLES:
-        x0, y0, x1, y1 = example.box
-        width, height = Image.open(example.path).size
-        assert 0 <= x0 < x1 < width and 0 <= y0 < y1 < height
+        inside = (example.joints_2d >= 0) & (example.joints_2d < Image.open(example.path).size)
+        assert inside.all(axis=1).sum() >= 18
+        low, high = example.joints_2d.min(axis=0), example.joints_2d.max(axis=0)
+        assert np.allclose(example.box, [*low, *high], atol=0.02)
     extent = [max(e.box[2] - e.box[0], e.box[3] - e.box[1]) for e in EXAMPLES]
-    assert min(extent) < 0.65 * 288 < 0.7 * 288 < max(extent)
+    assert min(extent) < 0.55 * 288 and max(extent) > 0.7 * 288
 
 
 def test_they_can_be_written_anew_and_are_missed_when_absent(tmp_path):
