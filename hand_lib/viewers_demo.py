@@ -55,6 +55,28 @@ def overlays_of(image, hand) -> dict[str, np.ndarray]:
     }
 
 
+def strip_row(image, hands) -> list[np.ndarray]:
+    """A picture, its joints and its meshes: three pictures (H', W', 3) uint8 with all its hands."""
+    small, _, scale = for_screen(image)
+    joints, meshes = small, small
+    for hand in hands:
+        _, matrix, _ = for_screen(image, hand.intrinsics)
+        joints = viewers.draw_joints(joints, (hand.joints_2d + 0.5) * scale - 0.5)
+        meshes = draw_meshes(meshes, hand.camera_vertices, hand.faces, matrix)
+    return [small, joints, meshes]
+
+
+def verdict(hands) -> str:
+    """A word over a picture: sides and confidences, or that nothing was found."""
+    if not hands:
+        return "no hand found"
+    words = []
+    for hand in hands:
+        sure = "" if hand.confidence is None else f" {hand.confidence:.2f}"
+        words.append(f"{hand.side}{sure}{'?' if hand.doubtful else ''}")
+    return ", ".join(words)
+
+
 def remark(hand) -> str:
     """What one should know about a prediction, as HTML: doubt, and what was assumed."""
     parts = []

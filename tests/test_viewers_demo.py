@@ -162,3 +162,13 @@ def test_a_picture_with_a_known_side_sets_the_button_and_predicts_once():
     assert panel.side.value == "left" and [s for *_, s in predictor.asked] == [["left"]]
     panel.pick.value = "b"
     assert panel.side.value == "right" and [s for *_, s in predictor.asked] == [["left"], ["right"]]
+
+
+def test_a_row_of_the_strip_shows_all_hands_and_its_title_names_them():
+    hand = FakePredictor().predict(PHOTO, None, ["left"])[0]
+    picture, joints, meshes = demo.strip_row(PHOTO, [hand])
+    assert np.array_equal(picture, PHOTO) and (joints != PHOTO).any() and (meshes != PHOTO).any()
+    assert np.array_equal(demo.strip_row(PHOTO, [])[2], PHOTO)
+    assert demo.verdict([]) == "no hand found" and demo.verdict([hand]) == "left"
+    sure, doubt = replace(hand, confidence=0.9), replace(hand, confidence=0.1, doubtful=True)
+    assert demo.verdict([sure, doubt]) == "left 0.90, left 0.10?"
