@@ -53,7 +53,8 @@ def known_hands(count: int, seed: int = 0, model=None) -> KnownHands:
         pose = mirror_pose(pose)
     if not model.flat_mean:
         pose[:, 1:] -= model.pose_mean.view(15, 3).to(pose)
-    betas = torch.from_numpy(rng.normal(size=(count, 10))).float()
+    pose = pose.to(model.template)
+    betas = torch.from_numpy(rng.normal(size=(count, 10))).to(model.template)
     with torch.no_grad():
         hand = model(pose, betas)
     joints, vertices = (x.double().cpu().numpy() for x in (hand.joints, hand.vertices))

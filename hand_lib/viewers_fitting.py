@@ -27,7 +27,7 @@ def keypoint_grid(frames, keypoints, rows, side: int = 150, columns: int = 6):
 def step_choice(path, count: int = 5) -> list[int]:
     """Steps of a fit worth showing: the first guess, the end, and between where most happens."""
     away = np.array([fit.reprojection_px[0] for fit in path])
-    wanted = np.geomspace(max(away[0], 1e-6), max(away[-1], 1e-6), count)
+    wanted = np.linspace(away[0], away[-1], count)
     chosen = {0, len(path) - 1} | {int(np.argmax(away <= level * 1.0001)) for level in wanted}
     return sorted(chosen)[: count - 1] + [len(path) - 1]
 

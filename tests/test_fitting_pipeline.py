@@ -12,6 +12,7 @@ from hand_lib.fitting_pipeline import (
     export_youtube,
     fit_keypoints,
     kept_samples,
+    match_frames,
     overrule,
     reason_kind,
     save_review,
@@ -182,6 +183,19 @@ def test_frames_come_from_a_film_a_folder_and_a_list(film, tmp_path):
     np.testing.assert_array_equal(folder[1], scene.images[1])
     np.testing.assert_array_equal(Frames([scene.images[2]])[0], scene.images[2])
     assert len(Frames(tmp_path / "0.png")) == 1
+
+
+def test_detections_find_their_frames_by_name_or_number(tmp_path):
+    from PIL import Image
+
+    for name in ("b.png", "a.png"):
+        Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / name)
+    hands = from_arrays(np.random.default_rng(0).uniform(1, 19, (4, 21, 2)), frames=[70, 71, 0, 9])
+    hands.names[:] = ["b.png", "a_keypoints.json", "row 2", "row 3"]
+    found = match_frames(hands, Frames(tmp_path))
+    assert found.frames.tolist() == [1, 0, 0] and len(found.points) == 3
+    np.testing.assert_array_equal(found.points, hands.points[:3])
+    assert found.problems == ["row 3: frame 9 is not among the 2 frames"]
 
 
 def test_films_that_are_none_are_named(tmp_path):
