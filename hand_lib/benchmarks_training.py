@@ -1,27 +1,38 @@
-"""What a training step costs beside the network's own forward and backward; both in one process.
+"""What a training step costs beside the network's own forward and backward, and a plain loop.
 
-``rows()`` gives dicts of what, ours_ms, theirs_ms and ratio. ``theirs`` is a plain fp32 eager loop
-written the way Youtubehand's is: no autocast, unfused Adam, its losses one after another.
+``rows()`` gives dicts of what, ours_ms, theirs_ms and ratio (theirs / ours, as in ``benchmarks``);
+``gpu_table()`` is the text that belongs beside a GPU's name. The plain loop is written the way
+Youtubehand's is: fp32 throughout, pictures that come as normalised floats, NCHW, spirals gathered
+before the product, unfused Adam, every loss fetched each step for a meter.
+
+    python -m hand_lib.benchmarks_training          # the table of this machine's GPU
 """
 
+import copy
+import sys
 import tempfile
 import time
 
 import numpy as np
 import torch
 
-from hand_lib import manners, optimisation, training
-from hand_lib.config import make_config
+from hand_lib import benchmarks, manners, optimisation, training
+from hand_lib.config import make_config, replace
+from hand_lib.decoders import SpiralConv
+from hand_lib.feeding import SharedLoader, batch_stream
 from hand_lib.losses import total_loss
 from hand_lib.network import build_network
+from hand_lib.provenance import device_name
 from hand_lib.sampling import builtin_hierarchy
+
+DECODERS = ("coarse_to_fine", "youtubehand")
 
 
 def rows(image_size=64, batch_size=32, backbone="regnety_002", repeats=15, device=None) -> list:
     """Both comparisons for our decoder and for Youtubehand's, medians of interleaved repeats."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     found = []
-    for decoder in ("coarse_to_fine", "youtubehand"):
+    for decoder in DECODERS:
         config = make_config(
             "small", image_size=image_size, batch_size=batch_size, backbone=backbone,
             decoder=decoder, ema_decay=0.99,
@@ -30,17 +41,54 @@ def rows(image_size=64, batch_size=32, backbone="regnety_002", repeats=15, devic
     return found
 
 
+def gpu_table(
+    image_size=224, batch_size=64, backbone="resnet18", repeats=30, workers=8, device=None
+) -> str:
+    """Speed and memory of training on a GPU, with its name; any device may stand in for one.
+
+    The last line is what data generation delivers: ``workers`` processes that paint pictures.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    found = rows(image_size, batch_size, backbone, repeats, device)
+    found.append(data_rate(image_size, batch_size, workers))
+    heading = f"{device_name(device)}; torch {torch.__version__}"
+    if device.type != "cuda":
+        heading += "; no CUDA GPU at hand"
+    return f"{heading}\n{benchmarks.table(found)}"
+
+
+def data_rate(image_size=224, batch_size=64, workers=0, batches=20) -> dict:
+    """How fast endless synthetic pictures come out of the loader, as a row for the table."""
+    from hand_lib.tasks import EndlessHands
+
+    data = EndlessHands(image_size, seed=0, count=batch_size * (batches + 4))
+    stream = batch_stream(SharedLoader(data, batch_size, workers=workers), 0)
+    next(stream)  # the loader's processes start and compile
+    start = time.perf_counter()
+    for _ in range(batches):
+        next(stream)
+    seconds = (time.perf_counter() - start) / batches
+    stream.close()
+    what = f"data generation: {image_size} px, batch {batch_size}, {workers} processes"
+    return {"what": what, "ours_ms": 1000 * seconds, "theirs_ms": None,
+            "images_per_s": batch_size / seconds, "device": "cpu"}  # fmt: skip
+
+
 def step_costs(config, device, repeats=15) -> list[dict]:
     """Whole step against the network alone, and against the plain loop, for one config."""
     network = build_network(config, builtin_hierarchy(factors=config.factors))
+    plain = plain_loop(copy.deepcopy(network).to(device), config, device)
     network = network.to(device, memory_format=torch.channels_last).train()
-    batch = random_batch(config, device)
+    batch = random_batch(config)
+    if device.type == "cuda":
+        batch = {name: value.pin_memory() for name, value in batch.items()}
     bf16 = optimisation.uses_bf16(config.precision, device)
     optimizer = optimisation.make_optimizer(network, config)
     average = optimisation.AveragedWeights(network, config.ema_decay)
-    plain = torch.optim.Adam(network.parameters(), lr=1e-4, foreach=False, fused=False)
-    accelerator = manners.make_accelerator(config)
+    where = "cpu" if device.type == "cpu" else "auto"
+    accelerator = manners.make_accelerator(replace(config, device=where))
     task = training.Task(network, None, {}, lambda p, b, n, c: total_loss(p, b, n.mesh, c))
+    images = batch["image"].to(device).contiguous(memory_format=torch.channels_last)
 
     def whole():
         loss, _ = training._gradients(batch, network, network, task, config, accelerator, bf16)
@@ -52,26 +100,52 @@ def step_costs(config, device, repeats=15) -> list[dict]:
 
     def alone():
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            prediction = network(batch["image"])
+            prediction = network(images)
         sum(value.sum() for value in _outputs(prediction)).backward()
         network.zero_grad(set_to_none=True)
 
-    def eager():
-        total, _ = total_loss(network(batch["image"]), batch, network.mesh, config)
-        plain.zero_grad()
-        total.backward()
-        plain.step()
-        return total.item()
-
-    times = interleaved({"whole": whole, "alone": alone, "eager": eager}, repeats, device)
+    peak = peak_memory_mb(whole, device)
+    times = interleaved({"whole": whole, "alone": alone, "plain": plain}, repeats, device)
     name = f"{config.backbone}, {config.decoder}, {config.image_size} px, batch {config.batch_size}"
-    pairs = (("step / forward + backward", "alone"), ("step / plain fp32 loop", "eager"))
+    pairs = (("step / forward + backward", "alone"), ("step / plain fp32 loop", "plain"))
     return [
         {"what": f"{what}: {name}", "ours_ms": 1000 * times["whole"],
-         "theirs_ms": 1000 * times[other], "ratio": times["whole"] / times[other],
-         "images_per_s": config.batch_size / times["whole"], "device": device.type}
+         "theirs_ms": 1000 * times[other], "ratio": times[other] / times["whole"],
+         "images_per_s": config.batch_size / times["whole"],
+         "theirs_images_per_s": config.batch_size / times[other],
+         "device": device.type, "peak_mb": peak}
         for what, other in pairs
     ]  # fmt: skip
+
+
+def plain_loop(network, config, device):
+    """A step of the plain loop on a copy of the network.   returns a function without arguments."""
+    for module in network.train().modules():
+        if isinstance(module, SpiralConv):
+            module.project_first = False
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, foreach=False, fused=False)
+    batch = random_batch(config)
+    batch["image"] = batch["image"].contiguous().float() / 255
+
+    def step():
+        moved = {name: value.to(device) for name, value in batch.items()}
+        total, parts = total_loss(network(moved["image"]), moved, network.mesh, config)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        return total.item(), {name: part.item() for name, part in parts.items()}
+
+    return step
+
+
+def peak_memory_mb(function, device) -> int | None:
+    """Most GPU memory that a call takes, what was taken before included; None without a GPU."""
+    if device.type != "cuda":
+        function()
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    function()
+    return round(torch.cuda.max_memory_allocated(device) / 2**20)
 
 
 def loop_shares(config, task) -> dict:
@@ -83,8 +157,8 @@ def loop_shares(config, task) -> dict:
     return {name: spent[name] / loop for name in ("waiting", "logging", "step")}
 
 
-def random_batch(config, device) -> dict:
-    """A batch of noise with the shapes of a real one, on the device."""
+def random_batch(config) -> dict:
+    """A batch of noise with the shapes of a real one."""
     generator = np.random.default_rng(0)
     count, size = config.batch_size, config.image_size
     vertices = generator.normal(0, 0.05, (count, 778, 3)).astype(np.float32)
@@ -94,7 +168,7 @@ def random_batch(config, device) -> dict:
         "vertices": vertices, "joints": vertices[:, :21], "joints_2d": vertices[:, :21, :2] * 10,
         "has_vertices": known, "has_joints": known, "valid_2d": np.ones((count, 21), bool),
     }  # fmt: skip
-    batch = {name: torch.from_numpy(value).to(device) for name, value in arrays.items()}
+    batch = {name: torch.from_numpy(value) for name, value in arrays.items()}
     batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
     return batch
 
@@ -121,3 +195,7 @@ def _wait(device) -> None:
 def _outputs(prediction):
     values = [prediction.vertices, prediction.joints_2d, *prediction.levels]
     return values + ([] if prediction.joints_2d_direct is None else [prediction.joints_2d_direct])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(gpu_table() + "\n")

@@ -1,17 +1,16 @@
-"""Results one can take away: PLY, OBJ, GLB (a sequence as one animated GLB), JSON.
+"""Results one can take away: PLY, OBJ, GLB (a sequence as one animated GLB), NPZ, JSON.
 
 >>> save_mesh("hand.glb", vertices, faces, colours)
 >>> save_animation("wave.glb", frames, faces, fps=30)
 """
 
 import json
-import struct
 from pathlib import Path
 
 import numpy as np
 
-from hand_lib.checkpoints import written_atomically
-from hand_lib.geometry import vertex_normals
+from hand_lib.checkpoints import write_text, written_atomically
+from hand_lib.gltf import animation_glb
 from hand_lib.joints import JOINT_NAMES
 
 MESH_FORMATS = (".ply", ".obj", ".glb", ".stl")
@@ -45,10 +44,12 @@ def save_mesh(path, vertices, faces, colours=None) -> Path:
 
 
 def save_animation(path, frames, faces, fps: float = 30.0, colours=None) -> Path:
-    """Write a mesh sequence as one animated GLB: one morph target per frame, shown in turn.
+    """Write a mesh sequence as one animated GLB.
 
     frames: (T, V, 3) metres, camera axes.   faces: (F, 3).   fps: frames per second.
-    Plays in any glTF 2.0 viewer; between two frames the vertices move linearly.   returns the path.
+    colours: (3,) or (V, 3), 0 to 255, or None.
+    Plays in any glTF 2.0 viewer; between two frames the vertices move linearly. Long sequences are
+    stored as a blend of few shapes, true to 0.05 mm (see ``gltf``).   returns the path.
     """
     path, frames = Path(path), np.asarray(frames, float)
     if frames.ndim != 3 or frames.shape[2] != 3 or len(frames) < 2:
@@ -57,47 +58,50 @@ def save_animation(path, frames, faces, fps: float = 30.0, colours=None) -> Path
         raise ValueError(f"{path.name}: an animation is saved as .glb")
     if not fps > 0:
         raise ValueError(f"fps should be positive, found {fps}")
+    if not np.isfinite(frames).all():
+        bad = int(np.argmax(~np.isfinite(frames).all(axis=(1, 2))))
+        raise ValueError(f"frame {bad} is not finite; leave frames without a hand out")
     _checked(frames[0], faces)
-    frames = (frames * [1, -1, -1]).astype(np.float32)
-    count = len(frames)
-    gltf = _Gltf()
-    attributes = {
-        "POSITION": gltf.add(frames[0], "VEC3", bounds=True),
-        "NORMAL": gltf.add(vertex_normals(frames[0], np.asarray(faces)).astype("f4"), "VEC3"),
-    }
-    if colours is not None:
-        rgb = np.broadcast_to(np.asarray(colours, float) / 255, frames[0].shape) ** 2.2
-        attributes["COLOR_0"] = gltf.add(rgb.astype(np.float32), "VEC3")
-    targets = [{"POSITION": gltf.add(f - frames[0], "VEC3", bounds=True)} for f in frames[1:]]
-    times = (np.arange(count) / fps).astype(np.float32)
-    weights = np.vstack([np.zeros((1, count - 1)), np.eye(count - 1)]).astype(np.float32)
-    primitive = {
-        "attributes": attributes,
-        "indices": gltf.add(np.asarray(faces, np.uint32).reshape(-1), "SCALAR"),
-        "targets": targets,
-        "material": 0,
-    }
-    sampler = {
-        "input": gltf.add(times, "SCALAR", bounds=True),
-        "output": gltf.add(weights.reshape(-1), "SCALAR"),
-        "interpolation": "LINEAR",
-    }
-    channel = {"sampler": 0, "target": {"node": 0, "path": "weights"}}
-    document = {
-        "asset": {"version": "2.0", "generator": "hand workbook"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0, "name": "hand"}],
-        "meshes": [{"primitives": [primitive], "weights": [0.0] * (count - 1)}],
-        "materials": [
-            {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.7},
-             "doubleSided": True}
-        ],
-        "animations": [{"name": "sequence", "channels": [channel], "samplers": [sampler]}],
-    }  # fmt: skip
+    times = np.arange(len(frames)) / fps
+    content = animation_glb(frames * [1, -1, -1], np.asarray(faces), times, colours)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path) as temporary:
-        Path(temporary).write_bytes(gltf.pack(document))
+        Path(temporary).write_bytes(content)
+    return path
+
+
+def save_sequence(path, sequence) -> Path:
+    """Write a ``video.HandSequence`` as a .npz of plain arrays, float32, units in the names.
+
+    ``numpy.load(path)["vertices_m"] + numpy.load(path)["translation_m"][:, None]`` is (T, V, 3) in
+    the camera's frame.   returns the path.
+    """
+    path = Path(path)
+    arrays = {
+        "vertices_m": sequence.vertices,
+        "joints_m": sequence.joints,
+        "joints_2d_px": sequence.joints_2d,
+        "translation_m": sequence.translation,
+        "confidence": sequence.confidence,
+        "times_s": sequence.times,
+        "intrinsics_px": sequence.intrinsics,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_atomically(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            faces=np.asarray(sequence.faces, np.int32),
+            side=np.array(sequence.side),
+            **{name: np.asarray(value, np.float32) for name, value in arrays.items()},
+        )
+    return path
+
+
+def save_report(path, rows: list[dict]) -> Path:
+    """Write what happened to each hand of a video as JSON.   returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({"hands": rows}, indent=1) + "\n")
     return path
 
 
@@ -121,6 +125,8 @@ def save_predictions(path, hands) -> Path:
                 "translation_m": np.round(hand.translation.astype(float), 6).tolist(),
                 "intrinsics_px": np.round(np.asarray(hand.intrinsics, float), 4).tolist(),
                 "intrinsics_assumed": bool(hand.assumed_intrinsics),
+                "confidence": None if hand.confidence is None else round(hand.confidence, 4),
+                "doubtful": bool(hand.doubtful),
             }
         )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,42 +142,3 @@ def _checked(vertices, faces):
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.min() < 0 or faces.max() >= len(vertices):
         raise ValueError(f"expected faces (F, 3) below {len(vertices)}, found {faces.shape}")
     return vertices, faces
-
-
-class _Gltf:
-    """Collects arrays into one binary buffer with accessors (glTF 2.0, sections 3.6 and 4.4)."""
-
-    _KINDS = {np.dtype(np.float32): 5126, np.dtype(np.uint32): 5125}
-
-    def __init__(self):
-        self.data, self.views, self.accessors = bytearray(), [], []
-
-    def add(self, array, shape, bounds=False) -> int:
-        array = np.ascontiguousarray(array)
-        self.views.append({"buffer": 0, "byteOffset": len(self.data), "byteLength": array.nbytes})
-        self.data += array.tobytes()
-        accessor = {
-            "bufferView": len(self.views) - 1,
-            "componentType": self._KINDS[array.dtype],
-            "count": len(array),
-            "type": shape,
-        }
-        if bounds:
-            flat = array.reshape(len(array), -1)
-            accessor |= {"min": flat.min(0).tolist(), "max": flat.max(0).tolist()}
-        self.accessors.append(accessor)
-        return len(self.accessors) - 1
-
-    def pack(self, document) -> bytes:
-        document = document | {
-            "buffers": [{"byteLength": len(self.data)}],
-            "bufferViews": self.views,
-            "accessors": self.accessors,
-        }
-        text = json.dumps(document, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 4)
-        data = bytes(self.data) + b"\0" * (-len(self.data) % 4)
-        total = 12 + 8 + len(text) + 8 + len(data)
-        header = struct.pack("<4sII", b"glTF", 2, total)
-        chunk_text = struct.pack("<I4s", len(text), b"JSON") + text
-        return header + chunk_text + struct.pack("<I4s", len(data), b"BIN\0") + data

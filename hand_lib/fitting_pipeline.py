@@ -118,6 +118,32 @@ def fit_keypoints(
     return WeakLabels(keypoints, fit, models, list(fit.reason))
 
 
+def match_frames(keypoints: Keypoints, frames) -> Keypoints:
+    """The detections whose frame is there, numbered as ``frames`` are; the others are named.
+
+    frames: ``Frames``. A detection belongs to the picture whose file name it carries
+    (``a.jpg``, or OpenPose's ``a_keypoints.json``), else to the frame of its number.
+    """
+    numbers = {}
+    for number in range(len(frames)):
+        name = frames.name(number)
+        numbers[name] = numbers[name.rsplit(".", 1)[0] + "_keypoints.json"] = number
+    found, keep = keypoints.frames.copy(), []
+    for row, name in enumerate(keypoints.names):
+        found[row] = numbers.get(name, found[row])
+        if 0 <= found[row] < len(frames):
+            keep.append(row)
+        else:
+            keypoints.problems.append(
+                f"{name}: frame {found[row]} is not among the {len(frames)} frames"
+            )
+    return dataclasses.replace(
+        keypoints, points=keypoints.points[keep], confidence=keypoints.confidence[keep],
+        frames=found[keep], sides=[keypoints.sides[row] for row in keep],
+        names=[keypoints.names[row] for row in keep],
+    )  # fmt: skip
+
+
 def _by_side(keypoints):
     sides = np.array(keypoints.sides, object)
     return [rows for side in ("right", "left") if len(rows := np.flatnonzero(sides == side))]
@@ -306,4 +332,4 @@ def export_youtube(folder, labels: WeakLabels, frames, video: str = "clip") -> P
 
 
 __all__ = ["WeakLabels", "apply_review", "export_freihand", "export_youtube", "fit_keypoints",
-           "kept_samples", "overrule", "reason_kind", "save_review", "tracks", "twice"]  # fmt: skip
+           "kept_samples", "match_frames", "overrule", "reason_kind", "save_review", "tracks", "twice"]  # fmt: skip

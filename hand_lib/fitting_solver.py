@@ -210,25 +210,13 @@ class Problem:
             matrix = choose(new_matrix, matrix)
             if self.watch is not None:
                 self.watch(state, index)
-        self.matrix = matrix
         return state, cost
 
     def solve_track(self, state, smoothness):
-        """One shape for all frames, then rounds that pull each frame towards its neighbours.
-
-        Frames know different directions of the shape well: their estimates are fused by the
-        precision that is left when the other parameters are free (Schur's complement); the prior
-        counts once.
-        """
+        """One shape for all frames, then rounds that pull each frame towards its neighbours."""
         rotation, wrist, angles, betas = state
-        matrix, prior = self.matrix.double(), self.shape_precision.double()
-        others = matrix[:, :33, :33] + 1e-6 * torch.eye(33).to(matrix)
-        coupling = matrix[:, :33, 33:]
-        known = matrix[:, 33:, 33:] - coupling.mT @ torch.linalg.solve(others, coupling) - prior
-        trust = (self.cost.median() / self.cost).double().clamp_max(1.0)[:, None, None] ** 2
-        wanted = (trust * (known + prior) @ betas.double()[..., None]).sum(0)[..., 0]
-        shared = torch.linalg.solve((trust * known).sum(0) + prior, wanted).to(betas)
-        shared = shared.clamp(-4, 4).expand_as(betas)
+        trust = 1 / (self.cost + 1)
+        shared = ((trust[:, None] * betas).sum(0) / trust.sum()).expand_as(betas)
         state, self.fixed_betas = [rotation, wrist, angles, shared.clone()], shared
         state, self.cost = self.minimise(state, 6)
         self.pull_weight = smoothness
@@ -247,12 +235,13 @@ class Problem:
             other.fixed_betas = self.fixed_betas[rows]
         return other
 
-    def rivals(self, state, side: bool, rounds: int = 4):
+    def rivals(self, state, side: bool, rounds: int = 4, tries: int = 3):
         """Energies (1 + P, B) of other explanations of the picture, from this state onwards.
 
         The first is the other side's hand, which weak perspective cannot tell from this one
-        mirrored in depth (infinite unless ``side``); then each pair of ``PAIRS`` swapped. The same
-        rounds are given to the explanation itself, whose energy (B,) comes first.
+        mirrored in depth (infinite unless ``side``); then each pair of ``PAIRS`` swapped, of which
+        only the ``tries`` that fit best at first are minimised. The same rounds are given to the
+        explanation itself, whose energy (B,) comes first.
         """
         own = self.minimise(state, rounds)[1]
         others = [torch.full_like(own, torch.inf)]
@@ -262,11 +251,20 @@ class Problem:
             rotation = state[0] * state[0].new_tensor([-1.0, 1, -1])[:, None]
             wrist = state[1] * state[1].new_tensor([-1.0, 1, 1])
             others = [other.minimise([rotation, wrist, *state[2:]], 3 * rounds)[1]]
-        for pair in PAIRS:
-            columns = swapped_columns(*pair)
-            other = copy.copy(self)
-            other.rays, other.weights = self.rays[:, columns], self.weights[:, columns]
-            others.append(other.minimise(state, rounds)[1])
+        columns = [torch.as_tensor(swapped_columns(*p), device=own.device) for p in PAIRS]
+        swapped = copy.copy(self)
+        index, first = torch.arange(len(own), device=own.device), []
+        for order in columns:
+            swapped.rays, swapped.weights = self.rays[:, order], self.weights[:, order]
+            first.append(swapped.energy(state, index, False)[0])
+        nearest = torch.stack(first).topk(tries, dim=0, largest=False).indices
+        energies = torch.full((len(PAIRS), len(own)), torch.inf, dtype=own.dtype, device=own.device)
+        for pairs in nearest:
+            order = torch.stack(columns)[pairs]  # (B, 21)
+            swapped.rays = self.rays.gather(1, order[..., None].expand_as(self.rays))
+            swapped.weights = self.weights.gather(1, order)
+            energies[pairs, index] = swapped.minimise(state, rounds)[1]
+        others += energies.unbind(0)
         return own, torch.stack(others)
 
     def write(self, fit, rows, state):

@@ -6,6 +6,10 @@ Hands are drawn from the pose prior, turned at random over all of SO(3), and see
 224 px, so that they fill about three quarters of the picture.
 """
 
+import argparse
+import sys
+import time
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +17,7 @@ import torch
 
 from hand_lib import anatomy
 from hand_lib.camera import project
-from hand_lib.fitting import hand_size
+from hand_lib.fitting import fit_hands, hand_size
 from hand_lib.geometry import align_similarity
 from hand_lib.hand_model import HandModel, mirror_pose
 from hand_lib.joints import FINGERS
@@ -49,7 +53,8 @@ def known_hands(count: int, seed: int = 0, model=None) -> KnownHands:
         pose = mirror_pose(pose)
     if not model.flat_mean:
         pose[:, 1:] -= model.pose_mean.view(15, 3).to(pose)
-    betas = torch.from_numpy(rng.normal(size=(count, 10))).float()
+    pose = pose.to(model.template)
+    betas = torch.from_numpy(rng.normal(size=(count, 10))).to(model.template)
     with torch.no_grad():
         hand = model(pose, betas)
     joints, vertices = (x.double().cpu().numpy() for x in (hand.joints, hand.vertices))
@@ -125,3 +130,114 @@ def corrupt(points, rng, share: float = 0.2):
 def _unit(rng):
     angle = rng.uniform(0, 2 * np.pi)
     return np.array([np.cos(angle), np.sin(angle)])
+
+
+def accuracy(count: int = 1000, seed: int = 0, model=None, batch: int = 256) -> dict:
+    """Errors of fits to exact and to noisy keypoints, and how many are mirrored in depth.
+
+    batch: hands per call.   returns per "exact" and "noisy": median reprojection_px and pa_mm (of
+    the joints), accepted share, hands_per_s, flipped and flipped_one_start, the shares of
+    depth-flipped hands with all starts and with the first alone. Speed per processor second.
+    """
+    model = model or HandModel.builtin()
+    hands, found = known_hands(count, seed, model), {}
+    fit_hands(model, hands.picture[:64], None, CAMERA)  # caches and tables
+    noisy = spoil(hands.picture, np.random.default_rng([seed, 1]))
+    for name, (points, confidence) in {"exact": (hands.picture, None), "noisy": noisy}.items():
+        started = time.process_time()
+        fit = _in_batches(model, points, confidence, batch)
+        seconds = time.process_time() - started
+        one = _in_batches(model, points, confidence, batch, starts=1, rivals=False)
+        found[name] = {
+            "reprojection_px": float(np.median(fit["reprojection_px"])),
+            "pa_mm": float(np.median(joint_errors_mm(fit["joints"], hands.joints))),
+            "accepted": float(fit["accepted"].mean()),
+            "flipped_one_start": float(depth_flipped(one["joints"], hands.joints).mean()),
+            "flipped": float(depth_flipped(fit["joints"], hands.joints).mean()),
+            "hands_per_s": count / seconds,
+        }
+    return found
+
+
+def _in_batches(model, points, confidence, batch, **options):
+    parts = []
+    for at in range(0, len(points), batch):
+        rows = slice(at, at + batch)
+        weights = None if confidence is None else confidence[rows]
+        parts.append(fit_hands(model, points[rows], weights, CAMERA, **options))
+    names = ("joints", "reprojection_px", "accepted")
+    return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+
+
+def rejections(count: int = 1000, seed: int = 1, noise_px: float = 2.0, model=None) -> dict:
+    """Share rejected by kind of corruption, and what the filters said.
+
+    Detections have ``noise_px`` of noise; a fifth is corrupt. Separately all hands are those of
+    the other side ("wrong side, unlabelled"), whose keypoints alone seldom say so.
+    returns kind -> (number, share rejected, Counter of reasons); kind "good" is the rest.
+    """
+    from hand_lib.fitting_pipeline import reason_kind
+
+    model = model or HandModel.builtin()
+    rng = np.random.default_rng([seed, 2])
+    hands = known_hands(count, seed, model)
+    points, boxes, kind = corrupt(hands.picture + rng.normal(0, noise_px, (count, 21, 2)), rng)
+    fit = fit_hands(model, points, None, CAMERA, boxes=boxes)
+    rows = {"good": kind == ""} | {name: kind == name for name in CORRUPTIONS}
+    rows["all corrupt"] = kind != ""
+    found = {name: _rejected(fit, mask, reason_kind) for name, mask in rows.items()}
+    other = HandModel.builtin({"right": "left", "left": "right"}[model.side])
+    strange = known_hands(count // 4, seed + 1, other).picture
+    strange = strange + rng.normal(0, noise_px, strange.shape)
+    fit = fit_hands(model, strange, None, CAMERA)
+    found["wrong side, unlabelled"] = _rejected(fit, np.ones(len(strange), bool), reason_kind)
+    fit = fit_hands(model, strange, None, CAMERA, sides=other.side)
+    found["wrong side, labelled"] = _rejected(fit, np.ones(len(strange), bool), reason_kind)
+    return found
+
+
+def _rejected(fit, mask, reason_kind):
+    rows = np.flatnonzero(mask)
+    reasons = Counter(reason_kind(fit.reason[row]) for row in rows if fit.reason[row])
+    return len(rows), float((~fit.accepted[rows]).mean()), reasons
+
+
+def accuracy_table(found: dict) -> str:
+    """The result of ``accuracy`` as text."""
+    lines = [f"{'keypoints':10}{'reprojection':>14}{'PA joints':>11}{'accepted':>10}"
+             f"{'flipped, 1 start':>18}{'3 starts':>10}{'hands/s':>9}"]  # fmt: skip
+    for name, row in found.items():
+        lines.append(
+            f"{name:10}{row['reprojection_px']:11.2f} px{row['pa_mm']:8.1f} mm"
+            f"{row['accepted']:10.1%}{row['flipped_one_start']:18.1%}{row['flipped']:10.1%}"
+            f"{row['hands_per_s']:9.0f}"
+        )
+    return "\n".join(lines)
+
+
+def rejection_table(found: dict) -> str:
+    """The result of ``rejections`` as text."""
+    lines = [f"{'detections':24}{'number':>7}{'rejected':>10}   most often because of"]
+    for name, (count, share, reasons) in found.items():
+        why = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common(3))
+        lines.append(f"{name:24}{count:7d}{share:10.1%}   {why}")
+    return "\n".join(lines)
+
+
+def main(arguments=None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m hand_lib.fitting_trials")
+    parser.add_argument("count", type=int, nargs="?", default=1000, help="hands of each trial")
+    parser.add_argument("--mano", help="MANO_RIGHT.pkl or MANO_LEFT.pkl instead of the own hand")
+    parser.add_argument("--side", default="right", choices=("right", "left"))
+    given = parser.parse_args(arguments)
+    model = (
+        HandModel.from_mano(given.mano, given.side) if given.mano else HandModel.builtin(given.side)
+    )
+    sys.stdout.write(accuracy_table(accuracy(given.count, model=model)) + "\n\n")
+    sys.stdout.write(rejection_table(rejections(given.count, model=model)) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

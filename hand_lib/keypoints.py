@@ -94,8 +94,12 @@ class _Collector:
         )
 
 
-def from_arrays(points, confidence=None, side="right") -> Keypoints:
-    """Keypoints of plain arrays.   points: (N, 21, 2) px or (N, 21, 3) with confidence last."""
+def from_arrays(points, confidence=None, side="right", frames=None) -> Keypoints:
+    """Keypoints of plain arrays.
+
+    points: (N, 21, 2) px or (N, 21, 3) with confidence last.   confidence: (N, 21).   side: one
+    for all, or N of them.   frames: (N,) numbers of the frames, default 0 to N - 1.
+    """
     points = np.asarray(points, float)
     if points.ndim != 3 or points.shape[1] != 21 or points.shape[2] not in (2, 3):
         raise ValueError(f"expected points (N, 21, 2) or (N, 21, 3), found {points.shape}")
@@ -104,11 +108,18 @@ def from_arrays(points, confidence=None, side="right") -> Keypoints:
     confidence = np.asarray(confidence, float)
     if confidence.shape != points.shape[:2]:
         raise ValueError(f"expected confidence {points.shape[:2]}, found {confidence.shape}")
+    sides = [side] * len(points) if isinstance(side, str) else list(side)
+    frames = np.arange(len(points)) if frames is None else np.asarray(frames)
+    if len(sides) != len(points) or set(sides) - {"right", "left"} or len(frames) != len(points):
+        raise ValueError(
+            f"expected {len(points)} sides ('right' or 'left') and frames, found {len(sides)} "
+            f"({sorted(set(sides))}) and {len(frames)}"
+        )
     into = _Collector()
     for i, (hand, weight) in enumerate(zip(points[..., :2], confidence, strict=True)):
-        before = len(into.rows)
-        into.add(hand, weight, i, side, f"row {i}")
-        into.finished_frame(before, f"row {i}")
+        before, name = len(into.rows), f"row {i}"
+        into.add(hand, weight, int(frames[i]), sides[i], name)
+        into.finished_frame(before, name)
     return into.finish()
 
 
@@ -267,3 +278,35 @@ def read_coco_wholebody(path) -> Keypoints:
             seen.add(image)
     into.empty = [name or f"image {image}" for image, name in names.items() if image not in seen]
     return into.finish()
+
+
+def read_keypoints(place, frames=None) -> Keypoints:
+    """Keypoints by what their place looks like.
+
+    place: a folder (OpenPose), .json (COCO-WholeBody), .npy or .npz of (N, 21, 3) with confidence
+    last (an .npz may hold ``sides`` and ``frames``), or "mediapipe" to detect in ``frames``.
+    """
+    if str(place) == "mediapipe":
+        if frames is None:
+            raise ValueError("to detect with MediaPipe, give the frames")
+        return detect_mediapipe(frames)
+    path = Path(place)
+    if path.is_dir():
+        return read_openpose(path)
+    if path.suffix == ".json":
+        return read_coco_wholebody(path)
+    if path.suffix not in (".npy", ".npz"):
+        raise ValueError(
+            f"{path}: expected a folder of OpenPose JSON, COCO-WholeBody .json, .npy, .npz or "
+            "'mediapipe'"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of keypoints")
+    data = np.load(path, allow_pickle=False)
+    if path.suffix == ".npy":
+        return from_arrays(data)
+    if "points" not in data:
+        raise ValueError(f"{path}: expected an array named points, found {sorted(data)}")
+    sides = [str(side) for side in data["sides"]] if "sides" in data else "right"
+    given = {name: data[name] for name in ("confidence", "frames") if name in data}
+    return from_arrays(data["points"], side=sides, **given)

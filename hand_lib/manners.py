@@ -71,8 +71,11 @@ def clock(spent: dict, name: str):
 def make_accelerator(config):
     """Accelerate's view of the processes and devices at hand."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        AcceleratorState._reset_state(reset_partial_state=True)  # else an earlier run's device
     # fixed tables are buffers and equal everywhere: nothing to broadcast
     handler = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     return Accelerator(cpu=config.device == "cpu", kwargs_handlers=[handler])

@@ -22,7 +22,7 @@ from hand_lib.pickles import load_pickle_safely
 from hand_lib.readers_dexycb import DexYcb
 from hand_lib.readers_hamer import HamerList, HamerShards
 from hand_lib.readers_tsv import FreiHandTsv
-from hand_lib.readers_youtube import YouTubeHands
+from hand_lib.readers_youtube import WrongHandModel, YouTubeHands
 from hand_lib.reading import (
     ERROR_MODES,
     FREIHAND_CROP,
@@ -226,8 +226,54 @@ class FreiHand(Reader):
         return self._make(image, index, **labels), reduce
 
 
+def open_hands(place, split="training", model=None, on_error="raise") -> Reader:
+    """A reader for whatever lies at a place.
+
+    place: a folder in FreiHAND's or METRO's layout, of DexYCB, of HaMeR's shards or of YouTube 3D
+    Hands; or one METRO ``.yaml``, YouTube ``.json`` or HaMeR ``.npz``, whose pictures are looked
+    for in its own folder.   split: "training" or "evaluation", where the place holds both.
+    model: MANO, the hand these data sets were labelled with; without it the files' own numbers
+    alone are given.   on_error: "raise" or "skip".
+
+    >>> open_hands("data/freihand", "evaluation").dataset  # doctest: +SKIP
+    'FreiHAND'
+    """
+    place, options = Path(place).expanduser(), {"model": model, "on_error": on_error}
+    if place.is_dir() and not (place / f"{split}_K.json").is_file():
+        short = {"training": ("train",), "evaluation": ("test", "val")}.get(split, ())
+        names = [f"{s}.yaml" for s in short] + [f"youtube_{s}.json" for s in short]
+        place = next((place / name for name in names if (place / name).is_file()), place)
+    if place.suffix in (".yaml", ".yml"):
+        return FreiHandTsv(place, **options)
+    if place.suffix == ".json":
+        return _open_youtube(place, **options)
+    if place.suffix == ".npz":
+        return HamerList(place, place.parent, **options)
+    if place.suffix == ".tar" or place.is_dir() and next(place.glob("*.tar"), None):
+        return HamerShards(place, **options)
+    if (place / "calibration").is_dir():
+        return DexYcb(place, **options)
+    posed = (place / f"{split}_mano.json").is_file()
+    if (place / f"{split}_verts.json").is_file() or not posed:
+        options["model"] = None
+    return FreiHand(place, split, **options)
+
+
+def _open_youtube(path, model, on_error) -> YouTubeHands:
+    """Meshes in the built-in hand's order, as our own tools write them, need no MANO."""
+    if model is None:
+        from hand_lib.hand_model import HandModel
+
+        builtin = HandModel.builtin()
+        try:
+            return YouTubeHands(path, path.parent, builtin, on_error)
+        except WrongHandModel:
+            pass
+    return YouTubeHands(path, path.parent, model, on_error)
+
+
 __all__ = [
     "DexYcb", "ERROR_MODES", "FREIHAND_CROP", "FREIHAND_VERSIONS", "FreiHand", "FreiHandTsv",
     "HamerList", "HamerShards", "Reader", "SampleError", "YouTubeHands", "load_pickle_safely",
-    "write_freihand", "write_freihand_tsv",
+    "open_hands", "write_freihand", "write_freihand_tsv",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from hand_lib.files import (
     store_cache,
 )
 from hand_lib.joints import TIPS_21, fingertip_vertices
-from hand_lib.reading import Reader
+from hand_lib.reading import Reader, fits_mesh
 from hand_lib.sample import HandSample
 
 MESH_BOX_MARGIN = 1.3
@@ -28,6 +28,10 @@ _WHERE_FRAMES = (
     "Extract the frames from the videos: frame N of video V belongs in "
     "<frames_root>/youtube/V/video/frames/N.png"
 )
+
+
+class WrongHandModel(ValueError):
+    """Meshes are in another vertex order than the hand model they were to be read with."""
 
 
 class YouTubeHands(Reader):
@@ -75,6 +79,8 @@ class YouTubeHands(Reader):
                 f"YouTube3D: none of {len(there)} frames lies under {self.root}, for instance "
                 f"{self.missing[0]}. {_WHERE_FRAMES}"
             )
+        if model is not None:
+            self._check_order(model)
         if self.missing:
             warnings.warn(
                 f"YouTube3D/{self.split}: {len(self.missing)} of {len(there)} frames are missing "
@@ -86,6 +92,14 @@ class YouTubeHands(Reader):
         if model is not None:
             rest = model.regress_joints(model.vertices.detach().cpu().numpy())
             self._knuckle_m = float(np.linalg.norm(rest[9] - rest[0]))
+
+    def _check_order(self, model) -> None:
+        template, faces = model.vertices.detach().cpu().numpy(), model.faces.cpu().numpy()
+        if len(self) and not fits_mesh(self.vertices_px(0), template, faces):
+            raise WrongHandModel(
+                f"YouTube3D: the meshes of {self.path} are in another vertex order than this hand "
+                "model; they come in MANO's: pass HandModel.from_mano(...), or no model"
+            )
 
     def _load(self) -> dict:
         """The document without its vertices; those go to a cache as one float32 array."""

@@ -83,3 +83,21 @@ def hand_from_model(model, pose, betas) -> tuple[np.ndarray, np.ndarray]:
     with torch.no_grad():
         hand = model(pose, betas)
     return hand.vertices[0].numpy(), hand.joints[0].numpy()
+
+
+def fits_mesh(vertices, template, faces) -> bool:
+    """Whether a mesh has its vertices in the order of a template: its edges are then short.
+
+    vertices: (V, 3) any unit.   template: (V, 3).   faces: (F, 3) of the template.
+    In another order the ends of an edge lie anywhere on the hand, ten times as far apart.
+    """
+    if len(vertices) != len(template):
+        return False
+    found, expected = (_edge_share(np.asarray(v, float), faces) for v in (vertices, template))
+    return bool(found < 3 * expected)
+
+
+def _edge_share(vertices, faces) -> float:
+    """Mean length of the faces' first edges over the mesh's radius."""
+    edges = np.linalg.norm(vertices[faces[:, 0]] - vertices[faces[:, 1]], axis=1).mean()
+    return float(edges / max(np.linalg.norm(vertices - vertices.mean(0), axis=1).mean(), 1e-12))

@@ -81,7 +81,7 @@ def chain(root: Tensor, rotations: Tensor, bones: Tensor, start: Tensor) -> tupl
 
 
 def skin_vertices(maps, shaped, skin, tips, count: int) -> tuple[Tensor, Tensor]:
-    """v = sum_j w_vj (A_j v' + t_j): vertices (B, V, 3) and, once more, those of the tips (B, 5, 3).
+    """v = sum_j w_vj (A_j v' + t_j): vertices (B, V, 3), and the tips (B, 5, 3) again.
 
     maps: (3, 4, 16, B), rows of [A_j | t_j].   shaped: (B, 3, W) and skin: (16, W), the vertices
     filled up to W.   tips: (5,) vertex ids.   count: V.

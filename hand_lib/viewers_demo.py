@@ -17,23 +17,82 @@ from PIL import Image
 from hand_lib import viewers
 from hand_lib.export import save_mesh, save_predictions
 from hand_lib.images import read_image
+from hand_lib.overlays import draw_meshes, for_screen
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SHOWN_SIDE = 900
 """Longest side in pixels of the picture sent to the browser; prediction uses the whole one."""
 
 
+SHOWS = ("mesh", "skeleton", "both")
+LOOKS = {"camera": "front", "side": "left", "behind": "back"}
+"""Word on the button -> named view of ``viewers``."""
+
+CHIP = "display: inline-block; padding: 3px 12px; margin: 2px 6px 2px 0; border-radius: 4px;"
+
+
 def predict_boxed(predictor, image, box=None, side="right", intrinsics=None):
     """What the demo shows for one box.
 
     image: (H, W, 3) uint8.   box: (x0, y0, x1, y1) pixels or None for the whole picture.
-    returns the HandPrediction, the mesh over the picture and the skeleton over the picture, both
-    (H, W, 3) uint8.
+    returns the HandPrediction, and a dict with the mesh, the skeleton and both over the picture,
+    each (H', W', 3) uint8, at most ``overlays.LONGEST_SIDE`` pixels a side.
     """
     boxes = None if box is None else [box]
     hand = predictor.predict(image, boxes, [side], intrinsics)[0]
-    mesh = viewers.overlay(image, hand.camera_vertices, hand.faces, hand.intrinsics)
-    return hand, mesh, viewers.draw_joints(image, hand.joints_2d)
+    return hand, overlays_of(image, hand)
+
+
+def overlays_of(image, hand) -> dict[str, np.ndarray]:
+    """ "mesh", "skeleton" and "both" drawn over a picture; see ``predict_boxed``."""
+    small, matrix, scale = for_screen(image, hand.intrinsics)
+    mesh = draw_meshes(small, hand.camera_vertices, hand.faces, matrix)
+    joints = (hand.joints_2d + 0.5) * scale - 0.5
+    return {
+        "mesh": mesh,
+        "skeleton": viewers.draw_joints(small, joints),
+        "both": viewers.draw_joints(mesh, joints),
+    }
+
+
+def strip_row(image, hands) -> list[np.ndarray]:
+    """A picture, its joints and its meshes: three pictures (H', W', 3) uint8 with all its hands."""
+    small, _, scale = for_screen(image)
+    joints, meshes = small, small
+    for hand in hands:
+        _, matrix, _ = for_screen(image, hand.intrinsics)
+        joints = viewers.draw_joints(joints, (hand.joints_2d + 0.5) * scale - 0.5)
+        meshes = draw_meshes(meshes, hand.camera_vertices, hand.faces, matrix)
+    return [small, joints, meshes]
+
+
+def verdict(hands) -> str:
+    """A word over a picture: sides and confidences, or that nothing was found."""
+    if not hands:
+        return "no hand found"
+    words = []
+    for hand in hands:
+        sure = "" if hand.confidence is None else f" {hand.confidence:.2f}"
+        words.append(f"{hand.side}{sure}{'?' if hand.doubtful else ''}")
+    return ", ".join(words)
+
+
+def remark(hand) -> str:
+    """What one should know about a prediction, as HTML: doubt, and what was assumed."""
+    parts = []
+    if hand.doubtful:
+        parts.append(
+            f"<span style='{CHIP} background: #fdeccd; color: #7a4b00'>is there a hand? "
+            f"confidence {hand.confidence:.2f}: box it tightly, choose its side</span>"
+        )
+    elif hand.confidence is not None:
+        parts.append(f"<span style='color: #555'>confidence {hand.confidence:.2f} &nbsp; </span>")
+    if hand.assumed_intrinsics:
+        parts.append(
+            "<span style='color: #555'>distance and size assume a camera that sees 60 degrees "
+            "along the long side</span>"
+        )
+    return "".join(parts)
 
 
 def picture_strip(folder) -> dict[str, Path]:
@@ -64,10 +123,11 @@ def download_links(hand, overlay=None, name: str = "hand") -> str:
                 continue
             data = base64.b64encode(path.read_bytes()).decode()
             links.append(
-                f'<a download="{html.escape(path.name)}" style="margin-right: 12px" '
+                f'<a download="{html.escape(path.name)}" style="{CHIP} background: #e9edf2; '
+                'color: #1d3557; text-decoration: none; font-weight: 600" '
                 f'href="data:application/octet-stream;base64,{data}">{kind.upper()}</a>'
             )
-    return "<b>save</b> &nbsp; " + "".join(links)
+    return "<span style='color: #555; margin-right: 8px'>save</span>" + "".join(links)
 
 
 def _shown(image) -> tuple[np.ndarray, float]:
@@ -88,8 +148,7 @@ def box_figure(image, height: int = 420, on_box=None):
     figure.update_layout(
         height=height,
         width=round(0.85 * height),
-        margin={"l": 0, "r": 0, "t": 26, "b": 0},
-        title={"text": "drag a box around the hand", "font": {"size": 14}, "x": 0.5},
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
         dragmode="drawrect",
         newshape={"line": {"color": "#f2a93b", "width": 3}},
     )
@@ -157,64 +216,104 @@ def _fitting(height: int) -> widgets.Layout:
     return widgets.Layout(max_width=width, max_height=f"{height}px", object_fit="contain")
 
 
-def demo_panel(predictor, pictures: dict, height: int = 420):
+def _captioned(title: str, content, height: int):
+    """A widget under a line of text, as wide as its neighbours."""
+    text = f"<div style='text-align: center; font-size: 14px; color: #2a3f5f'>{title}</div>"
+    layout = widgets.Layout(
+        width=f"{round(0.85 * height) + 4}px", align_items="center", overflow="hidden"
+    )
+    return widgets.VBox([widgets.HTML(text), content], layout=layout)
+
+
+def _scene(height: int):
+    """An empty 3-D view."""
+    scene = go.FigureWidget()
+    margin = {"l": 0, "r": 0, "t": 0, "b": 0}
+    scene.update_layout(height=height, width=round(0.85 * height), showlegend=False, margin=margin)
+    scene.update_layout(scene=viewers.scene_layout("front"))
+    return scene
+
+
+def _toggle(options, description):
+    """Buttons of which one is down, as wide as their words need."""
+    wide = widgets.Layout(width="auto")
+    style = {"description_width": "44px", "button_width": "66px"}
+    return widgets.ToggleButtons(
+        options=list(options), description=description, layout=wide, style=style
+    )
+
+
+def demo_panel(predictor, pictures: dict, height: int = 420, sides: dict | None = None):
     """The whole demo as one widget.
 
     predictor: ``inference.Predictor``.   pictures: name -> path, array or PIL image to pick from.
-    returns a widget with ``.box_figure``, ``.hand_figure``, ``.upload``, ``.pick``, ``.side`` and
-    ``.result`` (the last HandPrediction) for scripts.
+    sides: name -> "right" or "left" where it is known; the button then starts there.
+    returns a widget with ``.box_figure``, ``.hand_figure``, ``.upload``, ``.pick``, ``.side``,
+    ``.show``, ``.look`` and ``.result`` (the last HandPrediction) for scripts.
     """
-    pictures = dict(pictures)
+    pictures, sides = dict(pictures), dict(sides or {})
     if not pictures:
         raise ValueError("the demo needs at least one picture to start with")
-    state = {"image": read_image(next(iter(pictures.values())))}
+    first = next(iter(pictures))
+    state = {"image": read_image(pictures[first]), "busy": False}
     pick = widgets.Dropdown(options=list(pictures), description="picture")
+    pick.layout, pick.style.description_width = widgets.Layout(width="210px"), "52px"
     upload = widgets.FileUpload(accept="image/*", multiple=False, description="upload")
-    side = widgets.ToggleButtons(options=["right", "left"], description="hand")
     whole = widgets.Button(description="whole picture")
-    show = widgets.ToggleButtons(options=["mesh", "skeleton"], description="show")
+    upload.layout = whole.layout = widgets.Layout(width="120px")
+    side, show = _toggle(["right", "left"], "hand"), _toggle(SHOWS, "show")
+    look = _toggle(LOOKS, "from")
+    side.value = sides.get(first, "right")
     message, links = widgets.HTML(), widgets.HTML()
     picture = box_figure(state["image"], height, lambda: predict())
-    scene = go.FigureWidget()
-    scene.update_layout(height=height, width=round(0.85 * height), showlegend=False)
-    scene.update_layout(margin={"l": 0, "r": 0, "t": 26, "b": 0})
-    scene.update_layout(scene=viewers.scene_layout("front"))
+    scene = _scene(height)
     overlay = widgets.Image(format="png", layout=_fitting(height))
     panel = widgets.VBox()
 
     def predict(_=None):
-        message.value = ""
+        if state["busy"]:
+            return
         box = last_box(picture, state["image"])
         try:
-            hand, mesh, lines = predict_boxed(predictor, state["image"], box, side.value)
+            hand, drawn = predict_boxed(predictor, state["image"], box, side.value)
         except ValueError as error:
-            message.value = f"<span style='color: #b00'>{html.escape(str(error))}</span>"
+            complain(error)
             return
-        state["pictures"] = {"mesh": mesh, "skeleton": lines}
-        panel.result = hand
-        new = viewers.Hand(hand.vertices, hand.faces, hand.joints, opacity=0.55)
-        with scene.batch_update():
-            scene.data = []
-            scene.add_traces([viewers.mesh_trace(new), *viewers.skeleton_traces(hand.joints)])
+        panel.result, state["pictures"] = hand, drawn
         switch()
-        links.value = download_links(hand, mesh)
-        if hand.assumed_intrinsics:
-            message.value = (
-                "distance and size assume a camera that sees 60 degrees along the long side"
-            )
+        links.value = download_links(hand, drawn[show.value])
+        message.value = remark(hand)
+
+    def complain(error):
+        text = html.escape(str(error))
+        message.value = f"<span style='{CHIP} background: #fbe3e4; color: #a00'>{text}</span>"
 
     def switch(_=None):
-        if "pictures" in state:
-            small, _ratio = _shown(state["pictures"][show.value])
-            overlay.value = viewers.png_bytes(small, 256)
+        if "pictures" not in state:
+            return
+        small, _ratio = _shown(state["pictures"][show.value])
+        overlay.value = viewers.png_bytes(small, 256)
+        hand, both = panel.result, show.value == "both"
+        body = viewers.Hand(hand.vertices, hand.faces, opacity=0.55 if both else 1.0)
+        traces = [] if show.value == "skeleton" else [viewers.mesh_trace(body)]
+        traces += [] if show.value == "mesh" else viewers.skeleton_traces(hand.joints)
+        with scene.batch_update():
+            scene.data = []
+            scene.add_traces(traces)
+
+    def turn(_=None):
+        scene.layout.scene.camera = viewers.scene_layout(LOOKS[look.value])["camera"]
 
     def open_picture(source, name=None):
         try:
             state["image"] = read_image(source, name)
         except (ValueError, OSError) as error:
-            message.value = f"<span style='color: #b00'>{html.escape(str(error))}</span>"
+            complain(error)
             return
         set_picture(picture, state["image"])
+        state["busy"] = True  # the side may change too: one prediction for both
+        side.value = sides.get(name, side.value)
+        state["busy"] = False
         predict()
 
     def uploaded(change):
@@ -229,11 +328,23 @@ def demo_panel(predictor, pictures: dict, height: int = 420):
     upload.observe(uploaded, "value")
     side.observe(predict, "value")
     show.observe(switch, "value")
+    look.observe(turn, "value")
     whole.on_click(unbox)
-    controls = widgets.HBox([pick, upload, side, whole, show])
-    panel.children = [controls, message, widgets.HBox([picture, overlay, scene]), links]
+    gap = widgets.Layout(grid_gap="6px 18px", flex_flow="row wrap", align_items="center")
+    panel.children = [
+        widgets.HBox([pick, upload, whole, side], layout=gap),
+        widgets.HBox([show, look, message], layout=gap),
+        widgets.HBox(
+            [
+                _captioned("drag a box around the hand", picture, height),
+                _captioned("what the network sees", overlay, height),
+                _captioned("turn it", scene, height),
+            ]
+        ),
+        links,
+    ]
     panel.box_figure, panel.hand_figure = picture, scene
     panel.upload, panel.pick, panel.side, panel.overlay = upload, pick, side, overlay
-    panel.message = message
+    panel.show, panel.look, panel.message, panel.links = show, look, message, links
     predict()
     return panel

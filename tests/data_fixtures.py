@@ -69,3 +69,75 @@ def write_freihand_fixture(folder, unique=3, versions=4, size=224, masks=True):
     for name, values in lists.items():
         (folder / f"training_{name}.json").write_text(json.dumps(values))
     return folder
+
+
+def foreign_hand(arrays):
+    """A hand model's arrays in another vertex order, as MANO's is another than ours.
+
+    The fingertips come to lie where the tables ``freihand`` and ``smplx`` look for them.
+    returns the arrays, and the number in the old order of each vertex of the new one.
+    """
+    order = np.random.default_rng(0).permutation(len(arrays["v_template"]))
+    template, tips = arrays["v_template"], np.asarray(arrays["fingertips"])
+    near = np.linalg.norm(template[:, None] - template[tips], axis=2).argsort(axis=0)[:2]
+    for old, new in [*zip(near[0], (744, 320, 443, 555, 672), strict=True), (near[1][3], 554),
+                     (near[1][4], 671)]:  # fmt: skip
+        at = int(np.flatnonzero(order == old)[0])
+        order[[at, new]] = order[[new, at]]
+    by_vertex = ("v_template", "shapedirs", "posedirs", "weights")
+    moved = {name: arrays[name][order] for name in by_vertex}
+    moved["J_regressor"] = arrays["J_regressor"][:, order]
+    moved["f"] = np.argsort(order)[arrays["f"]]
+    return {k: v for k, v in arrays.items() if k != "fingertips"} | moved, order
+
+
+def write_freihand_in_the_wild(folder, order, count=10, size=96):
+    """Rendered hands as the real FreiHAND comes: two backgrounds, foreign vertices, some damage.
+
+    order: of the vertices.   One picture is damaged in its middle, one is missing.
+    """
+    from hand_lib.synthetic import SyntheticHands
+    from hand_lib.writers import write_freihand
+
+    hands = list(SyntheticHands(size, 3, count))
+    write_freihand(folder, hands)
+    (folder / "training_box.json").unlink(missing_ok=True)
+    verts = np.array(json.loads((folder / "training_verts.json").read_text()))
+    (folder / "training_verts.json").write_text(json.dumps(verts[:, order].tolist()))
+    rgb = folder / "training" / "rgb"
+    for number in range(count):
+        data = (rgb / f"{number:08d}.jpg").read_bytes()
+        (rgb / f"{number + count:08d}.jpg").write_bytes(data)
+    (rgb / f"{count + 1:08d}.jpg").unlink()
+    data = (rgb / "00000002.jpg").read_bytes()
+    middle = len(data) * 2 // 3
+    (rgb / "00000002.jpg").write_bytes(data[:middle] + bytes(200) + data[middle + 200 :])
+    return folder
+
+
+def write_youtube_in_the_wild(folder, order, count=10, size=160):
+    """Rendered hands as YouTube 3D Hands comes: frames, pixels, left hands, a frame missing."""
+    from hand_lib.synthetic import SyntheticHands
+
+    document = {"images": [], "annotations": []}
+    for number, hand in enumerate(SyntheticHands(size, 4, count)):
+        placed = hand.vertices.astype(float) + hand.root
+        flat, scale = project(placed, hand.intrinsics), hand.intrinsics[0, 0] / placed[:, 2].mean()
+        mesh = np.c_[flat, (placed[:, 2] - hand.root[2]) * scale][order]
+        picture = cv2.copyMakeBorder(hand.image, 0, 0, 40, 40, cv2.BORDER_REPLICATE)
+        mesh[:, 0] += 40
+        left = number % 3 == 1
+        if left:
+            picture, mesh = picture[:, ::-1], mesh * [-1, 1, 1] + [size + 79, 0, 0]
+        name = f"youtube/v{number % 4}/video/frames/{number * 7}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if number != 5:
+            cv2.imwrite(str(folder / name), picture[:, :, ::-1])
+        image = {"name": name, "width": size + 80, "height": size, "id": number}
+        document["images"].append(image)
+        document["annotations"].append({
+            "vertices": mesh.tolist(), "is_left": int(left), "image_id": number, "id": number,
+        })  # fmt: skip
+    path = folder / "youtube_train.json"
+    path.write_text(json.dumps(document))
+    return path

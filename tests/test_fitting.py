@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from mano_fixture import mano_bytes
 
-from hand_lib import anatomy
+from hand_lib import anatomy, fitting_trials
 from hand_lib.camera import project
-from hand_lib.fitting import fit_hands, hand_size
+from hand_lib.fitting import fit_hands, follow_fit, hand_size
 from hand_lib.fitting_skeleton import FREE, ORDER, Skeleton, bone_frames, pose_prior
-from hand_lib.geometry import align_similarity
-from hand_lib.hand_model import HandModel, mirror_pose
+from hand_lib.fitting_solver import PAIRS, swapped_columns
+from hand_lib.fitting_trials import CAMERA
+from hand_lib.hand_model import HandModel
 from hand_lib.joints import FINGERS
 from hand_lib.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
@@ -21,27 +23,13 @@ def model():
 
 def known_hands(count, seed=0, side="right", model=None):
     """Joints (B, 21, 3) in front of a camera, their picture (B, 21, 2), and the camera."""
-    rng = np.random.default_rng(seed)
-    model = model or HandModel.builtin(side)
-    pose = torch.from_numpy(anatomy.sample_poses(count, rng)).float()
-    turn = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(count, 3))), dim=1)
-    turn = turn * torch.from_numpy(rng.uniform(0, 3.1, (count, 1)))
-    pose[:, 0] = turn.float()
-    if side == "left":
-        pose = mirror_pose(pose)
-    if not model.flat_mean:
-        pose[:, 1:] -= model.pose_mean.view(15, 3)
-    betas = torch.from_numpy(rng.normal(size=(count, 10))).float()
-    joints = model(pose, betas).joints.double().numpy()
-    joints += np.array([0.0, 0, 0.5]) - joints.mean(1, keepdims=True)
-    camera = np.array([[450.0, 0, 111.5], [0, 450, 111.5], [0, 0, 1]])
-    return joints, project(joints, camera), camera
+    hands = fitting_trials.known_hands(count, seed, model or HandModel.builtin(side))
+    return hands.joints, hands.picture, CAMERA
 
 
 def aligned_errors(fit, joints):
     """Mean joint error after similarity alignment, (B,) mm."""
-    aligned, _ = align_similarity(fit.joints, joints)
-    return 1000 * np.linalg.norm(aligned - joints, axis=2).mean(1)
+    return fitting_trials.joint_errors_mm(fit.joints, joints)
 
 
 def test_the_skeleton_equals_the_model_and_its_slopes_are_right(model):
@@ -242,3 +230,148 @@ def test_it_fits_on_a_gpu():
 def test_rotations_round_trip_for_the_fixture():
     turn = torch.tensor([[0.1, -0.4, 2.0]])
     torch.testing.assert_close(matrix_to_axis_angle(axis_angle_to_matrix(turn)), turn)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_file_in_manos_schema_is_fitted(side, tmp_path):
+    arrays = HandModel.builtin(side).arrays()
+    rng = np.random.default_rng(0)
+    turn = np.linalg.qr(rng.normal(size=(10, 10)))[0]  # other shape directions, as MANO has
+    arrays["shapedirs"] = arrays["shapedirs"] @ turn
+    arrays["hands_mean"] = rng.normal(0, 0.1, 45)
+    path = tmp_path / f"MANO_{side.upper()}.pkl"
+    path.write_bytes(mano_bytes(arrays))
+    model = HandModel.from_mano(path, side=side)
+    joints, picture, camera = known_hands(32, model=model)
+    fit = fit_hands(model, picture, intrinsics=camera)
+    assert np.median(fit.reprojection_px) < 1 and np.median(aligned_errors(fit, joints)) < 5
+    assert fit.accepted.mean() > 0.9
+
+
+def test_swapped_columns_are_the_fingers_swapped():
+    picture = np.random.default_rng(0).normal(size=(21, 2))
+    for one, two in PAIRS:
+        swapped = picture.copy()
+        swapped[list(FINGERS[one])] = picture[list(FINGERS[two])]
+        swapped[list(FINGERS[two])] = picture[list(FINGERS[one])]
+        np.testing.assert_array_equal(swapped[ORDER], picture[ORDER][swapped_columns(one, two)])
+
+
+def test_fingers_swapped_by_the_detector_are_noticed_and_named(model):
+    _, picture, camera = known_hands(60, seed=11)
+    swapped = picture + np.random.default_rng(0).normal(0, 2, picture.shape)
+    one, two = list(FINGERS["middle"]), list(FINGERS["ring"])
+    swapped[:, one], swapped[:, two] = swapped[:, two], swapped[:, one].copy()
+    blind = fit_hands(model, swapped, intrinsics=camera, rivals=False)
+    fit = fit_hands(model, swapped, intrinsics=camera)
+    assert fit.accepted.mean() < 0.15 < blind.accepted.mean()
+    assert "middle and ring finger swapped" in fit.reason
+
+
+def test_the_other_hand_is_noticed_when_perspective_or_the_detector_says_so(model):
+    joints, picture, camera = known_hands(40, seed=12, side="left")
+    fit = fit_hands(model, picture, intrinsics=camera)
+    assert sum(reason.startswith("wrong side: a hand") for reason in fit.reason) > 15
+    blind = fit_hands(model, picture, image_size=(224, 224))  # perspective is not known
+    assert not any(reason.startswith("wrong side") for reason in blind.reason)
+    told = fit_hands(model, picture, intrinsics=camera, sides="left")
+    assert not told.accepted.any() and "detector says left" in told.reason[0]
+    own = fit_hands(HandModel.builtin("left"), picture, intrinsics=camera, sides=["left"] * 40)
+    assert own.accepted.mean() > 0.95
+    with pytest.raises(ValueError, match="40 sides"):
+        fit_hands(model, picture, sides=["left"])
+
+
+def test_bone_lengths_keep_their_proportions(model):
+    _, picture, camera = known_hands(24, seed=13)
+    picture = picture + np.random.default_rng(0).normal(0, 4, picture.shape)
+
+    def spread(proportions):
+        fit = fit_hands(model, picture, None, camera, proportions=proportions)
+        rest = model(torch.zeros(24, 16, 3), torch.from_numpy(fit.betas).float()).joints.numpy()
+        length = np.linalg.norm(
+            rest[:, 1:] - rest[:, [p - 1 if p % 4 != 1 else 0 for p in range(1, 21)]], axis=2
+        )
+        ratio = length / np.linalg.norm(
+            model.regress_joints(model.vertices.numpy())[1:]
+            - model.regress_joints(model.vertices.numpy())[
+                [p - 1 if p % 4 != 1 else 0 for p in range(1, 21)]
+            ],
+            axis=1,
+        )
+        return (ratio / ratio.mean(1, keepdims=True)).std(1).mean()
+
+    assert spread(20.0) < 0.6 * spread(0.0)
+
+
+def test_a_track_chooses_one_side_of_the_mirror(model):
+    rng = np.random.default_rng(1)
+    pose = torch.from_numpy(anatomy.sample_poses(1, rng)).float().repeat(30, 1, 1)
+    share = torch.linspace(0, 1, 30)
+    pose[:, 0] = torch.stack([0.4 + 0.3 * share, 1.2 - 0.6 * share, 1.0 + 0.2 * share], 1)
+    joints = model(pose, None, torch.tensor([0.0, 0, 1.6])).joints.double().numpy()
+    camera = np.array([[1400.0, 0, 111.5], [0, 1400, 111.5], [0, 0, 1]])  # nearly parallel rays
+    noisy = project(joints, camera) + rng.normal(0, 3, (30, 21, 2))
+    track = fit_hands(model, noisy, intrinsics=camera, track=True)
+    flipped = fitting_trials.depth_flipped(track.joints, joints)
+    assert flipped.mean() in (0.0, 1.0)  # never to and fro
+    alone = fit_hands(model, noisy, intrinsics=camera)
+    assert aligned_errors(track, joints).mean() < aligned_errors(alone, joints).mean()
+
+
+def test_a_turn_that_no_hand_makes_is_a_jump_along_the_track(model):
+    joints, picture, camera = known_hands(1, seed=4)
+    frames = np.repeat(picture, 7, 0) + np.random.default_rng(0).normal(0, 1, (7, 21, 2))
+    middle = frames[3].mean(0)
+    frames[3] = 2 * middle - frames[3]  # upside down in its place
+    fit = fit_hands(model, frames, intrinsics=camera, track=True)
+    assert not fit.accepted[3] and fit.accepted[[0, 1, 5, 6]].all()
+
+
+def test_every_step_of_a_fit_can_be_followed(model):
+    _, picture, camera = known_hands(1, seed=6)
+    paths = follow_fit(model, picture[0], None, camera)
+    fit = fit_hands(model, picture, None, camera)
+    assert len(paths) == 3 and len(paths[0]) == 22 and len(paths[1]) == 8
+    energies = [step.energy[0] for step in paths[0]]
+    assert all(b <= a + 1e-3 for a, b in zip(energies[:-1], energies[1:], strict=True))
+    np.testing.assert_allclose(paths[0][-1].pose, fit.pose, atol=1e-4)
+    assert paths[0][7].energy[0] <= min(path[-1].energy[0] for path in paths[1:]) + 1e-3
+    with pytest.raises(ValueError, match="at least 6"):
+        follow_fit(model, picture[0], np.eye(1, 21)[0])
+
+
+def test_trials_measure_what_they_say(capsys):
+    found = fitting_trials.accuracy(40)
+    assert found["exact"]["reprojection_px"] < 0.6 and found["noisy"]["reprojection_px"] < 3.5
+    assert found["exact"]["pa_mm"] < found["noisy"]["pa_mm"] < 10
+    assert found["noisy"]["hands_per_s"] > 5
+    rows = fitting_trials.rejections(60)
+    assert rows["good"][0] == 48 and rows["all corrupt"][0] == 12
+    assert rows["good"][1] <= 0.1 and rows["all corrupt"][1] >= 0.8
+    assert rows["wrong side, labelled"][1] == 1
+    for text in (fitting_trials.accuracy_table(found), fitting_trials.rejection_table(rows)):
+        assert len({len(line.split("  ")[0]) > 0 for line in text.splitlines()}) == 1
+    assert "shuffled" in fitting_trials.rejection_table(rows)
+
+
+def test_a_hand_mirrored_in_depth_is_flipped_and_itself_is_not():
+    joints = fitting_trials.known_hands(8).joints
+    assert not fitting_trials.depth_flipped(joints, joints).any()
+    mirrored = joints * (1, 1, -1) + (0, 0, 1)
+    assert fitting_trials.depth_flipped(mirrored, joints).all()
+
+
+def test_corruption_spoils_as_many_detections_as_it_says():
+    picture = fitting_trials.known_hands(40).picture
+    points, boxes, kind = fitting_trials.corrupt(picture, np.random.default_rng(0))
+    changed = (points != picture).any((1, 2))
+    assert changed.sum() == 8 and (changed == (kind != "")).all()
+    assert {k: int((kind == k).sum()) for k in fitting_trials.CORRUPTIONS} == dict.fromkeys(
+        fitting_trials.CORRUPTIONS, 2
+    )
+    inside = (picture >= boxes[:, None, :2]) & (picture <= boxes[:, None, 2:])
+    assert inside.all()
+    for name in ("swapped", "shuffled"):  # the same points in another order
+        for i in np.flatnonzero(kind == name):
+            np.testing.assert_allclose(np.sort(points[i], axis=0), np.sort(picture[i], axis=0))

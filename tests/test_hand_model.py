@@ -1,5 +1,9 @@
 """The hand model: laws of skinning, agreement with smplx, both hands, files, gradients."""
 
+import os
+import shutil
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -102,7 +106,7 @@ def test_it_is_faster_than_smplx():
     rows = measure_hand_model(batch=64, repeats=20)
     assert [r["what"].split(", ")[-1] for r in rows] == ["forward", "forward + backward"]
     assert all(row["ratio"] == row["theirs_ms"] / row["ours_ms"] for row in rows)
-    assert all(row["ratio"] > 1.0 for row in rows)  # 2 on an idle machine, see notebook 07
+    assert all(row["ratio"] > 1.4 for row in rows)  # more than 2 where nothing else runs
 
 
 def test_pose_zero_is_the_template_unless_the_mean_pose_is_asked_for(model, arrays):
@@ -197,20 +201,62 @@ def test_gradients_are_right_and_finite_at_zero(model):
 
 def test_it_can_be_differentiated_twice_and_mapped_over(model):
     pose = random_inputs(2, dtype=torch.float32)[0]
-    jacobian = torch.func.vmap(torch.func.jacrev(lambda p: model(p[None]).joints[0]))(pose)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # vmap of addcmul_
+        jacobian = torch.func.vmap(torch.func.jacrev(lambda p: model(p[None]).joints[0]))(pose)
     assert jacobian.shape == (2, 21, 3, 16, 3)
-    variable = pose[:1].clone().requires_grad_()
-    energy = model(variable).vertices.square().sum()
-    (slope,) = torch.autograd.grad(energy, variable, create_graph=True)
-    (second,) = torch.autograd.grad(slope.square().sum(), variable)
-    assert torch.isfinite(second).all() and second.abs().max() > 0
+    precise = HandModel.builtin(dtype=torch.float64)
+    inputs = [x.requires_grad_() for x in random_inputs(1, dtype=torch.float64)]
+
+    def energy(*x):
+        return precise(*x).vertices[:, ::150].square().sum()
+
+    assert torch.autograd.gradgradcheck(energy, inputs, fast_mode=True)
+
+
+def outputs_and_gradients(run, inputs):
+    """Vertices, joints and the slopes of a sum of their squares, on the CPU."""
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    hand = run(*inputs)
+    (hand.vertices.square().sum() + hand.joints.square().sum()).backward()
+    return [x.detach().cpu() for x in (hand.vertices, hand.joints, *(x.grad for x in inputs))]
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_torch_compile_changes_no_result_and_no_gradient(model, backend):
+    if backend == "inductor" and not (os.environ.get("SLOW_TESTS") and shutil.which("g++")):
+        pytest.skip("takes a minute: needs SLOW_TESTS=1 and a C++ compiler")
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    inputs = random_inputs(4)
+    expected = outputs_and_gradients(model, inputs)
+    for one, other in zip(outputs_and_gradients(compiled, inputs), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-4)
+    torch._dynamo.reset()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_it_runs_on_a_gpu(model):
-    pose, betas, place = random_inputs(4)
-    there = HandModel.builtin().cuda()(pose.cuda(), betas.cuda(), place.cuda())
-    torch.testing.assert_close(there.vertices.cpu(), model(pose, betas, place).vertices)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_it_runs_on_a_gpu_with_the_same_results_and_gradients(side):
+    here, there = HandModel.builtin(side), HandModel.builtin(side).cuda()
+    assert all(buffer.is_cuda for buffer in there.buffers())
+    inputs = random_inputs(4)
+    expected = outputs_and_gradients(here, inputs)
+    found = outputs_and_gradients(there, [x.cuda() for x in inputs])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+    vertices = there(inputs[0].cuda()).vertices
+    joints = there.regress_joints(vertices)
+    assert joints.is_cuda and there.pose_from_pca(torch.zeros(1, 6).cuda()).is_cuda
+    torch.testing.assert_close(joints.cpu(), here.regress_joints(vertices.cpu()))
+
+
+def test_every_array_of_the_model_moves_with_it(model):
+    moved = HandModel.builtin().to("meta")  # a device on which nothing can be left behind
+    assert {name for name, _ in moved.named_buffers()} == set(model.state_dict())
+    hand = moved(*(x.to("meta") for x in random_inputs(2)))
+    assert hand.vertices.is_meta and hand.vertices.shape == (2, 778, 3)
+    assert hand.joints.is_meta and hand.joints.shape == (2, 21, 3)
 
 
 def test_regressed_joints_agree_with_the_model_at_rest(model):

@@ -1,12 +1,20 @@
 """Keypoints of other detectors arrive in one form; broken entries are named, the rest goes on."""
 
 import json
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
-from hand_lib.keypoints import from_arrays, from_mediapipe, read_coco_wholebody, read_openpose
+from hand_lib.keypoints import (
+    detect_mediapipe,
+    from_arrays,
+    from_mediapipe,
+    read_coco_wholebody,
+    read_keypoints,
+    read_openpose,
+)
 
 
 @pytest.fixture
@@ -110,3 +118,150 @@ def test_plain_arrays_keep_their_confidence_and_drop_empty_rows(hand):
         from_arrays(np.zeros((1, 20, 2)))
     with pytest.raises(ValueError, match="confidence"):
         from_arrays(two, np.ones((1, 21)))
+
+
+def test_malformed_people_and_hands_are_named_not_raised(hand, tmp_path):
+    for number, people in enumerate(
+        ("nobody", [3], [{"hand_left_keypoints_2d": ["x"] * 63}],
+         [{"hand_left_keypoints_2d": [[1.0, 2.0], [3.0]]}],
+         [person(right=hand * (1, 1, -1))], [person(right=hand)])
+    ):  # fmt: skip
+        (tmp_path / f"f_{number}.json").write_text(json.dumps({"people": people}))
+    (tmp_path / "f_6.json").write_bytes(b"\xff\xfe\x00")
+    found = read_openpose(tmp_path)
+    assert found.frames.tolist() == [5]
+    for number, part in enumerate(
+        ("people is no list", "people is no list", "not a list of numbers",
+         "not a list of numbers", "confidence below 0")
+    ):  # fmt: skip
+        assert any(f"f_{number}.json" in p and part in p for p in found.problems), (number, part)
+    assert any("f_6.json" in problem for problem in found.problems)
+
+
+def test_frames_without_a_hand_are_named(hand, tmp_path):
+    (tmp_path / "a_0.json").write_text(json.dumps({"people": [person()]}))
+    (tmp_path / "a_1.json").write_text(json.dumps({"people": []}))
+    (tmp_path / "a_2.json").write_text(json.dumps({"people": [person(left=hand)]}))
+    found = read_openpose(tmp_path)
+    assert found.empty == ["a_0.json", "a_1.json"] and len(found) == 1
+    assert found.of_side("right").empty == found.empty
+    assert from_mediapipe([None, None], 9, 9).empty == ["frame 0", "frame 1"]
+
+
+def legacy(hand, label="Right"):
+    """A result of MediaPipe's older interface."""
+    landmarks = [SimpleNamespace(x=(x + 0.5) / 64, y=(y + 0.5) / 48) for x, y, _ in hand]
+    group = SimpleNamespace(classification=[SimpleNamespace(label=label, score=0.8)])
+    return SimpleNamespace(
+        multi_hand_landmarks=[SimpleNamespace(landmark=landmarks)], multi_handedness=[group]
+    )
+
+
+def test_both_interfaces_of_mediapipe_are_understood(hand):
+    found = from_mediapipe([legacy(hand), legacy(hand, "Neither")], 64, 48)
+    assert found.sides == ["left"] and "Neither" in found.problems[0]
+    np.testing.assert_allclose(found.points[0], hand[:, :2])
+    assert (found.confidence == 0.8).all()
+
+
+class _Finder:
+    """Stands in for MediaPipe's detector."""
+
+    def __init__(self, results):
+        self.results, self.seen = iter(results), []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.seen.append("closed")
+
+    def process(self, picture):
+        self.seen.append(picture.shape)
+        return next(self.results)
+
+    def detect(self, image):
+        return self.process(image.data)
+
+
+def stand_in(monkeypatch, finder):
+    """A module named mediapipe with as much of both interfaces as is called."""
+    module = ModuleType("mediapipe")
+    module.solutions = SimpleNamespace(hands=SimpleNamespace(Hands=lambda **_: finder))
+    landmarker = SimpleNamespace(create_from_options=lambda options: finder)
+    module.tasks = SimpleNamespace(
+        BaseOptions=SimpleNamespace,
+        vision=SimpleNamespace(HandLandmarkerOptions=SimpleNamespace, HandLandmarker=landmarker),
+    )
+    module.ImageFormat, module.Image = SimpleNamespace(SRGB=1), SimpleNamespace
+    monkeypatch.setitem(sys.modules, "mediapipe", module)
+
+
+def test_mediapipe_detects_where_it_is_installed(hand, monkeypatch, tmp_path):
+    pictures = [np.zeros((48, 64, 3), np.uint8)] * 2
+    model = tmp_path / "hand_landmarker.task"
+    model.touch()
+    for file in (None, model):
+        finder = _Finder([None, legacy(hand)])
+        stand_in(monkeypatch, finder)
+        found = detect_mediapipe(pictures, file)
+        assert found.frames.tolist() == [1] and found.empty == ["frame 0"]
+        np.testing.assert_allclose(found.points[0], hand[:, :2])
+        assert finder.seen == [(48, 64, 3), (48, 64, 3), "closed"]
+    stand_in(monkeypatch, _Finder([None, legacy(hand)]))
+    assert len(read_keypoints("mediapipe", pictures)) == 1
+    stand_in(monkeypatch, _Finder([None, None]))
+    with pytest.raises(ValueError, match="frame 1 is 9 x 8"):
+        detect_mediapipe([pictures[0], np.zeros((8, 9, 3), np.uint8)])
+    with pytest.raises(FileNotFoundError, match=r"gone\.task"):
+        detect_mediapipe(pictures, tmp_path / "gone.task")
+
+
+def test_without_mediapipe_it_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    with pytest.raises(ImportError, match="pip install mediapipe"):
+        detect_mediapipe([])
+    with pytest.raises(ValueError, match="give the frames"):
+        read_keypoints("mediapipe")
+
+
+def test_malformed_coco_entries_are_named(hand, tmp_path):
+    path = tmp_path / "coco.json"
+    flat = np.ravel(hand).tolist()
+    path.write_text(json.dumps({
+        "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
+        "annotations": ["x", {"image_id": 1, "lefthand_kpts": flat},
+                        {"image_id": 2, "lefthand_kpts": "abc"}],
+    }))  # fmt: skip
+    found = read_coco_wholebody(path)
+    assert len(found) == 1 and found.empty == ["2.jpg"]
+    assert "not an object" in found.problems[0] and "2.jpg" in found.problems[1]
+    for text in ('{"annotations": 3}', '{"annotations": [], "images": [4]}', "[]"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="COCO-WholeBody"):
+            read_coco_wholebody(path)
+
+
+def test_the_place_decides_how_keypoints_are_read(hand, tmp_path):
+    (tmp_path / "op").mkdir()
+    (tmp_path / "op" / "a_3.json").write_text(json.dumps({"people": [person(right=hand)]}))
+    assert read_keypoints(tmp_path / "op").frames.tolist() == [3]
+    coco = {"annotations": [{"image_id": 7, "lefthand_kpts": np.ravel(hand).tolist()}]}
+    (tmp_path / "c.json").write_text(json.dumps(coco))
+    assert read_keypoints(tmp_path / "c.json").frames.tolist() == [7]
+    np.save(tmp_path / "k.npy", hand[None])
+    np.testing.assert_allclose(read_keypoints(tmp_path / "k.npy").confidence[0], hand[:, 2])
+    np.savez(tmp_path / "k.npz", points=hand[None, :, :2], confidence=hand[None, :, 2],
+             sides=["left"], frames=[4])  # fmt: skip
+    found = read_keypoints(str(tmp_path / "k.npz"))
+    assert found.sides == ["left"] and found.frames.tolist() == [4]
+    np.testing.assert_allclose(found.confidence[0], hand[:, 2])
+    np.savez(tmp_path / "other.npz", joints=hand)
+    for name, kind, message in (
+        ("k.txt", ValueError, r"k\.txt"), ("gone.npz", FileNotFoundError, "no such file"),
+        ("other.npz", ValueError, r"named points, found \['joints'\]"),
+    ):  # fmt: skip
+        with pytest.raises(kind, match=message):
+            read_keypoints(tmp_path / name)
+    with pytest.raises(ValueError, match="sides"):
+        from_arrays(hand[None], side=["right", "left"])

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from hand_lib import viewers_data as d
+from hand_lib import viewers_samples
 from hand_lib.camera import project
 from hand_lib.hand_model import HandModel
 from hand_lib.sample import make_sample
@@ -114,7 +115,7 @@ def test_pictures_show_what_is_known(hands):
 
 def test_camera_pyramid_projects_onto_the_picture_s_corners():
     intrinsics = np.array([[300.0, 0, 110], [0, 310, 90], [0, 0, 1]])
-    corners = d.camera_frame(intrinsics, (200, 224))
+    corners = viewers_samples.camera_frame(intrinsics, (200, 224))
     seen = project(corners[1:], intrinsics)
     expected = [[-0.5, -0.5], [223.5, -0.5], [223.5, 199.5], [-0.5, 199.5]]
     assert np.allclose(corners[0], 0) and np.allclose(seen, expected)
@@ -128,7 +129,7 @@ def test_figures_hold_mesh_joints_and_camera(hands, description):
     assert np.allclose(mesh, hands[0].vertices + hands[0].root, atol=1e-6)
     sphere, still = d.viewpoint_sphere(description)
     assert len(sphere.data[0].x) == 24 and still.std() > 5
-    assert len(d.histograms(description).axes) == 5
+    assert len(d.histograms(description).axes) == 6
 
 
 def test_browser_moves_through_the_order_it_is_given(hands, description):

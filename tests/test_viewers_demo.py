@@ -1,6 +1,7 @@
 import base64
 import datetime
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,9 +48,25 @@ def drag(figure, x0, y0, x1, y1):
 
 
 def test_prediction_comes_with_overlay_and_skeleton():
-    hand, mesh, lines = demo.predict_boxed(FakePredictor(), PHOTO, (1, 2, 30, 40), "left")
-    assert hand.side == "left" and mesh.shape == lines.shape == PHOTO.shape
-    assert not np.array_equal(mesh, PHOTO) and not np.array_equal(lines, PHOTO)
+    hand, drawn = demo.predict_boxed(FakePredictor(), PHOTO, (1, 2, 30, 40), "left")
+    assert hand.side == "left" and set(drawn) == set(demo.SHOWS)
+    assert all(picture.shape == PHOTO.shape for picture in drawn.values())
+    assert len({picture.tobytes() for picture in (PHOTO, *drawn.values())}) == 4
+
+
+def test_overlays_of_large_pictures_are_drawn_at_a_size_for_screens():
+    hand = FakePredictor().predict(PHOTO, None, ["right"])[0]
+    large = replace(hand, intrinsics=np.diag([20.0, 20, 1]) @ hand.intrinsics)
+    drawn = demo.overlays_of(np.repeat(np.repeat(PHOTO, 20, 0), 20, 1), large)
+    assert drawn["mesh"].shape == (1200, 1600, 3)
+
+
+def test_a_remark_says_what_is_doubted_and_assumed():
+    hand = FakePredictor().predict(PHOTO, None, ["right"])[0]
+    assert "60 degrees" in demo.remark(hand) and "confidence" not in demo.remark(hand)
+    assert "confidence 0.90" in demo.remark(replace(hand, confidence=0.9))
+    doubt = demo.remark(replace(hand, confidence=0.1, doubtful=True, assumed_intrinsics=False))
+    assert "is there a hand?" in doubt and "60 degrees" not in doubt
 
 
 def test_picture_strip_lists_pictures_only(tmp_path):
@@ -60,8 +77,8 @@ def test_picture_strip_lists_pictures_only(tmp_path):
 
 
 def test_download_links_carry_whole_files():
-    hand, mesh, _ = demo.predict_boxed(FakePredictor(), PHOTO)
-    links = demo.download_links(hand, mesh, "my<hand")
+    hand, drawn = demo.predict_boxed(FakePredictor(), PHOTO)
+    links = demo.download_links(hand, drawn["mesh"], "my<hand")
     found = dict(re.findall(r'download="my&lt;hand\.(\w+)".*?base64,([^"]+)"', links))
     assert set(found) == {"ply", "obj", "glb", "json", "png"}
     assert base64.b64decode(found["ply"]).startswith(b"ply")
@@ -84,7 +101,7 @@ def test_a_dragged_box_is_the_last_one_clipped_to_the_picture():
 
 
 def test_the_panel_predicts_at_start_and_after_every_choice(panel):
-    assert panel.result.side == "right" and len(panel.hand_figure.data) == 6
+    assert panel.result.side == "right" and len(panel.hand_figure.data) == 1
     panel.side.value = "left"
     assert panel.result.side == "left"
     drag(panel.box_figure, 10, 20, 60, 80)
@@ -124,3 +141,34 @@ def test_a_box_that_cannot_be_used_is_answered_in_the_panel(panel):
     assert "outside the picture" in panel.message.value
     with pytest.raises(ValueError, match="at least one picture"):
         demo.demo_panel(FakePredictor(), {})
+
+
+def test_mesh_skeleton_or_both_are_shown_from_the_camera_and_from_the_side(panel):
+    seen = {}
+    for show in demo.SHOWS:
+        panel.show.value = show
+        seen[show] = (len(panel.hand_figure.data), panel.overlay.value)
+    assert [count for count, _ in seen.values()] == [1, 5, 6]
+    assert len({bytes(picture) for _, picture in seen.values()}) == 3
+    front = panel.hand_figure.layout.scene.camera.eye
+    panel.look.value = "side"
+    side = panel.hand_figure.layout.scene.camera.eye
+    assert abs(front.z) > 1 > abs(front.x) and abs(side.x) > 1 > abs(side.z)
+
+
+def test_a_picture_with_a_known_side_sets_the_button_and_predicts_once():
+    predictor = FakePredictor()
+    panel = demo.demo_panel(predictor, {"a": PHOTO, "b": PHOTO}, sides={"a": "left", "b": "right"})
+    assert panel.side.value == "left" and [s for *_, s in predictor.asked] == [["left"]]
+    panel.pick.value = "b"
+    assert panel.side.value == "right" and [s for *_, s in predictor.asked] == [["left"], ["right"]]
+
+
+def test_a_row_of_the_strip_shows_all_hands_and_its_title_names_them():
+    hand = FakePredictor().predict(PHOTO, None, ["left"])[0]
+    picture, joints, meshes = demo.strip_row(PHOTO, [hand])
+    assert np.array_equal(picture, PHOTO) and (joints != PHOTO).any() and (meshes != PHOTO).any()
+    assert np.array_equal(demo.strip_row(PHOTO, [])[2], PHOTO)
+    assert demo.verdict([]) == "no hand found" and demo.verdict([hand]) == "left"
+    sure, doubt = replace(hand, confidence=0.9), replace(hand, confidence=0.1, doubtful=True)
+    assert demo.verdict([sure, doubt]) == "left 0.90, left 0.10?"
