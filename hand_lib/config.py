@@ -28,7 +28,7 @@ class TrainConfig:
     train_images: int = 40_000  # synthetic images kept in memory; real data: 0 takes all
     validation_images: int = 256
     image_size: int = 64  # side of the square crop, pixels
-    view_size: int = 0  # side of what the encoder is shown of it, pixels; 0: the same
+    view_size: int = 0  # side of what the encoder is shown, at most image_size; 0: image_size
     looks: int = 2  # 2: our network finds the hand, then looks again, upright and tightly; or 1
     augmentation: str = "none"  # "none", "default" or "metro"
     workers: int = 0  # loader processes for real data; 0 loads in a thread beside the loop
@@ -105,11 +105,7 @@ class TrainConfig:
                 f"batch_size {self.batch_size} cannot be cut into accumulate={self.accumulate} "
                 "equal pieces"
             )
-        if self.view_size > self.image_size or 0 < self.view_size < 32:
-            raise ValueError(
-                "view_size should be 0 or from 32 to image_size; found "
-                f"view_size={self.view_size}, image_size={self.image_size}"
-            )
+        object.__setattr__(self, "view_size", min(self.view_size, self.image_size))
         if any(factor < 2 for factor in self.factors):
             raise ValueError(f"factors should all be 2 or more, found {self.factors}")
 

@@ -15,8 +15,7 @@ MANO_PLACES = ("MANO_RIGHT.pkl", "MANO_RIGHT.npz")
 """What is looked for in template/."""
 
 _SAMPLES = 32
-_LENGTH_RATIO = (0.25, 4.0)
-_SHARE = 0.95
+_MOST = 2.0
 
 
 def choose_hand(hand: str = "auto", vertices=None) -> HandModel:
@@ -38,9 +37,9 @@ def choose_hand(hand: str = "auto", vertices=None) -> HandModel:
         return model
     if hand != "auto":
         raise ValueError(
-            f"the data's vertices are not those of hand={hand!r}: joined by its faces, "
-            f"{100 * (1 - edge_share(model, vertices)):.0f} % of their edges have lengths that no "
-            "hand has; hand='auto' finds the one that fits"
+            f"the data's vertices are not those of hand={hand!r}: joined by its faces, their edges "
+            f"are {edge_excess(model, vertices):.1f} times as long as that hand's; hand='auto' "
+            "finds the one that fits"
         )
     for name in MANO_PLACES:
         if (ROOT / "template" / name).is_file():
@@ -59,27 +58,28 @@ def choose_hand(hand: str = "auto", vertices=None) -> HandModel:
 
 def fits(model: HandModel, vertices) -> bool:
     """Whether (N, V, 3) vertices are this model's: joined by its faces they look like a hand."""
-    return vertices.shape[1] == len(model.vertices) and edge_share(model, vertices) >= _SHARE
+    return edge_excess(model, vertices) < _MOST
 
 
-def edge_share(model: HandModel, vertices) -> float:
-    """Share of edges whose length is from a quarter to four times that of the hand at rest.
+def edge_excess(model: HandModel, vertices) -> float:
+    """Mean edge length over the mesh's spread, as a multiple of the same ratio of the hand at rest.
 
-    The scale of each sample does not count.   vertices: (N, V, 3).
+    About 1 for the model's own vertices in any pose, shape and scale; about 8 where they come in
+    another order; infinite where there are more or fewer.   vertices: (N, V, 3).
     """
     if vertices.shape[1] != len(model.vertices):
-        return 0.0
+        return float("inf")
     picks = np.linspace(0, len(vertices) - 1, min(_SAMPLES, len(vertices))).astype(int)
     faces = np.asarray(model.faces.cpu())
-    rest = _lengths(np.asarray(model.vertices.cpu(), np.float64)[None], faces)
-    ratio = _lengths(np.asarray(vertices, np.float64)[picks], faces) / rest
-    ratio /= np.median(ratio, axis=1, keepdims=True)
-    return float(((ratio > _LENGTH_RATIO[0]) & (ratio < _LENGTH_RATIO[1])).mean())
+    rest = np.asarray(model.vertices.cpu(), np.float64)[None]
+    some = np.asarray(vertices, np.float64)[picks]
+    return float(np.median(_relative_edges(some, faces)) / _relative_edges(rest, faces)[0])
 
 
-def _lengths(vertices, faces):
+def _relative_edges(vertices, faces):
     corners = vertices[:, faces]
-    return np.linalg.norm(corners - np.roll(corners, 1, axis=2), axis=3).reshape(len(vertices), -1)
+    edges = np.linalg.norm(corners - np.roll(corners, 1, axis=2), axis=3).mean((1, 2))
+    return edges / np.linalg.norm(vertices - vertices.mean(1, keepdims=True), axis=2).mean(1)
 
 
 def is_builtin(model: HandModel) -> bool:

@@ -199,11 +199,13 @@ class Predictor:
 def load_network(run_folder):
     """The network of a run with its weights, and its ``TrainConfig``.
 
-    run_folder: holds ``config.json`` and ``model.safetensors``; nothing in it is executed.
+    run_folder: holds ``config.json`` and ``model.safetensors``, and ``hierarchy.npz`` if its hand
+    is not the built-in one; nothing in it is executed.
     raises FileNotFoundError for a file that is missing, ValueError where weights and config differ.
     """
     from hand_lib.checkpoints import load_model
     from hand_lib.config import config_from_json, replace
+    from hand_lib.hierarchy import load_hierarchy
     from hand_lib.network import build_network
     from hand_lib.sampling import builtin_hierarchy
 
@@ -212,9 +214,10 @@ def load_network(run_folder):
         raise FileNotFoundError(f"{folder / 'config.json'} is missing: not the folder of a run")
     config = config_from_json((folder / "config.json").read_text(), str(folder / "config.json"))
     weights = load_model(folder)
-    network = build_network(
-        replace(config, pretrained=False), builtin_hierarchy(factors=config.factors)
-    )
+    own = folder / "hierarchy.npz"  # a run on another hand than the built-in one
+    hierarchy = load_hierarchy(own) if own.is_file() else builtin_hierarchy(factors=config.factors)
+    regressor = weights.get("regressor") if own.is_file() else None
+    network = build_network(replace(config, pretrained=False), hierarchy, regressor)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

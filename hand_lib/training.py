@@ -60,6 +60,7 @@ class Task:
     loss: Callable  # (prediction, batch, network, config) -> total, dict of its parts
     fingerprint: str = ""  # of the validation set
     baseline: dict = field(default_factory=dict)  # scores of "template only" on the validation set
+    hierarchy: object | None = None  # saved with the run where it is not the built-in hand's
 
 
 @dataclass
@@ -198,6 +199,8 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
         notes |= {"validation_fingerprint": task.fingerprint, "bf16": bf16}
         notes["continued_at_steps"] = [*record.continued_at, step] if state else []
         checkpoints.write_json(folder / "provenance.json", notes)
+        if task.hierarchy is not None and not (folder / "hierarchy.npz").exists():
+            task.hierarchy.save(folder / "hierarchy.npz")
 
     def progress():  # done share of the run; on a slow machine the time limit decides
         return max(step / total_steps, seconds / 60 / config.minutes if config.minutes else 0.0)

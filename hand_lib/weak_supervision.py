@@ -21,7 +21,7 @@ from hand_lib import ROOT
 from hand_lib.camera import crop_affine, crop_to_pixels, pixels_to_crop, transform_intrinsics
 from hand_lib.checkpoints import write_json
 from hand_lib.config import make_config
-from hand_lib.data import HandCrops, MemoryPool, Part
+from hand_lib.data import MemoryPool, Part
 from hand_lib.fitting import fit_hands
 from hand_lib.fitting_export import fitted_hand
 from hand_lib.fitting_trials import MISSING, NOISE_PX, spoil
@@ -30,7 +30,13 @@ from hand_lib.hand_model import HandModel
 from hand_lib.network import build_network
 from hand_lib.sampling import builtin_hierarchy
 from hand_lib.synthetic import SyntheticHands
-from hand_lib.tasks import LABELS, network_loss, single_mesh_scores, synthetic_pool
+from hand_lib.tasks import (
+    LABELS,
+    network_loss,
+    single_mesh_scores,
+    synthetic_pool,
+    training_crops,
+)
 from hand_lib.training import Task, train
 from hand_lib.watching import read_json
 
@@ -172,7 +178,7 @@ def compare(
     base = Path(folder) if folder else ROOT / "runs" / f".weak-{seed}-{count}-{steps}"
     hierarchy, rows = builtin_hierarchy(factors=config.factors), {}
     for key in only or sets:
-        data = [HandCrops(part, config.image_size, config.augmentation, seed) for part in sets[key]]
+        data = [training_crops(config, part, hierarchy) for part in sets[key]]
         run = base / key
         shutil.rmtree(run, ignore_errors=True)
         torch.manual_seed(seed)

@@ -1,12 +1,17 @@
 """From a config to network, data and loss: what it names is what is built."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from hand_lib import tasks
 from hand_lib.config import PRESETS, make_config
+from hand_lib.data import HandCrops
 from hand_lib.feeding import SharedLoader
+from hand_lib.hand_model import HandModel
+from hand_lib.inference import load_network
 from hand_lib.network import build_network
 from hand_lib.sampling import builtin_hierarchy
 from hand_lib.synthetic import SyntheticHands
@@ -49,9 +54,9 @@ def test_the_pool_holds_the_pictures_of_the_set_in_order(hands):
 
 def test_validation_hands_are_not_training_hands():
     config = make_config("small", train_images=16, validation_images=8, image_size=48)
-    (crops,), validation, some = tasks.open_data(config)
-    assert len(crops) == 16 and validation["image"].shape == (8, 3, 48, 48)
-    seen = crops.fetch_batch(np.arange(8))
+    (pool,), validation, some = tasks.open_data(config)
+    assert len(pool) == 16 and validation["image"].shape == (8, 3, 48, 48)
+    seen = tasks.training_crops(config, pool, builtin_hierarchy()).fetch_batch(np.arange(8))
     assert not np.array_equal(seen["image"], validation["image"].numpy())
     assert set(tasks.LABELS) <= set(seen) and some["vertices"].shape == (16, 778, 3)
 
@@ -75,7 +80,8 @@ def test_another_folder_can_be_the_validation_set(freihand):
 
 def test_endless_hands_never_repeat_a_picture():
     data = tasks.EndlessHands(48, 3, 4)
-    first, again, later = (data.fetch_batch(np.arange(4), epoch) for epoch in (0, 0, 1))
+    crops = HandCrops(data, 48)
+    first, again, later = (crops.fetch_batch(np.arange(4), epoch) for epoch in (0, 0, 1))
     np.testing.assert_array_equal(first["image"], again["image"])
     assert not np.array_equal(first["image"], later["image"])
     np.testing.assert_array_equal(later["index"], np.arange(4))
@@ -92,9 +98,51 @@ def test_data_sets_joined_by_plus_are_mixed(freihand):
     )
     sets, validation, _ = tasks.open_data(config)
     assert [len(data) for data in sets] == [8, 8] and len(validation["image"]) == 4
-    loader = SharedLoader(sets, 16, seed=0)
+    crops = [tasks.training_crops(config, data, builtin_hierarchy()) for data in sets]
+    loader = SharedLoader(crops, 16, seed=0)
     batch = next(iter(loader))
     assert sorted(batch["index"].tolist()) == list(range(16))
+
+
+def test_training_crops_are_first_and_second_looks_with_surface_maps(hands):
+    config = make_config("small", image_size=48, view_size=40)
+    pool = tasks.synthetic_pool(48, 40, 3)
+    batch = tasks.training_crops(config, pool, builtin_hierarchy()).fetch_batch(np.arange(40))
+    assert batch["image"].shape == (40, 3, 40, 40) and batch["surface"].shape == (40, 4, 16, 16)
+    upright = np.abs(batch["joints_2d"][:, [5, 9, 13, 17], 0].mean(1) - batch["joints_2d"][:, 0, 0])
+    plain = HandCrops(pool, 40).fetch_batch(np.arange(40))
+    first = np.abs(batch["joints_2d"] - plain["joints_2d"]).max((1, 2)) < 1e-6
+    assert 5 <= first.sum() <= 25 and np.median(upright[~first]) < np.median(upright[first])
+    theirs = make_config("youtubehand", channels=(8, 8, 16, 16), image_size=48, augmentation="none")
+    crops = tasks.training_crops(theirs, pool, builtin_hierarchy())
+    assert crops.closer is None and crops.surface is None
+
+
+def test_a_run_on_mano_keeps_its_mesh_and_loads_without_the_file(tmp_path):
+    """Labels in another order of the vertices need that hand; the run folder then suffices."""
+    model = HandModel.builtin()
+    order = np.random.default_rng(1).permutation(778)
+    arrays = dict(model.arrays())
+    for name in ("v_template", "shapedirs", "posedirs", "weights"):
+        arrays[name] = np.asarray(arrays[name])[order]
+    arrays["J_regressor"] = np.asarray(arrays["J_regressor"])[:, order]
+    arrays["f"] = np.argsort(order)[np.asarray(arrays["f"])]
+    np.savez(tmp_path / "MANO_RIGHT.npz", **arrays)
+    some = SyntheticHands(size=48, seed=3, count=12)
+    foreign = [replace(some[i], vertices=some[i].vertices[order]) for i in range(12)]
+    write_freihand(tmp_path / "data", foreign)
+    config = make_config(
+        "quick", data=str(tmp_path / "data"), validation_images=2, image_size=48, steps=2,
+        batch_size=4, backbone="regnety_002", hand=str(tmp_path / "MANO_RIGHT.npz"), threads=1,
+    )  # fmt: skip
+    train(config, tmp_path / "run", say=lambda line: None)
+    (tmp_path / "MANO_RIGHT.npz").unlink()
+    network, _ = load_network(tmp_path / "run")
+    assert {tuple(sorted(f)) for f in network.faces.tolist()} == {
+        tuple(sorted(f)) for f in arrays["f"].tolist()
+    }
+    with pytest.raises(ValueError, match="are not those of hand='builtin'"):
+        tasks.build_task(replace(config, hand="builtin"))
 
 
 def test_a_missing_data_folder_is_named(tmp_path):
