@@ -21,7 +21,7 @@ KNUCKLES = (5, 9, 13, 17)
 MARGIN = 1.3
 """Side of the second look over the side of the upright square around the joints."""
 
-SMALLEST = 0.12
+SMALLEST = 0.6
 """A second look covers at least this share of the crop's side."""
 
 
