@@ -139,7 +139,7 @@ class YouTubeHands(Reader):
         """(V, 3) the mesh as the file has it: x, y pixels of the frame, z on the same scale."""
         if self._vertices is None:
             self._vertices = np.load(self._vertices_path, mmap_mode="r")
-        vertices = np.asarray(self._vertices[self.hands[index][0]])
+        vertices = np.array(self._vertices[self.hands[index][0]])
         if not np.isfinite(vertices).all():
             raise SampleError(f"{self.name(index)}: vertices should be finite, found NaN")
         return vertices

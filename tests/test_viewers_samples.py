@@ -69,7 +69,8 @@ def test_notebook_01_looks_at_any_data_set(name, with_mano, sets, tmp_path, caps
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "YouTube3D/train: 1 of")
         for source in cells:
-            exec(source, names)
+            if "viewers_data.browser" not in source or (name, with_mano) == ("youtube", False):
+                exec(source, names)  # the browser has its own test; here on the barest labels
     said = capsys.readouterr().out
     joints = with_mano or name != "youtube"
     assert ("no joints: viewpoint" in said) != joints
