@@ -14,7 +14,7 @@ from tqdm import tqdm
 from hand_lib import viewers
 from hand_lib.camera import project
 from hand_lib.geometry import align_similarity
-from hand_lib.joints import BONES, JOINT_NAMES
+from hand_lib.joints import BONES, JOINT_NAMES, fingertips_of
 from hand_lib.reading import fits_mesh
 from hand_lib.statistics import in_plane_angles_deg, palm_angles_deg
 from hand_lib.viewers_samples import look, sample_figure, sample_pictures, sample_still
@@ -207,9 +207,12 @@ def unknown(description: Description, faces) -> list[str]:
     return [line for line, known in told.items() if not known]
 
 
-def answer(description: Description, total: int) -> str:
-    """What is in the data, in a few lines: how many, which hands, how they vary, what is odd."""
-    count, left = len(description), int(description.left.sum())
+def answer(description: Description, dataset) -> str:
+    """What is in the data, in a few lines: how many, which hands, how they vary, what is odd.
+
+    dataset: what was described.
+    """
+    count, left, total = len(description), int(description.left.sum()), len(dataset)
     off = description.reprojection_px[np.isfinite(description.reprojection_px)]
     agree = f"within {_up(off.max())} px" if len(off) else "not known: no camera in the labels"
     with warnings.catch_warnings():
@@ -226,6 +229,7 @@ def answer(description: Description, total: int) -> str:
         f"distance to the mean pose   {'not known' if np.isnan(spread) else f'{spread:.0%}'} "
         "of the hand's radius (median)",
         f"labels and projection       {agree}",
+        f"fingertips of the joints    {fingertips_of(dataset)}",
     ]
     return "\n".join(lines)
 
