@@ -211,9 +211,9 @@ def last_box(figure, image):
 
 
 def _fitting(height: int) -> widgets.Layout:
-    """A picture beside two figures keeps its proportions and leaves them room."""
-    width = f"{round(0.85 * height)}px"
-    return widgets.Layout(max_width=width, max_height=f"{height}px", object_fit="contain")
+    """A picture beside two figures takes as much room as they and keeps its proportions."""
+    size = {"width": f"{round(0.85 * height)}px", "height": f"{height}px"}
+    return widgets.Layout(**size, max_width="100%", object_fit="contain")
 
 
 def _captioned(title: str, content, height: int):
@@ -235,11 +235,14 @@ def _scene(height: int):
 
 
 def _toggle(options, description):
-    """Buttons of which one is down, as wide as their words need."""
-    wide = widgets.Layout(width="auto")
-    style = {"description_width": "44px", "button_width": "66px"}
+    """Buttons of which one is down, as wide as their words need, beside their name."""
+    wide = f"{60 + 92 * len(options)}px"
+    style = {"description_width": "42px", "button_width": "80px"}
     return widgets.ToggleButtons(
-        options=list(options), description=description, layout=wide, style=style
+        options=list(options),
+        description=description,
+        layout=widgets.Layout(width=wide, min_width=wide),
+        style=style,
     )
 
 
