@@ -33,11 +33,11 @@ precision mediump float;
 varying vec3 n, c;
 void main() {
   vec3 m = normalize(gl_FrontFacing ? n : -n);
-  vec3 light = vec3(-0.42, -0.62, -0.66);
-  float lit = max(dot(m, light), 0.0);
-  float shine = pow(max(dot(m, normalize(light + vec3(0.0, 0.0, -1.0))), 0.0), 24.0);
-  float level = (0.30 + 0.12 * -m.y + 0.72 * lit) * (gl_FrontFacing ? 1.0 : 0.45);
-  gl_FragColor = vec4(pow(pow(c, vec3(2.2)) * level + 0.05 * shine, vec3(1.0 / 2.2)), 1.0);
+  float lit = max(dot(m, vec3(-0.42, -0.62, -0.66)), 0.0);
+  float shine = max(dot(m, vec3(-0.23, -0.34, -0.91)), 0.0);  // half way to the eye
+  shine *= shine; shine *= shine; shine *= shine; shine *= shine;
+  float level = (0.30 - 0.12 * m.y + 0.72 * lit) * (gl_FrontFacing ? 1.0 : 0.45);
+  gl_FragColor = vec4(sqrt(c * c * level + 0.05 * shine), 1.0);
 }`;
 
 const numbers = (view, Kind) =>
@@ -94,7 +94,13 @@ function render({ model, el }) {
     box.append(canvas);
     return canvas;
   });
-  const gl = solid.getContext("webgl", { antialias: true });
+  // smooth edges only where a graphics card draws: without one they take most of the time
+  const probe = document.createElement("canvas").getContext("webgl");
+  const about = probe && probe.getExtension("WEBGL_debug_renderer_info");
+  const maker = about ? probe.getParameter(about.UNMASKED_RENDERER_WEBGL) : "";
+  const antialias = !/swiftshader|llvmpipe|softpipe|software/i.test(maker);
+  if (probe) probe.getExtension("WEBGL_lose_context")?.loseContext();
+  const gl = solid.getContext("webgl", { antialias });
   if (!gl) { box.textContent = "This browser has no WebGL, which the hand needs."; return; }
   const pen = lines.getContext("2d");
   const program = gl.createProgram();
@@ -209,7 +215,7 @@ class HandCanvas(anywidget.AnyWidget):
     weights = traitlets.Bytes().tag(sync=True)  # float32 (N, 3)
     skeleton = traitlets.Bool(True).tag(sync=True)
     bones = traitlets.List().tag(sync=True)  # joint, joint, colour
-    height = traitlets.Int(560).tag(sync=True)  # pixels
+    height = traitlets.Int(500).tag(sync=True)  # pixels
     centre = traitlets.List([0.0, -0.09, 0.0]).tag(sync=True)  # metres, in the middle of the view
     extent = traitlets.Float(0.26).tag(sync=True)  # metres from the upper to the lower edge
 

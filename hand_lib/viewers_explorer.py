@@ -81,7 +81,7 @@ def _slider(name, low, high, step, form):
     )  # fmt: skip
 
 
-def hand_explorer(model, height: int = 560):
+def hand_explorer(model, height: int = 500):
     """Sliders for every joint and shape, gestures to pick, colours and skeleton to switch.
 
     model: a ``HandModel``.   returns a widget; ``.canvas`` is the ``HandCanvas``, and ``.sliders``,
