@@ -11,13 +11,13 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
-import plotly.graph_objects as go
 from PIL import Image
 
 from hand_lib import viewers
 from hand_lib.export import save_mesh, save_predictions
 from hand_lib.images import read_image
 from hand_lib.overlays import draw_meshes, for_screen
+from hand_lib.viewers_live import LiveFigure
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SHOWN_SIDE = 900
@@ -144,7 +144,7 @@ def box_figure(image, height: int = 420, on_box=None):
 
     on_box: called without arguments after a box was drawn or moved.
     """
-    figure = go.FigureWidget()
+    figure = LiveFigure()
     figure.update_layout(
         height=height,
         width=round(0.85 * height),
@@ -227,7 +227,7 @@ def _captioned(title: str, content, height: int):
 
 def _scene(height: int):
     """An empty 3-D view."""
-    scene = go.FigureWidget()
+    scene = LiveFigure()
     margin = {"l": 0, "r": 0, "t": 0, "b": 0}
     scene.update_layout(height=height, width=round(0.85 * height), showlegend=False, margin=margin)
     scene.update_layout(scene=viewers.scene_layout("front"))

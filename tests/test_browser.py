@@ -9,7 +9,7 @@ import json
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, figure_in, jupyter_page, open_notebook, run_all
+from browser import CHROMIUM, figure_in, jupyter_page, open_notebook, run_all, settle
 from PIL import Image
 
 from hand_lib import ROOT
@@ -109,15 +109,18 @@ def _changes(page, image, before, seconds: int = 20):
     raise AssertionError("the overlay did not change")
 
 
-def test_the_hand_explorer_follows_a_slider(lab, tmp_path):
+def test_the_hand_explorer_follows_a_gesture(lab, tmp_path):
     page, url = lab
     open_notebook(page, url, "01_data_exploration.ipynb")
     run_all(page, seconds=240)
-    page.locator('.widget-dropdown:has-text("gesture")').first.scroll_into_view_if_needed()
-    figure = figure_in(page, ".jp-OutputArea-output:has(.widget-tab) .js-plotly-plot")
+    canvas = figure_in(page, ".hand-canvas[data-drawn]")
     before, after = tmp_path / "before.png", tmp_path / "after.png"
-    figure.screenshot(path=before)
+    canvas.screenshot(path=before)
+    drawn = canvas.get_attribute("data-drawn")
     page.locator('.widget-dropdown:has-text("gesture") select').first.select_option("fist")
-    page.wait_for_timeout(1500)
-    figure.screenshot(path=after)
+    page.wait_for_function(
+        f"document.querySelector('.hand-canvas').dataset.drawn != '{drawn}'", timeout=30_000
+    )
+    settle(page, canvas)
+    canvas.screenshot(path=after)
     assert coloured(before) > 0.02 and _apart(before, after) > 0.01
