@@ -1,6 +1,6 @@
 """A tiny network and data set for tests of the loop, and a server that forks runs to be killed.
 
-    python toy_training.py        # reads one JSON job per line, answers with JSON lines
+python toy_training.py        # reads one JSON job per line, answers with JSON lines
 """
 
 import json
@@ -104,6 +104,20 @@ def toy_config(**changes):
 
 def quiet(line):
     """Nobody reads what a test's run says."""
+
+
+def run(folder, task=None, **changes):
+    """Train the toy network in this process."""
+    config = toy_config(**changes)
+    return training.train(config, folder, task=task or toy_task(config), say=quiet)
+
+
+def weights(result):
+    return {name: value.clone() for name, value in result.network.state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 def run_job(job):
