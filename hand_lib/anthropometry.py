@@ -13,6 +13,8 @@ from hand_lib.geometry import as_mesh_arrays
 
 _BURYANOV = "Buryanov and Kotiuk 2010, Int. J. Morphol. 28(3)"
 _ANSUR = "ANSUR, Gordon et al. 1989, NATICK TR-89/044"
+_GREINER = "Greiner 1991, NATICK TR-92/011"
+_FAA = "FAA Human Factors Design Standard, appendix B"
 
 BONE_LENGTHS_MM = {
     "thumb": ((46.22, 3.94), (31.57, 3.13), (21.67, 1.60)),
@@ -32,7 +34,26 @@ WHOLE_HAND_MM = {
     "hand breadth": ((90.4, 4.2), (79.4, 3.8)),
     "hand circumference": ((213.8, 9.7), (186.2, 8.6)),
 }
-"""Mean and standard deviation of men, then of women (ANSUR)."""
+"""Mean and standard deviation of men, then of women (ANSUR). Greiner's tables, of 1003 men and 1304
+women of the same survey, have them within 0.6 mm."""
+
+FINGER_MM = {
+    ("thumb", "IP", "girth"): ((72.3, 2.9), (63.0, 2.5)),
+    ("index", "PIP", "girth"): ((68.4, 1.8), (61.2, 2.0)),
+    ("index", "DIP", "girth"): ((57.4, 1.6), (50.8, 1.9)),
+    ("middle", "PIP", "girth"): ((69.6, 2.0), (61.3, 1.9)),
+    ("middle", "DIP", "girth"): ((57.8, 1.6), (50.9, 1.7)),
+    ("ring", "PIP", "girth"): ((64.9, 1.9), (57.4, 1.9)),
+    ("little", "PIP", "girth"): ((57.8, 1.8), (50.6, 1.7)),
+    ("index", "PIP", "breadth"): ((23.0, 1.6), (19.9, 1.3)),
+    ("middle", "PIP", "breadth"): ((22.5, 1.6), (19.3, 1.3)),
+}
+"""Girth round and breadth across a finger joint, mean and standard deviation of men, then of women
+(Greiner 1991, by a public transcription of the scan, DTIC ADA244533)."""
+
+INDEX_BREADTH_FAA_MM = ((21.0, 1.2), (18.0, 1.5))
+"""Medians of men and women across the middle joint; deviations from the 5th and 95th percentiles,
+19 to 23 and 16 to 21 mm (as quoted from the FAA's survey by a public page)."""
 
 
 _PHALANGES = ("proximal", "middle", "distal")
@@ -78,6 +99,45 @@ def girth(vertices, faces, point, normal, reach: float) -> float:
     return float(np.linalg.norm(segments[near, 0] - segments[near, 1], axis=1).sum())
 
 
+def outline(vertices, faces, point, normal) -> NDArray:
+    """Segments (N, 2, 3) of the one closed line of a section that runs nearest round a point."""
+    segments = section(vertices, faces, point, normal)
+    _, ends = np.unique(np.round(segments.reshape(-1, 3), 8), axis=0, return_inverse=True)
+    ends = ends.reshape(-1, 2)
+    label = np.arange(ends.max() + 1)
+    while True:  # the least number spreads along the line
+        low = label[ends].min(1)
+        spread = label.copy()
+        np.minimum.at(spread, ends.ravel(), low.repeat(2))
+        if (spread == label).all():
+            break
+        label = spread
+    lines = label[ends[:, 0]]
+    found = [segments[lines == line] for line in np.unique(lines)]
+    return min(found, key=lambda line: np.linalg.norm(line.mean((0, 1)) - point))
+
+
+def finger_size(vertices, faces, digit: str, joint: str) -> tuple[float, float]:
+    """Girth round and breadth across a joint of the built-in hand at rest, in its unit.
+
+    joint: "PIP" or "DIP" of a finger, "MCP" or "IP" of the thumb.
+    """
+    level = {"PIP": 1, "DIP": 2, "MCP": 1, "IP": 2}[joint]
+    this = skeleton.DIGIT_JOINTS[digit][level]
+    above = skeleton.DIGIT_JOINTS[digit][level - 1]
+    along = skeleton.FRAMES[this][:, 0] + skeleton.FRAMES[above][:, 0]
+    line = outline(vertices, faces, skeleton.REST_JOINTS[this], along / np.linalg.norm(along))
+    across = line.reshape(-1, 3) @ skeleton.FLEXION_AXES[this]
+    return float(np.linalg.norm(line[:, 0] - line[:, 1], axis=1).sum()), float(np.ptp(across))
+
+
+def _both(men_and_women) -> tuple[float, float]:
+    """Mean and standard deviation of as many men as women."""
+    (men, men_sd), (women, women_sd) = men_and_women
+    spread = np.sqrt((men_sd**2 + women_sd**2) / 2 + ((men - women) / 2) ** 2)
+    return (men + women) / 2, float(spread)
+
+
 def compare(vertices: NDArray, faces: NDArray) -> list[Measurement]:
     """Measure the built-in hand in its rest pose against the published numbers.
 
@@ -96,9 +156,13 @@ def compare(vertices: NDArray, faces: NDArray) -> list[Measurement]:
         "hand breadth": 1000 * np.ptp(palm[:, 1]),
         "hand circumference": around,
     }
-    for name, ((men, men_sd), (women, women_sd)) in WHOLE_HAND_MM.items():
-        spread = np.sqrt((men_sd**2 + women_sd**2) / 2 + ((men - women) / 2) ** 2)
-        rows.append(Measurement(name, whole[name], (men + women) / 2, float(spread), _ANSUR))
+    for name, published in WHOLE_HAND_MM.items():
+        rows.append(Measurement(name, whole[name], *_both(published), _ANSUR))
+    for (digit, joint, what), published in FINGER_MM.items():
+        size = 1000 * finger_size(vertices, faces, digit, joint)[what == "breadth"]
+        rows.append(Measurement(f"{digit} {joint} {what}", size, *_both(published), _GREINER))
+    size = 1000 * finger_size(vertices, faces, "index", "PIP")[1]
+    rows.append(Measurement("index PIP breadth", size, *_both(INDEX_BREADTH_FAA_MM), _FAA))
     middle = sum(mean for mean, _ in BONE_LENGTHS_MM["middle"]) + TIP_TISSUE_MM["middle"]
     ours = sum(skeleton.SEGMENTS["middle"][1:]) * skeleton.HAND_LENGTH * 1000
     for name, bones in BONE_LENGTHS_MM.items():

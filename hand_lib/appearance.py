@@ -180,6 +180,11 @@ def stored_masks() -> NDArray[np.float64]:
     return _stored()["masks"].astype(np.float64)
 
 
+def stored_faces() -> NDArray[np.int64]:
+    """The faces (1538, 3) of the built-in hand."""
+    return _stored()["f"]
+
+
 def _mottle(points: NDArray, rng: np.random.Generator) -> NDArray:
     """Smooth random field over points (N, 3) metres, about unit spread: a few plane waves."""
     total = np.zeros(len(points))

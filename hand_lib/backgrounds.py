@@ -307,3 +307,17 @@ def background_bank(count: int = 192, size: int = 256, seed: int = 0) -> NDArray
         for i, kind in enumerate(order)
     ]
     return np.stack(tiles)
+
+
+def pack_tiles(tiles: NDArray) -> NDArray:
+    """One whole number per pixel, as the painter reads them.
+
+    tiles: (N, T, T, 3) uint8.   returns (N, T, T) uint32: red + 256 green + 65536 blue.
+
+    >>> hex(int(pack_tiles(np.array([1, 2, 3], np.uint8).reshape(1, 1, 1, 3))[0, 0, 0]))
+    '0x30201'
+    """
+    packed = tiles[..., 0].astype(np.uint32)
+    packed |= tiles[..., 1].astype(np.uint32) << 8
+    packed |= tiles[..., 2].astype(np.uint32) << 16
+    return packed

@@ -57,9 +57,11 @@ def written_atomically(path):
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OSError(error.errno, f"{path} could not be written ({reason})") from error
+        raise OSError(f"{path} could not be written ({reason})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():  # its space is free at once, even if a writer still holds it open
+            os.truncate(temporary, 0)
+            temporary.unlink()
 
 
 def write_text(path, text: str) -> None:
@@ -79,7 +81,7 @@ def save_state(folder, state: dict) -> None:
         try:
             torch.save(state, temporary)
         except RuntimeError as error:  # how torch's zip writer reports a full disk
-            raise OSError(0, str(error).splitlines()[0]) from error
+            raise OSError(f"is the disk full? {str(error).splitlines()[0]}") from error
 
 
 def load_state(folder, device="cpu") -> dict | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from hand_lib import metrics, scoring, statistics
 from hand_lib.camera import crop_to_pixels, solve_translation
+from hand_lib.joints import fingertips_of
 from hand_lib.render import rasterise
 from hand_lib.tta import predict_averaged
 
@@ -159,6 +160,7 @@ def evaluate_predictor(
     scores = scoring.report(
         out["joints"] + here, out["vertices"] + here,
         truth["joints"] + there, truth["vertices"] + there, units="m",
+        fingertips=f"truth {fingertips_of(test.dataset)}, prediction as the run was trained",
     )  # fmt: skip
     return Evaluation(
         name=name or predictor.name, test=test, image_size=size, vertices=out["vertices"],

@@ -332,4 +332,5 @@ def export_youtube(folder, labels: WeakLabels, frames, video: str = "clip") -> P
 
 
 __all__ = ["WeakLabels", "apply_review", "export_freihand", "export_youtube", "fit_keypoints",
-           "kept_samples", "match_frames", "overrule", "reason_kind", "save_review", "tracks", "twice"]  # fmt: skip
+           "kept_samples", "match_frames", "overrule", "reason_kind", "save_review", "tracks",
+           "twice"]  # fmt: skip

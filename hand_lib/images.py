@@ -57,8 +57,11 @@ def _decode(file, name):
         raise ValueError(
             f"{name} is not a picture that Pillow can read (JPEG, PNG, WebP, TIFF, BMP, GIF, ...)"
         ) from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name}: {error}") from None
+    except Image.DecompressionBombError:
+        raise ValueError(
+            f"{name} announces far more than the {MAX_MEGAPIXELS} megapixels that are the limit; "
+            "shrink it first"
+        ) from None
     except (OSError, SyntaxError) as error:  # Pillow raises both for broken files
         raise ValueError(f"{name} is truncated or damaged: {error}") from None
 

@@ -8,6 +8,8 @@ A pose has 16 joints in MANO's order: wrist, index, middle, little, ring, thumb,
 ('index_tip', 'thumb_cmc', 1)
 """
 
+from pathlib import Path
+
 import numpy as np
 
 JOINT_NAMES = (
@@ -67,6 +69,9 @@ by 2 to 6 mm on a fingertip, so every reported joint error names its table.
 
 DEFAULT_FINGERTIPS = "freihand"
 
+OWN_FINGERTIPS = "the hand model's own"
+"""What reports say where a model brings its fingertips along, as the built-in hand does."""
+
 _FROM_OTHER_ORDER = {
     "freihand": tuple(range(21)),
     "openpose": tuple(range(21)),
@@ -85,6 +90,21 @@ _FROM_OTHER_ORDER = {
 """
 
 JOINT_SOURCES = tuple(_FROM_OTHER_ORDER)
+
+
+def fingertips_of(source) -> str:
+    """Which fingertip table the joints of a data set or a hand model follow, in words.
+
+    source: a reader, hand model or anything with ``fingertips``, or a folder in FreiHAND's layout.
+
+    >>> fingertips_of(object())
+    "the hand model's own"
+    """
+    if isinstance(source, str | Path):
+        return OWN_FINGERTIPS if (Path(source) / "synthetic.json").is_file() else "freihand"
+    while hasattr(source, "whole"):  # a part of a data set
+        source = source.whole
+    return getattr(source, "fingertips", None) or OWN_FINGERTIPS
 
 
 def convert_joints(joints, source: str, back: bool = False):

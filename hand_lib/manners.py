@@ -10,14 +10,21 @@ import torch
 
 
 @contextlib.contextmanager
-def own_random_state(config, device):
-    """Seed torch, set its threads, let cuDNN choose on a GPU; put all back afterwards."""
+def own_random_state(config, accelerator):
+    """Seed torch, set its threads, let cuDNN choose on a GPU; put all back afterwards.
+
+    Several processes on one CPU share its cores unless the config says how many threads each has.
+    """
+    device, processes = accelerator.device, accelerator.num_processes
     devices = [device] if device.type == "cuda" else []
     threads, choose = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    wanted = config.threads
+    if not wanted and device.type == "cpu" and processes > 1:
+        wanted = max(1, min(threads, (os.cpu_count() or 1) // processes))
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        if wanted:
+            torch.set_num_threads(wanted)
         torch.backends.cudnn.benchmark = device.type == "cuda"
         try:
             yield

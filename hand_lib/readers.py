@@ -18,6 +18,7 @@ from hand_lib.files import (
     natural_names,
     read_bytes,
 )
+from hand_lib.joints import fingertips_of
 from hand_lib.pickles import load_pickle_safely
 from hand_lib.readers_dexycb import DexYcb
 from hand_lib.readers_hamer import HamerList, HamerShards
@@ -61,6 +62,7 @@ class FreiHand(Reader):
         if split not in ("training", "evaluation"):
             raise ValueError(f"split must be 'training' or 'evaluation', found {split!r}")
         self.split, self.model, self.masks = split, model, masks
+        self.fingertips = fingertips_of(self.root)
         self._arrays: dict[str, np.ndarray | None] = {}
         if self.values("K") is None:
             inside = [path.parent for path in self.root.glob(f"*/{split}_K.json")]

@@ -28,6 +28,7 @@ class DexYcb(Reader):
 
     dataset, split = "DexYCB", "all"
     box = "joints"
+    fingertips = "manopth"  # the toolkit's hand layer
 
     def __init__(self, root, subjects=None, step: int = 1, model=None, on_error="skip"):
         self._start(on_error)

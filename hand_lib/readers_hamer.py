@@ -32,6 +32,7 @@ class _Hamer(Reader):
     """What lists and shards share. Children give ``record``, the fields of one hand by name."""
 
     dataset = "HaMeR"
+    fingertips = "smplx"
 
     def frame(self, index: int) -> tuple[float, float, float]:
         """Centre (x, y) and side in pixels of the file's box."""

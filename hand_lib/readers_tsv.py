@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from hand_lib.files import SampleError, find_cache, store_cache
+from hand_lib.joints import fingertips_of
 from hand_lib.reading import FREIHAND_VERSIONS, Reader, hand_from_model
 from hand_lib.sample import HandSample
 
@@ -130,6 +131,7 @@ class FreiHandTsv(Reader):
             what = "is a folder; name the .yaml in it" if self.path.is_dir() else "does not exist"
             raise FileNotFoundError(f"FreiHAND-TSV: {self.path} {what}. {_WHERE}")
         self.split, self.model = self.path.stem, model
+        self.fingertips = fingertips_of(model) if model else "as the file's maker took them"
         try:
             config = yaml.safe_load(self.path.read_text(encoding="utf-8-sig"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:

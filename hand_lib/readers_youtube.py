@@ -16,7 +16,7 @@ from hand_lib.files import (
     read_bytes,
     store_cache,
 )
-from hand_lib.joints import TIPS_21, fingertip_vertices
+from hand_lib.joints import TIPS_21, fingertip_vertices, fingertips_of
 from hand_lib.reading import Reader, fits_mesh
 from hand_lib.sample import HandSample
 
@@ -60,6 +60,7 @@ class YouTubeHands(Reader):
         self.split = self.path.stem.removeprefix("youtube_")
         self.root = check_folder(frames_root, self.dataset, _WHERE_FRAMES)
         self.model = model
+        self.fingertips = "smplx" if model is None else fingertips_of(model)
         self._vertices, self.images, self.hands = None, {}, []
         index = self._load()
         try:
@@ -139,7 +140,7 @@ class YouTubeHands(Reader):
         """(V, 3) the mesh as the file has it: x, y pixels of the frame, z on the same scale."""
         if self._vertices is None:
             self._vertices = np.load(self._vertices_path, mmap_mode="r")
-        vertices = np.asarray(self._vertices[self.hands[index][0]])
+        vertices = np.array(self._vertices[self.hands[index][0]])
         if not np.isfinite(vertices).all():
             raise SampleError(f"{self.name(index)}: vertices should be finite, found NaN")
         return vertices

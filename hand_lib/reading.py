@@ -18,6 +18,7 @@ class Reader:
     """What every reader shares: bounds, iteration, skipping. Children give ``read`` and ``len``."""
 
     dataset, split = "", ""
+    fingertips = "as the file's maker took them"  # the table of its joints' tips; see joints
     box = "image"  # how data.HandCrops frames a hand that nobody framed; see there
 
     def _start(self, on_error: str) -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from hand_lib import metrics
+from hand_lib.joints import fingertips_of
 from hand_lib.submission import (
     UNITS,
     detect_joint_order,
@@ -56,6 +57,7 @@ class ScoreReport:
     missing: np.ndarray  # indices of hands with NaN or infinity, scored as zeros
     collapsed: np.ndarray  # indices of hands whose joints all coincide
     notes: tuple[str, ...]  # sentences: all that a reader should know
+    fingertips: str = "as their makers took them"  # which tables the joints' fingertips are from
 
     def __str__(self) -> str:
         return "\n".join(_report_lines(self))
@@ -252,12 +254,14 @@ def report(
     units="auto",
     mirror=False,
     progress=False,
+    fingertips="",
 ) -> ScoreReport:
     """Score predictions completely: both alignments, every mean, every flag.
 
     pred_joints, true_joints: (N, 21, 3).   pred_vertices, true_vertices: (N, V, 3), or None.
     The truth in metres.   units: of the predictions, ``auto``, ``m``, ``cm`` or ``mm``.
     mirror: negate x of the predictions first (left hands).   progress: show a bar.
+    fingertips: from which tables they are, to be said beside the errors.
     """
     if units not in ("auto", *UNITS):
         raise ValueError(f"unknown units {units!r}; known: auto, {', '.join(UNITS)}")
@@ -300,6 +304,7 @@ def report(
         missing=missing,
         collapsed=collapsed,
         notes=tuple(notes),
+        fingertips=fingertips or ScoreReport.fingertips,
     )
 
 
@@ -341,6 +346,7 @@ def _report_lines(scores: ScoreReport):
     hands = len(scores.joint_errors["none"])
     vertices = scores.vertex_errors["none"].shape[1] if scores.vertex_errors else 0
     yield f"{hands} hands, 21 joints" + (f", {vertices} vertices" if vertices else "")
+    yield f"fingertips: {scores.fingertips}"
     yield from (f"note: {note}" for note in scores.notes)
     yield ""
     yield "FreiHAND's keys (means in cm)         mirroring allowed = official      rotation only"
@@ -370,7 +376,8 @@ def score_file(
     ``<split>_verts.json``.   units, mirror, progress: as in ``report``.
     """
     true = read_truth(truth, split)
-    return report(*read_predictions(predictions), *true, units, mirror, progress)
+    tips = f"truth {fingertips_of(truth)}, predictions as their maker took them"
+    return report(*read_predictions(predictions), *true, units, mirror, progress, tips)
 
 
 def main(arguments=None) -> int:
@@ -410,6 +417,7 @@ def write_scores(folder, scores: ScoreReport) -> None:
         "missing": scores.missing.tolist(),
         "collapsed": scores.collapsed.tolist(),
         "notes": list(scores.notes),
+        "fingertips": scores.fingertips,
     }
     (folder / "scores.json").write_text(json.dumps(everything, indent=1))
 

@@ -15,22 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hand_lib import anatomy
-from hand_lib.backgrounds import background_bank
+from hand_lib.backgrounds import background_bank, pack_tiles
 from hand_lib.camera import pixels_to_crop, project
 from hand_lib.mano_files import builtin_path, read_mano
 from hand_lib.sample import HandSample, make_sample
 from hand_lib.synthetic_atlas import skin_atlas
-from hand_lib.synthetic_body import ARM, ARM_STATIONS, Body, Layout, forearm, make_body, make_layout
+from hand_lib.synthetic_body import (
+    ARM,
+    ARM_STATIONS,
+    Body,
+    Layout,
+    blend_shapes,
+    forearm,
+    make_body,
+    make_layout,
+)
 from hand_lib.synthetic_camera import expose
 from hand_lib.synthetic_config import SyntheticConfig
 from hand_lib.synthetic_draw import draw_parameters
-from hand_lib.synthetic_paint import (
-    cast_on_background,
-    lay_background,
-    paint,
-    tone_curve,
-)
-from hand_lib.synthetic_scene import draw_buffers, light_vertices, make_scratch, place_parts
+from hand_lib.synthetic_ground import cast_on_background, lay_background
+from hand_lib.synthetic_paint import paint, tone_curve
+from hand_lib.synthetic_scene import draw_buffers, light_vertices, make_scratch, place_shaped
 
 VERSION = 1
 """Of the pictures: raised whenever the same seed and index give another picture."""
@@ -38,6 +43,8 @@ VERSION = 1
 SIZES = (16, 512)
 POSES = 3072
 TILES = 192
+GROUP = 32
+"""Hands whose shape is computed together."""
 
 SYNTHETIC_TEST = {"seed": 20_200_401, "count": 2000, "size": 128}
 """The fixed benchmark ``synthetic-test``, drawn with the default ``SyntheticConfig``."""
@@ -53,7 +60,7 @@ class Banks:
     poses: NDArray  # (N, 16, 3) from the pose prior
     gestures: NDArray  # (G, 16, 3)
     pose_mean: NDArray  # (45,) that the hand model adds to a pose of FreiHAND's kind
-    tiles: NDArray  # (N, T, T, 3) uint8
+    tiles: NDArray  # (N, T, T) uint32: bytes red, green, blue, 0
     grain: NDArray  # (256, 256) float32
     tone: NDArray  # linear light -> sRGB
     inverse_tone: NDArray  # (256,) sRGB byte -> linear light
@@ -83,7 +90,7 @@ def make_banks(model_path=None, seed: int = 0, tile_size: int = 256) -> Banks:
         anatomy.sample_poses(POSES, rng, gestures_share=0.0),
         np.stack(list(anatomy.GESTURES.values())),
         np.asarray(arrays["hands_mean"]),
-        background_bank(TILES, tile_size, seed),
+        pack_tiles(background_bank(TILES, tile_size, seed)),
         rng.standard_normal((256, 256)).astype(np.float32),
         tone_curve(),
         ((np.arange(256) / 255) ** 2.2).astype(np.float32),
@@ -92,22 +99,30 @@ def make_banks(model_path=None, seed: int = 0, tile_size: int = 256) -> Banks:
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _render(
-    parameters, body, layout, scratch, atlas, tiles, grain, tone, inverse_tone,
+    parameters, poses, betas, body, layout, scratch, atlas, tiles, grain, tone, inverse_tone,
     images, masks, vertices, joints, roots, views,
 ):  # fmt: skip
     second_joints = np.empty((21, 3), np.float32)
-    for b in range(parameters.shape[0]):
-        p = parameters[b]
-        place_parts(p, body, layout, scratch, joints[b], second_joints, roots[b], views[b])
-        vertices[b] = scratch.points[: vertices.shape[1]]
-        light_vertices(p, layout, scratch, roots[b], views[b])
-        draw_buffers(p, layout, scratch)
-        lay_background(p, tiles, scratch.canvas)
-        cast_on_background(p, layout, scratch)
-        paint(
-            p, layout, scratch, atlas, tiles, tone, inverse_tone, roots[b], views[b, 0], masks[b]
-        )  # fmt: skip
-        expose(p, scratch, grain, images[b])
+    shaped = np.empty((GROUP, body.template.shape[0]), np.float32)
+    for first in range(0, parameters.shape[0], GROUP):
+        count = min(GROUP, parameters.shape[0] - first)
+        stop = first + count
+        blend_shapes(body, poses[first:stop], betas[first:stop], shaped[:count])
+        for k in range(count):
+            b = first + k
+            p = parameters[b]
+            place_shaped(
+                p, body, layout, scratch, shaped[k], joints[b], second_joints, roots[b], views[b]
+            )
+            for v in range(vertices.shape[1]):
+                for a in range(3):
+                    vertices[b, v, a] = scratch.points[v, a]
+            light_vertices(p, layout, scratch, roots[b], views[b])
+            draw_buffers(p, layout, scratch)
+            lay_background(p, tiles, scratch.canvas)
+            cast_on_background(p, layout, scratch)
+            paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, views[b, 0], masks[b])
+            expose(p, scratch, grain, images[b])
 
 
 class SyntheticHands:
@@ -188,10 +203,11 @@ class SyntheticHands:
         masks = np.empty((batch, size, size), np.bool_)
         vertices = np.empty((batch, len(banks.body.template) // 3, 3), np.float32)
         joints, roots, views = (np.empty((batch, *s), np.float32) for s in ((21, 3), (3,), (3,)))
+        poses, betas = parameters["pose"].copy(), parameters["betas"].copy()
         _render(
-            parameters, banks.body, banks.layout, self._scratch, banks.atlas, banks.tiles,
-            banks.grain, banks.tone, banks.inverse_tone, images, masks, vertices, joints, roots,
-            views,
+            parameters, poses, betas, banks.body, banks.layout, self._scratch, banks.atlas,
+            banks.tiles, banks.grain, banks.tone, banks.inverse_tone, images, masks, vertices,
+            joints, roots, views,
         )  # fmt: skip
         intrinsics = np.zeros((batch, 3, 3), np.float32)
         intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = views[:, 0]
@@ -199,7 +215,7 @@ class SyntheticHands:
         pixels = project(
             (joints + roots[:, None]).astype(np.float64), intrinsics.astype(np.float64)
         )
-        pose = parameters["pose"].reshape(batch, 48).copy()
+        pose = poses.reshape(batch, 48)
         pose[:, 3:] -= banks.pose_mean.astype(np.float32)
         return {
             "image": images,
@@ -213,7 +229,7 @@ class SyntheticHands:
             "has_joints": np.ones(batch, bool),
             "intrinsics": intrinsics,
             "pose": pose,
-            "betas": parameters["betas"].copy(),
+            "betas": betas,
             "index": parameters["index"].astype(np.int64),
         }
 

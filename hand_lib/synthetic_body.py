@@ -21,6 +21,9 @@ ARM_STATIONS = np.array(
 """Metres along the forearm from the open rim of the wrist."""
 SLEEVE_STATIONS = np.array([0.0, 0.003, 0.012, 0.03, 0.06, 0.10, 0.16, 0.24, 0.34], np.float32)
 BAND_RINGS = 4
+CHUNK = 128
+"""Coordinates whose corrections are summed for all hands before going on."""
+_U = np.uint64  # places known to be positive: no look whether to count from the end
 GRID = (13, 18)
 """Latitudes and longitudes of an object's surface."""
 
@@ -182,37 +185,60 @@ def rotation_matrix(vector, out):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def skin(body, pose, betas, vertices, joints):
+def blend_shapes(body, poses, betas, shaped):
+    """Rest surfaces of many hands with their shape and pose corrections.
+
+    poses: (B, 16, 3) axis-angle.   betas: (B, 10).   shaped: (B, 3 V), filled. Each piece of the
+    correction table is read once for all hands, so it stays near the processor.
+    """
+    batch, count, d = shaped.shape[0], shaped.shape[1], body.directions
+    turns, one = np.empty((batch, 16, 9), np.float32), np.float32(1)
+    for b in range(batch):
+        for j in range(1, 16):
+            turn = turns[b, j].reshape(3, 3)
+            rotation_matrix(poses[b, j], turn)
+            for a in range(3):
+                turn[a, a] -= one
+    for start in range(0, count, CHUNK):
+        first, wide = _U(start), _U(min(CHUNK, count - start))
+        for b in range(batch):
+            for x in range(wide):
+                shaped[b, first + x] = body.template[first + x]
+            for k in range(10):
+                c = np.float32(betas[b, k])
+                for x in range(wide):
+                    shaped[b, first + x] += c * d[k, first + x]
+            for j in range(1, 16):
+                c0, c1, c2 = turns[b, j, 0], turns[b, j, 1], turns[b, j, 2]
+                c3, c4, c5 = turns[b, j, 3], turns[b, j, 4], turns[b, j, 5]
+                c6, c7, c8 = turns[b, j, 6], turns[b, j, 7], turns[b, j, 8]
+                k = 9 * j + 1
+                for x in range(wide):
+                    i = first + x
+                    shaped[b, i] += (
+                        (c0 * d[k, i] + c1 * d[k + 1, i] + c2 * d[k + 2, i])
+                        + (c3 * d[k + 3, i] + c4 * d[k + 4, i] + c5 * d[k + 5, i])
+                        + (c6 * d[k + 6, i] + c7 * d[k + 7, i] + c8 * d[k + 8, i])
+                    )
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def skin(body, pose, betas, shaped, vertices, joints):
     """Linear blend skinning with shape and pose corrections, as ``HandModel`` defines it.
 
-    pose: (16, 3) axis-angle.   betas: (10,).   vertices: (V, 3), joints: (21, 3), filled: metres,
-    wrist at the origin.
+    pose: (16, 3) axis-angle.   betas: (10,).   shaped: (3 V,) of ``blend_shapes``.
+    vertices: (V, 3), joints: (21, 3), filled: metres, wrist at the origin.
     """
     count = vertices.shape[0]
-    shaped = body.template.copy()
     local = np.empty((16, 3, 3), np.float32)
     rest = body.rest.copy()
     for j in range(16):
         rotation_matrix(pose[j], local[j])
     for k in range(10):
         c = np.float32(betas[k])
-        row = body.directions[k]
         for j in range(16):
             for a in range(3):
                 rest[j, a] += c * body.joint_shapes[k, j, a]
-        for i in range(3 * count):
-            shaped[i] += c * row[i]
-    for j in range(1, 16):
-        turn, d = local[j], body.directions[9 * j + 1 : 9 * j + 10]
-        c0, c1, c2 = turn[0, 0] - np.float32(1), turn[0, 1], turn[0, 2]
-        c3, c4, c5 = turn[1, 0], turn[1, 1] - np.float32(1), turn[1, 2]
-        c6, c7, c8 = turn[2, 0], turn[2, 1], turn[2, 2] - np.float32(1)
-        for i in range(3 * count):
-            shaped[i] += (
-                (c0 * d[0, i] + c1 * d[1, i] + c2 * d[2, i])
-                + (c3 * d[3, i] + c4 * d[4, i] + c5 * d[5, i])
-                + (c6 * d[6, i] + c7 * d[7, i] + c8 * d[8, i])
-            )
     world = np.empty((16, 3, 4), np.float32)
     for j in range(16):
         parent = body.parents[j]
@@ -240,16 +266,17 @@ def skin(body, pose, betas, vertices, joints):
         for a in range(3):
             for b in range(3):
                 world[j, a, 3] -= world[j, a, b] * rest[j, b]
-    blend = np.empty(12, np.float32)
+    maps, blend = world.reshape(16, 12), np.empty(12, np.float32)
     for v in range(count):
-        blend[:] = 0.0
+        for i in range(12):
+            blend[i] = np.float32(0)
         for k in range(body.bone.shape[1]):
             w = body.weight[v, k]
-            if w != 0.0:
-                g = world[body.bone[v, k]]
-                for a in range(3):
-                    for b in range(4):
-                        blend[4 * a + b] += w * g[a, b]
+            if w == 0.0:  # the strongest come first
+                break
+            j = _U(body.bone[v, k])
+            for i in range(12):
+                blend[i] += w * maps[j, i]
         x, y, z = shaped[3 * v], shaped[3 * v + 1], shaped[3 * v + 2]
         for a in range(3):
             vertices[v, a] = (
@@ -365,7 +392,7 @@ def superquadric(grid, centre, rotation, size, exponents, out):
 def add_normals(vertices, faces, start, stop, normals):
     """Add the area-weighted normals of faces[start:stop] to ``normals`` (V, 3)."""
     for t in range(start, stop):
-        a, b, c = faces[t, 0], faces[t, 1], faces[t, 2]
+        a, b, c = _U(faces[t, 0]), _U(faces[t, 1]), _U(faces[t, 2])
         ux, uy = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1]
         uz, wx = vertices[b, 2] - vertices[a, 2], vertices[c, 0] - vertices[a, 0]
         wy, wz = vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]

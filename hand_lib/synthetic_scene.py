@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from hand_lib.render import draw_faces
 from hand_lib.synthetic_body import (
     ARM,
     ARM_STATIONS,
@@ -22,11 +21,13 @@ from hand_lib.synthetic_body import (
     WATCH,
     add_normals,
     around_arm,
+    blend_shapes,
     forearm,
     rotation_matrix,
     skin,
     superquadric,
 )
+from hand_lib.synthetic_raster import draw_seen, make_buffer
 
 SHADOW_SIDE = 96
 SHADOW_REACH = 0.17
@@ -36,22 +37,26 @@ _BAND = (0.0, 1.0, 1.0, 0.0)
 _BASES = (1, 5, 9, 13, 17)
 
 
+SCREEN, NORMAL, POINT, SKY, LAMP = 0, 3, 6, 9, 12
+"""Columns of ``Scratch.corners`` where each triple starts."""
+_F = np.float32
+_U = np.uint64  # places known to be positive: no look whether to count from the end
+
+
 class Scratch(NamedTuple):
     """Buffers that one worker fills again for every picture; sub-pixels are 2 x 2."""
 
     points: np.ndarray  # (V, 3) float32, relative to the wrist
     normals: np.ndarray  # (V, 3) float32
-    sky: np.ndarray  # (V, 3) float32 light from all around
-    screen: np.ndarray  # (V, 3) float32 x, y in sub-pixels, 1/z
-    lamp: np.ndarray  # (V, 3) float32 the same seen from the lamp; third: 1 + metres towards it
-    inverse_depth: np.ndarray  # (2 S, 2 S) float32
-    ids: np.ndarray  # (2 S, 2 S) int32
-    lamp_depth: np.ndarray  # (L, L) float32
-    lamp_ids: np.ndarray  # (L, L) int32
+    corners: np.ndarray  # (V, 16) float32, what shading interpolates, in one line of memory:
+    # x, y in sub-pixels and 1/z; normal; point in camera space; light from all around; x, y seen
+    # from the lamp and 1 + metres towards it; nothing
+    seen: np.ndarray  # the camera's buffer, 2 S sub-pixels a side (``synthetic_raster``)
+    lamp_seen: np.ndarray  # the lamp's buffer
     arm: np.ndarray  # (stations, R, 3) float32
     active: np.ndarray  # (P,) int8: 0 absent, 1 drawn, -1 drawn mirrored
-    canvas: np.ndarray  # (S, S, 3) float32 sRGB 0 to 255
-    spare: np.ndarray  # (S, S, 3) float32
+    canvas: np.ndarray  # (3, S, S) float32 sRGB 0 to 255
+    spare: np.ndarray  # (3, S, S) float32
     cast: np.ndarray  # (34, 34) float32 how much of the hand covers a cell
 
 
@@ -64,11 +69,10 @@ def make_scratch(layout, size: int) -> Scratch:
         return np.zeros(shape, np.float32)
 
     return Scratch(
-        floats(count, 3), floats(count, 3), floats(count, 3), floats(count, 3), floats(count, 3),
-        floats(2 * size, 2 * size), np.zeros((2 * size, 2 * size), np.int32),
-        floats(SHADOW_SIDE, SHADOW_SIDE), np.zeros((SHADOW_SIDE, SHADOW_SIDE), np.int32),
+        floats(count, 3), floats(count, 3), floats(count, 16),
+        make_buffer(2 * size), make_buffer(SHADOW_SIDE),
         floats(len(ARM_STATIONS), around, 3), np.zeros(len(PARTS), np.int8),
-        floats(size, size, 3), floats(size, size, 3), floats(34, 34),
+        floats(3, size, size), floats(3, size, size), floats(34, 34),
     )  # fmt: skip
 
 
@@ -90,11 +94,13 @@ def _limb(points, rim, arm, frame, angles, first):
     around = rim.shape[0]
     border = np.empty((around, 3), np.float32)
     for i in range(around):
-        border[i] = points[rim[i]]
+        for a in range(3):
+            border[i, a] = points[rim[i], a]
     forearm(border, frame, angles[0], angles[1], angles[2], ARM_STATIONS, arm)
     for s in range(1, arm.shape[0]):
         for i in range(around):
-            points[first + (s - 1) * around + i] = arm[s, i]
+            for a in range(3):
+                points[first + (s - 1) * around + i, a] = arm[s, i, a]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -115,14 +121,27 @@ def _frame(body, pose, out):
 def _finger_ring(points, first, around, joints, frame, body, ring):
     finger = int(ring[0])
     base = _BASES[finger]
-    along = (joints[base + 1] - joints[base]).astype(np.float64)
-    length = np.sqrt((along * along).sum())
-    along /= length
-    across = np.cross(along, frame[:, 2].astype(np.float64))
-    across /= np.sqrt((across * across).sum()) + 1e-9
-    up = np.cross(across, along)
-    rest = body.rest[(13, 1, 4, 10, 7)[finger] + 1] - body.rest[(13, 1, 4, 10, 7)[finger]]
-    scale = length / np.sqrt((rest * rest).sum())
+    first_bone = (13, 1, 4, 10, 7)[finger]
+    along, across, up = np.empty(3), np.empty(3), np.empty(3)
+    length = rest = 0.0
+    for a in range(3):
+        along[a] = joints[base + 1, a] - joints[base, a]
+        length += along[a] * along[a]
+        rest += (body.rest[first_bone + 1, a] - body.rest[first_bone, a]) ** 2
+    length, rest = np.sqrt(length), np.sqrt(rest)
+    for a in range(3):
+        along[a] /= length
+    wide = 0.0
+    for a in range(3):
+        b, c = (a + 1) % 3, (a + 2) % 3
+        across[a] = along[b] * frame[c, 2] - along[c] * frame[b, 2]
+        wide += across[a] * across[a]
+    for a in range(3):
+        across[a] /= np.sqrt(wide) + 1e-9
+    for a in range(3):
+        b, c = (a + 1) % 3, (a + 2) % 3
+        up[a] = across[b] * along[c] - across[c] * along[b]
+    scale = length / rest
     for s in range(BAND_RINGS):
         place = ring[1] * length - ring[2] * (s / 3.0 - 0.5)
         radius = body.finger_radius[finger] * scale + ring[3] * _BAND[s] * 2.0 - 0.0004
@@ -166,17 +185,17 @@ def _grasped(points, first, grid, joints, frame, thing):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def place_parts(p, body, layout, scratch, joints, second_joints, root, view):
+def place_shaped(p, body, layout, scratch, shaped, joints, second_joints, root, view):
     """Fill points (relative to the wrist) and ``active``; aim the camera.
 
-    p: one record of ``PARAMETERS``.   joints: (21, 3), root: (3,), view: (3,) focal, cx, cy in
-    pixels; all filled.
+    p: one record of ``PARAMETERS``.   shaped: (3 V,) of ``blend_shapes``.   joints: (21, 3), root:
+    (3,), view: (3,) focal, cx, cy in pixels; all filled.
     """
     start, points, active = layout.vertex_start, scratch.points, scratch.active
     hand_vertices = start[1]
     around = body.rim.shape[0]
     active[:] = 0
-    skin(body, p.pose, p.betas, points[:hand_vertices], joints)
+    skin(body, p.pose, p.betas, shaped, points[:hand_vertices], joints)
     root[0], root[1], root[2] = p.distance * p.off_axis[0], p.distance * p.off_axis[1], p.distance
     left, right, top, bottom = 1e9, -1e9, 1e9, -1e9
     for j in range(21):
@@ -185,7 +204,7 @@ def place_parts(p, body, layout, scratch, joints, second_joints, root, view):
         left, right, top, bottom = min(left, x), max(right, x), min(top, y), max(bottom, y)
     bound = max(right - left, bottom - top, 0.06 / root[2])
     side = bound * p.framing
-    size = scratch.canvas.shape[0]
+    size = scratch.canvas.shape[1]
     middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
     view[0] = size / side
     view[1] = (size - 1) / 2 - view[0] * (middle_x - p.shift[0] * side)
@@ -237,10 +256,31 @@ def place_parts(p, body, layout, scratch, joints, second_joints, root, view):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
+def _shape_one(body, pose, betas):
+    poses, shape = np.empty((1, 16, 3), np.float32), np.empty((1, 10), np.float32)
+    for k in range(10):
+        shape[0, k] = betas[k]
+    for j in range(16):
+        for a in range(3):
+            poses[0, j, a] = pose[j, a]
+    shaped = np.empty((1, body.template.shape[0]), np.float32)
+    blend_shapes(body, poses, shape, shaped)
+    return shaped[0]
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def place_parts(p, body, layout, scratch, joints, second_joints, root, view):
+    """``place_shaped`` for one record alone."""
+    shaped = _shape_one(body, p.pose, p.betas)
+    place_shaped(p, body, layout, scratch, shaped, joints, second_joints, root, view)
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _second(p, body, layout, scratch, joints, frame):
     start, points, active = layout.vertex_start, scratch.points, scratch.active
     first, stop = start[HAND2], start[SLEEVE2 + 1]
-    skin(body, p.second_pose, p.second_betas, points[first : first + start[1]], joints)
+    shaped, vertices = _shape_one(body, p.second_pose, p.second_betas), first + start[1]
+    skin(body, p.second_pose, p.second_betas, shaped, points[first:vertices], joints)
     _frame(body, p.second_pose, frame)
     _limb(points, body.rim + first, scratch.arm, frame, p.second[5:8], start[HAND2 + 1])
     mirror = p.second[1] > 0
@@ -259,74 +299,75 @@ def _second(p, body, layout, scratch, joints, frame):
 def light_vertices(p, layout, scratch, root, view):
     """Normals, light from all around, places on the screen and seen from the lamp."""
     points, normals, active = scratch.points, scratch.normals, scratch.active
-    normals[:] = 0.0
-    key = p.key
+    corners, key, s = scratch.corners, p.key, p.sky
+    normals[:] = _F(0)
     # two axes across the lamp's direction
-    ax, ay, az = (0.0, key[2], -key[1]) if abs(key[0]) < 0.7 else (-key[2], 0.0, key[0])
-    long = np.sqrt(ax * ax + ay * ay + az * az)
-    ax, ay, az = ax / long, ay / long, az / long
+    ax, ay, az = (_F(0), key[2], -key[1]) if abs(key[0]) < 0.7 else (-key[2], _F(0), key[0])
+    long = _F(1) / np.sqrt(ax * ax + ay * ay + az * az)
+    ax, ay, az = ax * long, ay * long, az * long
     bx, by, bz = key[1] * az - key[2] * ay, key[2] * ax - key[0] * az, key[0] * ay - key[1] * ax
-    mx, my, mz = np.float32(0), np.float32(0), np.float32(0)
+    mx, my, mz = _F(0), _F(0), _F(0)
     count = layout.vertex_start[1]
+    share = _F(1) / _F(count)
     for v in range(count):
-        mx += points[v, 0] / count
-        my += points[v, 1] / count
-        mz += points[v, 2] / count
-    per_metre = SHADOW_SIDE / (2 * SHADOW_REACH)
-    s = p.sky
+        mx, my, mz = mx + points[v, 0], my + points[v, 1], mz + points[v, 2]
+    mx, my, mz = mx * share, my * share, mz * share
+    per_metre, reach = _F(SHADOW_SIDE / (2 * SHADOW_REACH)), _F(SHADOW_REACH)
+    kx, ky, kz = key[0], key[1], key[2]
+    rx, ry, rz = root[0], root[1], root[2]
+    for part in range(active.shape[0]):
+        if active[part] != 0:
+            first, stop = layout.face_start[part], layout.face_start[part + 1]
+            add_normals(points, layout.faces, first, stop, normals)
     for part in range(active.shape[0]):
         if active[part] == 0:
             continue
-        add_normals(
-            points, layout.faces, layout.face_start[part], layout.face_start[part + 1], normals
-        )
-    for part in range(active.shape[0]):
-        if active[part] == 0:
-            continue
-        sign = np.float32(active[part])
-        for v in range(layout.vertex_start[part], layout.vertex_start[part + 1]):
+        sign = _F(active[part])
+        for i in range(layout.vertex_start[part], layout.vertex_start[part + 1]):
+            v = _U(i)
             x, y, z = normals[v, 0], normals[v, 1], normals[v, 2]
-            length = sign / (np.sqrt(x * x + y * y + z * z) + np.float32(1e-12))
+            length = sign / (np.sqrt(x * x + y * y + z * z) + _F(1e-12))
             x, y, z = x * length, y * length, z * length
             normals[v, 0], normals[v, 1], normals[v, 2] = x, y, z
-            h1, h2, h3 = 0.488603 * y, 0.488603 * z, 0.488603 * x
-            h4, h5, h7 = 1.092548 * x * y, 1.092548 * y * z, 1.092548 * x * z
-            h6, h8 = 0.315392 * (3 * z * z - 1), 0.546274 * (x * x - y * y)
+            corners[v, NORMAL], corners[v, NORMAL + 1], corners[v, NORMAL + 2] = x, y, z
+            h1, h2, h3 = _F(0.488603) * y, _F(0.488603) * z, _F(0.488603) * x
+            h4, h5, h7 = _F(1.092548) * x * y, _F(1.092548) * y * z, _F(1.092548) * x * z
+            h6 = _F(0.315392) * (_F(3) * z * z - _F(1))
+            h8 = _F(0.546274) * (x * x - y * y)
             for c in range(3):
-                light = 0.282095 * s[0, c] + h1 * s[1, c] + h2 * s[2, c] + h3 * s[3, c]
+                light = _F(0.282095) * s[0, c] + h1 * s[1, c] + h2 * s[2, c] + h3 * s[3, c]
                 light += h4 * s[4, c] + h5 * s[5, c] + h6 * s[6, c] + h7 * s[7, c] + h8 * s[8, c]
-                scratch.sky[v, c] = max(light, 0.03)
-            depth = points[v, 2] + root[2]
-            if depth > 0.02:
-                w = 1.0 / depth
-                u0 = (points[v, 0] + root[0]) * w * view[0] + view[1]
-                u1 = (points[v, 1] + root[1]) * w * view[0] + view[2]
-                scratch.screen[v, 0], scratch.screen[v, 1] = 2 * u0 + 0.5, 2 * u1 + 0.5
-                scratch.screen[v, 2] = w
-            else:
-                scratch.screen[v, 2] = 0.0
-            dx, dy, dz = points[v, 0] - mx, points[v, 1] - my, points[v, 2] - mz
-            scratch.lamp[v, 0] = (dx * ax + dy * ay + dz * az + SHADOW_REACH) * per_metre
-            scratch.lamp[v, 1] = (dx * bx + dy * by + dz * bz + SHADOW_REACH) * per_metre
-            scratch.lamp[v, 2] = 1.0 + dx * key[0] + dy * key[1] + dz * key[2]
+                corners[v, SKY + c] = max(light, _F(0.03))
+            px, py, pz = points[v, 0], points[v, 1], points[v, 2]
+            dx, dy, dz = px - mx, py - my, pz - mz
+            corners[v, LAMP] = (dx * ax + dy * ay + dz * az + reach) * per_metre
+            corners[v, LAMP + 1] = (dx * bx + dy * by + dz * bz + reach) * per_metre
+            corners[v, LAMP + 2] = _F(1) + dx * kx + dy * ky + dz * kz
+            px, py, pz = px + rx, py + ry, pz + rz
+            corners[v, POINT], corners[v, POINT + 1], corners[v, POINT + 2] = px, py, pz
+            w = 1.0 / np.float64(pz) if pz > _F(0.02) else 0.0
+            corners[v, SCREEN] = 2 * (px * w * view[0] + view[1]) + 0.5
+            corners[v, SCREEN + 1] = 2 * (py * w * view[0] + view[2]) + 0.5
+            corners[v, SCREEN + 2] = w
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def draw_buffers(p, layout, scratch):
     """Nearest faces as the camera sees them and as the lamp sees them."""
-    scratch.inverse_depth[:] = 0.0
-    scratch.ids[:] = -1
-    scratch.lamp_depth[:] = 0.0
-    shadow = p.shadow[0] > 0
+    scratch.seen[:] = 0
+    scratch.lamp_seen[:] = 0
+    shadow, side = p.shadow[0] > 0, 2 * scratch.canvas.shape[1]
     for part in range(scratch.active.shape[0]):
-        side = scratch.active[part]
-        if side == 0:
+        turn = scratch.active[part]
+        if turn == 0:
             continue
         first, stop = layout.face_start[part], layout.face_start[part + 1]
         faces = layout.faces[first:stop]
-        cull = 0 if part in (SLEEVE, SLEEVE2, WATCH, RING) else side
-        draw_faces(scratch.screen, faces, first, cull, scratch.inverse_depth, scratch.ids)
+        cull = 0 if part in (SLEEVE, SLEEVE2, WATCH, RING) else turn
+        draw_seen(scratch.corners, SCREEN, faces, first, cull, side, scratch.seen)
         if shadow and part not in (WATCH, RING):
             # the lamp's axes are left-handed: faces that look at it turn the other way
-            turned = 0 if cull == 0 else -side
-            draw_faces(scratch.lamp, faces, first, turned, scratch.lamp_depth, scratch.lamp_ids)
+            turned = 0 if cull == 0 else -turn
+            draw_seen(
+                scratch.corners, LAMP, faces, first, turned, SHADOW_SIDE, scratch.lamp_seen
+            )  # fmt: skip

@@ -2,7 +2,8 @@
 
     result = train(make_config("small"), "runs/small")
     result = train(resume="runs/small")
-    accelerate launch -m hand_lib.training --preset full --run runs/full
+    accelerate launch --multi_gpu -m hand_lib.training --preset full --folder runs/full
+    torchrun --nproc_per_node 8 -m hand_lib.training --preset full --folder runs/full
 
 What a step computes depends on the config and on its number only: the images of a batch, their
 augmentation and the learning rate are functions of (seed, step), and ``state.pt`` holds the rest.
@@ -117,7 +118,7 @@ def train(
             say = _silent
         accelerator.wait_for_everyone()
         config = config or read_config(folder)
-        stack.enter_context(own_random_state(config, accelerator.device))
+        stack.enter_context(own_random_state(config, accelerator))
         if task is None:
             from hand_lib.tasks import build_task
 
@@ -348,21 +349,22 @@ def _silent(line) -> None:
 def main(arguments=None) -> None:
     """The command that ``accelerate launch`` and ``torchrun`` start; all processes run it.
 
-    python -m hand_lib.training --preset youtubehand --run runs/yth data data/freihand
-    python -m hand_lib.training --config runs/yth/config.json --run runs/again
+    python -m hand_lib.training --preset youtubehand --folder runs/yth data data/freihand
+    python -m hand_lib.training --config runs/yth/config.json --folder runs/again
     python -m hand_lib.training --resume runs/yth
     python -m hand_lib.training --resume runs/yth --allow-changes epochs 60
     """
     parser = argparse.ArgumentParser(prog="python -m hand_lib.training", description=main.__doc__)
     parser.add_argument("--preset", default="small", help="the config to begin with")
     parser.add_argument("--config", help="a config.json, instead of a preset")
-    parser.add_argument("--run", help="folder of a new run")
+    # torchrun takes "--run" for the beginning of an option of its own
+    parser.add_argument("--folder", "--run", dest="run", help="folder of a new run")
     parser.add_argument("--resume", help="folder of a run to continue")
     parser.add_argument("--allow-changes", action="store_true", help="resume with another config")
     parser.add_argument("changes", nargs="*", metavar="NAME VALUE", help="fields of the config")
     options = parser.parse_args(arguments)
     if bool(options.run) == bool(options.resume):
-        parser.error("give either --run or --resume")
+        parser.error("give either --folder or --resume")
     if len(options.changes) % 2:
         parser.error(f"{options.changes[-1]!r} has no value; give NAME VALUE pairs")
     pairs = zip(options.changes[::2], map(literal, options.changes[1::2]), strict=True)

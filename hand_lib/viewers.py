@@ -152,7 +152,9 @@ def hand_figure(panels, titles=None, view="front", height: int = 380, widget: bo
     if not len(panels) == len(views) == len(titles):
         raise ValueError(f"{len(panels)} panels, {len(titles)} titles and {len(views)} views")
     count, gap = len(panels), 0.01
-    figure = go.FigureWidget() if widget else go.Figure()
+    if widget:
+        from hand_lib.viewers_live import LiveFigure
+    figure = LiveFigure() if widget else go.Figure()
     layout = {"height": height, "margin": {"l": 0, "r": 0, "t": 34, "b": 0}, "showlegend": False}
     annotations = []
     for n, (hands, name, title) in enumerate(zip(panels, views, titles, strict=True)):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from hand_lib import viewers
 from hand_lib.camera import project
 from hand_lib.geometry import align_similarity
-from hand_lib.joints import BONES, JOINT_NAMES
+from hand_lib.joints import BONES, JOINT_NAMES, fingertips_of
 from hand_lib.reading import fits_mesh
 from hand_lib.statistics import in_plane_angles_deg, palm_angles_deg
 from hand_lib.viewers_samples import look, sample_figure, sample_pictures, sample_still
@@ -33,7 +33,7 @@ class Description:
     """Properties of N samples; NaN where a sample does not know one."""
 
     index: np.ndarray  # (N,) in the data set
-    group: np.ndarray  # (N,) number of the unique hand, equal for its other backgrounds
+    group: np.ndarray  # (N,) equal for a hand's other backgrounds, or other frames of a video
     bones_mm: np.ndarray  # (N, 20) lengths
     palm_angle_deg: np.ndarray  # (N,) 0 the palm faces the camera, 180 the back does
     turn_deg: np.ndarray  # (N,) 0 fingers up, 90 to the right
@@ -145,7 +145,7 @@ def _row(index, sample, mesh_px) -> dict:
 
 
 def nearest_in_pose(description: Description, row: int, count: int = 5) -> np.ndarray:
-    """Rows of the hands whose pose is nearest to that of ``row``, itself first, each hand once.
+    """Rows of the hands whose pose is nearest to that of ``row``, itself first, one a group.
 
     Distance: mean over points after similarity alignment of all hands to one.
     """
@@ -156,7 +156,7 @@ def nearest_in_pose(description: Description, row: int, count: int = 5) -> np.nd
 
 
 def _once(description, rows) -> np.ndarray:
-    """The first row of each unique hand, in order."""
+    """The first row of each group, in order."""
     return rows[np.sort(np.unique(description.group[rows], return_index=True)[1])]
 
 
@@ -207,9 +207,12 @@ def unknown(description: Description, faces) -> list[str]:
     return [line for line, known in told.items() if not known]
 
 
-def answer(description: Description, total: int) -> str:
-    """What is in the data, in a few lines: how many, which hands, how they vary, what is odd."""
-    count, left = len(description), int(description.left.sum())
+def answer(description: Description, dataset) -> str:
+    """What is in the data, in a few lines: how many, which hands, how they vary, what is odd.
+
+    dataset: what was described.
+    """
+    count, left, total = len(description), int(description.left.sum()), len(dataset)
     off = description.reprojection_px[np.isfinite(description.reprojection_px)]
     agree = f"within {_up(off.max())} px" if len(off) else "not known: no camera in the labels"
     with warnings.catch_warnings():
@@ -226,6 +229,7 @@ def answer(description: Description, total: int) -> str:
         f"distance to the mean pose   {'not known' if np.isnan(spread) else f'{spread:.0%}'} "
         "of the hand's radius (median)",
         f"labels and projection       {agree}",
+        f"fingertips of the joints    {fingertips_of(dataset)}",
     ]
     return "\n".join(lines)
 
@@ -259,8 +263,9 @@ def viewpoint_sphere(description: Description, size: int = 340):
               "cmax": 180, "colorbar": {"title": "turn, deg", "thickness": 12}}  # fmt: skip
     figure = go.Figure(go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker))
     figure.update_layout(
-        scene=viewers.scene_layout(), height=size, margin={"l": 0, "r": 0, "t": 0, "b": 0}
-    )
+        scene=viewers.scene_layout(), height=size, margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        template=None,
+    )  # fmt: skip
     return figure, _sphere_still(shown, turn, size)
 
 
@@ -304,12 +309,13 @@ def histograms(description: Description):
     }
     shown = {title: v[np.isfinite(v)] for title, v in shown.items() if np.isfinite(v).any()}
     lines = 2 if len(shown) > 3 else 1
-    figure, axes = plt.subplots(lines, 3, figsize=(9, 1.8 * lines), layout="constrained")
+    figure, axes = plt.subplots(lines, 3, figsize=(7.6, 1.5 * lines), layout="constrained")
     for axis in axes.flat[len(shown) :]:
         axis.axis("off")
     for axis, (title, values) in zip(axes.flat, shown.items(), strict=False):
         axis.hist(values, bins=24, color="#4c78a8")
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title, fontsize=9)
+        axis.tick_params(labelsize=8)
         axis.set_yticks([])
         axis.spines[["top", "right", "left"]].set_visible(False)
     plt.close(figure)
@@ -333,7 +339,7 @@ ORDERS = {
 def ordered(description: Description, by: str, once: bool = False) -> np.ndarray:
     """Rows in the order of a name of ``ORDERS``; unknown values last.
 
-    once: leave out a hand's other backgrounds.
+    once: one of each group, so that a hand's other backgrounds do not follow it.
     """
     if by not in ORDERS:
         raise ValueError(f"unknown order {by!r}; known: {', '.join(ORDERS)}")

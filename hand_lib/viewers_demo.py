@@ -11,13 +11,13 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
-import plotly.graph_objects as go
 from PIL import Image
 
 from hand_lib import viewers
 from hand_lib.export import save_mesh, save_predictions
 from hand_lib.images import read_image
 from hand_lib.overlays import draw_meshes, for_screen
+from hand_lib.viewers_live import LiveFigure
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SHOWN_SIDE = 900
@@ -144,7 +144,7 @@ def box_figure(image, height: int = 420, on_box=None):
 
     on_box: called without arguments after a box was drawn or moved.
     """
-    figure = go.FigureWidget()
+    figure = LiveFigure()
     figure.update_layout(
         height=height,
         width=round(0.85 * height),
@@ -211,9 +211,9 @@ def last_box(figure, image):
 
 
 def _fitting(height: int) -> widgets.Layout:
-    """A picture beside two figures keeps its proportions and leaves them room."""
-    width = f"{round(0.85 * height)}px"
-    return widgets.Layout(max_width=width, max_height=f"{height}px", object_fit="contain")
+    """A picture beside two figures takes as much room as they and keeps its proportions."""
+    size = {"width": f"{round(0.85 * height)}px", "height": f"{height}px"}
+    return widgets.Layout(**size, max_width="100%", object_fit="contain")
 
 
 def _captioned(title: str, content, height: int):
@@ -227,7 +227,7 @@ def _captioned(title: str, content, height: int):
 
 def _scene(height: int):
     """An empty 3-D view."""
-    scene = go.FigureWidget()
+    scene = LiveFigure()
     margin = {"l": 0, "r": 0, "t": 0, "b": 0}
     scene.update_layout(height=height, width=round(0.85 * height), showlegend=False, margin=margin)
     scene.update_layout(scene=viewers.scene_layout("front"))
@@ -235,11 +235,14 @@ def _scene(height: int):
 
 
 def _toggle(options, description):
-    """Buttons of which one is down, as wide as their words need."""
-    wide = widgets.Layout(width="auto")
-    style = {"description_width": "44px", "button_width": "66px"}
+    """Buttons of which one is down, as wide as their words need, beside their name."""
+    wide = f"{60 + 92 * len(options)}px"
+    style = {"description_width": "42px", "button_width": "80px"}
     return widgets.ToggleButtons(
-        options=list(options), description=description, layout=wide, style=style
+        options=list(options),
+        description=description,
+        layout=widgets.Layout(width=wide, min_width=wide),
+        style=style,
     )
 
 

@@ -1,8 +1,10 @@
 """The hand explorer: sliders for joints and shapes, gestures, colours, in JupyterLab.
 
-What a slider does is a plain function (``explorer_hand``, ``update_figure``), so that it works and
-is tested without a browser.
+What a slider does is a plain function (``explorer_hand``), so that it works and is tested without a
+browser.
 """
+
+import functools
 
 import ipywidgets as widgets
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from hand_lib import anatomy, viewers
 from hand_lib.appearance import shape_names, skin_colours
 from hand_lib.joints import FINGER_COLOURS, FINGERS, MANO_JOINT_NAMES
+from hand_lib.viewers_canvas import HandCanvas, fine_skin, has_builtin_skin
 
 COLOURINGS = ("skin", "skin weights", "plain")
 
@@ -29,7 +32,7 @@ def weight_colours(weights) -> np.ndarray:
             .split().index(name.split("_")[1])
         )  # fmt: skip
         colours.append(np.minimum(rgb * (1.12, 0.85, 0.6)[level], 255))
-    return np.round(np.asarray(weights) @ np.array(colours)).astype(np.uint8)
+    return np.round(np.asarray(weights, float) @ np.array(colours)).astype(np.uint8)
 
 
 @torch.inference_mode()
@@ -37,23 +40,23 @@ def explorer_hand(model, angles, betas, colouring="skin", skeleton=True, tone=0.
     """The hand that the explorer shows.
 
     angles: (16, 3) flexion, abduction, twist in radians.   betas: (10,).   colouring: one of
-    ``COLOURINGS``.   tone: 0 (light) to 1 (dark).   returns a ``viewers.Hand`` with the palm to the
-    camera.
+    ``COLOURINGS``; a hand that is not the built-in one has no skin and is plain.
+    tone: 0 (light) to 1 (dark).   returns a ``viewers.Hand`` with the palm to the camera.
     """
-    angles = np.asarray(angles, float)
-    pose = anatomy.pose_from_angles(angles[None])[0]
-    as_batch = {"dtype": model.template.dtype}
-    hand = model(torch.tensor(pose[None], **as_batch), torch.tensor(betas, **as_batch)[None])
     if colouring not in COLOURINGS:
         raise ValueError(f"colouring should be one of {COLOURINGS}, found {colouring!r}")
-    colour = viewers.PREDICTION
-    if colouring == "skin":
-        colour = skin_colours(tone=tone)
-    elif colouring == "skin weights":
-        colour = weight_colours(model.arrays()["weights"])
+    pose = anatomy.pose_from_angles(np.asarray(angles, float)[None])
+    as_batch = {"dtype": model.template.dtype}
+    hand = model(torch.tensor(pose, **as_batch), torch.tensor(betas, **as_batch)[None])
     joints = viewers.stand_up(hand.joints[0].numpy()) if skeleton else None
     vertices = viewers.stand_up(hand.vertices[0].numpy())
-    return viewers.Hand(vertices, model.faces.numpy(), joints, colour)
+    faces = model.faces.numpy()
+    colour = viewers.PREDICTION
+    if colouring == "skin weights":
+        colour = weight_colours(model.skin[:, : model.count].T)
+    elif colouring == "skin" and has_builtin_skin(faces):
+        colour = skin_colours(tone=tone)
+    return viewers.Hand(vertices, faces, joints, colour)
 
 
 def _sliders(limits):
@@ -66,55 +69,54 @@ def _sliders(limits):
                 continue
             if not joint:
                 low, high = -180, 180
-            found[joint, axis] = widgets.FloatSlider(
-                0, min=float(low), max=float(high), step=1, readout_format=".0f",
-                description=f"{MANO_JOINT_NAMES[joint].split('_')[-1]} {what[:7]}",
-                layout=widgets.Layout(width="310px"),
-            )  # fmt: skip
+            name = f"{MANO_JOINT_NAMES[joint].split('_')[-1]} {what}"
+            found[joint, axis] = _slider(name, low, high, 1, ".0f")
     return found
 
 
-def hand_explorer(model, height: int = 560):
+def _slider(name, low, high, step, form):
+    return widgets.FloatSlider(
+        0, min=float(low), max=float(high), step=step, readout_format=form, description=name,
+        style={"description_width": "112px"}, layout=widgets.Layout(width="400px"),
+    )  # fmt: skip
+
+
+def hand_explorer(model, height: int = 500):
     """Sliders for every joint and shape, gestures to pick, colours and skeleton to switch.
 
-    model: a ``HandModel``.   returns a widget; ``.figure`` is the Plotly ``FigureWidget``.
+    model: a ``HandModel``.   returns a widget; ``.canvas`` is the ``HandCanvas``, and ``.sliders``,
+    ``.shape_sliders``, ``.gesture``, ``.colouring``, ``.skeleton`` and ``.reset`` move it.
     """
     angles, betas = np.zeros((16, 3)), np.zeros(10)
-    names = shape_names()
+    builtin = has_builtin_skin(model.faces.numpy())
+    names = shape_names() if builtin else [f"shape {k + 1}" for k in range(10)]
     pick = widgets.Dropdown(options=["", *anatomy.GESTURES], description="gesture")
     colouring = widgets.Dropdown(options=COLOURINGS, description="colour")
     tone = widgets.FloatSlider(0.35, min=0, max=1, step=0.05, description="tone")
     skeleton = widgets.Checkbox(True, description="skeleton", indent=False)
     reset = widgets.Button(description="reset")
     joint_sliders = _sliders(anatomy.JOINT_LIMITS)
-    shape_sliders = [
-        widgets.FloatSlider(0, min=-3, max=3, step=0.1, description=name, style=_WIDE,
-                            layout=widgets.Layout(width="310px"))
-        for name in names
-    ]  # fmt: skip
-
-    def current():
-        return explorer_hand(model, angles, betas, colouring.value, True, tone.value)
-
-    figure = viewers.hand_figure([current()], height=height, widget=True)
-    figure.layout.scene.aspectmode = "manual"  # a moving hand must not change the zoom
-    half = 0.15
-    ranges = {a: {"visible": False, "range": [-half, half], "autorange": False} for a in "xz"}
-    figure.update_layout(scene={f"{a}axis": ranges[a] for a in "xz"})
-    figure.update_layout(
-        scene={"yaxis": {"visible": False, "range": [-0.24, 0.06]},
-               "aspectratio": {"x": 1, "y": 1, "z": 1}}
-    )  # fmt: skip
-
+    shape_sliders = [_slider(name.replace("_", " "), -3, 3, 0.1, ".1f") for name in names]
+    canvas = HandCanvas(model.faces.numpy(), height=height)
     quiet = {"on": False}
 
-    def redraw(_=None):
+    @functools.lru_cache(maxsize=4)
+    def colours(colouring, tone):
+        if colouring == "skin" and builtin:
+            return fine_skin(tone)
+        hand = explorer_hand(model, angles, betas, colouring, False, tone)
+        return np.broadcast_to(hand.colour, hand.vertices.shape)
+
+    def redraw(change=None):
         if quiet["on"]:
             return
         for (joint, axis), slider in joint_sliders.items():
             angles[joint, axis] = np.deg2rad(slider.value)
         betas[:] = [slider.value for slider in shape_sliders]
-        update_figure(figure, current(), skeleton.value)
+        hand = explorer_hand(model, angles, betas, "plain")
+        repaint = change is None or change["owner"] in (colouring, tone)
+        paint = colours(colouring.value, tone.value) if repaint else None
+        canvas.show(hand.vertices, hand.joints, paint)
 
     def settle(values, shapes):
         quiet["on"] = True
@@ -130,37 +132,28 @@ def hand_explorer(model, height: int = 560):
         if change["new"]:
             settle(anatomy.GESTURE_ANGLES[change["new"]], None)
 
+    def start_again(_):
+        pick.value = ""
+        settle(np.zeros((16, 3)), np.zeros(10))
+
     pick.observe(gesture, "value")
-    reset.on_click(lambda _: settle(np.zeros((16, 3)), np.zeros(10)))
-    for control in (*joint_sliders.values(), *shape_sliders, colouring, tone, skeleton):
+    reset.on_click(start_again)
+    widgets.link((skeleton, "value"), (canvas, "skeleton"))
+    for control in (*joint_sliders.values(), *shape_sliders, colouring, tone):
         control.observe(redraw, "value")
     pages = {
         finger: [s for (j, _), s in joint_sliders.items() if MANO_JOINT_NAMES[j].startswith(finger)]
         for finger in ("thumb", "index", "middle", "ring", "little", "wrist")
     }
-    tabs = widgets.Tab([widgets.VBox(page) for page in (*pages.values(), shape_sliders)])
-    for n, title in enumerate((*pages, "shape")):
-        tabs.set_title(n, title)
-    controls = widgets.VBox([pick, colouring, tone, widgets.HBox([skeleton, reset]), tabs])
-    panel = widgets.HBox([figure, controls])
-    panel.figure, panel.sliders, panel.shape_sliders = figure, joint_sliders, shape_sliders
-    panel.gesture = pick
+    tabs = widgets.Tab(
+        [widgets.VBox(page) for page in (*pages.values(), shape_sliders)],
+        titles=[*pages, "shape"], layout=widgets.Layout(width="520px"),
+    )  # fmt: skip
+    switches = widgets.HBox([skeleton, reset])
+    controls = widgets.VBox([pick, colouring, tone, switches, tabs])
+    panel = widgets.HBox([canvas, controls])
+    panel.canvas, panel.sliders, panel.shape_sliders = canvas, joint_sliders, shape_sliders
+    panel.gesture, panel.colouring = pick, colouring
+    panel.skeleton, panel.reset = skeleton, reset
+    redraw()
     return panel
-
-
-_WIDE = {"description_width": "110px"}
-
-
-def update_figure(figure, hand, skeleton: bool = True) -> None:
-    """Move the one hand of a live figure: mesh first, then its five finger traces."""
-    mesh, *fingers = figure.data
-    new = viewers.mesh_trace(hand)
-    with figure.batch_update():
-        mesh.x, mesh.y, mesh.z = new.x, new.y, new.z
-        mesh.opacity = 0.55 if skeleton else 1.0
-        if new.vertexcolor is None:
-            mesh.vertexcolor, mesh.color = None, new.color
-        elif not np.array_equal(mesh.vertexcolor, new.vertexcolor):  # as large as the mesh
-            mesh.vertexcolor = new.vertexcolor
-        for trace, moved in zip(fingers, viewers.skeleton_traces(hand.joints), strict=True):
-            trace.x, trace.y, trace.z, trace.visible = moved.x, moved.y, moved.z, skeleton

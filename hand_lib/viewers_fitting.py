@@ -16,6 +16,8 @@ GOOD, BAD = (46, 139, 87), (190, 60, 50)
 def keypoint_grid(frames, keypoints, rows, side: int = 150, columns: int = 6):
     """Detections over their frames, unseen joints left out.   rows: of the keypoints."""
     pictures, titles = [], []
+    if len(rows) == 0:
+        raise ValueError("no hand was detected in any frame; see the keypoints' problems")
     for row in rows:
         frame = frames[int(keypoints.frames[row])]
         drawn = viewers.draw_joints(frame, keypoints.points[row], keypoints.confidence[row] > 0)

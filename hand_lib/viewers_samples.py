@@ -118,6 +118,7 @@ def sample_figure(sample, faces=None, mesh_px=None, height: int = 420):
     solid = vertices if wound is not None else None
     hand = viewers.Hand(solid, wound, joints, viewers.TRUTH, opacity=0.55)
     figure = viewers.hand_figure([hand], [sample.name], height=height)
+    figure.update_layout(template=None)  # seven kilobytes that hidden axes do not need
     if solid is None and vertices is not None:
         x, y, z = np.asarray(vertices, np.float32).T
         low = float(-z.max() - np.ptp(z))  # the far side stays blue, not white

@@ -176,25 +176,12 @@ def compare(
     )
     sets = training_sets(pool, labels, true_count, seed)
     base = Path(folder) if folder else ROOT / "runs" / f".weak-{seed}-{count}-{steps}"
-    hierarchy, rows = builtin_hierarchy(factors=config.factors), {}
-    for key in only or sets:
-        data = [training_crops(config, part, hierarchy) for part in sets[key]]
-        run = base / key
-        shutil.rmtree(run, ignore_errors=True)
-        torch.manual_seed(seed)
-        network = build_network(config, hierarchy)
-        task = Task(network, data, validation, network_loss, baseline=baseline)
-        began = time.perf_counter()
-        scores = train(config, run, task=task, say=lambda text: None).metrics["validation"]
-        rows[key] = {
-            "name": NAMES[key], "pictures": sum(len(np.unique(part.indices)) for part in sets[key]),
-            "pa_mm": scores["vertices_pa_mm"], "plain_mm": scores["vertices_mm"],
-            "seconds": round(time.perf_counter() - began, 1),
-        }  # fmt: skip
-        say(f"({key}) {NAMES[key]}: PA {rows[key]['pa_mm']:.2f} mm, "
-            f"plain {rows[key]['plain_mm']:.2f} mm, {rows[key]['seconds']:.0f} s")  # fmt: skip
-    if folder is None:
-        shutil.rmtree(base, ignore_errors=True)
+    try:
+        rows = _train_rows({key: sets[key] for key in only or sets}, config, base, validation,
+                           baseline, say)  # fmt: skip
+    finally:
+        if folder is None:
+            shutil.rmtree(base, ignore_errors=True)
     if "a" in rows:
         for row in rows.values():
             row["ratio"] = row["pa_mm"] / rows["a"]["pa_mm"]
@@ -204,6 +191,27 @@ def compare(
         "template_only": {"pa_mm": baseline["vertices_pa_mm"], "plain_mm": baseline["vertices_mm"]},
         "rows": rows,
     }  # fmt: skip
+
+
+def _train_rows(sets, config, base, validation, baseline, say) -> dict:
+    """Train on each of the sets, from the same weights, and score: letter -> row of the table."""
+    hierarchy, rows = builtin_hierarchy(factors=config.factors), {}
+    for key, parts in sets.items():
+        data = [training_crops(config, part, hierarchy) for part in parts]
+        shutil.rmtree(base / key, ignore_errors=True)
+        torch.manual_seed(config.seed)
+        network = build_network(config, hierarchy)
+        task = Task(network, data, validation, network_loss, baseline=baseline)
+        began = time.perf_counter()
+        scores = train(config, base / key, task=task, say=lambda text: None).metrics["validation"]
+        rows[key] = {
+            "name": NAMES[key], "pictures": sum(len(np.unique(part.indices)) for part in parts),
+            "pa_mm": scores["vertices_pa_mm"], "plain_mm": scores["vertices_mm"],
+            "seconds": round(time.perf_counter() - began, 1),
+        }  # fmt: skip
+        say(f"({key}) {NAMES[key]}: PA {rows[key]['pa_mm']:.2f} mm, "
+            f"plain {rows[key]['plain_mm']:.2f} mm, {rows[key]['seconds']:.0f} s")  # fmt: skip
+    return rows
 
 
 def table(result: dict) -> str:
@@ -248,9 +256,7 @@ def main(arguments=None) -> int:
         parser.add_argument(name, type=int)
     parser.add_argument("--preset", default="small")
     parser.add_argument("--only", help="letters of the rows to train, for instance ab")
-    parser.add_argument(
-        "--keep", action="store_true", help="save it where notebook 06 looks"
-    )
+    parser.add_argument("--keep", action="store_true", help="save it where notebook 06 looks")
     parser.add_argument("--out", help="save the table as JSON here")
     given = parser.parse_args(arguments)
     try:

@@ -114,6 +114,37 @@ def run_all(page, seconds: int = 120) -> None:
     raise TimeoutError(f"the notebook had not run after {seconds} s")
 
 
+def figure_in(page, selector: str, seconds: int = 120):
+    """The first Plotly figure of a kind, drawn and in view.
+
+    Each live figure brings five megabytes of JavaScript through the kernel's channel, which a busy
+    core reads for a long while after the cell's number has appeared; hence the patience.
+    selector: CSS of the figure by what it holds or is held by; not by what it is drawn near, which
+    changes with the width of the page.
+    """
+    figure = page.locator(selector).first
+    deadline = time.time() + seconds
+    while time.time() < deadline:
+        if figure.count() and figure.is_visible():
+            figure.scroll_into_view_if_needed()
+            settle(page, figure)
+            return figure
+        page.wait_for_timeout(200)
+    said = page.locator(".jp-OutputArea-output").all_inner_texts()
+    raise TimeoutError(f"no {selector} after {seconds} s; outputs: {said[-3:]}")
+
+
+def settle(page, figure, seconds: int = 15) -> None:
+    """Wait until a figure stays where it is and looks the same twice in a row."""
+    deadline, last = time.time() + seconds, None
+    while time.time() < deadline:
+        now = (figure.bounding_box(), figure.screenshot())
+        if now == last:
+            return
+        last = now
+        page.wait_for_timeout(300)
+
+
 def scroll_to(page, selector: str) -> None:
     """Bring the first match into view inside the notebook."""
     page.locator(selector).first.scroll_into_view_if_needed()

@@ -59,6 +59,19 @@ def test_bad_joint_input_is_refused_with_the_choices():
         j.convert_joints(TAGGED[:20], "openpose")
 
 
+def test_every_data_set_says_which_fingertips_it_has(tmp_path):
+    class Source:
+        fingertips = "smplx"
+
+    class Part:
+        whole = Source()
+
+    assert j.fingertips_of(Source()) == j.fingertips_of(Part()) == "smplx"
+    assert j.fingertips_of(tmp_path) == "freihand" and "own" in j.fingertips_of(object())
+    (tmp_path / "synthetic.json").touch()
+    assert "own" in j.fingertips_of(tmp_path)
+
+
 def test_fingertip_tables_are_named_and_differ():
     assert j.fingertip_vertices() == (744, 320, 443, 555, 672)
     assert j.fingertip_vertices("manopth", "left")[2] == 445

@@ -5,12 +5,15 @@ import pytest
 import torch
 from network_fixtures import random_batch, small_network
 
+from hand_lib.hand_model import HandModel
 from hand_lib.losses import (
     YOUTUBEHAND_LOSSES,
     LossConfig,
     edge_loss,
     joint_loss,
+    mesh_edges,
     normal_loss,
+    surface_errors,
     total_loss,
     vertex_loss,
 )
@@ -44,6 +47,43 @@ def test_losses_equal_slow_loops():
     assert joint_loss(predicted, true).item() == pytest.approx(np.abs(p - t).mean(), abs=1e-12)
     squared = joint_loss(predicted, true, distance="squared")
     assert squared.item() == pytest.approx(((p - t) ** 2).mean(), abs=1e-12)
+
+
+def test_surface_losses_of_whole_hands_equal_the_published_formulas_face_by_face():
+    hand = HandModel.builtin()
+    generator = torch.Generator().manual_seed(4)
+    pose = 0.3 * torch.randn(4, 16, 3, generator=generator)
+    true = hand(pose[:2]).vertices
+    predicted = (hand(pose[2:]).vertices + 0.002).requires_grad_(True)
+    a, b, c = predicted[:, hand.faces].unbind(2)
+    u, v, w = true[:, hand.faces].unbind(2)
+    normal = torch.nn.functional.normalize(torch.linalg.cross(v - u, w - u), dim=2)
+    pairs = ((a, b, u, v), (b, c, v, w), (c, a, w, u))
+    lengths = torch.stack([(p - q).norm(dim=2) - (s - t).norm(dim=2) for p, q, s, t in pairs])
+    cosines = torch.stack([
+        (torch.nn.functional.normalize(p - q, dim=2) * normal).sum(2) for p, q, _, _ in pairs
+    ])  # fmt: skip
+    for loss, slow in ((edge_loss, lengths), (normal_loss, cosines)):
+        fast, slow = loss(predicted, true, hand.faces), slow.abs().mean()
+        assert abs(fast - slow).item() < 1e-6 * max(1, slow.item())
+        (ours,) = torch.autograd.grad(fast, predicted)
+        (theirs,) = torch.autograd.grad(slow, predicted, retain_graph=True)
+        torch.testing.assert_close(ours, theirs, atol=1e-6 * theirs.abs().max().item(), rtol=1e-4)
+
+
+def test_every_edge_is_found_once_with_all_its_faces():
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3], [2, 1, 4], [2, 0, 5]])  # 0-2 has three faces
+    ends, sides = mesh_edges(faces)
+    pairs = {tuple(pair): set(side) - {4} for pair, side in zip(ends.T.tolist(), sides.T.tolist(),
+                                                                strict=True)}  # fmt: skip
+    assert sides.shape == (3, ends.shape[1]) and len(pairs) == ends.shape[1]
+    assert pairs == {
+        (min(i, j), max(i, j)): {f for f, face in enumerate(faces.tolist()) if {i, j} <= set(face)}
+        for face in faces.tolist() for i, j in zip(face, face[1:] + face[:1], strict=True)
+    }  # fmt: skip
+    assert mesh_edges(faces)[0] is ends  # kept
+    faces[3, 2] = 4
+    assert (2, 4) in set(map(tuple, mesh_edges(faces)[0].T.tolist()))  # until the faces change
 
 
 @pytest.mark.parametrize("known", [None, torch.tensor([True, False, True])])
@@ -102,6 +142,15 @@ def test_what_is_not_labelled_does_not_count():
     torch.testing.assert_close(joint_loss(predicted, true, some), slow)
     nothing = torch.zeros(3, dtype=torch.bool)
     assert vertex_loss(predicted, true, nothing) == 0
+
+
+def test_surface_errors_are_those_of_single_hands():
+    predicted, true = meshes(5)
+    edges, normals = surface_errors(predicted, true, FACES)
+    for b in range(3):
+        one, other = predicted[b : b + 1], true[b : b + 1]
+        torch.testing.assert_close(edges[b], edge_loss(one, other, FACES))
+        torch.testing.assert_close(normals[b], normal_loss(one, other, FACES))
 
 
 def test_the_total_is_the_weighted_sum_of_its_parts():

@@ -181,20 +181,29 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
-def test_a_full_disk_stops_a_run_with_a_report(tmp_path, monkeypatch):
-    original, calls = checkpoints.save_state, []
+def test_a_run_that_cannot_write_stops_with_a_report_and_goes_on_bit_identical(
+    runs, whole, tmp_path
+):
+    folder = tmp_path / "run"
+    assert runs.run(folder, die={"where": "disk", "call": 3}) == 1
+    report = (folder / "report.txt").read_text()
+    assert "state.pt could not be written" in report and "disk full?" in report
+    assert "checkpoint  step 4" in report and "steps       8 of 24" in report
+    assert json.loads((folder / "metrics.json").read_text())["status"] == "failed"
+    assert not list(folder.glob(".*.tmp"))
+    assert runs.run(folder) == 0
+    assert_same_run(folder, whole)
 
-    def fails_later(folder, state):
-        calls.append(state["step"])
-        if len(calls) > 2:
+
+def test_what_a_failed_write_took_is_given_back_while_its_writer_is_still_open(tmp_path):
+    with pytest.raises(OSError, match="file could not be written .No space"):
+        with checkpoints.written_atomically(tmp_path / "file") as temporary:
+            writer = open(temporary, "wb")  # as in the traceback of torch's writer
+            writer.write(bytes(100_000))
+            writer.flush()
             raise OSError(errno.ENOSPC, "No space left on device")
-        original(folder, state)
-
-    monkeypatch.setattr(checkpoints, "save_state", fails_later)
-    with pytest.raises(OSError, match="No space left"):
-        train(toy_config(), tmp_path / "run", task=toy_task(toy_config()), say=quiet)
-    report = (tmp_path / "run" / "report.txt").read_text()
-    assert "No space left" in report and "checkpoint  step 4" in report
+    assert os.fstat(writer.fileno()).st_size == 0 and not list(tmp_path.iterdir())
+    writer.close()
 
 
 def test_half_a_checkpoint_is_refused_by_name(tmp_path):

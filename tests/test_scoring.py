@@ -308,7 +308,10 @@ def test_the_command_line_scores_a_file_and_writes_the_official_lines(
     assert found == pytest.approx(expected, abs=2e-5)
     written = json.loads((tmp_path / "o" / "scores.json").read_text())
     assert written["rotation only"].keys() == expected.keys() and written["notes"] == []
-    assert "70 hands, 21 joints, 120 vertices" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "70 hands, 21 joints, 120 vertices" in said
+    assert "fingertips: truth freihand, predictions as their maker took them" in said
+    assert written["fingertips"].startswith("truth freihand")
 
 
 def test_the_command_line_answers_a_wrong_count_with_one_sentence(guess, truth, tmp_path, capsys):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from hand_lib import synthetic_camera as camera_effects
 from hand_lib.backgrounds import KINDS, background_bank, paint_background, spectrum
 from hand_lib.camera import crop_to_pixels, project
 from hand_lib.geometry import face_normals
@@ -15,7 +14,7 @@ from hand_lib.hand_model import HandModel
 from hand_lib.render import rasterise
 from hand_lib.synthetic import SYNTHETIC_TEST, SyntheticHands, make_banks, synthetic_test
 from hand_lib.synthetic_atlas import CHANNELS, texel_points, waves
-from hand_lib.synthetic_body import superquadric
+from hand_lib.synthetic_body import blend_shapes, superquadric
 from hand_lib.synthetic_config import Draws, SyntheticConfig
 from hand_lib.synthetic_draw import rotations_from, vectors_from, viewpoint_rotations
 from hand_lib.synthetic_freihand import STAMP, estimate_bytes, write_synthetic_freihand
@@ -226,9 +225,22 @@ def test_forearms_and_sleeves_look_outwards(hands):
 def test_banks_are_made_once_and_hold_what_they_say(hands):
     banks = make_banks(None)
     assert banks is hands.banks
-    assert banks.tiles.dtype == np.uint8 and banks.tiles.shape[1:] == (256, 256, 3)
+    assert banks.tiles.dtype == np.uint32 and banks.tiles.shape[1:] == (256, 256)
     assert banks.poses.shape[1:] == (16, 3) and np.abs(banks.poses[:, 0]).max() == 0
     assert (np.diff(banks.tone) >= 0).all() and banks.tone[-1] > 250
+
+
+def test_hands_shaped_together_are_those_shaped_alone(hands):
+    body, rng = hands.banks.body, np.random.default_rng(0)
+    poses = rng.normal(0, 0.4, (3, 16, 3)).astype(np.float32)
+    betas = rng.normal(size=(3, 10)).astype(np.float32)
+    together = np.empty((3, len(body.template)), np.float32)
+    blend_shapes(body, poses, betas, together)
+    for k in range(3):
+        alone = np.empty((1, len(body.template)), np.float32)
+        blend_shapes(body, poses[k : k + 1], betas[k : k + 1], alone)
+        np.testing.assert_array_equal(alone[0], together[k])
+    assert np.abs(together - body.template).max() > 1e-3
 
 
 def test_a_ball_is_a_superquadric():
@@ -236,40 +248,6 @@ def test_a_ball_is_a_superquadric():
     out = np.zeros((50, 3), np.float32)
     superquadric(grid, np.ones(3), np.eye(3), np.full(3, 2.0), np.ones(2), out)
     np.testing.assert_allclose(np.linalg.norm(out - 1, axis=1), 2, rtol=1e-5)
-
-
-def test_jpeg_behaves_like_an_encoder():
-    import cv2
-
-    picture = cv2.GaussianBlur(np.random.default_rng(0).uniform(0, 255, (64, 64, 3)), (0, 0), 2)
-    ours, flags = picture.astype(np.float32), [cv2.IMWRITE_JPEG_QUALITY, 40]
-    camera_effects.jpeg(ours, 40.0)
-    encoded = cv2.imencode(".jpg", picture[..., ::-1].astype(np.uint8), flags)[1]
-    theirs = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1].astype(float)
-    loss = np.abs(theirs - picture).mean()
-    assert np.abs(ours - theirs).mean() < 0.5 * loss
-    fine = picture.astype(np.float32)
-    camera_effects.jpeg(fine, 95.0)
-    assert np.abs(fine - picture).mean() < np.abs(ours - picture).mean()
-    table = camera_effects.quantisation(np.full((8, 8), 16, np.float32), 50.0)
-    assert (table == 16).all()
-
-
-def test_blur_keeps_the_mean_and_spreads_a_point():
-    canvas = np.zeros((33, 33, 3), np.float32)
-    canvas[16, 16] = 100
-    soft, spare = canvas.copy(), np.zeros_like(canvas)
-    camera_effects.defocus(soft, spare, 1.5)
-    np.testing.assert_allclose(soft.sum(axis=(0, 1)), 100, rtol=1e-4)
-    y = np.arange(33) - 16
-    assert abs((soft[..., 0].sum(axis=1) * y**2).sum() / 100 - 1.5**2) < 0.3
-    flat = np.full((20, 20, 3), 7, np.float32)
-    camera_effects.defocus(flat, np.zeros_like(flat), 2.0)
-    np.testing.assert_allclose(flat, 7, rtol=1e-5)
-    line = canvas.copy()
-    camera_effects.motion(line, spare, 6.0, 0.0)
-    assert (line[16, :, 0] > 0).sum() >= 6 and line[15].max() == 0
-    np.testing.assert_allclose(line.sum(), 300, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,35 +1,29 @@
 """The loop: what it computes, what it refuses, what it leaves behind."""
 
 import json
-import math
 import os
-import re
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from toy_training import ToyData, ToyNetwork, quiet, toy_config, toy_loss, toy_task
+from toy_training import (
+    ToyData,
+    ToyNetwork,
+    quiet,
+    run,
+    same,
+    toy_config,
+    toy_loss,
+    toy_task,
+    weights,
+)
 
-from hand_lib import checkpoints, feeding, manners, optimisation, provenance, training, watching
-from hand_lib.config import make_config
+from hand_lib import checkpoints, manners, training
 from hand_lib.training import Task, TrainingStopped, train
-
-
-def run(folder, task=None, **changes):
-    config = toy_config(**changes)
-    return train(config, folder, task=task or toy_task(config), say=quiet)
-
-
-def weights(result):
-    return {name: value.clone() for name, value in result.network.state_dict().items()}
-
-
-def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
@@ -76,18 +70,14 @@ def test_pieces_of_a_batch_give_the_step_of_the_whole_batch(tmp_path):
 def test_two_processes_give_the_weights_of_one_with_the_doubled_batch(tmp_path):
     settings = dict(steps=20, freeze_norm=True, learning_rate=1e-3)
     one = run(tmp_path / "one", **settings)
-    code = (
-        "import sys; from toy_training import *; c = toy_config(**json.loads(sys.argv[2]));"
-        "training.train(c, sys.argv[1], task=toy_task(c), say=quiet)"
-    )
     folder = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     script = tmp_path / "pair.py"
-    script.write_text(code)
+    script.write_text(PAIR)
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
-         str(script), str(tmp_path / "two"), json.dumps(settings)],
-        env=environment, capture_output=True, text=True, timeout=120,
+         str(script), str(tmp_path), json.dumps(settings)],
+        env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     two = checkpoints.load_model(tmp_path / "two")
@@ -96,42 +86,57 @@ def test_two_processes_give_the_weights_of_one_with_the_doubled_batch(tmp_path):
     moved = (one.network.decoder.weight - toy_task(one.config).network.decoder.weight).abs().max()
     assert moved > 0.003  # twenty steps went somewhere
     assert json.loads((tmp_path / "two" / "provenance.json").read_text())["processes"] == 2
+    logs = [checkpoints.read_log(tmp_path / name)[1:] for name in ("one", "two")]
+    for alone, both in zip(*logs, strict=True):  # what is logged is of all processes
+        for column in ("loss", "loss_joints", "gradient_norm"):
+            if alone[column] is not None:
+                assert both[column] == pytest.approx(alone[column], rel=1e-3)
+    # what only the second process sees stops both, and is named
+    report = (tmp_path / "poisoned" / "report.txt").read_text()
+    samples = json.loads(report.split("on samples ")[1].split("]")[0] + "]")
+    assert "nan" in report and 13 in samples[4:] and len(samples) == 8
+    # asked to stop in the second process only, both stop after the same step
+    report = (tmp_path / "stopped" / "report.txt").read_text()
+    assert "interrupted" in report and "checkpoint  step 3" in report
 
 
-def test_every_process_takes_its_own_part_of_the_same_batches():
-    whole = feeding.SharedLoader(ToyData(20), 8, seed=3)
-    halves = [feeding.SharedLoader(ToyData(20), 8, p, 2, seed=3) for p in (0, 1)]
-    streams = [feeding.batch_stream(loader, 1) for loader in (whole, *halves)]
-    for _ in range(4):  # across an epoch's end: 20 images make two batches of 8
-        batch, first, second = (next(stream)["index"] for stream in streams)
-        assert torch.equal(batch, torch.cat([first, second]))
-    for stream in streams:
-        stream.close()
+PAIR = """
+import json, os, signal, sys
+import toy_training
+from hand_lib.training import TrainingStopped, train
+from toy_training import quiet, toy_config, toy_loss, toy_task
+
+folder, settings = sys.argv[1], json.loads(sys.argv[2])
+config = toy_config(**settings)
+train(config, folder + "/two", task=toy_task(config), say=quiet)
+try:
+    train(config, folder + "/poisoned", task=toy_task(config, poison=13), say=quiet)
+    raise SystemExit("a poisoned sample went unseen")
+except TrainingStopped:
+    pass
+task, calls = toy_task(config), []
+
+def loss(*arguments):
+    calls.append(1)
+    if len(calls) == 3 and os.environ["RANK"] == "1":
+        signal.raise_signal(signal.SIGINT)
+    return toy_loss(*arguments)
+
+task.loss = loss
+if os.environ["RANK"] == "0":
+    calls += [1] * 10  # this one also validates
+try:
+    train(config, folder + "/stopped", task=task, say=quiet)
+    raise SystemExit("Ctrl-C went unheard")
+except KeyboardInterrupt:
+    pass
+"""
 
 
 def test_loader_processes_change_nothing_but_who_loads(tmp_path):
     alone = run(tmp_path / "a", steps=6)
     helped = run(tmp_path / "b", steps=6, workers=2)
     assert same(weights(alone), weights(helped))
-
-
-def test_a_training_set_smaller_than_a_batch_is_refused():
-    with pytest.raises(ValueError, match="7 images, fewer than batch_size 8"):
-        feeding.SharedLoader(ToyData(7), 8)
-    with pytest.raises(ValueError, match="cannot be shared by 3"):
-        feeding.SharedLoader(ToyData(20), 8, 0, 3)
-
-
-def test_an_error_while_loading_reaches_the_loop():
-    def broken():
-        yield 1
-        raise KeyError("sample 7")
-
-    stream = feeding.beside(broken())
-    assert next(stream) == 1
-    with pytest.raises(KeyError, match="sample 7"):
-        next(stream)
-    assert list(feeding.beside(iter(range(5)))) == [0, 1, 2, 3, 4]
 
 
 def test_nan_stops_the_run_and_names_step_samples_and_checkpoint(tmp_path):
@@ -160,62 +165,6 @@ def test_an_exploding_loss_stops_the_run(tmp_path):
     task.network.register_forward_pre_hook(lambda n, _: setattr(n, "calls", n.calls + n.training))
     with pytest.raises(TrainingStopped, match="step 10: the loss jumped to"):
         run(tmp_path / "run", task=task, ema_decay=0.0)
-
-
-def test_the_run_folder_holds_what_it_promises(tmp_path):
-    result = run(tmp_path / "run", steps=12)
-    names = {path.name.split(".out.")[0] for path in (tmp_path / "run").iterdir()}
-    promised = {
-        "config.json", "model.safetensors", "state.pt", "metrics.json", "log.csv", "report.txt",
-        "provenance.json", "events", "snapshots",
-    }  # fmt: skip
-    assert promised <= names
-    notes = json.loads((tmp_path / "run" / "provenance.json").read_text())
-    for name in ("commit", "dirty", "packages", "seeds", "device", "seconds", "peak_memory_mb"):
-        assert notes[name] is not None
-    assert len(notes["data_fingerprint"]) == 16 and notes["validation_fingerprint"] == "toy"
-    assert notes["config"] == json.loads((tmp_path / "run" / "config.json").read_text())
-    assert notes["seeds"] == {"weights": 88, "data_order": 88, "augmentation": 88, "dropout": [89]}
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert (metrics["status"], metrics["step"]) == ("finished", 12)
-    assert metrics == json.loads(json.dumps(result.metrics))
-    assert [row["step"] for row in result.log if row["val_loss"] is not None] == [0, 6, 12]
-    assert [row["step"] for row in result.log if row["loss"] is not None] == list(range(1, 13))
-    assert result.log == checkpoints.read_log(tmp_path / "run")
-    saved = checkpoints.load_model(tmp_path / "run")
-    assert same(saved, weights(result))
-
-
-def test_snapshots_follow_the_same_hands(tmp_path):
-    run(tmp_path / "run", steps=12)
-    truth, steps = watching.read_snapshots(tmp_path / "run")
-    assert list(steps) == [0, 6, 12]
-    first, last = steps[0], steps[12]
-    assert truth["image"].shape == (watching.SHOWN_HANDS, 3, 32, 32)
-    assert first["vertices"].shape == (watching.SHOWN_HANDS, 30, 3)
-    assert not np.array_equal(first["vertices"], last["vertices"])
-    with pytest.raises(FileNotFoundError, match="never began"):
-        watching.read_snapshots(tmp_path / "else")
-
-
-def test_tensorboard_gets_scalars_and_pictures(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run(tmp_path / "run", steps=12)
-    events = EventAccumulator(str(tmp_path / "run")).Reload()
-    assert [e.step for e in events.Scalars("training/loss")] == list(range(1, 13))
-    assert [e.step for e in events.Scalars("validation/vertices_mm")] == [0, 6, 12]
-    assert [e.step for e in events.Images("validation hands")] == [0, 6, 12]
-
-
-def test_a_person_is_told_the_scores_and_the_time_left(tmp_path):
-    lines = []
-    config = toy_config(steps=12)
-    train(config, tmp_path / "run", task=toy_task(config), say=lines.append)
-    assert len(lines) == 3
-    pattern = r"step 6/12: loss [\d.]+, \d+ images/s; validation vertices [\d.]+ mm.*1 min left"
-    assert re.match(pattern, lines[1])
-    assert lines[2].endswith("done")
 
 
 def test_a_time_limit_hurries_the_schedule_to_its_end(tmp_path):
@@ -264,18 +213,6 @@ def test_several_processes_are_started_from_where_one_calls(tmp_path, monkeypatc
         training.read_run(tmp_path / "nothing")
 
 
-def test_the_summary_puts_the_run_beside_template_only(tmp_path):
-    content = {"template_only": {"vertices_mm": 50.0, "vertices_pa_mm": 16.0},
-               "validation": {"vertices_mm": 20.0, "vertices_pa_mm": 12.0,
-                              "joints_mm": 19.0}}  # fmt: skip
-    checkpoints.write_json(tmp_path / "metrics.json", content)
-    assert watching.summary(tmp_path) == {
-        "template only": [50.0, 16.0, None, None], tmp_path.name: [20.0, 12.0, 19.0, None],
-    }  # fmt: skip
-    table = watching.summary_table(tmp_path).splitlines()
-    assert len(table) == 3 and table[1].split()[-4:] == ["50.0", "16.0", "-", "-"]
-
-
 def test_a_run_is_found_by_name_and_by_path(tmp_path):
     named = checkpoints.run_folder("small")
     assert (named.name, named.parent.name) == ("small", "runs")
@@ -289,107 +226,6 @@ def test_train_asks_for_what_it_needs(tmp_path):
     with pytest.raises(ValueError, match="needs a config"):
         train(run_folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_cosine_falls_to_zero_after_a_linear_warm_up():
-    config = make_config("small", steps=100, warmup_steps=10)
-    rates = [optimisation.rate_factor(config, step, 0, step / 100) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1, abs=0.03)
-    assert np.argmax(rates) == 9 and (np.diff(rates[9:]) < 0).all()
-    assert optimisation.rate_factor(config, 100, 0, 1.0) == pytest.approx(0)
-
-
-def test_the_published_schedule_drops_once_by_ten():
-    config = make_config("youtubehand")
-    factors = [optimisation.rate_factor(config, 0, epoch, 0.0) for epoch in range(38)]
-    np.testing.assert_allclose(factors, [1.0] * 30 + [0.1] * 8)
-    assert optimisation.planned_steps(config, 100) == 3800
-    assert optimisation.planned_steps(make_config("small", steps=7), 100) == 7
-
-
-def test_encoder_and_decoder_have_their_own_rates_and_vectors_do_not_decay():
-    config = make_config("small", learning_rate=1e-3, encoder_learning_rate=1e-4, weight_decay=0.1)
-    network = ToyNetwork()
-    optimizer = optimisation.make_optimizer(network, config)
-    of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    assert of[id(network.encoder[0].weight)]["lr"] == 1e-4
-    assert of[id(network.decoder.weight)]["lr"] == 1e-3
-    assert of[id(network.decoder.weight)]["weight_decay"] == 0.1
-    assert of[id(network.decoder.bias)]["weight_decay"] == 0.0
-    assert optimisation.set_rate(optimizer, 0.5) in (5e-4, 5e-5)
-    assert of[id(network.encoder[0].weight)]["lr"] == 5e-5
-    network.requires_grad_(False)
-    with pytest.raises(ValueError, match="no trainable parameters"):
-        optimisation.make_optimizer(network, config)
-
-
-def test_averaged_weights_follow_their_formula():
-    network = ToyNetwork()
-    average = optimisation.AveragedWeights(network, 0.5)
-    expected = network.decoder.bias.detach().clone()
-    for count in range(20):
-        with torch.no_grad():
-            network.decoder.bias.add_(1.0)
-            network.encoder[1].running_mean.add_(1.0)
-        average.update(count)
-        decay = min(0.5, (1 + count) / (10 + count))
-        expected = decay * expected + (1 - decay) * network.decoder.bias.detach()
-    torch.testing.assert_close(average.network.decoder.bias.detach(), expected)
-    assert 17 < average.network.encoder[1].running_mean[0] < 20
-
-
-def test_frozen_normalisation_keeps_its_statistics(tmp_path):
-    before = toy_task(toy_config(freeze_norm=True)).network.encoder[1].running_mean.clone()
-    frozen = run(tmp_path / "a", steps=3, freeze_norm=True)
-    free = run(tmp_path / "b", steps=3)
-    assert torch.equal(frozen.network.encoder[1].running_mean, before)
-    assert not torch.equal(free.network.encoder[1].running_mean, before)
-
-
-def test_gradients_are_clipped(tmp_path):
-    free = run(tmp_path / "a", steps=1, clip=0.0)
-    assert free.log[1]["gradient_norm"] > 0.1
-    run(tmp_path / "b", steps=1, clip=0.05)
-    state = checkpoints.load_state(tmp_path / "b")["optimizer"]["state"]
-    norm = math.sqrt(sum((s["exp_avg"] / 0.1).square().sum().item() for s in state.values()))
-    assert norm == pytest.approx(0.05, rel=1e-3)
-
-
-def test_scores_are_millimetres_and_per_cent():
-    truth = {name: torch.as_tensor(v) for name, v in ToyData(3).fetch_batch(range(3)).items()}
-    predicted = {name: truth[name].numpy().copy() for name in ("vertices", "joints", "joints_2d")}
-    predicted["vertices"][..., 0] += 0.01
-    predicted["joints_2d"][..., 0] += 0.2
-    scores = watching.geometric_scores(predicted, truth)
-    assert scores["vertices_mm"] == pytest.approx(10, rel=1e-4)
-    assert scores["vertices_pa_mm"] == pytest.approx(0, abs=1e-3)
-    assert scores["joints_mm"] == pytest.approx(0, abs=1e-6)
-    assert scores["joints_2d_percent"] == pytest.approx(10, rel=1e-4)
-    truth["has_vertices"][:] = False
-    assert "vertices_mm" not in watching.geometric_scores(predicted, truth)
-
-
-def test_skeletons_are_drawn_where_the_joints_are():
-    images = np.zeros((2, 32, 32, 3), np.uint8)
-    joints = np.zeros((2, 21, 2))
-    joints[1] = np.linspace(-0.5, 0.5, 21)[:, None]
-    picture = watching.skeletons(images, {"joints_2d": joints}, side=64)
-    assert picture.shape == (64, 128, 3)
-    assert picture[20, 64 + 20].any() and not picture[5, 64 + 50].any()
-
-
-def test_bf16_is_used_where_it_was_asked_for_only():
-    cpu = torch.device("cpu")
-    assert optimisation.uses_bf16("bf16", cpu) and not optimisation.uses_bf16("fp32", cpu)
-    assert optimisation.uses_bf16("auto", cpu) in (True, False)
-
-
-def test_fingerprints_tell_data_apart():
-    one = {"a": np.arange(5), "b": np.zeros((2, 2))}
-    assert provenance.fingerprint_arrays(one) == provenance.fingerprint_arrays(dict(one))
-    assert provenance.fingerprint_arrays(one) != provenance.fingerprint_arrays(
-        {**one, "b": np.ones((2, 2))}
-    )
 
 
 def test_the_second_ctrl_c_interrupts_at_once_but_an_echo_of_the_first_does_not(monkeypatch):
@@ -409,14 +245,70 @@ def test_the_second_ctrl_c_interrupts_at_once_but_an_echo_of_the_first_does_not(
     assert 1.0 < spent["waiting"] < 1.5
 
 
-def test_provenance_knows_code_and_machine(tmp_path):
-    assert provenance.code_version(tmp_path) == {"commit": "unknown", "dirty": None}
-    assert provenance.package_versions(("torch", "no-such-package")) == {
-        "torch": torch.__version__.split("+")[0]
-    } or "torch" in provenance.package_versions(("torch",))
-    assert provenance.device_name(torch.device("cpu")).startswith("cpu: ")
-    assert provenance.peak_memory_mb(torch.device("cpu"))["cpu"] > 50
-    assert provenance.now().endswith("+00:00")
+def test_launchers_leave_our_options_to_us():
+    from accelerate.commands.launch import launch_command_parser
+    from torch.distributed.run import get_args_parser
+
+    ours = ["--preset", "full", "--folder", "x", "--resume", "y", "--config", "z"]
+    ours += ["--allow-changes", "steps", "3"]
+    told = get_args_parser().parse_args(["--nproc_per_node=2", "-m", "hand_lib.training", *ours])
+    assert told.training_script_args == ours
+    told = launch_command_parser().parse_args(["--multi_gpu", "-m", "hand_lib.training", *ours])
+    assert told.training_script_args == ours
+
+
+def test_the_command_line_trains_and_resumes_with_other_settings_on_request(
+    tmp_path, monkeypatch, capsys
+):
+    original, seen = training.train, []
+
+    def with_task(config, folder, **settings):
+        seen.append((config, folder, settings["resume"]))
+        return original(config, folder, **settings, task=toy_task(config), say=quiet)
+
+    monkeypatch.setattr(training, "train", with_task)
+    file, folder = tmp_path / "config.json", tmp_path / "run"
+    file.write_text(toy_config(steps=4).to_json())
+    training.main(["--config", str(file), "--folder", str(folder), "seed", "3"])
+    assert seen == [(toy_config(steps=4, seed=3), folder, None)]
+    with pytest.raises(SystemExit):
+        training.main(["--resume", str(folder), "steps", "6"])
+    assert "steps was 4, now 6" in capsys.readouterr().err
+    training.main(["--resume", str(folder), "--allow-changes", "steps", "6"])
+    assert training.read_run(folder).step == 6
+    with pytest.raises(SystemExit):
+        training.main(["--folder", str(folder), "steps"])
+    assert "'steps' has no value" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_before_its_loop_leaves_a_report_and_its_folder_free(tmp_path):
+    config = toy_config(steps=2, data=str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        train(config, tmp_path / "run", say=quiet)
+    report = (tmp_path / "run" / "report.txt").read_text()
+    assert "failed before the loop began: FileNotFoundError" in report and "nowhere" in report
+    assert run(tmp_path / "run", steps=2).step == 2
+    assert "finished" in (tmp_path / "run" / "report.txt").read_text()
+
+
+def test_a_changed_learning_rate_takes_effect_when_resuming(tmp_path):
+    run(tmp_path / "run", steps=4, schedule="constant", warmup_steps=0)
+    config = toy_config(steps=6, schedule="constant", warmup_steps=0, learning_rate=0.002)
+    result = train(
+        config, resume=tmp_path / "run", allow_changes=True, task=toy_task(config), say=quiet
+    )
+    rates = [row["learning_rate"] for row in result.log if row["learning_rate"] is not None]
+    assert rates == [0.01] * 4 + [0.002] * 2
+
+
+def test_processes_share_the_cores_of_one_cpu():
+    pair = types.SimpleNamespace(device=torch.device("cpu"), num_processes=2)
+    before = torch.get_num_threads()
+    with manners.own_random_state(toy_config(threads=0), pair):
+        assert torch.get_num_threads() == max(1, min(before, os.cpu_count() // 2))
+    with manners.own_random_state(toy_config(threads=1), pair):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
 
 
 def test_the_command_line_refuses_a_bad_preset(capsys):

@@ -39,19 +39,24 @@ def test_explorer_hand_is_the_model_in_the_pose_of_the_sliders(model):
         e.explorer_hand(model, angles, betas, "weights")
 
 
-def test_sliders_gestures_and_reset_move_the_figure(model):
+def shown(panel):
+    """Vertices (778, 3) and joints (21, 3) that the canvas was last sent."""
+    frame = np.frombuffer(panel.canvas.frame, np.float32).reshape(-1, 3)
+    return frame[:-21], frame[-21:]
+
+
+def test_sliders_gestures_and_reset_move_the_hand(model):
     panel = e.hand_explorer(model)
-    mesh = panel.figure.data[0]
-    rest = np.array(mesh.x)
+    rest = shown(panel)[0]
     panel.gesture.value = "fist"
-    fist = np.array(mesh.x)
     expected = e.explorer_hand(model, anatomy.GESTURE_ANGLES["fist"], np.zeros(10))
-    assert np.abs(fist - expected.vertices[:, 0]).max() < 1e-3 < np.abs(fist - rest).max()
+    fist, joints = shown(panel)
+    assert np.abs(fist - expected.vertices).max() < 1e-3 < np.abs(fist - rest).max()
+    assert np.abs(joints - expected.joints).max() < 1e-3
     panel.shape_sliders[0].value = 2.0
-    assert np.abs(np.array(mesh.x) - fist).max() > 1e-3
-    reset = panel.children[1].children[3].children[1]
-    reset.click()
-    assert np.allclose(np.array(mesh.x), rest, atol=1e-6)
+    assert np.abs(shown(panel)[0] - fist).max() > 1e-3
+    panel.reset.click()
+    assert np.allclose(shown(panel)[0], rest, atol=1e-6) and panel.gesture.value == ""
 
 
 def test_every_joint_that_bends_has_a_slider_within_its_limits(model):
@@ -64,10 +69,24 @@ def test_every_joint_that_bends_has_a_slider_within_its_limits(model):
     assert len(panel.shape_sliders) == 10
 
 
-def test_a_slider_step_sends_positions_only(model):
+def test_a_slider_step_sends_positions_only_and_a_colouring_repaints(model):
     panel = e.hand_explorer(model)
     sent = []
-    panel.figure.observe(lambda change: sent.append(change["new"]), "_py2js_update")
+    panel.canvas.observe(lambda change: sent.append(change["name"]))
     next(slider for (joint, _), slider in panel.sliders.items() if joint == 1).value = 30.0
-    styles = next(message["style_data"] for message in sent if message)
-    assert {"x", "y", "z"} <= set(styles) and "vertexcolor" not in styles
+    assert sent == ["frame"] and len(panel.canvas.frame) == 4 * 3 * (778 + 21)
+    skin = panel.canvas.colours
+    panel.colouring.value = "skin weights"
+    assert "colours" in sent and panel.canvas.colours != skin
+    panel.skeleton.value = False
+    assert panel.canvas.skeleton is False
+
+
+def test_a_hand_that_is_not_the_built_in_one_has_plain_skin_and_numbered_shapes(model):
+    arrays = model.arrays()
+    arrays["f"] = arrays["f"][::-1, [1, 2, 0]].copy()  # the same triangles, but not in this order
+    panel = e.hand_explorer(HandModel(arrays, flat_mean=True))
+    assert panel.shape_sliders[0].description == "shape 1"
+    colours = np.frombuffer(panel.canvas.colours, np.uint8).reshape(-1, 3)
+    assert (colours == viewers.PREDICTION).all()
+    assert e.explorer_hand(HandModel.builtin("left"), np.zeros((16, 3)), np.zeros(10)).colour.ndim

@@ -34,6 +34,12 @@ def test_keypoints_are_drawn_on_their_frames_and_unseen_ones_are_not(reviewed):
     np.testing.assert_allclose(plain[-96:, :96].astype(int), scene.images[0], atol=25)
 
 
+def test_nothing_detected_is_said(reviewed):
+    scene, _labels = reviewed
+    with pytest.raises(ValueError, match="no hand was detected"):
+        figures.keypoint_grid(scene.images, scene.keypoints, [])
+
+
 def test_the_steps_shown_begin_with_the_guess_and_end_with_the_fit(reviewed):
     scene, labels = reviewed
     row = int(labels.rows("right")[0])

@@ -69,7 +69,8 @@ def test_notebook_01_looks_at_any_data_set(name, with_mano, sets, tmp_path, caps
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "YouTube3D/train: 1 of")
         for source in cells:
-            exec(source, names)
+            if "viewers_data.browser" not in source or (name, with_mano) == ("youtube", False):
+                exec(source, names)  # the browser has its own test; here on the barest labels
     said = capsys.readouterr().out
     joints = with_mano or name != "youtube"
     assert ("no joints: viewpoint" in said) != joints
@@ -77,6 +78,9 @@ def test_notebook_01_looks_at_any_data_set(name, with_mano, sets, tmp_path, caps
     assert ("1 could not be read, 1 pictures are missing" in said) == (name == "freihand")
     assert ("FreiHAND/training[2]" in said) == (name == "freihand") and "labels and proj" in said
     assert ("within 0.1 px" in said) == (name != "youtube")
+    tips = {"synthetic": "the hand model's own", "youtube": "smplx"}.get(name, "freihand")
+    tips = "freihand" if with_mano else tips  # MANO's model is asked for that table
+    assert f"fingertips of the joints    {tips}" in said
     assert np.isfinite(names["found"].pose).all() and np.isfinite(names["found"].pose_spread).all()
 
 
@@ -159,7 +163,7 @@ def test_unknown_properties_are_said_and_stay_empty(sets):
     pictures = [make_sample(make_hand(n).image) for n in range(4)]
     found = viewers_data.describe(pictures, 0, progress=False)
     assert len(viewers_data.unknown(found, None)) == 3 and not np.isfinite(found.pose).any()
-    text = viewers_data.answer(found, 4)
+    text = viewers_data.answer(found, pictures)
     assert text.count("not known") == 4 and "4 right, 0 left" in text
     figure, still = viewers_data.viewpoint_sphere(found)
     assert figure is None and still.size[0] > 100

@@ -1,10 +1,11 @@
 """A tiny network and data set for tests of the loop, and a server that forks runs to be killed.
 
-    python toy_training.py        # reads one JSON job per line, answers with JSON lines
+python toy_training.py        # reads one JSON job per line, answers with JSON lines
 """
 
 import json
 import os
+import resource
 import signal
 import sys
 from dataclasses import dataclass
@@ -105,6 +106,20 @@ def quiet(line):
     """Nobody reads what a test's run says."""
 
 
+def run(folder, task=None, **changes):
+    """Train the toy network in this process."""
+    config = toy_config(**changes)
+    return training.train(config, folder, task=task or toy_task(config), say=quiet)
+
+
+def weights(result):
+    return {name: value.clone() for name, value in result.network.state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
 def run_job(job):
     """Train or resume as the job says, and die where it says."""
     config = toy_config(**job.get("config", {}))
@@ -117,7 +132,10 @@ def run_job(job):
 
 
 def _arm(die):
-    """Make the n-th call of a function kill this process: before it, or in the middle of it."""
+    """Make the n-th call of a function kill this process: before it, or in the middle of it.
+
+    "disk": from the n-th checkpoint on, the kernel lets no file grow beyond 100 kB.
+    """
     if not die:
         return
     module, name = {
@@ -125,12 +143,15 @@ def _arm(die):
         "sync": (checkpoints.os, "fsync"),
         "validation": (watching, "geometric_scores"),
         "backward": (training, "_check"),
+        "disk": (checkpoints, "save_state"),
     }[die["where"]]
     original, calls = getattr(module, name), [0]
 
     def deadly(*args, **kwargs):
         calls[0] += 1
-        if calls[0] == die["call"]:
+        if calls[0] == die["call"] and die["where"] == "disk":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        elif calls[0] == die["call"]:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*args, **kwargs)
 
