@@ -145,7 +145,11 @@ def _hierarchy():
 
 def _decoder_forward(network, images):
     if not hasattr(network, "bench_features"):
-        network.bench_features = network.encoder(network.normalize(images)).detach()
+        features = network.encoder(network.normalize(images))
+        whole = isinstance(features, torch.Tensor)
+        network.bench_features = (
+            features.detach() if whole else tuple(part.detach() for part in features)
+        )
     with torch.no_grad():
         network.decoder(network.bench_features)
 
@@ -156,7 +160,8 @@ def _forward(network, images):
 
 
 def _encoder_step(network, images):
-    network.encoder(network.normalize(images)).sum().backward()
+    features = network.encoder(network.normalize(images))
+    (features if isinstance(features, torch.Tensor) else features[-1]).sum().backward()
 
 
 def _step(network, images):
