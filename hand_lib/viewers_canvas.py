@@ -51,7 +51,9 @@ function normalsOf(points, faces) {
     const uz = points[b + 2] - points[a + 2], vx = points[c] - points[a];
     const vy = points[c + 1] - points[a + 1], vz = points[c + 2] - points[a + 2];
     const x = uy * vz - uz * vy, y = uz * vx - ux * vz, z = ux * vy - uy * vx;
-    for (const k of [a, b, c]) { sum[k] += x; sum[k + 1] += y; sum[k + 2] += z; }
+    sum[a] += x; sum[a + 1] += y; sum[a + 2] += z;
+    sum[b] += x; sum[b + 1] += y; sum[b + 2] += z;
+    sum[c] += x; sum[c + 1] += y; sum[c + 2] += z;
   }
   for (let k = 0; k < sum.length; k += 3) {
     const size = Math.hypot(sum[k], sum[k + 1], sum[k + 2]) || 1;
@@ -60,9 +62,10 @@ function normalsOf(points, faces) {
   return sum;
 }
 
-// Phong tessellation, as refinement.Refinement.vertices
+// Phong tessellation, as refinement.Refinement.vertices; and the normals in between
 function refined(points, normals, corners, weights) {
-  const fine = new Float32Array(corners.length), flat = [0, 0, 0], move = [0, 0, 0];
+  const fine = new Float32Array(corners.length), slopes = new Float32Array(corners.length);
+  const flat = [0, 0, 0], move = [0, 0, 0];
   for (let i = 0; i < corners.length; i += 3) {
     for (let a = 0; a < 3; a++) {
       flat[a] = move[a] = 0;
@@ -72,11 +75,15 @@ function refined(points, normals, corners, weights) {
       const at = 3 * corners[k];
       let height = 0;
       for (let a = 0; a < 3; a++) height += (flat[a] - points[at + a]) * normals[at + a];
-      for (let a = 0; a < 3; a++) move[a] += weights[k] * height * normals[at + a];
+      for (let a = 0; a < 3; a++) {
+        const share = weights[k] * normals[at + a];
+        move[a] += height * share;
+        slopes[i + a] += share;
+      }
     }
     for (let a = 0; a < 3; a++) fine[i + a] = flat[a] - 0.7 * move[a];
   }
-  return fine;
+  return [fine, slopes];
 }
 
 function render({ model, el }) {
@@ -133,10 +140,10 @@ function render({ model, el }) {
   const move = () => {
     const all = numbers(model.get("frame"), Float32Array);
     const posed = all.subarray(0, all.length - 63);
-    const points = refined(posed, normalsOf(posed, coarse), corners, weights);
+    const [points, slopes] = refined(posed, normalsOf(posed, coarse), corners, weights);
     joints = all.subarray(all.length - 63);
     upload("place", points, gl.FLOAT);
-    upload("normal", normalsOf(points, faces), gl.FLOAT);
+    upload("normal", slopes, gl.FLOAT);
   };
   const paint = () => upload("colour", numbers(model.get("colours"), Uint8Array), gl.UNSIGNED_BYTE);
 

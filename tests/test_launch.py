@@ -44,7 +44,7 @@ def test_papermill_alone_is_stopped_by_the_notebook_itself(notebook, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"),
          "-p", "stepz", "5"],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode != 0
     assert "unknown parameter 'stepz'; did you mean 'steps'? Valid: run, steps, rate" in done.stderr
