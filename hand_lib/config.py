@@ -175,7 +175,7 @@ PRESETS = {
         steps=5000,
         train_images=60_000,
         ema_decay=0.998,
-        minutes=6.3,
+        minutes=7.0,
     ),
     "youtubehand": dict(
         data="data/freihand",

@@ -258,6 +258,8 @@ def publish(run) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     for name in PUBLISHED:
         shutil.copyfile(run / name, target / name)
+    (target / "confidence.json").unlink(missing_ok=True)
+    save_calibration(target, calibrate(Predictor.load(target)))
     overview(target).save(target / "overview.jpg", quality=90, optimize=True)
     return target
 
