@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_training import quiet, toy_config, toy_task
 
 from hand_lib import checkpoints
@@ -120,6 +121,9 @@ def test_a_run_killed_in_the_middle_of_something_is_bit_identical(
     assert runs.run(folder, die={"where": where, "call": call}) == -signal.SIGKILL
     assert runs.run(folder) == 0
     assert_same_run(folder, whole)
+    events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
+    assert [event.step for event in events.Scalars("training/loss")] == list(range(1, 25))
+    assert [event.step for event in events.Images("validation hands")] == [0, 6, 12, 18, 24]
 
 
 def test_a_polite_stop_saves_the_step_it_was_in_and_leaves_a_report(runs, whole, tmp_path):
