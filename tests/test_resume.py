@@ -85,6 +85,23 @@ def assert_equal_tensors(one, other):
             assert torch.equal(one[name], other[name]), name
 
 
+def wait_for_a_moment(pid, folder, moments):
+    """Until a run's log has grown by a random number of lines, and a random while longer."""
+    log = folder / "log.csv"
+
+    def lines():
+        return log.read_text().count("\n") if log.exists() else 0
+
+    wanted = lines() + moments.randrange(8)
+    try:
+        while lines() < wanted:
+            os.kill(pid, 0)
+            time.sleep(0.002)
+    except ProcessLookupError:  # it finished
+        return
+    time.sleep(moments.uniform(0, 0.03))
+
+
 def test_a_run_killed_at_twenty_random_moments_is_bit_identical(runs, whole, tmp_path):
     moments = random.Random(1)
     folder, kills, lives = tmp_path / "run", 0, 0
@@ -92,7 +109,7 @@ def test_a_run_killed_at_twenty_random_moments_is_bit_identical(runs, whole, tmp
         lives += 1
         assert lives < 400, "runs end before they can be killed"
         pid = runs.start(folder)
-        time.sleep(moments.uniform(0.05, 0.45))
+        wait_for_a_moment(pid, folder, moments)
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
