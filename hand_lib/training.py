@@ -215,6 +215,7 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
     def save():
         if main:
             with clock(spent, "checkpoint"):
+                record.flush()
                 checkpoints.save_model(folder, shown.state_dict(), step=step)
                 whole = checkpoints.run_state(step, seconds, smooth, network, optimizer, average)
                 checkpoints.save_state(folder, whole)

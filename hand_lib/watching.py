@@ -38,7 +38,7 @@ class Record:
         self.continued_at = (read_json(self.folder / "provenance.json") or {}).get(
             "continued_at_steps", []
         )
-        self._board, self._purge = None, step + 1 if step > 0 else None
+        self._board, self._purge = None, step + 1
         self._since = (step, time.perf_counter())
         shown = {name: value[:SHOWN_HANDS].numpy() for name, value in task.validation.items()}
         self._keep("truth.npz", shown)
@@ -83,6 +83,11 @@ class Record:
         known = (words.format(scores[name]) for name, words in _TOLD.items() if name in scores)
         left = _minutes(seconds, step, total_steps)
         say(f"step {step}/{total_steps}: {self._lately()}validation {', '.join(known)}, {left}")
+
+    def flush(self) -> None:
+        """Bring what TensorBoard was given onto the disk: a checkpoint is about to be written."""
+        if self._board is not None:
+            self._board.flush()
 
     def finish(self, status, reason, step, total_steps, seconds, spent, device) -> None:
         """Close the run's books: status, times, peak memory, and a report in words."""

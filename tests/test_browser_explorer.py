@@ -8,6 +8,7 @@ import importlib.util
 import os
 import statistics
 import sys
+import time
 
 import nbformat
 import numpy as np
@@ -73,19 +74,23 @@ def test_a_slider_step_redraws_the_hand_at_once(tmp_path):
         page.evaluate(WATCH)
         page.locator(".widget-tab .noUi-handle:visible").first.focus()
         start = processor_seconds()
+        page.wait_for_timeout(3000)
+        idle = (processor_seconds() - start) / 3
+        began, start = time.perf_counter(), processor_seconds()
         for step in range(STEPS):
             page.keyboard.press("ArrowRight")
             page.wait_for_timeout(300)  # asking more often would slow the page down
             while page.evaluate("window.steps.length") <= step:
                 page.wait_for_timeout(200)
-        computed = 1000 * (processor_seconds() - start) / STEPS
+        own = processor_seconds() - start - idle * (time.perf_counter() - began)
         drawn, shown = zip(*page.evaluate("window.steps"), strict=True)
         after = pixels(canvas, tmp_path / "after.png")
         page.screenshot(path=tmp_path / "explorer.png")
     for what, times in (("drawn", drawn), ("and on the screen", shown)):
         median, worst = statistics.median(times), max(times)
         sys.stdout.write(f"slider step {what}: median {median:.0f} ms, worst {worst:.0f} ms\n")
+    computed = 1000 * own / STEPS  # on one core, whatever else the machine does
     sys.stdout.write(f"computed for one step, all processes together: {computed:.0f} ms\n")
     assert (np.ptp(before, axis=2) > 30).mean() > 0.08  # a hand, in its skin colour
     assert (np.abs(after - before).sum(2) > 60).mean() > 0.005  # and it moved
-    assert statistics.median(shown) < 400  # 100 on an idle machine
+    assert statistics.median(drawn) < 400 and computed < 300  # with room for a busy machine

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_training import quiet, toy_config, toy_task
 
 from hand_lib import checkpoints
@@ -84,6 +85,23 @@ def assert_equal_tensors(one, other):
             assert torch.equal(one[name], other[name]), name
 
 
+def wait_for_a_moment(pid, folder, moments):
+    """Until a run's log has grown by a random number of lines, and a random while longer."""
+    log = folder / "log.csv"
+
+    def lines():
+        return log.read_text().count("\n") if log.exists() else 0
+
+    wanted = lines() + moments.randrange(8)
+    try:
+        while lines() < wanted:
+            os.kill(pid, 0)
+            time.sleep(0.002)
+    except ProcessLookupError:  # it finished
+        return
+    time.sleep(moments.uniform(0, 0.03))
+
+
 def test_a_run_killed_at_twenty_random_moments_is_bit_identical(runs, whole, tmp_path):
     moments = random.Random(1)
     folder, kills, lives = tmp_path / "run", 0, 0
@@ -91,7 +109,7 @@ def test_a_run_killed_at_twenty_random_moments_is_bit_identical(runs, whole, tmp
         lives += 1
         assert lives < 400, "runs end before they can be killed"
         pid = runs.start(folder)
-        time.sleep(moments.uniform(0.05, 0.45))
+        wait_for_a_moment(pid, folder, moments)
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -120,6 +138,9 @@ def test_a_run_killed_in_the_middle_of_something_is_bit_identical(
     assert runs.run(folder, die={"where": where, "call": call}) == -signal.SIGKILL
     assert runs.run(folder) == 0
     assert_same_run(folder, whole)
+    events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
+    assert [event.step for event in events.Scalars("training/loss")] == list(range(1, 25))
+    assert [event.step for event in events.Images("validation hands")] == [0, 6, 12, 18, 24]
 
 
 def test_a_polite_stop_saves_the_step_it_was_in_and_leaves_a_report(runs, whole, tmp_path):
