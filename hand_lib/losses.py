@@ -35,7 +35,7 @@ YOUTUBEHAND_LOSSES = LossConfig(1.0, 1.0, "squared", 0.1, 1.0, 0.1, 0.0, 0.0, 0.
 
 
 def total_loss(prediction, batch: dict, mesh: LossMesh, config=None) -> tuple[Tensor, dict]:
-    """Weighted sum of all terms.
+    """Weighted sum of all terms; 3-D joints count from the wrist, as Youtubehand has it.
 
     prediction: what a network of ``build_network`` returns.
     batch: vertices (B, V, 3), joints (B, 21, 3) metres, wrist at the origin; joints_2d (B, 21, 2)
@@ -51,9 +51,10 @@ def total_loss(prediction, batch: dict, mesh: LossMesh, config=None) -> tuple[Te
     _same("joints_2d", prediction.joints_2d, batch["joints_2d"])
     has_vertices, has_joints = batch["has_vertices"], batch["has_joints"]
     zero = prediction.vertices.new_zeros(())
+    from_wrist = prediction.joints - prediction.joints[:, :1]
     terms = {
         "vertices": vertex_loss(prediction.vertices, vertices, has_vertices),
-        "joints": joint_loss(prediction.joints, joints, has_joints, config.joint_distance),
+        "joints": joint_loss(from_wrist, joints, has_joints, config.joint_distance),
         "joints_2d": joint_loss(
             prediction.joints_2d, batch["joints_2d"], batch["valid_2d"], config.joint_distance
         ),

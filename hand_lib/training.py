@@ -189,6 +189,11 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
     state = checkpoints.load_state(folder, device)
     step, seconds = (state["step"], state["seconds"]) if state else (0, 0.0)
     smooth = state["smooth"] if state else None
+    if shared_by_all(accelerator, {"step": step})["step"] != step:
+        raise FileNotFoundError(
+            f"not every process finds the same state.pt in {folder}: machines that train together "
+            "need the run folder on a disk that they share"
+        )
     if state:
         checkpoints.restore(state, network, optimizer, average, folder)
         if not main:  # the random state in there is the first process's

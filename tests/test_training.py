@@ -291,6 +291,12 @@ def test_a_run_that_fails_before_its_loop_leaves_a_report_and_its_folder_free(tm
     assert "finished" in (tmp_path / "run" / "report.txt").read_text()
 
 
+def test_a_run_folder_that_not_all_machines_see_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "shared_by_all", lambda _, numbers: {"step": 12.5})
+    with pytest.raises(FileNotFoundError, match="a disk that they share"):
+        run(tmp_path / "run", steps=2)
+
+
 def test_a_changed_learning_rate_takes_effect_when_resuming(tmp_path):
     run(tmp_path / "run", steps=4, schedule="constant", warmup_steps=0)
     config = toy_config(steps=6, schedule="constant", warmup_steps=0, learning_rate=0.002)
