@@ -4,8 +4,6 @@ FreiHAND, METRO's files and YouTube 3D Hands hold MANO's vertices without its fa
 them needs the user's own MANO file; data that this project wrote holds the built-in hand.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from hand_lib import ROOT
@@ -29,8 +27,7 @@ def choose_hand(hand: str = "auto", vertices=None) -> HandModel:
     """
     known = vertices is not None and len(vertices) > 0
     if hand not in ("auto", "builtin"):
-        path = Path(hand)
-        model = HandModel.from_mano(path if path.is_absolute() else ROOT / path)
+        model = find_mano(hand)
     else:
         model = HandModel.builtin()
     if not known or fits(model, vertices):
@@ -41,19 +38,30 @@ def choose_hand(hand: str = "auto", vertices=None) -> HandModel:
             f"are {edge_excess(model, vertices):.1f} times as long as that hand's; hand='auto' "
             "finds the one that fits"
         )
-    for name in MANO_PLACES:
-        if (ROOT / "template" / name).is_file():
-            model = HandModel.from_mano(ROOT / "template" / name)
-            if fits(model, vertices):
-                return model
-            raise ValueError(
-                f"the data's vertices are neither those of the built-in hand nor of template/{name}"
-            )
+    model = find_mano()
+    if model is not None:
+        if fits(model, vertices):
+            return model
+        raise ValueError(
+            "the data's vertices are neither those of the built-in hand nor of MANO in template/"
+        )
     raise FileNotFoundError(
         "the data's vertices are not those of the built-in hand; if they are MANO's (FreiHAND, "
         "YouTube 3D Hands), put MANO_RIGHT.pkl into template/ (free for research, from "
         "mano.is.tue.mpg.de) or name it with hand=..."
     )
+
+
+def find_mano(hand: str = "auto") -> HandModel | None:
+    """The MANO file that ``hand`` names or that lies in template/, None where there is none."""
+    if hand == "builtin":
+        return None
+    if hand != "auto":
+        return HandModel.from_mano(ROOT / hand)
+    for name in MANO_PLACES:
+        if (ROOT / "template" / name).is_file():
+            return HandModel.from_mano(ROOT / "template" / name)
+    return None
 
 
 def fits(model: HandModel, vertices) -> bool:

@@ -2,7 +2,6 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,11 +10,11 @@ from tqdm import tqdm
 from hand_lib import ROOT, losses
 from hand_lib.data import HandCrops, MemoryPool, split_unique
 from hand_lib.geometry import align_similarity
-from hand_lib.hand_mesh import choose_hand, is_builtin
+from hand_lib.hand_mesh import choose_hand, find_mano, is_builtin
 from hand_lib.looking import CloserLooks
 from hand_lib.network import build_network, joint_regressor
 from hand_lib.provenance import fingerprint_arrays
-from hand_lib.readers import FreiHand
+from hand_lib.readers import open_hands
 from hand_lib.surface_maps import SurfaceMaps
 from hand_lib.synthetic import SyntheticHands
 from hand_lib.training import Task
@@ -78,7 +77,7 @@ def open_data(config) -> tuple[list, dict, dict]:
         if place == "synthetic":
             training = synthetic_data(config)
         else:
-            whole = open_dataset(place)
+            whole = open_dataset(place, config.hand)
             share = min(0.5, config.validation_images / max(len(np.unique(whole.groups)), 1))
             training, held = split_unique(whole, share, seed=0)
             held_out = held_out or held
@@ -136,21 +135,13 @@ class EndlessHands:
         return MemoryPool.from_batches([batch], len(indices)).gather(np.arange(len(indices)), box)
 
 
-def open_dataset(place):
-    """A reader by what its place looks like: .yaml METRO's TSV, .json YouTube 3D Hands, a folder.
+def open_dataset(place, hand: str = "auto"):
+    """A reader for whatever lies at a place (``readers.open_hands``).
 
-    place: path, absolute or from the workbook's folder.
+    place: path, absolute or from the workbook's folder.   hand: as in a config; MANO, where it is
+    there, turns parameters and meshes of the data into joints.
     """
-    path = Path(place) if Path(place).is_absolute() else ROOT / place
-    if path.suffix in (".yaml", ".yml"):
-        from hand_lib.readers_tsv import FreiHandTsv
-
-        return FreiHandTsv(path)
-    if path.suffix == ".json":
-        from hand_lib.readers_youtube import YouTubeHands
-
-        return YouTubeHands(path, path.parent)
-    return FreiHand(path)
+    return open_hands(ROOT / place, model=find_mano(hand))
 
 
 def synthetic_pool(size: int, count: int, seed: int) -> MemoryPool:
@@ -212,7 +203,7 @@ def _validation(config, held_out) -> dict:
     """The validation set as one batch of tensors."""
     count = config.validation_images
     if config.validation:
-        held_out = open_dataset(config.validation)
+        held_out = open_dataset(config.validation, config.hand)
     if held_out is None:
         batch = SyntheticHands(config.image_size, VALIDATION_SEED, count).render_batch(
             np.arange(count)

@@ -251,9 +251,12 @@ def overview(run) -> Image.Image:
 def publish(run) -> Path:
     """Make a finished run the reference model that ships: ``runs/reference``.
 
-    run: folder of the run.   returns the new folder, with weights, config, scores, curves and
-    ``overview.jpg``. What was there is replaced.
+    run: folder of the run.   returns the new folder, with weights, config, scores, curves,
+    ``confidence.json`` and ``overview.jpg``. What was there is replaced.
     """
+    from hand_lib.confidence import calibrate, save_calibration
+    from hand_lib.inference import Predictor
+
     run, target = ensure_run(str(run)), ROOT / "runs" / "reference"
     target.mkdir(parents=True, exist_ok=True)
     for name in PUBLISHED:

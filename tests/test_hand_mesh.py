@@ -4,7 +4,7 @@ import torch
 
 from hand_lib import hand_mesh
 from hand_lib.anatomy import sample_poses
-from hand_lib.hand_mesh import choose_hand, edge_excess, fits, is_builtin
+from hand_lib.hand_mesh import choose_hand, edge_excess, find_mano, fits, is_builtin
 from hand_lib.hand_model import HandModel
 
 
@@ -56,6 +56,7 @@ def test_auto_takes_the_hand_that_fits(hands, foreign, monkeypatch, tmp_path):
     (tmp_path / "template").mkdir()
     (tmp_path / "template" / "MANO_RIGHT.npz").write_bytes(path.read_bytes())
     assert not is_builtin(choose_hand("auto", hands[:, order]))
+    assert find_mano("builtin") is None and fits(find_mano(), hands[:, order])
     with pytest.raises(ValueError, match="neither those of the built-in hand nor"):
         choose_hand("auto", hands[:, np.roll(order, 1)])
 
