@@ -28,27 +28,28 @@ async function load(model) {
 
 export default () => {
   let waiting = [], ready = null;
-  const listeners = {};
   return {
     initialize({ model }) {
       for (const name of NAMES) {
-        listeners[name] = () => {
+        model.on("change:" + name, () => {
           const value = model.get(name);
-          if (value) waiting.push([name, value]);
-        };
-        model.on("change:" + name, listeners[name]);
+          if (waiting && value) waiting.push([name, value]);
+        });
       }
+      model.on("change:_widget_data", () => {
+        if (waiting) waiting = [];  // Python sent the whole figure
+      });
     },
     async render(context) {
       const { model } = context;
       ready ??= load(model).then(async (widget) => {
-        for (const name of NAMES) model.off("change:" + name, listeners[name]);
         if (widget.initialize) await widget.initialize(context);
-        for (const [name, value] of waiting) {  // in order, as if they came now
+        const kept = waiting;
+        waiting = null;  // from now on the widget listens itself
+        for (const [name, value] of kept) {  // in order, as if they came now
           model.set(name, null);
           model.set(name, value);
         }
-        waiting = [];
         return widget;
       });
       return (await ready).render(context);
