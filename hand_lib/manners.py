@@ -9,6 +9,13 @@ import time
 import torch
 
 
+def cores(processes: int = 1) -> int:
+    """Cores that each of some processes on this machine may use, at least one."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)) // processes)
+    return max(1, (os.cpu_count() or 1) // processes)
+
+
 @contextlib.contextmanager
 def own_random_state(config, accelerator):
     """Seed torch, set its threads, let cuDNN choose on a GPU; put all back afterwards.
@@ -20,7 +27,7 @@ def own_random_state(config, accelerator):
     threads, choose = torch.get_num_threads(), torch.backends.cudnn.benchmark
     wanted = config.threads
     if not wanted and device.type == "cpu" and processes > 1:
-        wanted = max(1, min(threads, (os.cpu_count() or 1) // processes))
+        wanted = min(threads, cores(processes))
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         if wanted:

@@ -35,6 +35,7 @@ from hand_lib.config import (
 from hand_lib.feeding import SharedLoader, batch_stream
 from hand_lib.manners import (
     clock,
+    cores,
     make_accelerator,
     own_random_state,
     shared_by_all,
@@ -175,7 +176,8 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
     device, main = accelerator.device, accelerator.is_main_process
     loader = SharedLoader(
         task.train_data, config.batch_size, accelerator.process_index, accelerator.num_processes,
-        seed=config.seed, workers=config.workers, pin_memory=device.type == "cuda",
+        seed=config.seed, workers=min(config.workers, cores(accelerator.num_processes)),
+        pin_memory=device.type == "cuda",
     )  # fmt: skip
     total_steps = planned_steps(config, loader.steps_per_epoch)
     torch.manual_seed(config.seed + 1 + accelerator.process_index)
