@@ -24,6 +24,7 @@ from hand_lib.losses import total_loss
 from hand_lib.network import build_network
 from hand_lib.provenance import device_name
 from hand_lib.sampling import builtin_hierarchy
+from hand_lib.surface_maps import CELLS
 
 DECODERS = ("coarse_to_fine", "youtubehand")
 
@@ -59,9 +60,11 @@ def gpu_table(
 
 def data_rate(image_size=224, batch_size=64, workers=0, batches=20) -> dict:
     """How fast endless synthetic pictures come out of the loader, as a row for the table."""
+    from hand_lib.data import HandCrops
     from hand_lib.tasks import EndlessHands
 
-    data = EndlessHands(image_size, seed=0, count=batch_size * (batches + 4))
+    hands = EndlessHands(image_size, seed=0, count=batch_size * (batches + 4))
+    data = HandCrops(hands, image_size)
     stream = batch_stream(SharedLoader(data, batch_size, workers=workers), 0)
     next(stream)  # the loader's processes start and compile
     start = time.perf_counter()
@@ -160,13 +163,14 @@ def loop_shares(config, task) -> dict:
 def random_batch(config) -> dict:
     """A batch of noise with the shapes of a real one."""
     generator = np.random.default_rng(0)
-    count, size = config.batch_size, config.image_size
+    count, size = config.batch_size, config.view_size or config.image_size
     vertices = generator.normal(0, 0.05, (count, 778, 3)).astype(np.float32)
     known = np.ones(count, bool)
     arrays = {
         "image": generator.integers(0, 255, (count, 3, size, size), dtype=np.uint8),
         "vertices": vertices, "joints": vertices[:, :21], "joints_2d": vertices[:, :21, :2] * 10,
         "has_vertices": known, "has_joints": known, "valid_2d": np.ones((count, 21), bool),
+        "surface": generator.random((count, 4, CELLS, CELLS)).astype(np.float16),
     }  # fmt: skip
     batch = {name: torch.from_numpy(value) for name, value in arrays.items()}
     batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
