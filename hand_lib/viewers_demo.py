@@ -234,16 +234,20 @@ def _scene(height: int):
     return scene
 
 
-def _toggle(options, description):
-    """Buttons of which one is down, as wide as their words need, beside their name."""
-    wide = f"{60 + 92 * len(options)}px"
-    style = {"description_width": "42px", "button_width": "80px"}
+def _toggle(options):
+    """Buttons of which one is down."""
+    wide = f"{88 * len(options)}px"
+    layout = widgets.Layout(width=wide, min_width=wide, overflow="hidden")
     return widgets.ToggleButtons(
-        options=list(options),
-        description=description,
-        layout=widgets.Layout(width=wide, min_width=wide),
-        style=style,
+        options=list(options), layout=layout, style={"button_width": "80px"}
     )
+
+
+def _named(name, control):
+    """A control beside its name."""
+    label = widgets.HTML(f"<span style='color: #555'>{name}</span>")
+    layout = widgets.Layout(grid_gap="8px", align_items="center", overflow="hidden")
+    return widgets.HBox([label, control], layout=layout)
 
 
 def demo_panel(predictor, pictures: dict, height: int = 420, sides: dict | None = None):
@@ -264,8 +268,7 @@ def demo_panel(predictor, pictures: dict, height: int = 420, sides: dict | None 
     upload = widgets.FileUpload(accept="image/*", multiple=False, description="upload")
     whole = widgets.Button(description="whole picture")
     upload.layout = whole.layout = widgets.Layout(width="120px")
-    side, show = _toggle(["right", "left"], "hand"), _toggle(SHOWS, "show")
-    look = _toggle(LOOKS, "from")
+    side, show, look = _toggle(["right", "left"]), _toggle(SHOWS), _toggle(LOOKS)
     side.value = sides.get(first, "right")
     message, links = widgets.HTML(), widgets.HTML()
     picture = box_figure(state["image"], height, lambda: predict())
@@ -335,14 +338,16 @@ def demo_panel(predictor, pictures: dict, height: int = 420, sides: dict | None 
     whole.on_click(unbox)
     gap = widgets.Layout(grid_gap="6px 18px", flex_flow="row wrap", align_items="center")
     panel.children = [
-        widgets.HBox([pick, upload, whole, side], layout=gap),
-        widgets.HBox([show, look, message], layout=gap),
+        widgets.HBox([pick, upload, whole, _named("hand", side)], layout=gap),
+        widgets.HBox([_named("show", show), _named("from", look)], layout=gap),
+        message,
         widgets.HBox(
             [
                 _captioned("drag a box around the hand", picture, height),
                 _captioned("what the network sees", overlay, height),
                 _captioned("turn it", scene, height),
-            ]
+            ],
+            layout=widgets.Layout(grid_gap="8px"),
         ),
         links,
     ]
