@@ -71,6 +71,9 @@ def test_the_demo_takes_a_box_a_side_and_an_upload(lab, tmp_path):
         before = overlay.get_attribute("src")
         page.locator(f'.widget-toggle-button:has-text("{word}")').first.click()
         _changes(page, overlay, before)
+    before = overlay.get_attribute("src")
+    page.locator('.widget-dropdown:has-text("picture") select').first.select_option("hand_3")
+    _changes(page, overlay, before)
     scene = figure_in(page, ".js-plotly-plot:has(.gl-container canvas)")
     front, aside = tmp_path / "front.png", tmp_path / "aside.png"
     scene.screenshot(path=front)
@@ -102,7 +105,7 @@ def _apart(one, other) -> float:
     return float((np.abs(one - other) > 40).mean())
 
 
-def _changes(page, image, before, seconds: int = 20):
+def _changes(page, image, before, seconds: int = 60):
     for _ in range(seconds * 5):
         if image.get_attribute("src") != before:
             return
