@@ -48,7 +48,7 @@ def test_a_run_leaves_the_callers_random_numbers_and_threads_alone(tmp_path):
 
 def test_the_loop_overfits_four_hands_to_under_a_millimetre(tmp_path):
     config = toy_config(
-        steps=400, batch_size=4, log_every=100, validate_every=400, checkpoint_every=400,
+        steps=200, batch_size=4, log_every=100, validate_every=200, checkpoint_every=200,
         ema_decay=0.9, clip=0.0,
     )  # fmt: skip
     torch.manual_seed(0)
