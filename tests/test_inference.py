@@ -159,13 +159,16 @@ def run_folder(tmp_path_factory):
 
 
 def test_a_loaded_run_predicts_what_was_saved(run_folder):
+    from hand_lib.config import make_config
+
     folder, network = run_folder
     predictor = Predictor.load(folder, device="cpu")
-    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    size = make_config("quick").image_size
+    crops = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     found = predictor.predict_crops(crops)
     with torch.inference_mode():
         expected = network(torch.from_numpy(crops).permute(0, 3, 1, 2))
-    assert predictor.name == "untrained" and predictor.image_size == 64
+    assert predictor.name == "untrained" and predictor.image_size == size
     assert np.allclose(found["vertices"], expected.vertices.numpy(), atol=1e-6)
     assert np.allclose(found["joints_2d"], expected.joints_2d.numpy(), atol=1e-5)
 
