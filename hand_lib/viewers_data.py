@@ -17,6 +17,7 @@ from hand_lib.geometry import align_similarity
 from hand_lib.joints import BONES, JOINT_NAMES, fingertips_of
 from hand_lib.reading import fits_mesh
 from hand_lib.statistics import in_plane_angles_deg, palm_angles_deg
+from hand_lib.viewers_live import LiveFigure
 from hand_lib.viewers_samples import look, sample_figure, sample_pictures, sample_still
 
 __all__ = [
@@ -361,7 +362,7 @@ def browser(dataset, description: Description, faces):
     place = widgets.IntSlider(0, min=0, max=len(description) - 1, description="place")
     caption, pictures = widgets.HTML(), widgets.Image(format="png")
     near = widgets.Image(format="png")
-    scene = go.FigureWidget(layout={"height": 400, "margin": {"l": 0, "r": 0, "t": 30, "b": 0}})
+    scene = LiveFigure(layout={"height": 400, "margin": {"l": 0, "r": 0, "t": 30, "b": 0}})
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in description.broken[:20])
     broken = widgets.HTML(f"could not be read:<ul>{lines}</ul>" if lines else "all could be read")
 
