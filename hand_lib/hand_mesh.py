@@ -8,12 +8,12 @@ import numpy as np
 
 from hand_lib import ROOT
 from hand_lib.hand_model import HandModel
+from hand_lib.reading import fits_mesh
 
 MANO_PLACES = ("MANO_RIGHT.pkl", "MANO_RIGHT.npz")
 """What is looked for in template/."""
 
 _SAMPLES = 32
-_MOST = 2.0
 
 
 def choose_hand(hand: str = "auto", vertices=None) -> HandModel:
@@ -34,9 +34,8 @@ def choose_hand(hand: str = "auto", vertices=None) -> HandModel:
         return model
     if hand != "auto":
         raise ValueError(
-            f"the data's vertices are not those of hand={hand!r}: joined by its faces, their edges "
-            f"are {edge_excess(model, vertices):.1f} times as long as that hand's; hand='auto' "
-            "finds the one that fits"
+            f"the data's vertices are not those of hand={hand!r}: joined by its faces they make no "
+            "hand; hand='auto' finds the one that fits"
         )
     model = find_mano()
     if model is not None:
@@ -65,29 +64,10 @@ def find_mano(hand: str = "auto") -> HandModel | None:
 
 
 def fits(model: HandModel, vertices) -> bool:
-    """Whether (N, V, 3) vertices are this model's: joined by its faces they look like a hand."""
-    return edge_excess(model, vertices) < _MOST
-
-
-def edge_excess(model: HandModel, vertices) -> float:
-    """Mean edge length over the mesh's spread, as a multiple of the same ratio of the hand at rest.
-
-    About 1 for the model's own vertices in any pose, shape and scale; about 8 where they come in
-    another order; infinite where there are more or fewer.   vertices: (N, V, 3).
-    """
-    if vertices.shape[1] != len(model.vertices):
-        return float("inf")
+    """Whether (N, V, 3) vertices are in this model's order (``reading.fits_mesh``)."""
     picks = np.linspace(0, len(vertices) - 1, min(_SAMPLES, len(vertices))).astype(int)
-    faces = np.asarray(model.faces.cpu())
-    rest = np.asarray(model.vertices.cpu(), np.float64)[None]
-    some = np.asarray(vertices, np.float64)[picks]
-    return float(np.median(_relative_edges(some, faces)) / _relative_edges(rest, faces)[0])
-
-
-def _relative_edges(vertices, faces):
-    corners = vertices[:, faces]
-    edges = np.linalg.norm(corners - np.roll(corners, 1, axis=2), axis=3).mean((1, 2))
-    return edges / np.linalg.norm(vertices - vertices.mean(1, keepdims=True), axis=2).mean(1)
+    rest, faces = np.asarray(model.vertices.cpu()), np.asarray(model.faces.cpu())
+    return np.mean([fits_mesh(vertices[i], rest, faces) for i in picks]) > 0.5
 
 
 def is_builtin(model: HandModel) -> bool:

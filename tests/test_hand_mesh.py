@@ -4,7 +4,7 @@ import torch
 
 from hand_lib import hand_mesh
 from hand_lib.anatomy import sample_poses
-from hand_lib.hand_mesh import choose_hand, edge_excess, find_mano, fits, is_builtin
+from hand_lib.hand_mesh import choose_hand, find_mano, fits, is_builtin
 from hand_lib.hand_model import HandModel
 
 
@@ -35,14 +35,13 @@ def foreign(tmp_path_factory):
 def test_posed_and_shaped_hands_fit_their_own_model_at_any_scale(hands):
     model = HandModel.builtin()
     assert fits(model, hands) and fits(model, 1000 * hands) and is_builtin(model)
-    assert edge_excess(model, 1000 * hands) == pytest.approx(1, abs=0.25)
 
 
 def test_another_order_of_the_vertices_does_not_fit(hands, foreign):
     path, order = foreign
     model = HandModel.builtin()
-    assert not fits(model, hands[:, order]) and edge_excess(model, hands[:, order]) > 5
-    assert not fits(model, hands[:, :500]) and edge_excess(model, hands[:, :500]) == np.inf
+    assert not fits(model, hands[:, order])
+    assert not fits(model, hands[:, :500])
     other = HandModel.from_mano(path)
     assert fits(other, hands[:, order]) and not is_builtin(other)
 
