@@ -9,6 +9,7 @@ before the product, unfused Adam, every loss fetched each step for a meter.
 """
 
 import copy
+import dataclasses
 import sys
 import tempfile
 import time
@@ -196,9 +197,11 @@ def _wait(device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _outputs(prediction):
-    values = [prediction.vertices, prediction.joints_2d, *prediction.levels]
-    return values + ([] if prediction.joints_2d_direct is None else [prediction.joints_2d_direct])
+def _outputs(prediction) -> list:
+    """Everything that a network predicts, so that its backward pass is a whole one."""
+    fields = [getattr(prediction, field.name) for field in dataclasses.fields(prediction)]
+    values = [value for field in fields for value in (field if type(field) is tuple else [field])]
+    return [value for value in values if isinstance(value, torch.Tensor) and value.requires_grad]
 
 
 if __name__ == "__main__":
