@@ -49,14 +49,15 @@ def open_test_set(name: str = "synthetic-test", count: int = 0, split: str = "ev
     """A test set by name.
 
     name: ``synthetic-test``, the fixed synthetic benchmark, or the place of a data set: a folder in
-    FreiHAND's layout, a METRO .yaml, a YouTube 3D Hands .json.   count: the first so many hands;
+    FreiHAND's layout, a METRO .yaml, a YouTube 3D Hands .json. The benchmark is compared with its
+    pin, and a warning says when it is another.   count: the first so many hands;
     0: all.   split: of the folder.
     """
     if name == "synthetic-test":
-        from hand_lib.synthetic import synthetic_test
+        from hand_lib.synthetic_check import open_checked_benchmark
 
-        dataset = synthetic_test()
-        words = "synthetic-test, hands drawn with a seed kept for testing"
+        dataset, state = open_checked_benchmark()
+        words = f"synthetic-test, hands drawn with a seed kept for testing ({state})"
     elif Path(name).is_dir():
         from hand_lib.readers import FreiHand
 

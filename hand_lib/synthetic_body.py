@@ -11,6 +11,7 @@ import numpy as np
 
 from hand_lib.geometry import boundary_loops
 from hand_lib.joints import MANO_PARENTS, MANO_TO_21, TIPS_21, fingertip_vertices
+from hand_lib.synthetic_raster import ID_MASK
 
 PARTS = ("hand", "arm", "sleeve", "watch", "ring", "object", "occluder", "hand2", "arm2", "sleeve2")
 HAND, ARM, SLEEVE, WATCH, RING, OBJECT, OCCLUDER, HAND2, ARM2, SLEEVE2 = range(len(PARTS))
@@ -157,6 +158,11 @@ def make_layout(faces, rim, vertices: int = 778) -> Layout:
         face_start.append(face_start[-1] + len(part_faces))
         all_faces.append(part_faces)
         all_uv.append(uv)
+    if face_start[-1] > ID_MASK:
+        raise ValueError(
+            f"a scene may have {ID_MASK} faces, this hand of {len(faces)} faces makes "
+            f"{face_start[-1]}; take a hand model of fewer faces"
+        )
     latitude = np.linspace(-np.pi / 2, np.pi / 2, latitudes)
     longitude = np.linspace(0, 2 * np.pi, longitudes, endpoint=False)
     grid = np.stack(np.meshgrid(latitude, longitude, indexing="ij"), -1).reshape(-1, 2)

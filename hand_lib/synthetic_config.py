@@ -114,9 +114,8 @@ class Draws:
     def uniform(self, purpose: str, count: int | None = None, low=0.0, high=1.0) -> NDArray:
         """(B, count) float64 in [low, high), or (B,) without a count."""
         steps = np.arange(1, (count or 1) + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
-        with np.errstate(over="ignore"):
-            offset = np.uint64(zlib.crc32(purpose.encode()) * 0x2545F4914F6CDD1D & _MASK)
-            bits = _mix(_mix(self.keys ^ offset)[:, None] + steps)
+        offset = np.uint64(zlib.crc32(purpose.encode()) * 0x2545F4914F6CDD1D & _MASK)
+        bits = _mix(_mix(self.keys ^ offset)[:, None] + steps)
         unit = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
         values = low + (high - low) * unit
         return values if count is not None else values[:, 0]

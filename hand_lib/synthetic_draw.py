@@ -90,12 +90,13 @@ def viewpoint_rotations(config: SyntheticConfig, draws: Draws, purpose: str = "v
 
 
 def mix_poses(
-    draws: Draws, free: NDArray, gestures: NDArray, share: float, purpose: str
+    draws: Draws, free: NDArray, gestures: NDArray, share: float, purpose: str, moves: NDArray
 ) -> NDArray:
     """Poses (B, 16, 3) between two of the banks.
 
     free: (N, 16, 3) from the pose prior.   gestures: (G, 16, 3).   share: how often each of the two
-    is a named gesture. Half of the pictures take the first alone, the rest lie on the way.
+    is a named gesture.   moves: (16, 3) which of the angles the prior uses.
+    Half of the pictures take the first alone, the rest lie on the way.
     """
     batch = len(draws.keys)
     picks = []
@@ -107,7 +108,6 @@ def mix_poses(
     way = np.where(u[:, 0] < 0.5, 0.0, u[:, 1])[:, None, None]
     pose = picks[0] * (1 - way) + picks[1] * way
     jitter = draws.normal(purpose + "-jitter", 48).reshape(batch, 16, 3)
-    moves = np.abs(free).max(axis=0) > 1e-3
     pose = pose + np.deg2rad(1.5) * jitter * moves
     pose[:, 0] = 0
     return pose
@@ -289,7 +289,7 @@ def draw_parameters(config: SyntheticConfig, seed: int, indices, size: int, bank
     axes = np.asarray(banks.body.axes, np.float64)
     tiles = len(banks.tiles)
 
-    pose = mix_poses(draws, banks.poses, banks.gestures, config.gestures, "pose")
+    pose = mix_poses(draws, banks.poses, banks.gestures, config.gestures, "pose", banks.moves)
     pose[:, 0] = vectors_from(viewpoint_rotations(config, draws) @ axes.T)
     out["pose"] = pose
     out["betas"] = np.clip(config.betas_spread * draws.normal("betas", 10), -2.5, 2.5)
@@ -327,7 +327,7 @@ def draw_parameters(config: SyntheticConfig, seed: int, indices, size: int, bank
 
 def _second_hand(config, draws, out, banks, axes):
     on, left = draws.chance("second", config.second_hand), draws.chance("second-left", 0.85)
-    pose = mix_poses(draws, banks.poses, banks.gestures, config.gestures, "pose2")
+    pose = mix_poses(draws, banks.poses, banks.gestures, config.gestures, "pose2", banks.moves)
     view = viewpoint_rotations(config, draws, "view2")
     pose[:, 0] = vectors_from(view @ axes.T)
     out["second_pose"] = pose

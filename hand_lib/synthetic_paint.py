@@ -61,9 +61,21 @@ def read_look(p, look):
     look[GLOSS], look[GLOSS + 1] = p.gloss[0], p.gloss[1]
 
 
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def read_scale(look, scale, bias):
+    """From the atlas's bytes to strengths, for the eight channels of the skin."""
+    byte = _F(1 / 255)
+    scale[0], scale[1], scale[2] = byte * look[9], _F(1.15 / 255), byte * look[11]
+    scale[3], scale[4], scale[5] = _F(1 / 85) * look[12], byte * look[13], _F(1 / 51) * look[14]
+    scale[6], scale[7] = _F(1 / 51) * look[15], byte * look[16]
+    for k in (3, 5, 6):
+        bias[k] = _F(-128) * scale[k]
+
+
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def _share_lit(lamp_seen, u, v, w, step, bias):
+def _share_lit(lamp_seen, mix, step, bias):
     """Share of the lamp that reaches a point: nine looks into its depth map."""
+    u, v, w = mix[LAMP], mix[LAMP + 1], mix[LAMP + 2]
     i, j = int(u), int(v)
     if i < step or j < step or i >= SHADOW_SIDE - step - 1 or j >= SHADOW_SIDE - step - 1:
         return _F(1)
@@ -91,8 +103,8 @@ def _nook(seen, side, x, y, w, reach, focal):
     for k in range(6):
         u, v = x + int(reach * _CIRCLE[turn, k, 0]), y + int(reach * _CIRCLE[turn, k, 1])
         column, row = min(max(u, 0), side - 1), min(max(v, 0), side - 1)
-        other = _F(seen[_U(row * (side + PAD) + column)] >> ID_BITS) * _STEP
-        rise = (other - w) * z2  # metres nearer, to first order
+        key = seen[_U(row * (side + PAD) + column)] >> ID_BITS
+        rise = (_F(key) * _STEP - w) * z2  # metres nearer, to first order; empty: farthest
         slope = rise * steep * (_F(1 / 0.4) if k & 1 else _F(1 / 0.95))
         slope = min(_F(1), max(_F(0), slope - _F(0.3))) * max(_F(0), _F(1) - rise * _F(22))
         hidden += slope if (u == column) & (v == row) else _F(0)
@@ -119,16 +131,17 @@ def place_on(corners, a, b, c, x, y):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def _skin_at(look, atlas, second, same, la, lb):
-    """Skin's red, green, blue and gloss at a spot of a face of the first hand's numbering."""
-    size = _F(TEXELS - 0.01)
+def _skin_at(look, scale, bias, atlas, spot, second, same, la, lb):
+    """Skin's red, green, blue and gloss at a spot of a face of the first hand's numbering.
+
+    scale, bias: (8,) from the atlas's bytes to strengths.   spot: (8,) a buffer.
+    """
+    size, one = _F(TEXELS - 0.01), _F(1)
     m = _U((same * TEXELS + int(la * size)) * TEXELS + int(lb * size))
-    byte, one = _F(1 / 255), _F(1)
-    palm, nail = _F(atlas[m, 0]) * byte * look[9], min(one, _F(atlas[m, 1]) * _F(1.15 / 255))
-    crease, flush = _F(atlas[m, 2]) * byte * look[11], (_F(atlas[m, 3]) - _F(128)) * _F(1 / 85)
-    vein, mottle = _F(atlas[m, 4]) * byte * look[13], (_F(atlas[m, 5]) - _F(128)) * _F(1 / 51)
-    fine, knuckle = (_F(atlas[m, 6]) - _F(128)) * _F(1 / 51), _F(atlas[m, 7]) * byte * look[16]
-    flush, mottle, fine = flush * look[12], mottle * look[14], fine * look[15]
+    for k in range(8):
+        spot[k] = _F(atlas[m, k]) * scale[k] + bias[k]
+    palm, nail, crease, flush = spot[0], min(one, spot[1]), spot[2], spot[3]
+    vein, mottle, fine, knuckle = spot[4], spot[5], spot[6], spot[7]
     shade = (one + _F(0.03) * (mottle + fine)) * (one - _F(0.20) * knuckle)
     palm = min(palm, _F(0.9))
     k = _U(second)
@@ -170,24 +183,14 @@ def _thing_at(look, part, uv, tiles, inverse_tone, a, b, c, la, lb, lc):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def _mix(corners, a, b, c, la, lb, lc, k):
-    """Three columns from k on, interpolated."""
-    return (
-        la * corners[a, k] + lb * corners[b, k] + lc * corners[c, k],
-        la * corners[a, k + 1] + lb * corners[b, k + 1] + lc * corners[c, k + 1],
-        la * corners[a, k + 2] + lb * corners[b, k + 2] + lc * corners[c, k + 2],
-    )
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def light_at(look, corners, cloth, seen, side, lamp_seen, focal, a, b, c, la, lb, lc, x, y, w):
+def light_at(look, mix, cloth, seen, side, lamp_seen, focal, x, y, w):
     """Light that arrives (red, green, blue) and that glances off (red, green, blue) at a point.
 
-    a, b, c: corners of its face, la, lb, lc: its place there.   x, y: its sub-pixel.   w: 1/z.
+    mix: (16,) its columns of ``Scratch.corners``.   x, y: its sub-pixel.   w: 1/z there.
     """
     one, none = _F(1), _F(0)
-    nx, ny, nz = _mix(corners, a, b, c, la, lb, lc, NORMAL)
-    px, py, pz = _mix(corners, a, b, c, la, lb, lc, POINT)
+    nx, ny, nz = mix[NORMAL], mix[NORMAL + 1], mix[NORMAL + 2]
+    px, py, pz = mix[POINT], mix[POINT + 1], mix[POINT + 2]
     length = one / np.sqrt(nx * nx + ny * ny + nz * nz + _F(1e-12))
     nx, ny, nz = nx * length, ny * length, nz * length
     length = -one / np.sqrt(px * px + py * py + pz * pz)
@@ -200,10 +203,9 @@ def light_at(look, corners, cloth, seen, side, lamp_seen, focal, a, b, c, la, lb
     towards = nx * kx + ny * ky + nz * kz
     lit = one
     if towards > _F(-0.3) and look[SHADE] > none:
-        u, v, s = _mix(corners, a, b, c, la, lb, lc, LAMP)
         step = 1 + int(look[SHADE + 1] * _F(200))
         bias = _F(0.0035) + _F(0.0035) * _F(step) * (_F(1.2) - abs(towards))
-        lit -= look[SHADE] * (one - _share_lit(lamp_seen, u, v, s, step, bias))
+        lit -= look[SHADE] * (one - _share_lit(lamp_seen, mix, step, bias))
     reach = max(_F(2), _F(0.013) * focal * w)
     hidden = _nook(seen, side, x, y, w, reach, focal)
     open_ = one - look[SHADE + 2] * min(one, _F(1.7) * hidden)
@@ -224,8 +226,7 @@ def light_at(look, corners, cloth, seen, side, lamp_seen, focal, a, b, c, la, lb
     direct = max(none, (towards + wrap) / (one + wrap)) * lit
     wrap = _F(0.05) if cloth else _F(0.15)
     cold = max(none, (towards + wrap) / (one + wrap)) * lit
-    sky_r, sky_g, sky_b = _mix(corners, a, b, c, la, lb, lc, SKY)
-    sky_r, sky_g, sky_b = sky_r * open_, sky_g * open_, sky_b * open_
+    sky_r, sky_g, sky_b = mix[SKY] * open_, mix[SKY + 1] * open_, mix[SKY + 2] * open_
     lamp_r, lamp_g, lamp_b = look[KEY + 3], look[KEY + 4], look[KEY + 5]
     return (
         inside * sky_r + direct * lamp_r,
@@ -266,19 +267,22 @@ def paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, focal, mask):
     kept = np.zeros((size, 6), np.float32)
     kept_at = np.zeros(size, np.int64)  # 1 + row of squares and part
     kept_depth = np.zeros(size, np.float32)
+    scale, bias = np.empty(8, np.float32), np.zeros(8, np.float32)
+    spot, mix = np.empty(8, np.float32), np.empty(16, np.float32)
+    read_scale(look, scale, bias)
     for y in range(size):
         for x in range(size):
+            mask[y, x] = False
             at = _U(2 * y * (side + PAD) + 2 * x)
             below = at + _U(side + PAD)
             k0, k1, k2, k3 = seen[at], seen[at + _U(1)], seen[below], seen[below + _U(1)]
-            mask[y, x] = False
-            high = max(k0, k1, k2, k3)
+            high = max(max(k0, k1), max(k2, k3))
             if high == 0:
                 continue
-            low = min(k0, k1, k2, k3)
+            low = min(min(k0, k1), min(k2, k3))
             t0, t1, t2, t3 = k0 & ID_MASK, k1 & ID_MASK, k2 & ID_MASK, k3 & ID_MASK
-            hits = (k0 > 0 and t0 < hand_faces) + (k1 > 0 and t1 < hand_faces)
-            hits += (k2 > 0 and t2 < hand_faces) + (k3 > 0 and t3 < hand_faces)
+            hits = int(k0 > 0 and t0 < hand_faces) + int(k1 > 0 and t1 < hand_faces)
+            hits += int(k2 > 0 and t2 < hand_faces) + int(k3 > 0 and t3 < hand_faces)
             mask[y, x] = hits >= 2
             near, far = _F(high >> ID_BITS), _F(low >> ID_BITS)
             whole = low > 0 and near - far < _JUMP * near
@@ -292,19 +296,21 @@ def paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, focal, mask):
                 if key == 0:
                     continue
                 covered += share
+                u, v = 2 * x + (k & 1), 2 * y + (k >> 1)
                 t, w = key & ID_MASK, _F(key >> ID_BITS) * _STEP
                 part = np.int64(face_part[_U(t)])
                 if part != part_before or abs(w - before) > _JUMP * w:
-                    u, v = 2 * x + (k & 1), 2 * y + (k >> 1)
                     fx, fy = _F(u), _F(v)
                     if whole:
                         fx, fy = fx + _F(0.5), fy + _F(0.5)
                     a, b, c = _U(faces[_U(t), 0]), _U(faces[_U(t), 1]), _U(faces[_U(t), 2])
                     la, lb, lc = place_on(corners, a, b, c, fx, fy)
                     if part <= ARM:
-                        r, g, h, gloss = _skin_at(look, atlas, 0, t, la, lb)
+                        r, g, h, gloss = _skin_at(look, scale, bias, atlas, spot, 0, t, la, lb)
                     elif part == HAND2 or part == ARM2:
-                        r, g, h, gloss = _skin_at(look, atlas, 3, t - second_first, la, lb)
+                        r, g, h, gloss = _skin_at(
+                            look, scale, bias, atlas, spot, 3, t - second_first, la, lb
+                        )
                     else:
                         r, g, h, gloss = _thing_at(
                             look, part, layout.uv, tiles, inverse_tone, a, b, c, la, lb, lc
@@ -312,10 +318,11 @@ def paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, focal, mask):
                     place = 1 + (y >> shift) * 16 + part
                     if kept_at[square] != place or abs(kept_depth[square] - w) > _JUMP * w:
                         cloth = part == SLEEVE or part == SLEEVE2
+                        for m in range(16):
+                            mix[m] = la * corners[a, m] + lb * corners[b, m] + lc * corners[c, m]
                         l0, l1, l2, s0, s1, s2 = light_at(
-                            look, corners, cloth, seen, side, lamp_seen, fine, a, b, c, la, lb, lc,
-                            u, v, w,
-                        )  # fmt: skip
+                            look, mix, cloth, seen, side, lamp_seen, fine, u, v, w
+                        )
                         kept[square, 0], kept[square, 1], kept[square, 2] = l0, l1, l2
                         kept[square, 3], kept[square, 4], kept[square, 5] = s0, s1, s2
                         kept_at[square], kept_depth[square] = place, w
