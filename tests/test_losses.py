@@ -157,8 +157,9 @@ def test_the_total_is_the_weighted_sum_of_its_parts():
     network = small_network()
     torch.nn.init.normal_(network.decoder.correct.weight, std=0.01)  # it starts at zero
     batch = random_batch(network)
+    batch["surface"] = torch.rand(4, 4, 16, 16)
     prediction = network(batch["image"])
-    config = LossConfig(*(1.0 + i for i in range(2)), "l1", *(0.5 + i for i in range(6)))
+    config = LossConfig(*(1.0 + i for i in range(2)), "l1", *(0.5 + i for i in range(8)))
     total, parts = total_loss(prediction, batch, network.mesh, config)
     weights = dataclasses.asdict(config)
     assert {f"loss_{name}" for name in parts} == set(weights) - {"joint_distance"}

@@ -135,6 +135,14 @@ def test_publishing_copies_what_ships_and_draws_the_overview(root, monkeypatch):
         (run / name).write_text(name)
     from PIL import Image
 
+    from hand_lib import confidence
+    from hand_lib.inference import Predictor
+
+    measured = confidence.Calibration(-1.0, 2.0, 0.5, 0.4, 0.05, 0.9, 600)
     monkeypatch.setattr(workflow, "overview", lambda run: Image.new("RGB", (20, 10)))
+    monkeypatch.setattr(confidence, "calibrate", lambda predictor: measured)
+    monkeypatch.setattr(Predictor, "load", classmethod(lambda cls, run: run))
     target = workflow.publish("runs/mine")
-    assert sorted(p.name for p in target.iterdir()) == sorted([*workflow.PUBLISHED, "overview.jpg"])
+    made = [*workflow.PUBLISHED, "overview.jpg", "confidence.json"]
+    assert sorted(p.name for p in target.iterdir()) == sorted(made)
+    assert confidence.load_calibration(target) == measured
