@@ -208,9 +208,9 @@ class SyntheticHands:
         joints, roots, views = (np.empty((batch, *s), np.float32) for s in ((21, 3), (3,), (3,)))
         poses, betas = parameters["pose"].copy(), parameters["betas"].copy()
         _render(
-            parameters, poses, betas, banks.body, banks.layout, self._scratch, banks.atlas,
-            banks.tiles, banks.grain, banks.tone, banks.inverse_tone, images, masks, vertices,
-            joints, roots, views,
+            parameters, poses, betas, banks.body, banks.layout, self._scratch,
+            banks.atlas.view(np.uint64).reshape(-1), banks.tiles, banks.grain, banks.tone,
+            banks.inverse_tone, images, masks, vertices, joints, roots, views,
         )  # fmt: skip
         intrinsics = np.zeros((batch, 3, 3), np.float32)
         intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = views[:, 0]
