@@ -115,6 +115,12 @@ class UpsampleBlock(nn.Module):
         return functional.relu(self.conv(self.up(x)))
 
 
+def published_channels(encoder: str) -> tuple[int, ...]:
+    """Channel widths, fine to coarse, that Youtubehand published with an encoder."""
+    wide = encoder in ("resnet50", "hrnet_w64")
+    return (256, 512, 1024, 2048) if wide else (64, 128, 256, 512)
+
+
 class YoutubehandDecoder(nn.Module):
     """Youtubehand's decoder and camera head, layer for layer (its model/network.py).
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .camera import project_weak_perspective
 from .coarse_to_fine import CoarseToFineDecoder, fit_weak_perspective
-from .decoders import YoutubehandDecoder, apply_rows
+from .decoders import YoutubehandDecoder, apply_rows, published_channels
 from .encoders import GridEncoder, NormalizeImages, PooledEncoder
 from .looking import brought_back, cut, look_at
 
@@ -130,7 +130,7 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     if config.decoder == "youtubehand":
         encoder = PooledEncoder(config.encoder, config.pretrained)
         spirals = hierarchy.spirals(config.spiral_length or 27, config.dilation)
-        channels = config.channels or (64, 128, 256, 512)
+        channels = config.channels or published_channels(config.encoder)
         decoder = YoutubehandDecoder(encoder.channels, hierarchy, channels, spirals)
         return HandNetwork(encoder, decoder, regressor, faces, torch.zeros(0, len(regressor[0])))
     if config.decoder != "coarse_to_fine":

@@ -11,6 +11,7 @@ from hand_lib import ROOT, losses
 from hand_lib.data import HandCrops, MemoryPool, split_unique
 from hand_lib.geometry import align_similarity
 from hand_lib.hand_mesh import choose_hand, find_mano, is_builtin
+from hand_lib.joints import fingertips_of
 from hand_lib.looking import CloserLooks
 from hand_lib.network import build_network, joint_regressor
 from hand_lib.provenance import fingerprint_arrays
@@ -48,7 +49,8 @@ def build_task(config, say=tqdm.write) -> Task:
     say(
         f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters ({config.backbone},"
         f" {config.decoder}); {count} training images of {config.image_size} px, "
-        f"{len(validation['image'])} to validate on, ready in {seconds:.0f} s"
+        f"{len(validation['image'])} to validate on, ready in {seconds:.0f} s; "
+        f"fingertips: {fingertips_of(sets[0])}"
     )
     return Task(
         network,

@@ -271,6 +271,7 @@ def summary_table(*folders) -> str:
     for who, values in summary(*folders).items():
         cells = ("    -   " if value is None else f"{value:8.1f}" for value in values)
         lines.append(f"{who:18s} " + "".join(cells))
+    lines.append("joints: with the fingertips of the validation labels")
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from hand_lib import ROOT
+from hand_lib.joints import OWN_FINGERTIPS
 
 DATA_FOLDER = ROOT / "data" / "synthetic"
 """The synthetic hands in FreiHAND's own layout that notebooks look at and are tested on."""
@@ -200,7 +201,8 @@ def run_all(run: str = "small", say=None) -> dict[str, dict]:
     say("scoring on synthetic-test ...")
     rows = comparison(runs)
     say("")
-    say("errors in mm on 2,000 synthetic pictures that no training saw (PA: after alignment)")
+    say("errors in mm on 2,000 synthetic pictures that no training saw (PA: after alignment);")
+    say(f"joints with the fingertips of {OWN_FINGERTIPS}")
     say(table(rows))
     say("")
     say(f"executed notebooks: {', '.join(str(path.relative_to(ROOT)) for path in executed)}")

@@ -35,8 +35,8 @@ def parameter_counts(network: HandNetwork) -> dict[str, int]:
 def published_counts(hierarchy, joint_regressor=None) -> dict[str, dict[str, int]]:
     """``parameter_counts`` of the three published networks, built without using memory."""
     counts = {}
-    for encoder, (channels, _) in PUBLISHED.items():
-        config = NetworkConfig(encoder=encoder, decoder="youtubehand", channels=channels)
+    for encoder in PUBLISHED:
+        config = NetworkConfig(encoder=encoder, decoder="youtubehand")
         with torch.device("meta"):
             counts[encoder] = parameter_counts(build_network(config, hierarchy, joint_regressor))
     return counts
