@@ -298,13 +298,17 @@ def paint_background(kind: str, size: int, rng: np.random.Generator) -> NDArray:
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
+def bank_kinds(count: int = 192, seed: int = 0) -> NDArray:
+    """The kind of each tile of ``background_bank``: (count,) words of ``KINDS``."""
+    kinds = np.repeat(KINDS, np.ceil(np.array(SHARES) * count).astype(int))
+    return kinds[np.random.default_rng([seed, 1]).permutation(len(kinds))[:count]]
+
+
 def background_bank(count: int = 192, size: int = 256, seed: int = 0) -> NDArray:
     """Tiles (count, size, size, 3) uint8 in the shares of ``SHARES``, the same for a seed."""
-    kinds = np.repeat(KINDS, np.ceil(np.array(SHARES) * count).astype(int))
-    order = np.random.default_rng([seed, 1]).permutation(len(kinds))[:count]
     tiles = [
-        paint_background(kinds[kind], size, np.random.default_rng([seed, 2, i]))
-        for i, kind in enumerate(order)
+        paint_background(kind, size, np.random.default_rng([seed, 2, i]))
+        for i, kind in enumerate(bank_kinds(count, seed))
     ]
     return np.stack(tiles)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hand_lib import anatomy
-from hand_lib.backgrounds import background_bank, pack_tiles
+from hand_lib.backgrounds import background_bank, bank_kinds, pack_tiles
 from hand_lib.camera import pixels_to_crop, project
 from hand_lib.mano_files import builtin_path, read_mano
 from hand_lib.sample import HandSample, make_sample
@@ -62,6 +62,7 @@ class Banks:
     gestures: NDArray  # (G, 16, 3)
     pose_mean: NDArray  # (45,) that the hand model adds to a pose of FreiHAND's kind
     tiles: NDArray  # (N, T, T) uint32: bytes red, green, blue, 0
+    kinds: NDArray  # (N,) words, the kind of each tile
     grain: NDArray  # (256, 256) float32
     tone: NDArray  # linear light -> sRGB
     inverse_tone: NDArray  # (256,) sRGB byte -> linear light
@@ -94,6 +95,7 @@ def make_banks(model_path=None, seed: int = 0, tile_size: int = 256) -> Banks:
         np.stack(list(anatomy.GESTURES.values())),
         np.asarray(arrays["hands_mean"]),
         pack_tiles(background_bank(TILES, tile_size, seed)),
+        bank_kinds(TILES, seed),
         rng.standard_normal((256, 256)).astype(np.float32),
         tone_curve(),
         ((np.arange(256) / 255) ** 2.2).astype(np.float32),

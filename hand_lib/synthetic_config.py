@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from hand_lib.backgrounds import KINDS
+
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -34,6 +36,7 @@ class SyntheticConfig:
     shift: float = 0.09  # spread of the hand's place, in crop sides
     truncated: float = 0.05  # chance that the border cuts the hand (moved by up to 0.45)
     gestures: float = 0.35  # share of named gestures among the poses that are mixed
+    between: float = 0.50  # chance that the pose lies on the way from one to another
     betas_spread: float = 1.0  # standard deviation of the shape
     sleeve: float = 0.42
     watch: float = 0.12
@@ -46,6 +49,7 @@ class SyntheticConfig:
     detail: tuple = (0.5, 1.3)  # strength of creases, veins and mottling
     key_light: tuple = (0.15, 1.5)  # direct light over light from all around
     shadow: tuple = (0.55, 1.0)  # darkness of cast shadows
+    softness_m: tuple = (0.002, 0.012)  # width of their edges on the skin
     occlusion: tuple = (0.5, 1.0)  # darkness of nooks
     specular: tuple = (0.015, 0.16)
     exposure: float = 0.28  # spread, in natural logarithms
@@ -58,6 +62,7 @@ class SyntheticConfig:
     jpeg: float = 0.55
     jpeg_quality: tuple = (28, 95)
     drop_shadow: float = 0.35  # the hand darkens a surface behind it
+    backgrounds: tuple = KINDS  # which kinds of ``backgrounds`` to take, in the shares of its bank
 
     def __post_init__(self):
         if self.viewpoints not in ("photographs", "sphere"):
@@ -66,7 +71,11 @@ class SyntheticConfig:
             )
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(field.default, tuple):
+            if field.name == "backgrounds":
+                strange = sorted(set(value) - set(KINDS))
+                if strange or not value:
+                    raise ValueError(f"backgrounds should be some of {KINDS}, found {value}")
+            elif isinstance(field.default, tuple):
                 if len(value) != 2 or not value[0] <= value[1]:
                     raise ValueError(f"{field.name} should be (low, high), found {value}")
             elif isinstance(field.default, float) and not (np.isfinite(value) and value >= 0):
@@ -85,8 +94,8 @@ class SyntheticConfig:
 
 CHANCES = (
     "up_share", "side_share", "down_share", "palm_share", "back_share", "truncated", "gestures",
-    "sleeve", "watch", "ring", "object_in_hand", "occluder", "second_hand", "nail_polish",
-    "motion_blur", "defocus", "jpeg", "drop_shadow",
+    "between", "sleeve", "watch", "ring", "object_in_hand", "occluder", "second_hand",
+    "nail_polish", "motion_blur", "defocus", "jpeg", "drop_shadow",
 )  # fmt: skip
 
 

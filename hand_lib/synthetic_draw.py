@@ -89,15 +89,12 @@ def viewpoint_rotations(config: SyntheticConfig, draws: Draws, purpose: str = "v
     return _about(2, in_plane) @ _about(0, tilt) @ start @ _about(0, turn)
 
 
-def mix_poses(
-    draws: Draws, free: NDArray, gestures: NDArray, share: float, purpose: str, moves: NDArray
-) -> NDArray:
-    """Poses (B, 16, 3) between two of the banks.
+def mix_poses(draws: Draws, config: SyntheticConfig, banks, purpose: str) -> NDArray:
+    """Poses (B, 16, 3): one of the banks', or on the way between two of them.
 
-    free: (N, 16, 3) from the pose prior.   gestures: (G, 16, 3).   share: how often each of the two
-    is a named gesture.   moves: (16, 3) which of the angles the prior uses.
-    Half of the pictures take the first alone, the rest lie on the way.
+    banks: ``synthetic.Banks``, with poses of the prior and named gestures.   purpose: whose hand.
     """
+    free, gestures, share = banks.poses, banks.gestures, config.gestures
     batch = len(draws.keys)
     picks = []
     for k in (1, 2):
@@ -105,10 +102,10 @@ def mix_poses(
         one = gestures[draws.whole(f"{purpose}{k}-gesture", len(gestures))]
         picks.append(np.where(named, one, free[draws.whole(f"{purpose}{k}-free", len(free))]))
     u = draws.uniform(purpose + "-way", 2)
-    way = np.where(u[:, 0] < 0.5, 0.0, u[:, 1])[:, None, None]
+    way = np.where(u[:, 0] < 1 - config.between, 0.0, u[:, 1])[:, None, None]
     pose = picks[0] * (1 - way) + picks[1] * way
     jitter = draws.normal(purpose + "-jitter", 48).reshape(batch, 16, 3)
-    pose = pose + np.deg2rad(1.5) * jitter * moves
+    pose = pose + np.deg2rad(1.5) * jitter * banks.moves
     pose[:, 0] = 0
     return pose
 
@@ -187,11 +184,11 @@ def _light(config, draws, out):
     out["gloss"][:, 0] = low + (high - low) * gloss[:, 0] ** 2
     out["gloss"][:, 1] = 8 * 6 ** gloss[:, 1]
     out["shadow"][:, 0] = draws.uniform("shadow", None, *config.shadow)
-    out["shadow"][:, 1] = draws.uniform("shadow-softness", None, 0.002, 0.012)
+    out["shadow"][:, 1] = draws.uniform("shadow-softness", None, *config.softness_m)
     out["shadow"][:, 2] = draws.uniform("occlusion", None, *config.occlusion)
 
 
-def _camera(config, draws, out, size, tiles):
+def _camera(config, draws, out, size, kinds):
     u, n = draws.uniform("photograph", 12), draws.normal("photograph-tint", 6)
     out["camera"][:, :3] = np.exp(config.tint * n[:, :3] * [1.0, 0.4, 1.0])
     low, high = config.contrast
@@ -210,7 +207,9 @@ def _camera(config, draws, out, size, tiles):
     out["camera"][:, 9:11] = np.floor(u[:, 8:10] * 4096)
     b = draws.uniform("background", 12)
     ground = out["background"]
-    ground[:, 0], ground[:, 10] = (draws.whole(f"tile{k}", tiles) for k in (1, 2))
+    chosen = np.flatnonzero(np.isin(kinds, config.backgrounds))
+    for column, purpose in ((0, "tile1"), (10, "tile2")):
+        ground[:, column] = chosen[draws.whole(purpose, len(chosen))]
     ground[:, 1:3] = b[:, :2]
     ground[:, 3] = 0.35 * (2.9 ** b[:, 2])  # share of the tile that the picture shows
     ground[:, 4] = np.where(b[:, 3] < 0.6, 0.25 * (b[:, 4] - 0.5), 2 * np.pi * b[:, 4])
@@ -289,7 +288,7 @@ def draw_parameters(config: SyntheticConfig, seed: int, indices, size: int, bank
     axes = np.asarray(banks.body.axes, np.float64)
     tiles = len(banks.tiles)
 
-    pose = mix_poses(draws, banks.poses, banks.gestures, config.gestures, "pose", banks.moves)
+    pose = mix_poses(draws, config, banks, "pose")
     pose[:, 0] = vectors_from(viewpoint_rotations(config, draws) @ axes.T)
     out["pose"] = pose
     out["betas"] = np.clip(config.betas_spread * draws.normal("betas", 10), -2.5, 2.5)
@@ -320,14 +319,14 @@ def draw_parameters(config: SyntheticConfig, seed: int, indices, size: int, bank
 
     _light(config, draws, out)
     _things(config, draws, out, tiles)
-    _camera(config, draws, out, size, tiles)
+    _camera(config, draws, out, size, banks.kinds)
     _second_hand(config, draws, out, banks, axes)
     return out
 
 
 def _second_hand(config, draws, out, banks, axes):
     on, left = draws.chance("second", config.second_hand), draws.chance("second-left", 0.85)
-    pose = mix_poses(draws, banks.poses, banks.gestures, config.gestures, "pose2", banks.moves)
+    pose = mix_poses(draws, config, banks, "pose2")
     view = viewpoint_rotations(config, draws, "view2")
     pose[:, 0] = vectors_from(view @ axes.T)
     out["second_pose"] = pose

@@ -121,6 +121,23 @@ def test_each_chance_switches_what_it_names():
     assert watches.all() and not (share(watch=0.0)["watch"][:, 0] < 1).any()
 
 
+def test_backgrounds_and_mixed_poses_are_what_is_asked_for(hands):
+    kinds = hands.banks.kinds
+    assert set(kinds) == set(KINDS) and len(kinds) == len(hands.banks.tiles)
+    some = SyntheticHands(size=32, seed=2, count=200, backgrounds=("desk", "bokeh"))
+    ground = some.parameters(range(200))["background"]
+    assert set(kinds[ground[:, 0].astype(int)]) == {"desk", "bokeh"}
+    assert set(kinds[ground[:, 10].astype(int)]) == {"desk", "bokeh"}
+    apart = SyntheticHands(size=32, seed=2, count=60, between=0.0, gestures=1.0)
+    poses = apart.parameters(range(60))["pose"][:, None, 1:]
+    nearest = np.abs(poses - hands.banks.gestures[None, :, 1:]).mean(axis=(2, 3)).min(axis=1)
+    assert nearest.max() < np.deg2rad(2)  # what the jitter adds
+    mixed = SyntheticHands(size=32, seed=2, count=60, between=1.0, gestures=1.0)
+    poses = mixed.parameters(range(60))["pose"][:, None, 1:]
+    away = np.abs(poses - hands.banks.gestures[None, :, 1:]).mean(axis=(2, 3)).min(axis=1)
+    assert np.median(away) > 2 * np.median(nearest)
+
+
 def test_things_are_visible():
     still = {
         "noise": (0.0, 0.0),
@@ -323,7 +340,8 @@ def test_the_benchmark_is_fixed_and_its_fingerprint_follows_the_pictures(hands):
     [
         ({"size": 8}, "size"), ({"count": 0}, "count"), ({"viewpoints": "moon"}, "moon"),
         ({"sleeve": 1.5}, "sleeve"), ({"framing": (2.0, 1.0)}, "framing"),
-        ({"palm_share": 0.9}, "back_share"), ({"exposure": float("nan")}, "exposure"),
+        ({"palm_share": 0.9}, "back_share"), ({"backgrounds": ("sea",)}, "sea"),
+        ({"backgrounds": ()}, "backgrounds"), ({"exposure": float("nan")}, "exposure"),
     ],
 )  # fmt: skip
 def test_wrong_knobs_are_named(knobs, message):
