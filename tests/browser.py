@@ -94,24 +94,27 @@ def open_notebook(page, url: str, name: str) -> None:
 
 
 def run_all(page, seconds: int = 120) -> None:
-    """Run > Run All Cells (again if the kernel was not listening yet), wait until all have run."""
-    deadline, asked, seen = time.time() + seconds, 0.0, False
+    """Run every cell of a fresh kernel, from the menu, and wait until all have run in order.
+
+    A kernel that was still connecting can lose the first cells or all of them, or end and come
+    back; it is then restarted and asked again.
+    """
+    deadline, asked, entry = time.time() + seconds, 0.0, "Run All Cells"
     prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt")
     while time.time() < deadline:
-        if page.locator(".jp-Dialog .jp-mod-accept").count():  # which kernel? the notebook's own
+        if page.locator(".jp-Dialog .jp-mod-accept").count():  # which kernel? or: restart, really?
             page.locator(".jp-Dialog .jp-mod-accept").first.click()
-        texts = prompts.all_inner_texts()
-        running = any("*" in text for text in texts)
-        seen = seen or running
-        if seen and not running and any(c.isdigit() for c in texts[-1]):  # far cells have no text
+        texts = [text.strip(" []:") for text in prompts.all_inner_texts()]
+        if texts == [str(i + 1) for i in range(len(texts))]:
             return
-        if not seen and time.time() - asked > 8:
+        ran = not any("*" in text for text in texts)
+        if ran and time.time() - asked > 8:
             page.click('.lm-MenuBar-item:has-text("Run")')
-            page.click('.lm-Menu-itemLabel:has-text("Run All Cells")')
-            asked = time.time()
+            page.click(f'.lm-Menu-itemLabel:has-text("{entry}"):visible')
+            asked, entry = time.time(), "Restart Kernel and Run All Cells"
         page.wait_for_timeout(150)
     page.screenshot(path=tempfile.gettempdir() + "/notebook-not-run.png")
-    raise TimeoutError(f"the notebook had not run after {seconds} s")
+    raise TimeoutError(f"the notebook had not run after {seconds} s; cells: {texts}")
 
 
 def figure_in(page, selector: str, seconds: int = 120):
