@@ -127,15 +127,16 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     """
     regressor = _regressor(joint_regressor, len(hierarchy.vertices[0]))
     faces = torch.as_tensor(np.asarray(hierarchy.faces[0], np.int64))
+    view_size = getattr(config, "view_size", 0)
     if config.decoder == "youtubehand":
         encoder = PooledEncoder(config.encoder, config.pretrained)
         spirals = hierarchy.spirals(config.spiral_length or 27, config.dilation)
         channels = config.channels or published_channels(config.encoder)
         decoder = YoutubehandDecoder(encoder.channels, hierarchy, channels, spirals)
-        return HandNetwork(encoder, decoder, regressor, faces, torch.zeros(0, len(regressor[0])))
+        down = torch.zeros(0, len(regressor[0]))
+        return HandNetwork(encoder, decoder, regressor, faces, down, view_size, looks=1)
     if config.decoder != "coarse_to_fine":
         raise ValueError(f"unknown decoder {config.decoder!r}; known: {', '.join(DECODERS)}")
-    view_size = getattr(config, "view_size", 0)
     encoder = GridEncoder(
         config.encoder, view_size or config.image_size, pretrained=config.pretrained
     )

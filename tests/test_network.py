@@ -18,6 +18,7 @@ from hand_lib.camera import project_weak_perspective
 from hand_lib.coarse_to_fine import SpiralMix, fit_weak_perspective, look_up, palm_frame
 from hand_lib.decoders import DenseRows, SparseRows, SpiralConv, apply_rows
 from hand_lib.encoders import GridEncoder, NormalizeImages, PooledEncoder, load_encoder_weights
+from hand_lib.looking import cut
 from hand_lib.losses import total_loss
 from hand_lib.network import NetworkConfig, build_network
 from hand_lib.rotations import axis_angle_to_matrix
@@ -74,6 +75,16 @@ def test_any_image_size_will_do(size):
         network = small_network(decoder, size=size).eval()
         for other in (64, size):
             assert network(torch.rand(2, 3, other, other)).vertices.isfinite().all()
+
+
+@BOTH
+def test_a_smaller_view_is_what_the_network_was_trained_on(decoder):
+    """Pictures of 96 px seen at 64: the answer is that to the same pictures made 64 px wide."""
+    network = small_network(decoder, view_size=64, looks=1).eval()
+    images = random_batch(network, size=96)["image"].float() / 255
+    small = cut(network.normalize(images), 64)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images).vertices, network.read(small).vertices)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18d", "convnext_atto"])
