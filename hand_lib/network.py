@@ -97,8 +97,12 @@ class HandNetwork(nn.Module):
             return self.read(images)
         prediction = self.read(cut(images, size))
         for _ in range(1, self.looks):
-            look = look_at(prediction.joints_2d_direct)
-            prediction = Prediction(**brought_back(self.read(cut(images, size, look)), look))
+            with torch.autocast(images.device.type, enabled=False):  # places need all their digits
+                look = look_at(prediction.joints_2d_direct)
+                closer = cut(images, size, look)
+            seen = self.read(closer)
+            with torch.autocast(images.device.type, enabled=False):
+                prediction = Prediction(**brought_back(seen, look))
         return prediction
 
     def read(self, images: Tensor) -> Prediction:

@@ -309,6 +309,31 @@ def test_onnx_gives_the_same_hand(tmp_path):
         np.testing.assert_allclose(found, want.detach().numpy(), atol=1e-5)
 
 
+def test_the_second_look_is_placed_and_turned_back_in_full_precision():
+    """Under autocast only what the encoder sees is rounded, not where it looks nor the way back."""
+    network = small_network(view_size=64).eval()
+    with torch.no_grad():
+        for weight in network.decoder.joints_2d.parameters():
+            weight.normal_(0, 0.1)
+        images = random_batch(network, size=96)["image"]
+        exact = network(images)
+        network.encoder = _InFullPrecision(network.encoder)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = network(images)
+    for name in ("vertices", "joints_2d", "camera", "rotation"):
+        torch.testing.assert_close(getattr(rounded, name), getattr(exact, name), msg=name)
+
+
+class _InFullPrecision(torch.nn.Module):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images):
+        with torch.autocast(images.device.type, enabled=False):
+            return self.encoder(images)
+
+
 def test_it_learns_four_hands_by_heart_and_bfloat16_then_agrees_within_half_a_millimetre():
     network = small_network()
     batch = random_batch(network)
