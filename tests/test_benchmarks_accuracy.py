@@ -60,6 +60,46 @@ def test_a_part_taken_out_does_nothing_any_more():
         assert gradient is None or gradient.abs().max() < 1e-9
 
 
+def _rows():
+    """Two networks, two reports and two seeds; b is worse by ten, then twice as bad."""
+    plain = {("a", 10): 50.0, ("b", 10): 60.0, ("a", 20): 20.0, ("b", 20): 40.0}
+    return [
+        {"decoder": name, "seed": seed, "images": images, "plain_mm": value + seed,
+         "pa_mm": value / 2, "joints_px": 3.0, "seconds": 1.0}
+        for seed in (0, 1) for (name, images), value in plain.items()
+    ]  # fmt: skip
+
+
+def test_last_scores_are_means_over_the_seeds_and_stand_beside_one_of_them():
+    scores = benchmarks_accuracy.final_scores(_rows())
+    assert scores["a"] == {
+        "seeds": 2, "images": 20, "plain_mm": 20.5, "pa_mm": 10.0, "joints_px": 3.0
+    }  # fmt: skip
+    text = benchmarks_accuracy.score_table(_rows(), "b")
+    assert "10.00 (-50.0%)" in text and "3.00 ( +0.0%)" in text and "20 images, 2 seed" in text
+    assert benchmarks_accuracy.learning_curves(_rows())["b, seed 1"] == ([10, 20], [30.0, 20.0])
+    with pytest.raises(ValueError, match="no rows of 'c'; there are: a, b"):
+        benchmarks_accuracy.score_table(_rows(), "c")
+
+
+def test_a_kept_table_joins_those_kept_before(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "kept.json"
+    monkeypatch.setattr(benchmarks_accuracy, "KEPT", path)
+    assert benchmarks_accuracy.kept_rows("compare", path) == []
+    asked = []
+    for name in ("compare_decoders", "ablate_decoder"):
+        monkeypatch.setattr(
+            benchmarks_accuracy, name, lambda images, seeds, say: asked.append((images, seeds)) or
+            [row | {"decoder": {"a": "whole", "b": "youtubehand"}[row["decoder"]]}
+             for row in _rows()])  # fmt: skip
+    assert benchmarks_accuracy.main(["compare", "20", "0", "1", "--keep"]) == 0
+    assert benchmarks_accuracy.main(["ablate", "20", "--keep"]) == 0
+    assert asked == [(20, [0, 1]), (20, [0])]
+    assert "youtubehand" in capsys.readouterr().out
+    for kind in ("compare", "ablate"):
+        assert len(benchmarks_accuracy.kept_rows(kind, path)) == 8
+
+
 def test_scores_of_the_truth_are_zero():
     test = SyntheticHands(64, 0, 3).render_batch(np.arange(3))
 

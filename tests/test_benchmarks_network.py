@@ -2,6 +2,7 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 
 from hand_lib import benchmarks_network
 from hand_lib.hand_model import HandModel
@@ -27,7 +28,17 @@ def test_rows_hold_positive_times_and_their_ratio():
 def test_variants_agree_and_are_timed():
     for table, ways in (
         (benchmarks_network.spiral_variants(hand(), 1, 1), 3),
+        (benchmarks_network.folded_variants(hand(), 1, 1), 3),
         (benchmarks_network.upsampling_variants(hand(), 1, 1), 3),
     ):
         assert len(table) == ways
         assert all(value > 0 for row in table for name, value in row.items() if name != "what")
+
+
+def test_kept_megabytes_count_what_backward_needs_once():
+    x = torch.ones(250_000, requires_grad=True)  # 1 MB
+    assert benchmarks_network.kept_megabytes(lambda: x + 1) == 0
+    assert benchmarks_network.kept_megabytes(lambda: x * x) == 1
+    assert benchmarks_network.kept_megabytes(lambda: (x * x).exp()) == 2
+    matrix = torch.eye(4).to_sparse_csr()
+    assert benchmarks_network.kept_megabytes(lambda: matrix @ x[:4, None]) > 0
