@@ -78,8 +78,8 @@ def knob_pictures(size: int = 64, seed: int = 4, index: int = 2020) -> dict[str,
     }
 
 
-def knob_wall(size: int = 64, seed: int = 4, index: int = 2020, columns: int = 10):
+def knob_wall(size: int = 64, seed: int = 4, index: int = 2020, columns: int = 13):
     """``knob_pictures`` in rows with their names, as a PIL image."""
     pictures = knob_pictures(size, seed, index)
     names = [name.replace("_", "\n", 1).replace(" ", "\n", 1) for name in pictures]
-    return image_grid(pictures.values(), names, columns, gap=4)
+    return image_grid(pictures.values(), names, columns, gap=8)
