@@ -145,7 +145,7 @@ def review_panel(labels: WeakLabels, frames, path, rows=None, side: int = 150, p
     rows = list(range(len(labels)) if rows is None else rows)
     message, grid = widgets.HTML(), widgets.Box(layout={"flex_flow": "row wrap"})
     said = take_review(path, labels)
-    checks, pictures = {}, {}
+    checks, pictures, texts = {}, {}, {}
 
     def tell(text=""):
         message.value = f"{labels.fit.accepted.sum()} of {len(labels)} kept{text}"
@@ -158,23 +158,25 @@ def review_panel(labels: WeakLabels, frames, path, rows=None, side: int = 150, p
             message.value = f"<span style='color: #b00'>{html.escape(str(error))}</span>"
             return
         if row in pictures:
-            pictures[row].value = drawn(row)
+            pictures[row].value, texts[row].value = drawn(row), words(row)
         save_review(path, labels)
         tell(", saved")
 
     def drawn(row):
         return viewers.png_bytes(labelled_picture(labels, frames, row, side), 64)
 
+    def words(row):
+        why = labels.automatic[row] or "accepted"
+        if labels.fit.accepted[row] == bool(labels.automatic[row]):
+            why = f"kept by you; {why}" if labels.fit.accepted[row] else "rejected by you"
+        lines = f"<small>{html.escape(labels.name(row))}<br>{html.escape(why)}</small>"
+        return f"<div style='line-height: 1.25'>{lines}</div>"
+
     def card(row):
         if row not in pictures:
             pictures[row] = widgets.Image(value=drawn(row), format="png", width=side, height=side)
-        name, why = labels.name(row), labels.automatic[row] or "accepted"
-        text = widgets.HTML(
-            "<div style='line-height: 1.25'>"
-            f"<small>{html.escape(name)}<br>{html.escape(why)}</small></div>",
-            layout={"width": f"{side}px", "height": "66px"},
-        )
-        return widgets.VBox([pictures[row], checks[row], text], layout={"margin": "2px"})
+            texts[row] = widgets.HTML(words(row), layout={"width": f"{side}px", "height": "66px"})
+        return widgets.VBox([pictures[row], checks[row], texts[row]], layout={"margin": "2px"})
 
     def turn(_=None):
         first = page * (pager.value - 1)

@@ -84,6 +84,7 @@ def test_a_tick_overrules_and_is_saved(reviewed, tmp_path):
     assert not labels.fit.accepted[row] and "saved" in panel.message.value
     assert json.loads(path.read_text())["hands"][labels.name(row)]["keep"] is False
     assert grid.children[row].children[0].value != before
+    assert "rejected by you" in grid.children[row].children[2].value
     panel.checks[row].value = True
     assert json.loads(path.read_text())["hands"][labels.name(row)]["keep"] is True
 
