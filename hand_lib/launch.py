@@ -72,6 +72,8 @@ def launch(notebook, output=None, parameters: dict | None = None, log=None) -> P
     The copy exists, with everything up to the error, also when a cell fails.
     """
     import papermill
+    import zmq
+    from traitlets.config import Config
 
     from hand_lib.checkpoints import run_folder
 
@@ -84,10 +86,12 @@ def launch(notebook, output=None, parameters: dict | None = None, log=None) -> P
         output = run_folder(run) / notebook.name
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
+    policy = "auto" if zmq.has("curve") else "disabled"  # in the clear, each kernel would warn
     try:
         papermill.execute_notebook(
             str(notebook), str(output), parameters=parameters, cwd=str(notebook.parent),
             progress_bar=False, stdout_file=log, stderr_file=log, kernel_name="python3",
+            config=Config(KernelManager={"transport_encryption": policy}),
         )  # fmt: skip
     finally:
         if output.exists():

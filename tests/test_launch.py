@@ -34,6 +34,11 @@ def test_a_notebook_runs_with_its_parameters_and_leaves_no_stamps(notebook, tmp_
     assert book.cells[0].metadata["tags"] == ["parameters"]
 
 
+def test_a_kernel_says_nothing_of_its_own(notebook, tmp_path, capfd):
+    launch.launch(notebook, tmp_path / "out.ipynb", log=sys.stderr)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path):
     with pytest.raises(ValueError, match="'stepz'; did you mean 'steps'.*run, steps, rate"):
         launch.launch(notebook, tmp_path / "out.ipynb", {"stepz": 5})
