@@ -11,7 +11,7 @@ from hand_lib.backgrounds import KINDS, background_bank, paint_background, spect
 from hand_lib.camera import crop_to_pixels, project
 from hand_lib.geometry import face_normals
 from hand_lib.hand_model import HandModel
-from hand_lib.render import rasterise
+from hand_lib.rasterise import rasterise
 from hand_lib.synthetic import SYNTHETIC_TEST, SyntheticHands, make_banks, synthetic_test
 from hand_lib.synthetic_atlas import CHANNELS, texel_points, waves
 from hand_lib.synthetic_body import blend_shapes, superquadric
