@@ -14,10 +14,11 @@ from hand_lib.hand_model import HandModel
 from hand_lib.rasterise import rasterise
 from hand_lib.synthetic import SYNTHETIC_TEST, SyntheticHands, make_banks, synthetic_test
 from hand_lib.synthetic_atlas import CHANNELS, texel_points, waves
-from hand_lib.synthetic_body import blend_shapes, superquadric
+from hand_lib.synthetic_body import blend_shapes
 from hand_lib.synthetic_config import Draws, SyntheticConfig
 from hand_lib.synthetic_draw import rotations_from, vectors_from, viewpoint_rotations
 from hand_lib.synthetic_freihand import STAMP, estimate_bytes, write_synthetic_freihand
+from hand_lib.synthetic_solids import superquadric
 
 PLAIN = {
     "occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "sleeve": 0.0, "watch": 0.0,
