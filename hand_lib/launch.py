@@ -198,7 +198,7 @@ def _without_progress(outputs: list) -> list:
 
 
 def main(arguments=None) -> int:
-    """The command line; the exit code is 0, 1 for a failing cell, 2 for a wrong request."""
+    """The command line; the exit code: 0, 1 a failing cell, 2 a wrong request, 130 Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m hand_lib.launch", description=__doc__)
     parser.add_argument("notebook", help="name, beginning of a name, or path")
     parser.add_argument(
@@ -225,6 +225,9 @@ def main(arguments=None) -> int:
     except PapermillExecutionError as error:
         sys.stderr.write(f"\n{options.notebook} stopped: {error.ename}: {error.evalue}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; a training goes on with: -p resume NAME_OF_THE_RUN\n")
+        return 130
     except (ValueError, TypeError, OSError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 2

@@ -101,6 +101,15 @@ def test_a_failing_cell_gives_exit_code_one_and_leaves_the_notebook(notebook, tm
     assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
 
 
+def test_a_stop_by_the_user_says_how_to_go_on(notebook, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "launch", stopped)
+    assert launch.main([str(notebook)]) == 130
+    assert "stopped; a training goes on with: -p resume" in capsys.readouterr().err
+
+
 def test_notebooks_are_found_by_path_and_by_the_beginning_of_their_name(notebook, monkeypatch):
     monkeypatch.setattr(launch, "NOTEBOOKS", notebook.parent)
     assert launch.notebook_path("bo") == launch.notebook_path("book") == notebook
