@@ -73,8 +73,6 @@ def launch(notebook, output=None, parameters: dict | None = None, log=None) -> P
     The copy exists, with everything up to the error, also when a cell fails.
     """
     import papermill
-    import zmq
-    from traitlets.config import Config
 
     from hand_lib.checkpoints import run_folder
 
@@ -88,13 +86,12 @@ def launch(notebook, output=None, parameters: dict | None = None, log=None) -> P
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     screen = log and _Screen(log)
-    policy = "auto" if zmq.has("curve") else "disabled"  # in the clear, each kernel would warn
     try:
         papermill.execute_notebook(
             str(notebook), str(output), parameters=parameters, cwd=str(notebook.parent),
             progress_bar=False, stdout_file=screen and screen.lines, stderr_file=screen,
             kernel_name="python3",
-            config=Config(KernelManager={"transport_encryption": policy}),
+            extra_arguments=["--log-level=CRITICAL"],  # what it says of its sockets concerns nobody
         )  # fmt: skip
     finally:
         if output.exists():
