@@ -11,7 +11,6 @@ import warnings
 
 import numpy as np
 import torch
-from scipy.sparse import hstack
 from torch.nn import functional as F
 
 from hand_lib.decoders import SparseRows, apply_rows, spiral_project
@@ -82,12 +81,12 @@ def folded_variants(hierarchy=None, batch: int = 16, repeats: int = 5) -> list[d
     """Ways to up-sample and convolve, from the finest but one level to the finest, as above.
 
     Folded: the products are made on the coarse level, where there are half as many vertices, and
-    one sparse matrix gathers, weights and sums what up-sampling and spirals would.
+    one gather weights and sums what up-sampling and spirals would.
     """
     hierarchy = hierarchy or _hierarchy()
     spirals = torch.as_tensor(hierarchy.spirals(27)[0])
     up = SparseRows(hierarchy.up[0].tocsr())
-    folded = _folded_matrix(hierarchy.up[0].tocsr(), hierarchy.spirals(27)[0])
+    folded, blend = up.index[spirals], up.weight[spirals]
     ways = {
         "up-sample, then gather, concatenate, one Linear": lambda x, weight: _gather_linear(
             up(x), spirals, weight
@@ -95,7 +94,9 @@ def folded_variants(hierarchy=None, batch: int = 16, repeats: int = 5) -> list[d
         "up-sample, then products and a summing gather": lambda x, weight: spiral_project(
             up(x), spirals, weight
         ),
-        "up-sampling folded into the summing gather": lambda x, weight: _folded(x, folded, weight),
+        "up-sampling folded into the summing gather": lambda x, weight: spiral_project(
+            x, folded, weight, blend
+        ),
     }
     return _time_convolutions(ways, hierarchy.up[0].shape[1], batch, repeats)
 
@@ -127,11 +128,8 @@ def kept_megabytes(call) -> float:
     kept = {}
 
     def note(tensor):
-        parts = [tensor]
-        if tensor.layout == torch.sparse_csr:
-            parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
-        for storage in (part.untyped_storage() for part in parts):
-            kept[storage.data_ptr()] = storage.nbytes()
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
@@ -177,22 +175,6 @@ def _sum_of_products(x, spirals, weight):
     length = spirals.shape[1]
     taps = weight.unflatten(1, (length, -1))
     return sum(F.linear(x.index_select(0, spirals[:, k]), taps[:, k]) for k in range(length))
-
-
-def _folded_matrix(up, spirals):
-    """(V, K M) sparse: row v holds in block k the row of ``up`` of v's k-th neighbour."""
-    rows = [up[spirals[:, k]] for k in range(spirals.shape[1])]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch calls its CSR tensors beta
-        whole = hstack(rows, format="csr").astype(np.float32)
-        return torch.sparse_csr_tensor(whole.indptr, whole.indices, whole.data, whole.shape)
-
-
-def _folded(x, matrix, weight):
-    length = matrix.shape[1] // x.shape[0]
-    per_tap = weight.unflatten(1, (length, -1)).permute(1, 0, 2).flatten(0, 1)
-    products = F.linear(x, per_tap).unflatten(2, (length, -1)).permute(2, 0, 1, 3)
-    return (matrix @ products.flatten(0, 1).flatten(1)).unflatten(1, (x.shape[1], -1))
 
 
 _SPIRAL_WAYS = {

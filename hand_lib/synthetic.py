@@ -26,7 +26,6 @@ from hand_lib.synthetic_body import (
     Body,
     Layout,
     blend_shapes,
-    forearm,
     make_body,
     make_layout,
 )
@@ -36,6 +35,7 @@ from hand_lib.synthetic_draw import draw_parameters
 from hand_lib.synthetic_ground import cast_on_background, lay_background
 from hand_lib.synthetic_paint import paint, tone_curve
 from hand_lib.synthetic_scene import draw_buffers, light_vertices, make_scratch, place_shaped
+from hand_lib.synthetic_solids import forearm
 
 VERSION = 1
 """Of the pictures: raised whenever the same seed and index give another picture."""

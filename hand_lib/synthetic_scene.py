@@ -20,14 +20,12 @@ from hand_lib.synthetic_body import (
     SLEEVE_STATIONS,
     WATCH,
     add_normals,
-    around_arm,
     blend_shapes,
-    forearm,
     rotation_matrix,
     skin,
-    superquadric,
 )
 from hand_lib.synthetic_raster import draw_seen, make_buffer
+from hand_lib.synthetic_solids import around_arm, forearm, superquadric
 
 SHADOW_SIDE = 96
 SHADOW_REACH = 0.17

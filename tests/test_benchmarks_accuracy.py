@@ -1,30 +1,21 @@
-import functools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from network_fixtures import hand_hierarchy
 from torch import nn
 
 from hand_lib import benchmarks_accuracy
-from hand_lib.hand_model import HandModel
 from hand_lib.network import NetworkConfig, build_network
-from hand_lib.sampling import build_hierarchy
 from hand_lib.synthetic import SyntheticHands
-
-
-@functools.cache
-def hand():
-    model = HandModel.builtin()
-    faces = np.asarray(model.faces)
-    return build_hierarchy(model.vertices.numpy(), faces, (2, 2), method="barycentric")
 
 
 def test_the_comparison_gives_both_decoders_the_same_images_and_reports_both():
     said = []
     table = benchmarks_accuracy.compare_decoders(
-        32, (0,), channels=(4, 8), batch_size=8, test_images=4, reports=2, hierarchy=hand(),
-        say=said.append,
+        32, (0,), channels=(4, 8), batch_size=8, test_images=4, reports=2,
+        hierarchy=hand_hierarchy(), say=said.append,
     )  # fmt: skip
     assert table == said
     assert [(row["decoder"], row["images"]) for row in table] == [
@@ -37,12 +28,12 @@ def test_the_comparison_gives_both_decoders_the_same_images_and_reports_both():
 def test_a_part_taken_out_does_nothing_any_more():
     names = list(benchmarks_accuracy.ABLATIONS)
     table = benchmarks_accuracy.ablate_decoder(
-        16, (0,), batch_size=8, test_images=4, hierarchy=hand()
+        16, (0,), batch_size=8, test_images=4, hierarchy=hand_hierarchy()
     )  # the surface maps are labels, so a run without them differs from the first step on
     assert [row["decoder"] for row in table] == names
     assert len({row["plain_mm"] for row in table}) == len(names)
     with pytest.raises(ValueError, match="unknown parts .'nose'.*whole"):
-        benchmarks_accuracy.ablate_decoder(16, parts=("nose",), hierarchy=hand())
+        benchmarks_accuracy.ablate_decoder(16, parts=("nose",), hierarchy=hand_hierarchy())
     images = torch.rand(2, 3, 64, 64)
     config = NetworkConfig("regnety_002", image_size=64)
     assert benchmarks_accuracy.ABLATIONS["one look"][1] == 1
@@ -51,7 +42,7 @@ def test_a_part_taken_out_does_nothing_any_more():
         ("no correction along spirals", "mix.0.taps"),
         ("no features looked up in the image", "seen.weight"),
     ):
-        network = build_network(config, hand())
+        network = build_network(config, hand_hierarchy())
         nn.init.normal_(network.decoder.correct.weight)
         nn.init.normal_(network.decoder.mix[0].narrow.weight)
         benchmarks_accuracy.ABLATIONS[name][0](network.decoder)
