@@ -105,3 +105,22 @@ def test_scores_of_the_truth_are_zero():
 
     scores = benchmarks_accuracy.evaluate(Truth(), test)
     assert scores["plain_mm"] == scores["joints_px"] == 0 and scores["pa_mm"] < 1e-3
+
+
+def test_the_precision_gap_is_what_autocast_changes():
+    class Linear(nn.Module):
+        faces = torch.zeros(1)
+
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 6, bias=False)
+
+        def forward(self, images):
+            return SimpleNamespace(vertices=self.layer(images.mean((2, 3))).unflatten(1, (2, 3)))
+
+    network = Linear()
+    nn.init.constant_(network.layer.weight, 1 + 2**-9)  # bfloat16 makes it 1
+    gap = benchmarks_accuracy.precision_gap(network, torch.ones(2, 3, 4, 4))
+    assert gap["mean_mm"] == pytest.approx(1000 * 3**0.5 * 3 * 2**-9, rel=0.2)
+    nn.init.constant_(network.layer.weight, 1.0)
+    assert benchmarks_accuracy.precision_gap(network, torch.ones(2, 3, 4, 4))["mean_mm"] == 0
