@@ -205,8 +205,10 @@ def run_all(run: str = "small", say=None) -> dict[str, dict]:
     say(f"joints with the fingertips of {OWN_FINGERTIPS}")
     say(table(rows))
     say("")
-    say(f"executed notebooks: {', '.join(str(path.relative_to(ROOT)) for path in executed)}")
-    say(f"pictures and curves are in them; open with: make lab      {_elapsed(started)}")
+    say("executed notebooks, with all pictures and curves in them (to open them: make lab):")
+    for path in executed:
+        say(f"    {path.relative_to(ROOT)}")
+    say(_elapsed(started))
     return rows
 
 
