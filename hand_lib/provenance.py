@@ -37,10 +37,22 @@ def provenance(config, device, datasets, processes: int = 1) -> dict:
         "processes": processes,
         "seeds": seeds,
         "data_fingerprint": fingerprint_data(datasets),
+        "started_from": _first_weights(getattr(config, "start_from", "")),
         "config": json.loads(config.to_json()),
         "config_sha256": hashlib.sha256(config.to_json().encode()).hexdigest(),
         "command": " ".join(word.rsplit("/", 1)[-1] for word in sys.argv),
     }
+
+
+def _first_weights(run: str) -> dict | None:
+    """Which weights a run began with, so that they can be told from later ones of that name."""
+    from hand_lib.checkpoints import MODEL_FILE, run_folder
+
+    if not run:
+        return None
+    path = run_folder(run) / MODEL_FILE
+    known = path.is_file()  # a run that is continued may outlive the one that it began with
+    return {"run": run, "sha256": hashlib.sha256(path.read_bytes()).hexdigest() if known else None}
 
 
 def code_version(root=ROOT) -> dict:

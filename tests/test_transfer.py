@@ -1,3 +1,6 @@
+import dataclasses
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +9,7 @@ from network_fixtures import ball_hierarchy, ball_regressor, random_batch, small
 from hand_lib import checkpoints
 from hand_lib.config import make_config
 from hand_lib.network import NetworkConfig, build_network
+from hand_lib.provenance import provenance
 from hand_lib.sampling import builtin_hierarchy
 from hand_lib.tasks import build_task
 from hand_lib.transfer import affine_blend, carry_over, start_from
@@ -76,6 +80,17 @@ def test_a_run_begins_with_the_weights_of_another(run_folder):
     assert any(str(folder) in line and "fresh: none" in line for line in said)
     for name, weight in network.named_parameters():
         torch.testing.assert_close(task.network.get_parameter(name), weight, atol=1e-5, rtol=1e-4)
+
+
+def test_provenance_tells_which_weights_a_run_began_with(run_folder):
+    folder, config, _ = run_folder
+    begun = dataclasses.replace(config, start_from=str(folder))
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    told = provenance(begun, torch.device("cpu"), [])["started_from"]
+    assert told == {"run": str(folder), "sha256": weights}
+    assert provenance(config, torch.device("cpu"), [])["started_from"] is None
+    gone = dataclasses.replace(config, start_from="runs/gone")
+    assert provenance(gone, torch.device("cpu"), [])["started_from"]["sha256"] is None
 
 
 def test_a_coarser_mesh_takes_what_it_can(run_folder):
