@@ -38,6 +38,7 @@ class TrainConfig:
     # network
     backbone: str = "regnety_002"  # any timm encoder
     pretrained: bool | str = False  # ImageNet weights for the encoder, or a file that holds them
+    start_from: str = ""  # folder of a run whose weights are the first ones, e.g. runs/reference
     decoder: str = "coarse_to_fine"  # ours, or "youtubehand"
     channels: tuple[int, ...] | None = None  # of the decoder, fine to coarse; None: its own
     spiral_length: int | None = None  # None: the decoder's own

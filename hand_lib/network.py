@@ -97,8 +97,12 @@ class HandNetwork(nn.Module):
             return self.read(images)
         prediction = self.read(cut(images, size))
         for _ in range(1, self.looks):
-            look = look_at(prediction.joints_2d_direct)
-            prediction = Prediction(**brought_back(self.read(cut(images, size, look)), look))
+            with torch.autocast(images.device.type, enabled=False):  # places need all their digits
+                look = look_at(prediction.joints_2d_direct)
+                closer = cut(images, size, look)
+            seen = self.read(closer)
+            with torch.autocast(images.device.type, enabled=False):
+                prediction = Prediction(**brought_back(seen, look))
         return prediction
 
     def read(self, images: Tensor) -> Prediction:
@@ -127,15 +131,16 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     """
     regressor = _regressor(joint_regressor, len(hierarchy.vertices[0]))
     faces = torch.as_tensor(np.asarray(hierarchy.faces[0], np.int64))
+    view_size = getattr(config, "view_size", 0)
     if config.decoder == "youtubehand":
         encoder = PooledEncoder(config.encoder, config.pretrained)
         spirals = hierarchy.spirals(config.spiral_length or 27, config.dilation)
         channels = config.channels or published_channels(config.encoder)
         decoder = YoutubehandDecoder(encoder.channels, hierarchy, channels, spirals)
-        return HandNetwork(encoder, decoder, regressor, faces, torch.zeros(0, len(regressor[0])))
+        down = torch.zeros(0, len(regressor[0]))
+        return HandNetwork(encoder, decoder, regressor, faces, down, view_size, looks=1)
     if config.decoder != "coarse_to_fine":
         raise ValueError(f"unknown decoder {config.decoder!r}; known: {', '.join(DECODERS)}")
-    view_size = getattr(config, "view_size", 0)
     encoder = GridEncoder(
         config.encoder, view_size or config.image_size, pretrained=config.pretrained
     )

@@ -19,6 +19,7 @@ from hand_lib.readers import open_hands
 from hand_lib.surface_maps import SurfaceMaps
 from hand_lib.synthetic import SyntheticHands
 from hand_lib.training import Task
+from hand_lib.transfer import start_from
 from hand_lib.watching import geometric_scores
 
 VALIDATION_SEED = 1_000_003
@@ -44,6 +45,9 @@ def build_task(config, say=tqdm.write) -> Task:
     hierarchy = builtin_hierarchy(hand, config.factors)
     train_data = [training_crops(config, data, hierarchy) for data in sets]
     network = build_network(config, hierarchy, joint_regressor(hand))
+    if config.start_from:
+        fresh = start_from(network, config.start_from)
+        say(f"weights of {config.start_from}; fresh: {', '.join(fresh) or 'none'}")
     seconds = time.perf_counter() - started
     count = sum(len(data) for data in train_data)
     say(

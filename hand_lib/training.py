@@ -124,7 +124,8 @@ def train(
             from hand_lib.tasks import build_task
 
             begun = checkpoints.has_state(folder)  # then the weights are in there
-            task = build_task(replace(config, pretrained=False) if begun else config, say)
+            first = replace(config, pretrained=False, start_from="") if begun else config
+            task = build_task(first, say)
         stop = stack.enter_context(stop_signals())
         return _fit(config, folder, task, accelerator, say, stop)
 

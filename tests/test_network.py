@@ -18,6 +18,7 @@ from hand_lib.camera import project_weak_perspective
 from hand_lib.coarse_to_fine import SpiralMix, fit_weak_perspective, look_up, palm_frame
 from hand_lib.decoders import DenseRows, SparseRows, SpiralConv, apply_rows
 from hand_lib.encoders import GridEncoder, NormalizeImages, PooledEncoder, load_encoder_weights
+from hand_lib.looking import cut
 from hand_lib.losses import total_loss
 from hand_lib.network import NetworkConfig, build_network
 from hand_lib.rotations import axis_angle_to_matrix
@@ -74,6 +75,16 @@ def test_any_image_size_will_do(size):
         network = small_network(decoder, size=size).eval()
         for other in (64, size):
             assert network(torch.rand(2, 3, other, other)).vertices.isfinite().all()
+
+
+@BOTH
+def test_a_smaller_view_is_what_the_network_was_trained_on(decoder):
+    """Pictures of 96 px seen at 64: the answer is that to the same pictures made 64 px wide."""
+    network = small_network(decoder, view_size=64, looks=1).eval()
+    images = random_batch(network, size=96)["image"].float() / 255
+    small = cut(network.normalize(images), 64)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images).vertices, network.read(small).vertices)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18d", "convnext_atto"])
@@ -296,6 +307,31 @@ def test_onnx_gives_the_same_hand(tmp_path):
     outputs = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     for found, want in zip(outputs, (expected.vertices, expected.joints), strict=False):
         np.testing.assert_allclose(found, want.detach().numpy(), atol=1e-5)
+
+
+def test_the_second_look_is_placed_and_turned_back_in_full_precision():
+    """Under autocast only what the encoder sees is rounded, not where it looks nor the way back."""
+    network = small_network(view_size=64).eval()
+    with torch.no_grad():
+        for weight in network.decoder.joints_2d.parameters():
+            weight.normal_(0, 0.1)
+        images = random_batch(network, size=96)["image"]
+        exact = network(images)
+        network.encoder = _InFullPrecision(network.encoder)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = network(images)
+    for name in ("vertices", "joints_2d", "camera", "rotation"):
+        torch.testing.assert_close(getattr(rounded, name), getattr(exact, name), msg=name)
+
+
+class _InFullPrecision(torch.nn.Module):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images):
+        with torch.autocast(images.device.type, enabled=False):
+            return self.encoder(images)
 
 
 def test_it_learns_four_hands_by_heart_and_bfloat16_then_agrees_within_half_a_millimetre():
