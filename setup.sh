@@ -11,15 +11,14 @@ command -v "$python" >/dev/null 2>&1 || {
     exit 1
 }
 "$python" - <<'PY' || exit 1
-import shutil, sys
+import os, shutil, sys  # no f-strings here: this has to be read by the oldest Python
 if sys.version_info < (3, 11):
-    sys.exit(f"setup: Python {sys.version.split()[0]} is too old, 3.11 or newer is needed. "
-             "Name another one: make run PYTHON=python3.12")
+    sys.exit("setup: Python {} is too old, 3.11 or newer is needed. "
+             "Name another one: make run PYTHON=python3.12".format(sys.version.split()[0]))
 free = shutil.disk_usage(".").free / 1e9
-import os
 if free < 9 and not os.path.exists(".venv/.ready"):
-    sys.exit(f"setup: {free:.1f} GB of disk are free here, the packages (PyTorch above all) need 9 GB. "
-             "Make room or clone to another disk.")
+    sys.exit("setup: {:.1f} GB of disk are free here, the packages (PyTorch above all) need 9 GB. "
+             "Make room or clone to another disk.".format(free))
 try:
     import venv, ensurepip
 except ImportError:
@@ -32,6 +31,14 @@ if [ ! -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2
 fi
 say "setup: installing the pinned packages into .venv (a few minutes the first time) ..."
 log=.venv/install.log
+TMPDIR=$PWD/.venv/tmp  # /tmp may be small, and a killed download would stay there for good
+export TMPDIR
+rm -rf "$TMPDIR"
+mkdir "$TMPDIR"
+for package in .venv/lib/python*/site-packages/*.dist-info; do
+    [ -f "$package/RECORD" ] || rm -rf "$package"  # killed half-way: pip would take it for complete
+done
+trap 'say ""; say "setup: stopped; the same command goes on from here"; exit 130' INT TERM
 if ! .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off \
     -c constraints.txt -e ".[workbook,test]" >"$log" 2>&1; then
     tail -n 5 "$log" >&2
@@ -45,5 +52,6 @@ if ! .venv/bin/python -m pip install --disable-pip-version-check --progress-bar 
     fi
     exit 1
 fi
+rm -rf "$TMPDIR"
 touch .venv/.ready
 say "setup: done"

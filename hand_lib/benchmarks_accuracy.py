@@ -3,10 +3,13 @@
 Every network sees the same images in the same order. ``compare_decoders()`` and
 ``ablate_decoder()`` return tables; from a shell, with the number of images and then the seeds:
 
-    python -m hand_lib.benchmarks_accuracy 100000 0 1
+    python -m hand_lib.benchmarks_accuracy compare 100000 0 1
     python -m hand_lib.benchmarks_accuracy ablate 32000 0
+
+With ``--keep`` the table goes where notebook 07 shows it.
 """
 
+import argparse
 import dataclasses
 import sys
 import time
@@ -15,7 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from hand_lib import ROOT
 from hand_lib.benchmarks_network import QUARTER_CHANNELS
+from hand_lib.checkpoints import write_json
 from hand_lib.config import make_config
 from hand_lib.data import MemoryPool
 from hand_lib.geometry import align_similarity
@@ -25,6 +30,10 @@ from hand_lib.optimisation import make_optimizer
 from hand_lib.sampling import builtin_hierarchy
 from hand_lib.synthetic import SyntheticHands
 from hand_lib.tasks import LABELS, training_crops
+from hand_lib.watching import read_json
+
+KEPT = ROOT / "runs" / "reference" / "decoders.json"
+"""The long tables that notebook 07 shows."""
 
 OUR_LOSSES = LossConfig(loss_edges=0.0, loss_normals=0.0, loss_canonical=50.0)
 """Those of the presets that train from scratch."""
@@ -228,8 +237,80 @@ ABLATIONS = {
 """Part taken out -> what is done to the decoder, how often it looks, and the losses."""
 
 
+def final_scores(rows) -> dict:
+    """Mean over the seeds at the last number of images.   rows: of ``compare_decoders``.
+
+    returns name -> dict of seeds (how many), images, plain_mm, pa_mm, joints_px.
+    """
+    found = {}
+    for name in dict.fromkeys(row["decoder"] for row in rows):
+        own = [row for row in rows if row["decoder"] == name]
+        images = max(row["images"] for row in own)
+        last = [row for row in own if row["images"] == images]
+        means = {key: float(np.mean([row[key] for row in last])) for key in MEASURES}
+        found[name] = {"seeds": len(last), "images": images} | means
+    return found
+
+
+MEASURES = {"plain_mm": "plain mm", "pa_mm": "PA mm", "joints_px": "2-D joints px"}
+
+
+def score_table(rows, beside: str) -> str:
+    """The last scores as text, each with its difference to those of ``beside``.
+
+    >>> print(score_table(kept_rows("compare"), beside="youtubehand"))
+    """
+    scores = final_scores(rows)
+    if beside not in scores:
+        raise ValueError(f"no rows of {beside!r}; there are: {', '.join(scores)}")
+    wide = max(len(name) for name in scores)
+    lines = [" " * wide + "".join(f"{words:>21}" for words in MEASURES.values())]
+    for name, found in scores.items():
+        line = f"{name:{wide}}"
+        for key in MEASURES:
+            change = found[key] / scores[beside][key] - 1
+            line += f"{found[key]:12.2f}" + (f" ({change:+6.1%})" if name != beside else " " * 9)
+        lines.append(line)
+    any_row = scores[beside]
+    return "\n".join([*lines, f"{any_row['images']} images, {any_row['seeds']} seed(s)"])
+
+
+def learning_curves(rows, measure: str = "pa_mm") -> dict:
+    """Series for ``viewers.curves``: name and seed -> (images, a key of ``MEASURES``)."""
+    series = {}
+    for row in rows:
+        x, y = series.setdefault(f"{row['decoder']}, seed {row['seed']}", ([], []))
+        x.append(row["images"])
+        y.append(row[measure])
+    return series
+
+
+def kept_rows(kind: str, path=KEPT) -> list[dict]:
+    """Rows that ``--keep`` saved for "compare" or "ablate"; none: an empty list."""
+    return (read_json(path) or {}).get(kind, [])
+
+
+def main(arguments=None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hand_lib.benchmarks_accuracy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kind", choices=("compare", "ablate"))
+    parser.add_argument("images", type=int)
+    parser.add_argument("seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--keep", action="store_true", help="save it where notebook 07 looks")
+    given = parser.parse_args(arguments)
+    run, beside = {
+        "compare": (compare_decoders, "youtubehand"), "ablate": (ablate_decoder, "whole")
+    }[given.kind]  # fmt: skip
+    rows = run(given.images, given.seeds, say=lambda row: sys.stderr.write(f"{row}\n"))
+    if given.keep:
+        write_json(KEPT, (read_json(KEPT) or {}) | {given.kind: rows})
+    sys.stdout.write(score_table(rows, beside) + "\n")
+    return 0
+
+
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    run = ablate_decoder if words[:1] == ["ablate"] else compare_decoders
-    count, *given = (int(word) for word in words if word != "ablate") if words else (100_000,)
-    run(count, given or (0, 1), say=lambda row: sys.stdout.write(f"{row}\n"))
+    sys.exit(main())

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from hand_lib.geometry import vertex_normals
-from hand_lib.render import draw_faces, rasterise, to_screen
+from hand_lib.rasterise import draw_faces, rasterise, to_screen
 from hand_lib.synthetic import SyntheticHands
 
 

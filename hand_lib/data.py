@@ -1,11 +1,10 @@
-"""From labelled hands to what a network eats: crops, memory pools, splits.
+"""From labelled hands to what a network eats: crops and memory pools.
 
 ``HandCrops`` cuts, turns and colours one square per hand; ``make_loader`` draws batches of them.
 Everything about an item follows from (seed, epoch, index).
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import cv2
 import numpy as np
@@ -24,7 +23,8 @@ from hand_lib.camera import crop_to_pixels, default_intrinsics, pixels_to_crop
 from hand_lib.files import REDUCTIONS, SampleError, picture_size
 from hand_lib.loading import HandLoader, make_loader
 from hand_lib.looking import CloserLooks, closer_affines
-from hand_lib.reading import ERROR_MODES, iterate
+from hand_lib.reading import ERROR_MODES
+from hand_lib.splits import Part, split_unique
 from hand_lib.warp import PLAIN, warp_into
 
 __all__ = ["HandCrops", "HandLoader", "MemoryPool", "Part", "hand_frame", "make_loader",
@@ -359,48 +359,3 @@ class MemoryPool:
         labels["frame"] = np.tile(np.array([middle, middle, side]), (len(indices), 1))
         labels["left"] = np.zeros(len(indices), bool)
         return self.images[indices], labels
-
-
-class Part:
-    """Some samples of a data set, as a data set of their own.   indices: which, in order."""
-
-    def __init__(self, dataset, indices):
-        self.whole, self.indices = dataset, np.asarray(indices, dtype=np.int64)
-        self.groups = np.asarray(getattr(dataset, "groups", np.arange(len(dataset))))[self.indices]
-        self.dataset = getattr(dataset, "dataset", "sample")
-        self.split = getattr(dataset, "split", "")
-        self.box = getattr(dataset, "box", "image")
-        self.on_error = getattr(dataset, "on_error", "raise")
-        for name in ("read", "frame", "picture_bytes", "name", "gather"):
-            if hasattr(dataset, name):
-                setattr(self, name, partial(self._forward, name))
-
-    def _forward(self, name, index, *rest):
-        return getattr(self.whole, name)(self.indices[index], *rest)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int):
-        return self.whole[int(self.indices[index])]
-
-    def __iter__(self):
-        return iterate(self.whole, self.indices)
-
-
-def split_unique(dataset, validation_share: float, seed: int = 0) -> tuple[Part, Part]:
-    """Training and validation parts that share no unique hand.
-
-    dataset: anything with a length; ``groups`` (N,), where it has them, number the unique hands.
-    validation_share: of the unique hands, in (0, 1); at least one hand lands on either side.
-    """
-    if not 0 < validation_share < 1:
-        raise ValueError(f"validation_share must lie in (0, 1), found {validation_share}")
-    groups = np.asarray(getattr(dataset, "groups", np.arange(len(dataset))))
-    unique = np.unique(groups)
-    if len(unique) < 2:
-        raise ValueError(f"{len(unique)} unique hands cannot be split in two")
-    count = int(np.clip(round(validation_share * len(unique)), 1, len(unique) - 1))
-    chosen = np.random.default_rng(seed).permutation(unique)[:count]
-    held_out = np.isin(groups, chosen)
-    return Part(dataset, np.flatnonzero(~held_out)), Part(dataset, np.flatnonzero(held_out))

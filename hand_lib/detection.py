@@ -1,4 +1,4 @@
-"""Boxes found by MediaPipe where it is installed; nothing else here needs it.
+"""Hands found by MediaPipe where it is installed; nothing else here needs it.
 
 >>> predictor.predict("photo.jpg", boxes="detect")      # one prediction per hand that it finds
 
@@ -29,13 +29,9 @@ def find_hands(image, model_file=None) -> tuple[list, list]:
     raises ModuleNotFoundError without MediaPipe, FileNotFoundError without its model; both say how
     to get it.
     """
-    image = np.ascontiguousarray(image)
-    landmarks, sides = _finder(str(model_file or MODEL_FILE))(image)
-    height, width = image.shape[:2]
+    height, width = np.shape(image)[:2]
     boxes, kept = [], []
-    for points, side in zip(landmarks, sides, strict=True):
-        # MediaPipe counts from the picture's edges, 0 to 1
-        points = np.asarray(points, float) * [width, height] - 0.5
+    for points, side, _ in find_landmarks(image, model_file):
         low = np.clip(points.min(axis=0), -0.5, [width - 0.5, height - 0.5])
         high = np.clip(points.max(axis=0), -0.5, [width - 0.5, height - 0.5])
         if (high - low >= 4).all():
@@ -44,15 +40,29 @@ def find_hands(image, model_file=None) -> tuple[list, list]:
     return boxes, kept
 
 
+def find_landmarks(image, model_file=None) -> list[tuple]:
+    """Joints of the hands in a picture, the surest hand first; see ``find_hands``.
+
+    returns for each hand its joints (21, 2) pixels in the FreiHAND order, which may lie outside the
+    picture; its side, "right" or "left"; and a confidence from 0 to 1, of the side.
+    """
+    image = np.ascontiguousarray(image)
+    height, width = image.shape[:2]
+    found = _finder(str(model_file or MODEL_FILE))(image)
+    # MediaPipe counts from the picture's edges, 0 to 1
+    hands = [(np.asarray(p, float) * [width, height] - 0.5, *rest) for p, *rest in found]
+    return sorted(hands, key=lambda hand: -hand[2])
+
+
 @functools.lru_cache(maxsize=2)
 def _finder(model_file: str):
-    """A function image -> landmarks (list of (21, 2)) and sides, of whichever MediaPipe is here."""
+    """A function image -> list of landmarks (21, 2), side and score, of whichever MediaPipe."""
     try:
         import mediapipe
     except ImportError as error:
         raise ModuleNotFoundError(
-            'boxes="detect" needs MediaPipe, which is not installed: '
-            'pip install -c constraints.txt -e ".[detect]"; or give boxes=[(x0, y0, x1, y1)]'
+            "finding hands needs MediaPipe, which is not installed: pip install -c "
+            'constraints.txt -e ".[detect]"; or bring boxes (x0, y0, x1, y1) or keypoints yourself'
         ) from error
     if hasattr(mediapipe, "solutions"):
         return _with_solutions(mediapipe)
@@ -69,9 +79,12 @@ def _with_solutions(mediapipe):
     def find(image):
         found = hands.process(image)
         if not found.multi_hand_landmarks:
-            return [], []
-        points = [[(p.x, p.y) for p in hand.landmark] for hand in found.multi_hand_landmarks]
-        return points, [unmirrored[h.classification[0].label] for h in found.multi_handedness]
+            return []
+        named = [hand.classification[0] for hand in found.multi_handedness]
+        return [
+            ([(p.x, p.y) for p in hand.landmark], unmirrored[name.label], name.score)
+            for hand, name in zip(found.multi_hand_landmarks, named, strict=True)
+        ]
 
     return find
 
@@ -81,7 +94,7 @@ def _with_tasks(mediapipe, model_file: Path):
     if not model_file.is_file():
         raise FileNotFoundError(
             f"MediaPipe's model {model_file.name} is not in {model_file.parent.name}/: download "
-            f"it from {MODEL_PAGE} and put it there; or give boxes=[(x0, y0, x1, y1)]"
+            f"it from {MODEL_PAGE} and put it there; or bring boxes or keypoints yourself"
         )
     tasks = mediapipe.tasks
     options = tasks.vision.HandLandmarkerOptions(
@@ -94,7 +107,10 @@ def _with_tasks(mediapipe, model_file: Path):
     def find(image):
         picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image)
         found = landmarker.detect(picture)
-        points = [[(p.x, p.y) for p in hand] for hand in found.hand_landmarks]
-        return points, [hand[0].category_name.lower() for hand in found.handedness]
+        named = [hand[0] for hand in found.handedness]
+        return [
+            ([(p.x, p.y) for p in hand], name.category_name.lower(), name.score)
+            for hand, name in zip(found.hand_landmarks, named, strict=True)
+        ]
 
     return find

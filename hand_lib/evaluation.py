@@ -15,7 +15,7 @@ import numpy as np
 from hand_lib import metrics, scoring, statistics
 from hand_lib.camera import crop_to_pixels, solve_translation
 from hand_lib.joints import fingertips_of
-from hand_lib.render import rasterise
+from hand_lib.rasterise import rasterise
 from hand_lib.tta import predict_averaged
 
 HIDDEN_BEHIND = 0.004

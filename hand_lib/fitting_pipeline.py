@@ -231,23 +231,33 @@ def save_review(path, labels: WeakLabels) -> Path:
 
 
 def apply_review(path, labels: WeakLabels) -> int:
-    """Read a review back into the labels.   returns how many hands it overruled."""
+    """Read a review back into the labels.   returns how many hands it overruled.
+
+    Where its "keep" is only what the filters said at the time, the filters of ``labels`` decide.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such review; save_review writes one")
     try:
         hands = json.loads(path.read_text())["hands"]
         wanted = {name: entry["keep"] for name, entry in hands.items()}
+        untouched = {
+            name for name, entry in hands.items()
+            if "filters" in entry and entry["keep"] is (entry["filters"] == "accepted")
+        }  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a review ({error!r})") from None
     rows = {labels.name(row): row for row in range(len(labels))}
     strangers = sorted(set(wanted) - set(rows))
     if strangers:
         raise ValueError(f"{path}: reviews hands that are not here, first {strangers[0]!r}")
-    changed = 0
     for name, keep in wanted.items():
         if not isinstance(keep, bool):
             raise ValueError(f"{path}: {name}: keep should be true or false, found {keep!r}")
+    changed = 0
+    for name, keep in wanted.items():
+        if name in untouched:
+            keep = not labels.automatic[rows[name]]
         changed += keep == bool(labels.automatic[rows[name]])
         overrule(labels, rows[name], keep)
     return changed

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hand_lib.detection import find_landmarks
+
 
 @dataclass
 class Keypoints:
@@ -163,13 +165,14 @@ def from_mediapipe(results, width: int, height: int, mirrored: bool = False) -> 
 
     results: objects with ``hand_landmarks`` (lists of 21 with x, y in 0..1) and ``handedness``, or
     ``multi_hand_landmarks`` and ``multi_handedness``; None is a frame without a hand.
-    width, height: of the pictures, px.   mirrored: the pictures are selfies, as MediaPipe assumes;
-    otherwise its left is the picture's right hand, and is renamed here.
+    width, height: of the pictures, px.   mirrored: the pictures are selfies, and the sides wanted
+    are those of the person. HandLandmarker names sides as the picture shows them, the older
+    ``solutions`` as a mirror would.
     """
     into = _Collector()
     for frame, result in enumerate(results):
         name, before = f"frame {frame}", len(into.rows)
-        for landmarks, label, score in _mediapipe_hands(result):
+        for landmarks, label, score, mirror in _mediapipe_hands(result):
             if len(landmarks) != 21:
                 into.problems.append(f"{name}: {len(landmarks)} landmarks, expected 21")
                 continue
@@ -177,7 +180,7 @@ def from_mediapipe(results, width: int, height: int, mirrored: bool = False) -> 
             if side not in ("left", "right"):
                 into.problems.append(f"{name}: handedness {label!r}, expected Left or Right")
                 continue
-            if not mirrored:
+            if mirror != mirrored:
                 side = {"left": "right", "right": "left"}[side]
             hand = np.array([(p.x, p.y) for p in landmarks]) * (width, height) - 0.5
             into.add(hand, np.full(21, score), frame, side, name)
@@ -186,8 +189,9 @@ def from_mediapipe(results, width: int, height: int, mirrored: bool = False) -> 
 
 
 def _mediapipe_hands(result):
-    """(landmarks, "Left" or "Right", score) of each hand of either interface's result."""
+    """(landmarks, "Left" or "Right", score, as in a mirror) of each hand of either interface."""
     hands = getattr(result, "hand_landmarks", None) or []
+    mirror = not hands
     labels = [group[0] for group in getattr(result, "handedness", None) or []]
     if not hands:
         hands = [h.landmark for h in getattr(result, "multi_hand_landmarks", None) or []]
@@ -196,54 +200,29 @@ def _mediapipe_hands(result):
     for i, landmarks in enumerate(hands):
         label = labels[i] if i < len(labels) else None
         name = getattr(label, "category_name", None) or getattr(label, "label", None)
-        yield landmarks, name, float(getattr(label, "score", None) or 1.0)
+        yield landmarks, name, float(getattr(label, "score", None) or 1.0), mirror
 
 
-def detect_mediapipe(frames, model_file=None, hands: int = 2, threshold: float = 0.4) -> Keypoints:
-    """Let MediaPipe find the hands, where it is installed (``pip install mediapipe``).
+def detect_mediapipe(frames, model_file=None, hands: int = 2) -> Keypoints:
+    """Let MediaPipe find the hands, where it is installed (extra ``detect``).
 
-    frames: ``Frames`` or pictures (H, W, 3) uint8 RGB, all of one size.   model_file:
-    ``hand_landmarker.task``; None uses the models that ``mediapipe.solutions`` brings along.
-    hands: at most so many per frame.   threshold: least confidence of a detection.
+    frames: ``Frames`` (a video, a folder) or pictures (H, W, 3) uint8 RGB of any sizes.
+    model_file: see ``detection.find_hands``.   hands: at most so many per frame, the surest.
     """
-    try:
-        import mediapipe
-    except ImportError as error:
-        raise ImportError(
-            "MediaPipe is not installed: pip install mediapipe, or bring keypoints as an OpenPose "
-            "folder, COCO-WholeBody JSON or arrays"
-        ) from error
-    if model_file is None:
-        finder = mediapipe.solutions.hands.Hands(
-            static_image_mode=True, max_num_hands=hands, min_detection_confidence=threshold
-        )
-        find = finder.process
-    else:
-        if not Path(model_file).is_file():
-            raise FileNotFoundError(f"{model_file}: no such HandLandmarker model (.task)")
-        vision, base = mediapipe.tasks.vision, mediapipe.tasks.BaseOptions
-        options = vision.HandLandmarkerOptions(
-            base_options=base(model_asset_path=str(model_file)), num_hands=hands,
-            min_hand_detection_confidence=threshold,
-        )  # fmt: skip
-        finder = vision.HandLandmarker.create_from_options(options)
-
-        def find(picture):
-            kind = mediapipe.ImageFormat.SRGB
-            return finder.detect(mediapipe.Image(image_format=kind, data=picture))
-
-    results, size = [], None
-    with finder:
-        for number, picture in enumerate(frames):
-            size = size or picture.shape[:2]
-            if picture.shape[:2] != size:
-                raise ValueError(
-                    f"frame {number} is {picture.shape[1]} x {picture.shape[0]}, the first was "
-                    f"{size[1]} x {size[0]}; detect pictures of different sizes one by one"
-                )
-            results.append(find(np.ascontiguousarray(picture)))
-    height, width = size or (1, 1)
-    return from_mediapipe(results, width, height)
+    into = _Collector()
+    for number in range(len(frames)):
+        before, name = len(into.rows), f"frame {number}"
+        if hasattr(frames, "name"):
+            name = frames.name(number)
+        try:
+            picture = frames[number]
+        except (ValueError, OSError) as error:
+            into.problems.append(f"{name}: left out, {error}")
+            continue
+        for points, side, score in find_landmarks(picture, model_file)[:hands]:
+            into.add(points, np.full(21, score), number, side, name)
+        into.finished_frame(before, name)
+    return into.finish()
 
 
 def read_coco_wholebody(path) -> Keypoints:

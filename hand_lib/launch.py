@@ -8,6 +8,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from hand_lib import ROOT
 from hand_lib.config import check_parameter_name, literal
@@ -84,15 +85,42 @@ def launch(notebook, output=None, parameters: dict | None = None, log=None) -> P
         output = run_folder(run) / notebook.name
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
+    screen = log and _Screen(log)
     try:
         papermill.execute_notebook(
             str(notebook), str(output), parameters=parameters, cwd=str(notebook.parent),
-            progress_bar=False, stdout_file=log, stderr_file=log, kernel_name="python3",
+            progress_bar=False, stdout_file=screen and screen.lines, stderr_file=screen,
+            kernel_name="python3",
+            extra_arguments=["--log-level=CRITICAL"],  # what it says of its sockets concerns nobody
         )  # fmt: skip
     finally:
         if output.exists():
             strip_stamps(output)
     return output
+
+
+class _Screen:
+    """A text stream for a notebook's standard error; ``lines`` is the one for standard output.
+
+    A progress bar leaves its line open, and its erasure can arrive late: what is printed meanwhile
+    starts a line of its own.
+    """
+
+    def __init__(self, stream):
+        self.stream, self.open_line = stream, False
+        self.lines = SimpleNamespace(write=self._print, flush=stream.flush)
+
+    def write(self, text: str) -> None:
+        if text:
+            self.stream.write(text)
+            self.open_line = bool(re.split(r"[\r\n]", text)[-1].strip())
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def _print(self, text: str) -> None:
+        self.stream.write("\n" * self.open_line + text)
+        self.open_line = False
 
 
 def strip_stamps(path) -> None:
@@ -167,7 +195,7 @@ def _without_progress(outputs: list) -> list:
 
 
 def main(arguments=None) -> int:
-    """The command line; the exit code is 0, 1 for a failing cell, 2 for a wrong request."""
+    """The command line; the exit code: 0, 1 a failing cell, 2 a wrong request, 130 Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m hand_lib.launch", description=__doc__)
     parser.add_argument("notebook", help="name, beginning of a name, or path")
     parser.add_argument(
@@ -194,6 +222,9 @@ def main(arguments=None) -> int:
     except PapermillExecutionError as error:
         sys.stderr.write(f"\n{options.notebook} stopped: {error.ename}: {error.evalue}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; a training goes on with: -p resume NAME_OF_THE_RUN\n")
+        return 130
     except (ValueError, TypeError, OSError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 2

@@ -45,7 +45,7 @@ def stop_signals():
     """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C interrupts at once.
 
     What follows within a second is still the first: launchers pass on a Ctrl-C that a terminal
-    sends to everybody.
+    sends to everybody. So is a SIGTERM: Jupyter sends one to a kernel that takes its time to stop.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -58,7 +58,7 @@ def stop_signals():
         nonlocal asked
         if os.getpid() != owner:  # a loader process, which was forked with this handler
             os._exit(128 + number)
-        if stop.is_set() and time.monotonic() > asked + 1:
+        if number == signal.SIGINT and stop.is_set() and time.monotonic() > asked + 1:
             raise KeyboardInterrupt
         if not stop.is_set():
             asked = time.monotonic()

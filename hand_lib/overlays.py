@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image
 
 from hand_lib.camera import project
-from hand_lib.render import NEAR, render_mesh
+from hand_lib.rasterise import NEAR
+from hand_lib.render import render_mesh
 from hand_lib.viewers import PREDICTION
 
 LONGEST_SIDE = 1600

@@ -18,16 +18,14 @@ Predictions that cannot be measured as they are get a defined treatment, always 
 """
 
 import argparse
-import json
 import sys
 import warnings
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from hand_lib import metrics
 from hand_lib.joints import fingertips_of
+from hand_lib.score_report import ScoreReport, write_scores
 from hand_lib.submission import (
     UNITS,
     detect_joint_order,
@@ -41,26 +39,6 @@ MIRROR_TOLERANCE = 1e-4
 """A hand counts as mirrored when its mean errors after the two alignments differ by more (m)."""
 
 _CHUNK = 64
-
-
-@dataclass(frozen=True)
-class ScoreReport:
-    """What was measured and what was done to the predictions before; ``str(report)`` says it."""
-
-    official: dict[str, float]  # FreiHAND's keys and units (cm); alignment may mirror
-    proper: dict[str, float]  # the same keys with rotations only
-    millimetres: dict[str, float]  # PA and the other means in mm, AUC and F-scores of rotation only
-    joint_errors: dict[str, np.ndarray]  # alignment -> (N, 21) metres
-    vertex_errors: dict[str, np.ndarray]  # alignment -> (N, V) metres; empty without vertices
-    f_scores: dict[str, np.ndarray]  # alignment -> (N, 2), F@5 and F@15; empty without vertices
-    mirrored: np.ndarray  # (M,) indices where the two alignments differ
-    missing: np.ndarray  # indices of hands with NaN or infinity, scored as zeros
-    collapsed: np.ndarray  # indices of hands whose joints all coincide
-    notes: tuple[str, ...]  # sentences: all that a reader should know
-    fingertips: str = "as their makers took them"  # which tables the joints' fingertips are from
-
-    def __str__(self) -> str:
-        return "\n".join(_report_lines(self))
 
 
 def _as_points(points, name, count=None):
@@ -342,31 +320,6 @@ def _millimetres(joint_errors, vertex_errors, f) -> dict[str, float]:
     return result
 
 
-def _report_lines(scores: ScoreReport):
-    hands = len(scores.joint_errors["none"])
-    vertices = scores.vertex_errors["none"].shape[1] if scores.vertex_errors else 0
-    yield f"{hands} hands, 21 joints" + (f", {vertices} vertices" if vertices else "")
-    yield f"fingertips: {scores.fingertips}"
-    yield from (f"note: {note}" for note in scores.notes)
-    yield ""
-    yield "FreiHAND's keys (means in cm)         mirroring allowed = official      rotation only"
-    for key, value in scores.official.items():
-        yield f"  {key:<34} {value:>26.6f} {scores.proper[key]:>18.6f}"
-    yield ""
-    yield "mean error in mm                                      joints        vertices"
-    words = {
-        "none": "as given, camera space",
-        "root": "wrists brought together",
-        "scale": "wrists brought together, best scale",
-        "rotation": "PA: rotation only (METRO, HaMeR, WiLoR)",
-        "reflection": "PA: mirroring allowed (FreiHAND's scorer)",
-    }
-    for kind, word in words.items():
-        values = [1000 * scores.joint_errors[kind].mean()]
-        values += [1000 * scores.vertex_errors[kind].mean()] if vertices else []
-        yield f"  {word:<42}" + "".join(f"{value:>16.3f}" for value in values)
-
-
 def score_file(
     predictions, truth, split="evaluation", units="auto", mirror=False, progress=False
 ) -> ScoreReport:
@@ -401,25 +354,6 @@ def main(arguments=None) -> int:
     if options.out:
         write_scores(options.out, scores)
     return 0
-
-
-def write_scores(folder, scores: ScoreReport) -> None:
-    """``scores.txt`` as the official script writes it, and ``scores.json`` with everything."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [f"{key}: {value:f}\n" for key, value in scores.official.items()]
-    (folder / "scores.txt").write_text("".join(lines))
-    everything = {
-        "official, alignment may mirror": scores.official,
-        "rotation only": scores.proper,
-        "millimetres": scores.millimetres,
-        "mirrored": scores.mirrored.tolist(),
-        "missing": scores.missing.tolist(),
-        "collapsed": scores.collapsed.tolist(),
-        "notes": list(scores.notes),
-        "fingertips": scores.fingertips,
-    }
-    (folder / "scores.json").write_text(json.dumps(everything, indent=1))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ one too; whatever stands in front of the hand is not in it.
 import numba as nb
 import numpy as np
 
-from hand_lib.render import draw_faces
+from hand_lib.rasterise import draw_faces
 
 CELLS = 16
 """Cells along a side of a labelled surface map."""

@@ -26,16 +26,16 @@ from hand_lib.synthetic_body import (
     Body,
     Layout,
     blend_shapes,
-    forearm,
     make_body,
     make_layout,
 )
 from hand_lib.synthetic_camera import expose
-from hand_lib.synthetic_config import SyntheticConfig
+from hand_lib.synthetic_config import SyntheticConfig, drawn_fields
 from hand_lib.synthetic_draw import draw_parameters
 from hand_lib.synthetic_ground import cast_on_background, lay_background
 from hand_lib.synthetic_paint import paint, tone_curve
 from hand_lib.synthetic_scene import draw_buffers, light_vertices, make_scratch, place_shaped
+from hand_lib.synthetic_solids import forearm
 
 VERSION = 2
 """Of the pictures: raised whenever the same seed and index give another picture."""
@@ -269,7 +269,7 @@ class SyntheticHands:
             indices = np.linspace(0, self.count - 1, min(16, self.count)).astype(int)
         records = self.parameters(indices)
         digest = hashlib.sha256(f"synthetic {VERSION} {self.size} {self.seed}".encode())
-        for name in records.dtype.names:
+        for name in drawn_fields(records):
             numbers = np.asarray(records[name], np.float64)
             digest.update(np.round(numbers * 1000).astype(np.int64).tobytes())
         return digest.hexdigest()

@@ -154,6 +154,17 @@ def jpeg(canvas, quality):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def _prolong(row, line, reach):
+    """Copy a row of pixels into the middle of a line, its ends repeated ``reach`` times."""
+    size = row.shape[0]
+    for x in range(reach):
+        line[x] = row[0]
+        line[reach + size + x] = row[size - 1]
+    for x in range(size):
+        line[reach + x] = row[x]
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def _blur_near(canvas, spare, kernel):
     """Blur by a kernel of _NEAR + 1 weights, each pass in one go."""
     size, last, reach = canvas.shape[1], canvas.shape[1] - 1, _NEAR
@@ -161,11 +172,7 @@ def _blur_near(canvas, spare, kernel):
     line = np.empty(size + 2 * _NEAR, np.float32)
     for c in range(3):
         for y in range(size):
-            for x in range(reach):
-                line[x] = canvas[c, y, 0]
-                line[reach + size + x] = canvas[c, y, last]
-            for x in range(size):
-                line[reach + x] = canvas[c, y, x]
+            _prolong(canvas[c, y], line, reach)
             for x in range(size):
                 near = k1 * (line[x + 3] + line[x + 5]) + k2 * (line[x + 2] + line[x + 6])
                 far = k3 * (line[x + 1] + line[x + 7]) + k4 * (line[x] + line[x + 8])
@@ -187,11 +194,8 @@ def _blur_far(canvas, spare, kernel):
     line = np.empty(size + 2 * reach, np.float32)
     for c in range(3):
         for y in range(size):
-            for x in range(reach):
-                line[x] = canvas[c, y, 0]
-                line[reach + size + x] = canvas[c, y, last]
+            _prolong(canvas[c, y], line, reach)
             for x in range(size):
-                line[reach + x] = canvas[c, y, x]
                 spare[c, y, x] = kernel[0] * canvas[c, y, x]
             for k in range(1, reach + 1):
                 left, right = _U(reach - k), _U(reach + k)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hand_lib import ROOT
 from hand_lib.synthetic import SYNTHETIC_TEST, VERSION, SyntheticHands, synthetic_test
+from hand_lib.synthetic_config import drawn_fields
 
 PIN = ROOT / "template" / "synthetic-test.json"
 CELLS = 4
@@ -40,7 +41,8 @@ def cell_means(images: NDArray) -> NDArray:
 
 def number_means(records: NDArray) -> dict:
     """Mean absolute value and root mean square of each field.   records: (B,) of ``PARAMETERS``."""
-    fields = {name: records[name].astype(float) for name in records.dtype.names if name != "index"}
+    names = [name for name in drawn_fields(records) if name != "index"]
+    fields = {name: records[name].astype(float) for name in names}
     return {k: [float(np.abs(v).mean()), float(np.sqrt((v**2).mean()))] for k, v in fields.items()}
 
 

@@ -38,6 +38,11 @@ class SyntheticConfig:
     gestures: float = 0.35  # share of named gestures among the poses that are mixed
     between: float = 0.50  # chance that the pose lies on the way from one to another
     betas_spread: float = 1.0  # standard deviation of the shape
+    forearm: float = 1.0  # chance; without one the hand ends at the wrist
+    forearm_m: tuple = (0.40, 0.40)  # its length; at 0.40, the most, it leaves the picture
+    forearm_girth: float = 0.25  # spread of how much it widens towards the elbow, about 1
+    forearm_bend_deg: float = 24.0  # spread of the wrist's bend, to the palm and to the back
+    forearm_side_deg: float = 9.0  # to the thumb and to the little finger
     sleeve: float = 0.42
     watch: float = 0.12
     ring: float = 0.14
@@ -48,6 +53,12 @@ class SyntheticConfig:
     skin_tone: tuple = (0.0, 1.0)  # lightest to darkest
     detail: tuple = (0.5, 1.3)  # strength of creases, veins and mottling
     key_light: tuple = (0.15, 1.5)  # direct light over light from all around
+    lamp_warmth: float = 1.0  # spread of the lamp's colour, from candle to overcast sky
+    sky_above: tuple = (0.55, 1.25)  # light from all around, in spherical harmonics: from above,
+    sky_anywhere: tuple = (0.2, 1.3)  # from a window or wall in any direction,
+    sky_below: tuple = (0.0, 0.25)  # thrown back by the floor or a table,
+    sky_even: tuple = (0.45, 0.45)  # and alike from everywhere
+    sky_warmth: float = 0.7  # spread of their colours
     shadow: tuple = (0.55, 1.0)  # darkness of cast shadows
     softness_m: tuple = (0.002, 0.012)  # width of their edges on the skin
     occlusion: tuple = (0.5, 1.0)  # darkness of nooks
@@ -63,6 +74,7 @@ class SyntheticConfig:
     jpeg_quality: tuple = (28, 95)
     drop_shadow: float = 0.35  # the hand darkens a surface behind it
     backgrounds: tuple = KINDS  # which kinds of ``backgrounds`` to take, in the shares of its bank
+    background_edge: float = 0.25  # chance of an edge, beyond which lies a second background
 
     def __post_init__(self):
         if self.viewpoints not in ("photographs", "sphere"):
@@ -94,8 +106,9 @@ class SyntheticConfig:
 
 CHANCES = (
     "up_share", "side_share", "down_share", "palm_share", "back_share", "truncated", "gestures",
-    "between", "sleeve", "watch", "ring", "object_in_hand", "occluder", "second_hand",
+    "between", "forearm", "sleeve", "watch", "ring", "object_in_hand", "occluder", "second_hand",
     "nail_polish", "motion_blur", "defocus", "jpeg", "drop_shadow",
+    "background_edge",
 )  # fmt: skip
 
 
@@ -190,7 +203,16 @@ PARAMETERS = np.dtype(
             "f4",
             (12,),
         ),  # gains 3, contrast, blur kind, px, angle, noise, jpeg, grain u v, -
+        ("forearm_cut", "f4"),  # metres of both forearms that are missing at the elbow's end
     ],
     align=True,
 )
 """What one picture is made of: ``synthetic_draw.draw_parameters`` returns an array of these."""
+
+LATER = ("forearm_cut",)
+"""Fields added after ``synthetic-test`` was pinned, all 0 while their knobs are as they were."""
+
+
+def drawn_fields(records: NDArray) -> list[str]:
+    """Names of the fields that tell these pictures from others: LATER ones only where not 0."""
+    return [name for name in records.dtype.names if name not in LATER or records[name].any()]

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from hand_lib.synthetic_body import ARM_STATIONS
 from hand_lib.synthetic_config import PARAMETERS, Draws, SyntheticConfig
 
 SKIN_TONES = np.array(
@@ -161,17 +162,20 @@ def _light(config, draws, out):
     out["key"] = _unit(key)
     low, high = config.key_light
     direct = low * (high / max(low, 1e-6)) ** u[:, 0] if low > 0 else high * u[:, 0]
-    out["key_colour"] = direct[:, None] * _temperature(u[:, 1])
+    out["key_colour"] = direct[:, None] * _temperature(u[:, 1], config.lamp_warmth)
     sky = np.zeros((len(u), 9, 3))
     lobes = [
-        (np.tile([0, -1.0, -0.2], (len(u), 1)), 0.55 + 0.7 * u[:, 2], u[:, 3]),
-        (n[:, 3:6], 0.2 + 1.1 * u[:, 4], u[:, 5]),
-        (np.tile([0, 1.0, -0.1], (len(u), 1)), 0.25 * u[:, 6], 0.25 + 0.5 * u[:, 7]),
+        (np.tile([0, -1.0, -0.2], (len(u), 1)), config.sky_above, u[:, 2], u[:, 3]),
+        (n[:, 3:6], config.sky_anywhere, u[:, 4], u[:, 5]),
+        (np.tile([0, 1.0, -0.1], (len(u), 1)), config.sky_below, u[:, 6], 0.25 + 0.5 * u[:, 7]),
     ]
-    for direction, strength, warmth in lobes:
+    for direction, (low, high), place, warmth in lobes:
+        strength = low + (high - low) * place
         weights = _harmonics(_unit(direction)) * _COSINE / np.pi
-        sky += (weights * strength[:, None])[..., None] * _temperature(warmth, 0.7)[:, None]
-    sky[:, 0] += 0.45 / 0.282095
+        colour = _temperature(warmth, config.sky_warmth)
+        sky += (weights * strength[:, None])[..., None] * colour[:, None]
+    even = draws.uniform("sky-even", None, *config.sky_even)
+    sky[:, 0] += even[:, None] / 0.282095
     # a surface that faces the camera receives about 1 in all, whatever the lamps are
     facing = np.array([[0, -0.35, -0.94]])
     level = np.einsum("k,bkc->bc", _harmonics(facing)[0], sky).mean(1)
@@ -216,7 +220,8 @@ def _camera(config, draws, out, size, kinds):
     ground[:, 5] = np.where(b[:, 5] < 0.5, -1, 1)
     ground[:, 6:9] = np.exp(0.25 * n[:, 3:4] + 0.06 * draws.normal("background-tint", 3))
     ground[:, 9] = 18 * (b[:, 6] - 0.5)
-    ground[:, 11] = np.where(b[:, 7] < 0.25, 1 + 4 * b[:, 8], 0)  # an edge to a second tile
+    edge = b[:, 7] < config.background_edge  # to a second tile
+    ground[:, 11] = np.where(edge, 1 + 4 * b[:, 8], 0)
     cast = draws.uniform("drop-shadow", 4)
     strength = np.where(cast[:, 0] < config.drop_shadow, 0.25 + 0.5 * cast[:, 1], 0)
     away = -out["key"][:, :2] * (0.02 + 0.10 * cast[:, 2:3])
@@ -228,21 +233,26 @@ def _things(config, draws, out, tiles):
     arm = draws.normal("arm", 3)
     out["arm"] = np.column_stack(
         [
-            np.deg2rad(24) * arm[:, 0],
-            np.deg2rad(9) * arm[:, 1],
-            np.clip(1 + 0.25 * arm[:, 2], 0.3, 1.7),
+            np.deg2rad(config.forearm_bend_deg) * arm[:, 0],
+            np.deg2rad(config.forearm_side_deg) * arm[:, 1],
+            np.clip(1 + config.forearm_girth * arm[:, 2], 0.3, 1.7),
         ]
     )
+    length = draws.uniform("forearm-length", None, *config.forearm_m)
+    length = np.where(draws.chance("forearm", config.forearm), length, 0)
+    out["forearm_cut"] = np.maximum(ARM_STATIONS[-1] - length.astype(np.float32), 0)
     u = draws.uniform("sleeve", 4)
     start = np.where(u[:, 0] < 0.3, -0.012 + 0.02 * u[:, 1], 0.01 + 0.13 * u[:, 1])
-    start = np.where(draws.chance("sleeve", config.sleeve), start, 9.0)
+    start = np.where(draws.chance("sleeve", config.sleeve) & (start <= length), start, 9.0)
     out["sleeve"] = np.column_stack([start, 0.002 + 0.007 * u[:, 2], 0.006 * u[:, 3]])
     out["sleeve_cloth"] = _cloth(draws, "sleeve-cloth", tiles)
     u = draws.uniform("watch", 6)
     place = np.where(draws.chance("watch", config.watch), 0.012 + 0.03 * u[:, 0], 9.0)
     place = np.where(start < 0.06, 9.0, place)
     dial = np.where(u[:, 1] < 0.6, 0.003 + 0.005 * u[:, 2], 0)
-    out["watch"] = np.column_stack([place, 0.008 + 0.018 * u[:, 3], 0.0015 + 0.002 * u[:, 4], dial])
+    wide = 0.008 + 0.018 * u[:, 3]
+    place = np.where(place + wide <= length, place, 9.0)
+    out["watch"] = np.column_stack([place, wide, 0.0015 + 0.002 * u[:, 4], dial])
     metal = np.array(
         [[0.75, 0.72, 0.68], [0.78, 0.58, 0.22], [0.05, 0.05, 0.06], [0.3, 0.12, 0.06]]
     )

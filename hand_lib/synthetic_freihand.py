@@ -1,5 +1,6 @@
 """Synthetic hands on disk in FreiHAND's own layout, which its reader takes for the real set."""
 
+import errno
 import functools
 import json
 import shutil
@@ -50,6 +51,8 @@ def write_synthetic_freihand(
             f"{[found.get(key) for key in differ]}, wanted {[recipe[key] for key in differ]}); "
             f"choose another folder or delete it"
         )
+    if folder.is_mount():
+        raise ValueError(f"{folder} is where a disk is mounted; choose a folder below it")
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty and has no {STAMP}; choose another folder")
     partial = folder.with_name(folder.name + ".part")
@@ -68,6 +71,11 @@ def write_synthetic_freihand(
         if folder.is_dir():
             folder.rmdir()
         partial.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        words = "the disk became full, nothing was kept; make room and run the same again"
+        raise OSError(error.errno, words, str(folder)) from error
     finally:
         if partial.exists():
             shutil.rmtree(partial)

@@ -20,14 +20,12 @@ from hand_lib.synthetic_body import (
     SLEEVE_STATIONS,
     WATCH,
     add_normals,
-    around_arm,
     blend_shapes,
-    forearm,
     rotation_matrix,
     skin,
-    superquadric,
 )
 from hand_lib.synthetic_raster import draw_seen, make_buffer
+from hand_lib.synthetic_solids import around_arm, forearm, superquadric
 
 SHADOW_SIDE = 96
 SHADOW_REACH = 0.17
@@ -89,8 +87,11 @@ def _dress(points, arm, frame, first, sleeve, stations):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _limb(points, rim, arm, frame, angles, first):
-    """Forearm behind a hand whose vertices start at ``first - V``; also fills ``arm``."""
+def _limb(points, rim, arm, frame, angles, cut, first):
+    """Forearm behind a hand whose vertices start at ``first - V``; also fills ``arm``.
+
+    cut: metres that are missing at its end, which is closed; ``arm`` is whole all the same.
+    """
     around = rim.shape[0]
     border = np.empty((around, 3), np.float32)
     for i in range(around):
@@ -101,6 +102,25 @@ def _limb(points, rim, arm, frame, angles, first):
         for i in range(around):
             for a in range(3):
                 points[first + (s - 1) * around + i, a] = arm[s, i, a]
+    if cut > 0.0:
+        _cut_limb(points, arm, ARM_STATIONS[-1] - cut, first)
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _cut_limb(points, arm, length, first):
+    """End a forearm at ``length`` metres: a ring there, and the rings behind it in its middle."""
+    around, last = arm.shape[1], 0
+    while ARM_STATIONS[last + 1] <= length:
+        last += 1
+    t = (length - ARM_STATIONS[last]) / (ARM_STATIONS[last + 1] - ARM_STATIONS[last])
+    ring, middle = points[first + last * around : first + (last + 1) * around], np.zeros(3)
+    for i in range(around):
+        for a in range(3):
+            ring[i, a] = arm[last, i, a] * (1 - t) + arm[last + 1, i, a] * t
+            middle[a] += ring[i, a] / around
+    for v in range(first + (last + 1) * around, first + (arm.shape[0] - 1) * around):
+        for a in range(3):
+            points[v, a] = middle[a]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -213,7 +233,7 @@ def place_shaped(p, body, layout, scratch, shaped, joints, second_joints, root, 
     frame = np.empty((3, 3), np.float32)
     _frame(body, p.pose, frame)
     active[HAND] = active[ARM] = 1
-    _limb(points, body.rim, scratch.arm, frame, p.arm, start[ARM])
+    _limb(points, body.rim, scratch.arm, frame, p.arm, p.forearm_cut, start[ARM])
     if p.sleeve[0] < 1.0:
         active[SLEEVE] = 1
         _dress(points, scratch.arm, frame, start[SLEEVE], p.sleeve, SLEEVE_STATIONS)
@@ -282,7 +302,8 @@ def _second(p, body, layout, scratch, joints, frame):
     shaped, vertices = _shape_one(body, p.second_pose, p.second_betas), first + start[1]
     skin(body, p.second_pose, p.second_betas, shaped, points[first:vertices], joints)
     _frame(body, p.second_pose, frame)
-    _limb(points, body.rim + first, scratch.arm, frame, p.second[5:8], start[HAND2 + 1])
+    angles, arm_start = p.second[5:8], start[HAND2 + 1]
+    _limb(points, body.rim + first, scratch.arm, frame, angles, p.forearm_cut, arm_start)
     mirror = p.second[1] > 0
     active[HAND2] = active[HAND2 + 1] = -1 if mirror else 1
     if p.second_sleeve[0] < 1.0:

@@ -6,6 +6,7 @@ without a browser.
 
 import base64
 import html
+import re
 import tempfile
 from pathlib import Path
 
@@ -96,12 +97,18 @@ def remark(hand) -> str:
 
 
 def picture_strip(folder) -> dict[str, Path]:
-    """Pictures of a folder by name, sorted; empty when there is no such folder."""
+    """Pictures of a folder by name, 2.jpg before 10.jpg; empty when there is no such folder."""
     folder = Path(folder)
     if not folder.is_dir():
         return {}
-    found = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in PICTURES]
-    return {path.name: path for path in found}
+    found = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES]
+    return {path.name: path for path in sorted(found, key=_counted)}
+
+
+def _counted(path) -> tuple:
+    """What a person sorts file names by: words, and numbers by their size."""
+    parts = re.split(r"(\d+)", path.name.lower())
+    return ([int(p) if p.isdecimal() else p for p in parts], path.name)
 
 
 def download_links(hand, overlay=None, name: str = "hand") -> str:
@@ -222,6 +229,7 @@ def _captioned(title: str, content, height: int):
     layout = widgets.Layout(
         width=f"{round(0.85 * height) + 4}px", align_items="center", overflow="hidden"
     )
+    layout.flex = "0 0 auto"  # never narrower than what it holds: the next line takes it instead
     return widgets.VBox([widgets.HTML(text), content], layout=layout)
 
 
@@ -250,7 +258,7 @@ def _named(name, control):
     return widgets.HBox([label, control], layout=layout)
 
 
-def demo_panel(predictor, pictures: dict, height: int = 420, sides: dict | None = None):
+def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None = None):
     """The whole demo as one widget.
 
     predictor: ``inference.Predictor``.   pictures: name -> path, array or PIL image to pick from.
@@ -347,7 +355,7 @@ def demo_panel(predictor, pictures: dict, height: int = 420, sides: dict | None 
                 _captioned("what the network sees", overlay, height),
                 _captioned("turn it", scene, height),
             ],
-            layout=widgets.Layout(grid_gap="8px"),
+            layout=widgets.Layout(grid_gap="8px", flex_flow="row wrap"),
         ),
         links,
     ]

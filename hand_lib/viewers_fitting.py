@@ -1,5 +1,8 @@
 """Figures of weak supervision: keypoints, a fit step by step, the review, what was kept."""
 
+import html
+from pathlib import Path
+
 import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
@@ -7,7 +10,7 @@ from PIL import Image
 
 from hand_lib import viewers
 from hand_lib.fitting_export import fitted_hand
-from hand_lib.fitting_pipeline import WeakLabels, overrule, reason_kind, save_review
+from hand_lib.fitting_pipeline import WeakLabels, apply_review, overrule, reason_kind, save_review
 
 GOOD, BAD = (46, 139, 87), (190, 60, 50)
 """Frames of kept and of rejected hands."""
@@ -81,7 +84,7 @@ def fit_steps_still(model, image, points, confidence, path, steps, side: int = 1
         top.append(viewers.fit_square(drawn, side))
         below.append(np.asarray(viewers.still([hand], view="right", size=side)))
     titles = [f"step {s}\n{path[s].reprojection_px[0]:.1f} px" for s in steps]
-    titles += ["from the right"] * len(steps)
+    titles += ["from its right"] * len(steps)
     return viewers.image_grid(top + below, titles, len(steps))
 
 
@@ -131,48 +134,85 @@ def mixed_rows(labels: WeakLabels, count: int) -> np.ndarray:
     return np.sort(np.concatenate([bad, good[picks]]))
 
 
-def review_panel(labels: WeakLabels, frames, path, rows=None, side: int = 150):
+def review_panel(labels: WeakLabels, frames, path, rows=None, side: int = 150, page: int = 12):
     """The review as widgets: tick what to keep; every change is saved at once.
 
-    labels: changed in place.   path: JSON of ``save_review``, read back by ``apply_review``.
-    rows: which detections, default all.   returns a widget with ``.checks``: row -> checkbox.
+    labels: changed in place.   path: JSON of ``save_review``; one that is there already is read
+    first, so that decisions outlive the kernel, or set aside when it is of other hands.
+    rows: which detections, default all, ``page`` of them at a time.
+    returns a widget with ``.checks``: row -> checkbox, ``.pager`` and ``.message``.
     """
-    rows = range(len(labels)) if rows is None else rows
-    message, cards, checks = widgets.HTML(), [], {}
+    rows = list(range(len(labels)) if rows is None else rows)
+    message, grid = widgets.HTML(), widgets.Box(layout={"flex_flow": "row wrap"})
+    said = take_review(path, labels)
+    checks, pictures, texts = {}, {}, {}
 
-    def decide(row, box, picture, change):
+    def tell(text=""):
+        message.value = f"{labels.fit.accepted.sum()} of {len(labels)} kept{text}"
+
+    def decide(row, change):
         try:
             overrule(labels, row, change["new"])
         except ValueError as error:
-            box.value = False
-            message.value = f"<span style='color: #b00'>{error}</span>"
+            checks[row].value = False
+            message.value = f"<span style='color: #b00'>{html.escape(str(error))}</span>"
             return
-        picture.value = viewers.png_bytes(labelled_picture(labels, frames, row, side), 64)
+        if row in pictures:
+            pictures[row].value, texts[row].value = drawn(row), words(row)
         save_review(path, labels)
-        message.value = f"{labels.fit.accepted.sum()} of {len(labels)} kept, saved"
+        tell(", saved")
+
+    def drawn(row):
+        return viewers.png_bytes(labelled_picture(labels, frames, row, side), 64)
+
+    def words(row):
+        why = labels.automatic[row] or "accepted"
+        if labels.fit.accepted[row] == bool(labels.automatic[row]):
+            why = f"kept by you; {why}" if labels.fit.accepted[row] else "rejected by you"
+        lines = f"<small>{html.escape(labels.name(row))}<br>{html.escape(why)}</small>"
+        return f"<div style='line-height: 1.25'>{lines}</div>"
+
+    def card(row):
+        if row not in pictures:
+            pictures[row] = widgets.Image(value=drawn(row), format="png", width=side, height=side)
+            texts[row] = widgets.HTML(words(row), layout={"width": f"{side}px", "height": "66px"})
+        return widgets.VBox([pictures[row], checks[row], texts[row]], layout={"margin": "2px"})
+
+    def turn(_=None):
+        first = page * (pager.value - 1)
+        grid.children = [card(row) for row in rows[first : first + page]]
 
     for row in rows:
-        picture = widgets.Image(
-            value=viewers.png_bytes(labelled_picture(labels, frames, row, side), 64),
-            format="png", width=side, height=side,
-        )  # fmt: skip
-        keep = widgets.Checkbox(
-            value=bool(labels.fit.accepted[row]), description="keep", indent=False
-        )
-        keep.observe(
-            lambda change, r=row, b=keep, p=picture: decide(r, b, p, change), names="value"
-        )
-        why = widgets.HTML(
-            f"<small>{labels.name(row)}<br>{labels.automatic[row] or 'accepted'}</small>",
-            layout={"width": f"{side}px", "height": "66px"},
-        )
-        checks[row] = keep
-        cards.append(widgets.VBox([picture, keep, why], layout={"margin": "2px"}))
+        kept = bool(labels.fit.accepted[row])
+        checks[row] = widgets.Checkbox(value=kept, description="keep", indent=False)
+        checks[row].layout.width = f"{side}px"
+        checks[row].observe(lambda change, r=row: decide(r, change), names="value")
+    pages = max(1, -(-len(rows) // page))
+    pager = widgets.IntSlider(1, 1, pages, description=f"page of {pages}")
+    pager.layout.display = None if pages > 1 else "none"
+    pager.observe(turn, "value")
     save_review(path, labels)
-    grid = widgets.Box(cards, layout={"flex_flow": "row wrap"})
-    panel = widgets.VBox([message, grid])
-    panel.checks, panel.message = checks, message
+    turn()
+    tell(said)
+    panel = widgets.VBox([pager, message, grid])
+    panel.checks, panel.message, panel.pager = checks, message, pager
     return panel
+
+
+def take_review(path, labels: WeakLabels) -> str:
+    """Apply an earlier review if there is one; a word on what became of it, or "".
+
+    A review of other hands is renamed to ``<name>-before.json``, so that nobody's work is lost.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return ""
+    try:
+        return f", {apply_review(path, labels)} overruled in {path.name}"
+    except ValueError:
+        aside = path.with_name(f"{path.stem}-before{path.suffix}")
+        path.replace(aside)
+        return f"; {path.name} was of other hands and is now {aside.name}"
 
 
 def kept_figure(labels: WeakLabels):
@@ -194,7 +234,11 @@ def kept_figure(labels: WeakLabels):
     ):  # fmt: skip
         values = np.clip(share[known & mask], 0, edges[-1])
         spread.hist(values, edges, color=np.array(colour) / 255, alpha=0.75, label=name)
-    spread.set(xlabel="reprojection, % of the hand", title="How far fits lie from keypoints")
+    spread.set(
+        xlabel="reprojection, % of the hand",
+        ylabel="hands",
+        title="How far fits lie from keypoints",
+    )
     spread.legend(frameon=False)
     for axis in (bars, spread):
         axis.spines[["top", "right"]].set_visible(False)

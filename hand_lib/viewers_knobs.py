@@ -27,6 +27,11 @@ TURNED = {
     "skin_tone": {"skin_tone": (0.95, 0.95)},
     "detail": {"detail": (2.0, 2.0)},
     "nail_polish": {"nail_polish": 1.0},
+    "forearm": {"forearm": 0.0},
+    "forearm_m": {"forearm_m": (0.04, 0.04)},
+    "forearm_girth": {"forearm_girth": 2.0},
+    "forearm_bend_deg": {"forearm_bend_deg": 80.0},
+    "forearm_side_deg": {"forearm_side_deg": 45.0},
     "sleeve": {"sleeve": 1.0},
     "watch": {"watch": 1.0},
     "ring": {"ring": 1.0},
@@ -34,11 +39,18 @@ TURNED = {
     "occluder": {"occluder": 1.0},
     "second_hand": {"second_hand": 1.0},
     "key_light": {"key_light": (1.5, 1.5)},
+    "lamp_warmth": {"key_light": (1.5, 1.5), "lamp_warmth": 3.0},
+    "sky_above": {"key_light": (0.0, 0.0), "sky_above": (5.0, 5.0)},
+    "sky_anywhere": {"key_light": (0.0, 0.0), "sky_anywhere": (5.0, 5.0)},
+    "sky_below": {"key_light": (0.0, 0.0), "sky_below": (2.0, 2.0)},
+    "sky_even": {"key_light": (0.0, 0.0), "sky_even": (5.0, 5.0)},
+    "sky_warmth": {"key_light": (0.0, 0.0), "sky_warmth": 3.0},
     "shadow": {"key_light": (1.5, 1.5), "shadow": (1.0, 1.0)},
     "softness_m": {"key_light": (1.5, 1.5), "shadow": (1.0, 1.0), "softness_m": (0.02, 0.02)},
     "occlusion": {"key_light": (0.0, 0.0), "occlusion": (1.0, 1.0)},
     "specular": {"key_light": (1.5, 1.5), "specular": (0.4, 0.4)},
     "drop_shadow": {"drop_shadow": 1.0},
+    "background_edge": {"background_edge": 1.0, "backgrounds": KINDS},
     "exposure": {"exposure": 0.8},
     "tint": {"tint": 0.25},
     "contrast": {"contrast": (1.5, 1.5)},
@@ -55,7 +67,7 @@ def knob_pictures(size: int = 64, seed: int = 4, index: int = 2020) -> dict[str,
 
     >>> pictures = knob_pictures(32)
     >>> len(pictures), pictures["ring"].shape
-    (39, (32, 32, 3))
+    (51, (32, 32, 3))
     """
     settings = dict(TURNED)
     for kind in KINDS:
@@ -66,8 +78,8 @@ def knob_pictures(size: int = 64, seed: int = 4, index: int = 2020) -> dict[str,
     }
 
 
-def knob_wall(size: int = 64, seed: int = 4, index: int = 2020, columns: int = 10):
+def knob_wall(size: int = 64, seed: int = 4, index: int = 2020, columns: int = 13):
     """``knob_pictures`` in rows with their names, as a PIL image."""
     pictures = knob_pictures(size, seed, index)
     names = [name.replace("_", "\n", 1).replace(" ", "\n", 1) for name in pictures]
-    return image_grid(pictures.values(), names, columns, gap=4)
+    return image_grid(pictures.values(), names, columns, gap=8)

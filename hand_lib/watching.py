@@ -164,6 +164,8 @@ def report_of_failure(folder):
     except BaseException as error:
         if not path.exists() or path.stat().st_mtime_ns == before:
             what = f"status      failed before the loop began: {type(error).__name__}: {error}"
+            if isinstance(error, KeyboardInterrupt):  # so hasty that the loop wrote no report
+                what = "status      interrupted, stopped by the user or by the system"
             with contextlib.suppress(OSError):
                 checkpoints.write_text(path, f"run         {path.parent.name}\n{what}\n")
         raise

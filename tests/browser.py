@@ -94,10 +94,10 @@ def open_notebook(page, url: str, name: str) -> None:
 
 
 def run_all(page, seconds: int = 120) -> None:
-    """Run every cell of a fresh kernel, from the menu, and wait until all have run in order.
+    """Run every cell, from the menu, and wait until all have run in order.
 
     A kernel that was still connecting can lose the first cells or all of them, or end and come
-    back; it is then restarted and asked again.
+    back; it is then restarted and asked again. A kernel that goes on counts on.
     """
     deadline, asked, entry = time.time() + seconds, 0.0, "Run All Cells"
     prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt")
@@ -105,7 +105,8 @@ def run_all(page, seconds: int = 120) -> None:
         if page.locator(".jp-Dialog .jp-mod-accept").count():  # which kernel? or: restart, really?
             page.locator(".jp-Dialog .jp-mod-accept").first.click()
         texts = [text.strip(" []:") for text in prompts.all_inner_texts()]
-        if texts == [str(i + 1) for i in range(len(texts))]:
+        first = int(texts[0]) if texts and texts[0].isdecimal() else 0
+        if asked and first and texts == [str(first + i) for i in range(len(texts))]:
             return
         ran = not any("*" in text for text in texts)
         if ran and time.time() - asked > 8:

@@ -1,30 +1,21 @@
-import functools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from network_fixtures import hand_hierarchy
 from torch import nn
 
 from hand_lib import benchmarks_accuracy
-from hand_lib.hand_model import HandModel
 from hand_lib.network import NetworkConfig, build_network
-from hand_lib.sampling import build_hierarchy
 from hand_lib.synthetic import SyntheticHands
-
-
-@functools.cache
-def hand():
-    model = HandModel.builtin()
-    faces = np.asarray(model.faces)
-    return build_hierarchy(model.vertices.numpy(), faces, (2, 2), method="barycentric")
 
 
 def test_the_comparison_gives_both_decoders_the_same_images_and_reports_both():
     said = []
     table = benchmarks_accuracy.compare_decoders(
-        32, (0,), channels=(4, 8), batch_size=8, test_images=4, reports=2, hierarchy=hand(),
-        say=said.append,
+        32, (0,), channels=(4, 8), batch_size=8, test_images=4, reports=2,
+        hierarchy=hand_hierarchy(), say=said.append,
     )  # fmt: skip
     assert table == said
     assert [(row["decoder"], row["images"]) for row in table] == [
@@ -37,12 +28,12 @@ def test_the_comparison_gives_both_decoders_the_same_images_and_reports_both():
 def test_a_part_taken_out_does_nothing_any_more():
     names = list(benchmarks_accuracy.ABLATIONS)
     table = benchmarks_accuracy.ablate_decoder(
-        16, (0,), batch_size=8, test_images=4, hierarchy=hand()
+        16, (0,), batch_size=8, test_images=4, hierarchy=hand_hierarchy()
     )  # the surface maps are labels, so a run without them differs from the first step on
     assert [row["decoder"] for row in table] == names
     assert len({row["plain_mm"] for row in table}) == len(names)
     with pytest.raises(ValueError, match="unknown parts .'nose'.*whole"):
-        benchmarks_accuracy.ablate_decoder(16, parts=("nose",), hierarchy=hand())
+        benchmarks_accuracy.ablate_decoder(16, parts=("nose",), hierarchy=hand_hierarchy())
     images = torch.rand(2, 3, 64, 64)
     config = NetworkConfig("regnety_002", image_size=64)
     assert benchmarks_accuracy.ABLATIONS["one look"][1] == 1
@@ -51,13 +42,53 @@ def test_a_part_taken_out_does_nothing_any_more():
         ("no correction along spirals", "mix.0.taps"),
         ("no features looked up in the image", "seen.weight"),
     ):
-        network = build_network(config, hand())
+        network = build_network(config, hand_hierarchy())
         nn.init.normal_(network.decoder.correct.weight)
         nn.init.normal_(network.decoder.mix[0].narrow.weight)
         benchmarks_accuracy.ABLATIONS[name][0](network.decoder)
         network.train()(images).vertices.square().sum().backward()
         gradient = network.decoder.get_parameter(field).grad
         assert gradient is None or gradient.abs().max() < 1e-9
+
+
+def _rows():
+    """Two networks, two reports and two seeds; b is worse by ten, then twice as bad."""
+    plain = {("a", 10): 50.0, ("b", 10): 60.0, ("a", 20): 20.0, ("b", 20): 40.0}
+    return [
+        {"decoder": name, "seed": seed, "images": images, "plain_mm": value + seed,
+         "pa_mm": value / 2, "joints_px": 3.0, "seconds": 1.0}
+        for seed in (0, 1) for (name, images), value in plain.items()
+    ]  # fmt: skip
+
+
+def test_last_scores_are_means_over_the_seeds_and_stand_beside_one_of_them():
+    scores = benchmarks_accuracy.final_scores(_rows())
+    assert scores["a"] == {
+        "seeds": 2, "images": 20, "plain_mm": 20.5, "pa_mm": 10.0, "joints_px": 3.0
+    }  # fmt: skip
+    text = benchmarks_accuracy.score_table(_rows(), "b")
+    assert "10.00 (-50.0%)" in text and "3.00 ( +0.0%)" in text and "20 images, 2 seed" in text
+    assert benchmarks_accuracy.learning_curves(_rows())["b, seed 1"] == ([10, 20], [30.0, 20.0])
+    with pytest.raises(ValueError, match="no rows of 'c'; there are: a, b"):
+        benchmarks_accuracy.score_table(_rows(), "c")
+
+
+def test_a_kept_table_joins_those_kept_before(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "kept.json"
+    monkeypatch.setattr(benchmarks_accuracy, "KEPT", path)
+    assert benchmarks_accuracy.kept_rows("compare", path) == []
+    asked = []
+    for name in ("compare_decoders", "ablate_decoder"):
+        monkeypatch.setattr(
+            benchmarks_accuracy, name, lambda images, seeds, say: asked.append((images, seeds)) or
+            [row | {"decoder": {"a": "whole", "b": "youtubehand"}[row["decoder"]]}
+             for row in _rows()])  # fmt: skip
+    assert benchmarks_accuracy.main(["compare", "20", "0", "1", "--keep"]) == 0
+    assert benchmarks_accuracy.main(["ablate", "20", "--keep"]) == 0
+    assert asked == [(20, [0, 1]), (20, [0])]
+    assert "youtubehand" in capsys.readouterr().out
+    for kind in ("compare", "ablate"):
+        assert len(benchmarks_accuracy.kept_rows(kind, path)) == 8
 
 
 def test_scores_of_the_truth_are_zero():

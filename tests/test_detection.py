@@ -8,10 +8,13 @@ import pytest
 from test_inference import DotFinder, photo_with_dot
 
 from hand_lib import detection
+from hand_lib.fitting_frames import Frames
 from hand_lib.inference import Predictor
+from hand_lib.keypoints import detect_mediapipe, read_keypoints
 
 PHOTO = photo_with_dot(205.0, 92.0, width=320, height=200)
 POINTS = [(0.5 + 0.01 * n, 0.4 + 0.004 * n) for n in range(21)]
+SCORES = {"right": 0.9, "left": 0.7}
 BOX = (0.5 * 320 - 0.5, 0.4 * 200 - 0.5, 0.7 * 320 - 0.5, 0.48 * 200 - 0.5)
 
 
@@ -29,7 +32,9 @@ class Solutions:
         def process(image):
             assert image.flags["C_CONTIGUOUS"] and image.dtype == np.uint8
             mirror = {"right": "Left", "left": "Right"}
-            named = [[SimpleNamespace(label=mirror[side])] for _, side in self.hands]
+            named = [
+                [SimpleNamespace(label=mirror[side], score=SCORES[side])] for _, side in self.hands
+            ]
             return SimpleNamespace(
                 multi_hand_landmarks=[SimpleNamespace(landmark=hand(p)) for p, _ in self.hands]
                 or None,
@@ -46,7 +51,9 @@ def older(hands):
 def newer(hands):
     found = SimpleNamespace(
         hand_landmarks=[hand(p) for p, _ in hands],
-        handedness=[[SimpleNamespace(category_name=side.title())] for _, side in hands],
+        handedness=[
+            [SimpleNamespace(category_name=side.title(), score=SCORES[side])] for _, side in hands
+        ],
     )
     landmarker = SimpleNamespace(detect=lambda picture: found)
     return SimpleNamespace(
@@ -84,6 +91,28 @@ def test_landmarks_become_tight_boxes_in_pixels_and_sides_as_they_are(install):
     assert sides == ["right", "left"]
 
 
+def test_landmarks_come_in_pixels_the_surest_hand_first(install):
+    install([(POINTS, "left"), ([(x - 0.6, y) for x, y in POINTS], "right")])
+    (first, side, score), (second, *rest) = detection.find_landmarks(PHOTO)
+    assert (side, score) == ("right", 0.9) and rest == ["left", 0.7]
+    np.testing.assert_allclose(second, np.array(POINTS) * [320, 200] - 0.5)
+    assert first[0, 0] < 0  # outside the picture, and left there
+
+
+def test_keypoints_of_a_film_are_those_that_it_finds(install):
+    install([(POINTS, "left"), (POINTS, "right")])
+    found = read_keypoints("mediapipe", Frames([PHOTO, PHOTO[:90, :80], b"no picture"]))
+    assert found.frames.tolist() == [0, 0, 1, 1] and found.sides == ["right", "left"] * 2
+    for row, (width, height) in ((0, (320, 200)), (2, (80, 90))):
+        expected = np.array(POINTS) * [width, height] - 0.5
+        np.testing.assert_allclose(found.points[row], expected)
+    assert (found.confidence[0] == 0.9).all() and (found.confidence[1] == 0.7).all()
+    assert len(found.problems) == 1 and "frames/2: left out" in found.problems[0]
+    assert detect_mediapipe([PHOTO], hands=1).sides == ["right"]
+    install([])
+    assert detect_mediapipe([PHOTO]).empty == ["frame 0"]
+
+
 def test_hands_beyond_the_border_are_clipped_or_left_out(install):
     install(
         [([(x - 0.6, y) for x, y in POINTS], "left"), ([(x + 0.6, y) for x, y in POINTS], "left")]
@@ -111,7 +140,11 @@ def test_without_mediapipe_or_its_model_one_is_told_how_to_get_them(monkeypatch,
     monkeypatch.setitem(sys.modules, "mediapipe", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install .*\[detect\]"):
         Predictor(DotFinder(), 64, device="cpu").predict(PHOTO, boxes="detect")
+    with pytest.raises(ModuleNotFoundError, match=r"pip install .*\[detect\].* keypoints"):
+        read_keypoints("mediapipe", [PHOTO])
     monkeypatch.setitem(sys.modules, "mediapipe", newer([]))
+    with pytest.raises(FileNotFoundError, match=r"gone\.task is not in"):
+        detect_mediapipe([PHOTO], tmp_path / "gone.task")
     with pytest.raises(FileNotFoundError, match="hand_landmarker.task is not in .*download"):
         detection.find_hands(PHOTO, tmp_path / "hand_landmarker.task")
     detection._finder.cache_clear()

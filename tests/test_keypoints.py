@@ -1,14 +1,12 @@
 """Keypoints of other detectors arrive in one form; broken entries are named, the rest goes on."""
 
 import json
-import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from hand_lib.keypoints import (
-    detect_mediapipe,
     from_arrays,
     from_mediapipe,
     read_coco_wholebody,
@@ -85,10 +83,10 @@ def test_mediapipe_results_become_pixels_and_sides_are_those_of_the_picture(hand
     result = SimpleNamespace(hand_landmarks=[landmarks, landmarks[:5]], handedness=[label, label])
     empty = SimpleNamespace(hand_landmarks=[], handedness=[])
     found = from_mediapipe([empty, result], 640, 480)
-    assert found.frames.tolist() == [1] and found.sides == ["right"]
+    assert found.frames.tolist() == [1] and found.sides == ["left"]  # as the picture shows it
     np.testing.assert_allclose(found.points[0], hand[:, :2])
     assert (found.confidence == 0.9).all() and "5 landmarks" in found.problems[0]
-    assert from_mediapipe([result], 640, 480, mirrored=True).sides == ["left"]
+    assert from_mediapipe([result], 640, 480, mirrored=True).sides == ["right"]
 
 
 def test_coco_wholebody_hands_are_read(hand, tmp_path):
@@ -164,63 +162,7 @@ def test_both_interfaces_of_mediapipe_are_understood(hand):
     assert (found.confidence == 0.8).all()
 
 
-class _Finder:
-    """Stands in for MediaPipe's detector."""
-
-    def __init__(self, results):
-        self.results, self.seen = iter(results), []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.seen.append("closed")
-
-    def process(self, picture):
-        self.seen.append(picture.shape)
-        return next(self.results)
-
-    def detect(self, image):
-        return self.process(image.data)
-
-
-def stand_in(monkeypatch, finder):
-    """A module named mediapipe with as much of both interfaces as is called."""
-    module = ModuleType("mediapipe")
-    module.solutions = SimpleNamespace(hands=SimpleNamespace(Hands=lambda **_: finder))
-    landmarker = SimpleNamespace(create_from_options=lambda options: finder)
-    module.tasks = SimpleNamespace(
-        BaseOptions=SimpleNamespace,
-        vision=SimpleNamespace(HandLandmarkerOptions=SimpleNamespace, HandLandmarker=landmarker),
-    )
-    module.ImageFormat, module.Image = SimpleNamespace(SRGB=1), SimpleNamespace
-    monkeypatch.setitem(sys.modules, "mediapipe", module)
-
-
-def test_mediapipe_detects_where_it_is_installed(hand, monkeypatch, tmp_path):
-    pictures = [np.zeros((48, 64, 3), np.uint8)] * 2
-    model = tmp_path / "hand_landmarker.task"
-    model.touch()
-    for file in (None, model):
-        finder = _Finder([None, legacy(hand)])
-        stand_in(monkeypatch, finder)
-        found = detect_mediapipe(pictures, file)
-        assert found.frames.tolist() == [1] and found.empty == ["frame 0"]
-        np.testing.assert_allclose(found.points[0], hand[:, :2])
-        assert finder.seen == [(48, 64, 3), (48, 64, 3), "closed"]
-    stand_in(monkeypatch, _Finder([None, legacy(hand)]))
-    assert len(read_keypoints("mediapipe", pictures)) == 1
-    stand_in(monkeypatch, _Finder([None, None]))
-    with pytest.raises(ValueError, match="frame 1 is 9 x 8"):
-        detect_mediapipe([pictures[0], np.zeros((8, 9, 3), np.uint8)])
-    with pytest.raises(FileNotFoundError, match=r"gone\.task"):
-        detect_mediapipe(pictures, tmp_path / "gone.task")
-
-
-def test_without_mediapipe_it_says_what_to_do(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mediapipe", None)
-    with pytest.raises(ImportError, match="pip install mediapipe"):
-        detect_mediapipe([])
+def test_mediapipe_needs_frames():
     with pytest.raises(ValueError, match="give the frames"):
         read_keypoints("mediapipe")
 

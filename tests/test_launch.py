@@ -1,5 +1,6 @@
 """Notebooks run from the command line with parameters that exist, and with no others."""
 
+import io
 import subprocess
 import sys
 
@@ -32,6 +33,26 @@ def test_a_notebook_runs_with_its_parameters_and_leaves_no_stamps(notebook, tmp_
     assert "papermill" not in book.metadata
     assert all("papermill" not in cell.metadata for cell in book.cells)
     assert book.cells[0].metadata["tags"] == ["parameters"]
+
+
+def test_a_kernel_says_nothing_of_its_own(notebook, tmp_path, capfd):
+    launch.launch(notebook, tmp_path / "out.ipynb", log=sys.stderr)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_printed_beside_a_progress_bar_starts_a_line_of_its_own():
+    text = io.StringIO()
+    screen = launch._Screen(text)
+    screen.write("\r 40% of it")
+    screen.lines.write("step 4\n")
+    screen.lines.write("step ")
+    screen.lines.write("5\n")
+    screen.write("\r100% of it\n")
+    screen.lines.write("done\n")
+    screen.write("\r 7%\r   \r")  # erased
+    screen.lines.write("more\n")
+    expected = "\r 40% of it\nstep 4\nstep 5\n\r100% of it\ndone\n\r 7%\r   \rmore\n"
+    assert text.getvalue() == expected
 
 
 def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path):
@@ -78,6 +99,15 @@ def test_a_failing_cell_gives_exit_code_one_and_leaves_the_notebook(notebook, tm
     assert launch.main([str(notebook), "-o", str(tmp_path / "out.ipynb")]) == 1
     assert "RuntimeError: no luck" in capsys.readouterr().err
     assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
+
+
+def test_a_stop_by_the_user_says_how_to_go_on(notebook, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "launch", stopped)
+    assert launch.main([str(notebook)]) == 130
+    assert "stopped; a training goes on with: -p resume" in capsys.readouterr().err
 
 
 def test_notebooks_are_found_by_path_and_by_the_beginning_of_their_name(notebook, monkeypatch):

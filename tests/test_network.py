@@ -16,7 +16,14 @@ from torch.nn import functional
 
 from hand_lib.camera import project_weak_perspective
 from hand_lib.coarse_to_fine import SpiralMix, fit_weak_perspective, look_up, palm_frame
-from hand_lib.decoders import DenseRows, SparseRows, SpiralConv, apply_rows
+from hand_lib.decoders import (
+    DenseRows,
+    SparseRows,
+    SpiralConv,
+    UpsampleBlock,
+    apply_rows,
+    spiral_project,
+)
 from hand_lib.encoders import GridEncoder, NormalizeImages, PooledEncoder, load_encoder_weights
 from hand_lib.looking import cut
 from hand_lib.losses import total_loss
@@ -218,6 +225,28 @@ def test_spiral_convolutions_equal_loops():
     gathered = torch.stack([(normed[:, row] * mix.taps).sum(1) for row in spirals], 1)
     slow = x + mix.narrow(functional.gelu(mix.widen(gathered)))
     torch.testing.assert_close(mix(x.transpose(0, 1)).transpose(0, 1), slow)
+
+
+def test_up_sampling_folded_into_the_convolution_equals_one_after_the_other():
+    hierarchy = ball_hierarchy()
+    block = UpsampleBlock(6, 4, hierarchy.up[0], hierarchy.spirals(5)[0])
+    for hands in (1, 8):  # too few to fold, and folded
+        x = torch.randn(81, hands, 6, requires_grad=True)
+        y = block(x)
+        slow = functional.relu(block.conv(block.up(x)))
+        torch.testing.assert_close(y, slow, atol=1e-5, rtol=1e-4)
+        for leaf in (x, block.conv.layer.weight):
+            fast, other = (torch.autograd.grad(z.square().sum(), leaf, retain_graph=True)[0]
+                           for z in (y, slow))  # fmt: skip
+            torch.testing.assert_close(fast, other, atol=1e-4, rtol=1e-4)
+    assert not any("fold" in name or "blend" in name for name in block.state_dict())
+    with torch.no_grad():  # what GPUs and bfloat16 get: the same without embedding_bag
+        weight = block.conv.layer.weight
+        wide = [x.double(), block.folded, weight.double(), block.blend.double()]
+        torch.testing.assert_close(
+            spiral_project(*wide), spiral_project(x, block.folded, weight, block.blend).double(),
+            atol=1e-5, rtol=1e-4,
+        )  # fmt: skip
 
 
 def test_look_up_is_bilinear_interpolation_with_borders():

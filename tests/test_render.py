@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hand_lib.camera import project
-from hand_lib.render import Light, rasterise, render_mesh, to_screen
+from hand_lib.rasterise import rasterise, to_screen
+from hand_lib.render import Light, render_mesh
 
 CAMERA = np.array([[90.0, 0, 30.3], [0, 95.0, 34.6], [0, 0, 1]])
 

@@ -1,23 +1,27 @@
 """Synthetic pictures: labels are exact, every picture depends on (seed, index) alone."""
 
+import errno
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from hand_lib import synthetic_freihand
 from hand_lib.backgrounds import KINDS, background_bank, paint_background, spectrum
 from hand_lib.camera import crop_to_pixels, project
 from hand_lib.geometry import face_normals
 from hand_lib.hand_model import HandModel
-from hand_lib.render import rasterise
+from hand_lib.rasterise import rasterise
 from hand_lib.synthetic import SYNTHETIC_TEST, SyntheticHands, make_banks, synthetic_test
 from hand_lib.synthetic_atlas import CHANNELS, texel_points, waves
-from hand_lib.synthetic_body import blend_shapes, superquadric
+from hand_lib.synthetic_body import blend_shapes
 from hand_lib.synthetic_config import Draws, SyntheticConfig
 from hand_lib.synthetic_draw import rotations_from, vectors_from, viewpoint_rotations
 from hand_lib.synthetic_freihand import STAMP, estimate_bytes, write_synthetic_freihand
+from hand_lib.synthetic_solids import superquadric
 
 PLAIN = {
     "occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "sleeve": 0.0, "watch": 0.0,
@@ -326,6 +330,20 @@ def test_a_full_disk_is_noticed_before_writing(tmp_path, monkeypatch):
         write_synthetic_freihand(tmp_path / "set", count=50, size=64, progress=False)
     assert list(tmp_path.iterdir()) == []
     assert estimate_bytes(10, SyntheticHands(size=64, count=10)) > 10 * 34_000
+
+
+def test_a_disk_that_fills_while_writing_is_named_and_nothing_stays(tmp_path, monkeypatch):
+    def write(folder, *_, **__):
+        (folder / "half.jpg").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(synthetic_freihand, "write_freihand", write)
+    with pytest.raises(OSError, match="became full, nothing was kept.*set"):
+        write_synthetic_freihand(tmp_path / "set", count=2, size=64, progress=False)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(Path, "is_mount", lambda _: True)
+    with pytest.raises(ValueError, match="a folder below it"):
+        write_synthetic_freihand(tmp_path / "set", count=2, size=64, progress=False)
 
 
 def test_the_benchmark_is_fixed_and_its_fingerprint_follows_the_pictures(hands):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hand_lib.backgrounds import pack_tiles
-from hand_lib.render import draw_faces
+from hand_lib.rasterise import draw_faces
 from hand_lib.synthetic_config import PARAMETERS
 from hand_lib.synthetic_ground import lay_background
 from hand_lib.synthetic_raster import (

@@ -69,10 +69,10 @@ def test_a_remark_says_what_is_doubted_and_assumed():
     assert "is there a hand?" in doubt and "60 degrees" not in doubt
 
 
-def test_picture_strip_lists_pictures_only(tmp_path):
-    for name in ("b.jpg", "a.PNG", "notes.txt"):
+def test_picture_strip_lists_pictures_only_and_counts_as_people_do(tmp_path):
+    for name in ("b10.jpg", "b9.jpg", "a.PNG", "notes.txt", "7.jpg"):
         (tmp_path / name).write_bytes(b"x")
-    assert list(demo.picture_strip(tmp_path)) == ["a.PNG", "b.jpg"]
+    assert list(demo.picture_strip(tmp_path)) == ["7.jpg", "a.PNG", "b9.jpg", "b10.jpg"]
     assert demo.picture_strip(tmp_path / "none") == {}
 
 

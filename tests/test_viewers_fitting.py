@@ -78,13 +78,41 @@ def test_a_tick_overrules_and_is_saved(reviewed, tmp_path):
     path = tmp_path / "review.json"
     panel = figures.review_panel(labels, scene.images, path, side=64)
     row = int(np.flatnonzero(labels.fit.accepted)[0])
-    before = panel.children[1].children[row].children[0].value
+    grid = panel.children[-1]
+    before = grid.children[row].children[0].value
     panel.checks[row].value = False
     assert not labels.fit.accepted[row] and "saved" in panel.message.value
     assert json.loads(path.read_text())["hands"][labels.name(row)]["keep"] is False
-    assert panel.children[1].children[row].children[0].value != before
+    assert grid.children[row].children[0].value != before
+    assert "rejected by you" in grid.children[row].children[2].value
     panel.checks[row].value = True
     assert json.loads(path.read_text())["hands"][labels.name(row)]["keep"] is True
+
+
+def test_a_review_outlives_its_panel_and_one_of_other_hands_is_set_aside(tmp_path):
+    scene, path = make_pictures(5, size=64, bad=0.0), tmp_path / "review.json"
+
+    def panel_of(labels):
+        return figures.review_panel(labels, scene.images, path, side=48, page=2)
+
+    panel = panel_of(fit_keypoints(scene.keypoints, scene.intrinsics))
+    panel.checks[4].value = False  # on a page that was never opened
+    again = fit_keypoints(scene.keypoints, scene.intrinsics)
+    again.automatic[1] = again.fit.reason[1] = "implausible pose"  # filters that judge otherwise
+    again.fit.accepted[1] = False
+    panel = panel_of(again)
+    assert panel.checks[4].value is False and "1 overruled" in panel.message.value
+    assert again.fit.reason[4] == "rejected by a person" and not again.fit.accepted[1]
+    grid = panel.children[-1]
+    assert panel.pager.max == 3 and len(grid.children) == 2
+    panel.pager.value = 3
+    assert [card.children[1] for card in grid.children] == [panel.checks[4]]
+    others = make_pictures(2, size=64, bad=0.0)
+    others.keypoints.names[:] = ["a", "b"]
+    labels = fit_keypoints(others.keypoints, others.intrinsics)
+    panel = figures.review_panel(labels, others.images, path, side=48)
+    assert "review-before.json" in panel.message.value and panel.checks[0].value
+    assert len(json.loads((tmp_path / "review-before.json").read_text())["hands"]) == 5
 
 
 def test_a_hand_without_a_fit_cannot_be_ticked(tmp_path):

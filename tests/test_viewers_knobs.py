@@ -33,5 +33,5 @@ def test_a_turned_knob_changes_the_picture():
 
 def test_the_wall_is_one_picture_with_titles():
     wall = np.asarray(knob_wall(32, columns=13))
-    assert wall.shape[1] == 13 * 36 - 4 and wall.shape[0] > 3 * 36
+    assert wall.shape[1] == 13 * 40 - 8 and wall.shape[0] > 3 * 36
     assert len(np.unique(wall[:20].reshape(-1, 3), axis=0)) > 5

@@ -77,11 +77,8 @@ def test_the_summary_puts_the_run_beside_template_only(tmp_path):
         "template only": [50.0, 16.0, None, None], tmp_path.name: [20.0, 12.0, 19.0, None],
     }  # fmt: skip
     table = watching.summary_table(tmp_path).splitlines()
-    assert (
-        len(table) == 4
-        and "fingertips" in table[3]
-        and table[1].split()[-4:] == ["50.0", "16.0", "-", "-"]
-    )
+    assert len(table) == 4 and "fingertips" in table[3]
+    assert table[1].split()[-4:] == ["50.0", "16.0", "-", "-"]
 
 
 def test_scores_are_millimetres_and_per_cent():
