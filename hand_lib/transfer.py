@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from hand_lib import checkpoints
+
 MESH = ("regressor", "faces", "level_down", "decoder.mean", "decoder.mean_canonical")
 """Buffers of a network that are its mesh's, beside the matrices and spirals of its levels."""
 
@@ -18,7 +20,7 @@ _PER_VERTEX = {"decoder.coarse": "decoder.mean", "decoder.canonical": "decoder.m
 def start_from(network, run_folder) -> list[str]:
     """Fill a fresh network with the weights of a run, whose mesh may be another one.
 
-    run_folder: of a run with the same backbone and decoder.
+    run_folder: name or folder of a run with the same backbone and decoder.
     returns the names of the weights that did not fit and stay fresh.
     raises ValueError where backbone or decoder differ, and what ``load_network`` raises.
 
@@ -27,7 +29,7 @@ def start_from(network, run_folder) -> list[str]:
     """
     from hand_lib.inference import load_network
 
-    source, config = load_network(run_folder)
+    source, config = load_network(checkpoints.run_folder(run_folder))
     fresh = carry_over(source, network)
     taken = len(network.state_dict()) - len(fresh)
     if len(fresh) > taken:
