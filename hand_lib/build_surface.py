@@ -64,7 +64,7 @@ def _digit(field: _Field, name: str) -> None:
         ra, rb = radii[i], radii[i + 1]
         if i == 2:  # the pulp ends at the tip, the bone a little before
             b = a + along * (length - rb * 0.78) - dorsal * rb * 0.10
-        waist = 0.5 * (ra + rb) * (0.95 if i < 2 else 0.98)
+        waist = 0.5 * (ra + rb) * (0.92, 0.93, 0.98)[i]  # a finger is thickest at its joints
         middle = 0.5 * (a + b)
         depth = _DEPTH if i < 2 else 0.86
         if thumb and i == 0:

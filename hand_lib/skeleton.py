@@ -5,7 +5,8 @@ origin. Sixteen joints in MANO's order: wrist, index 1-3, middle 4-6, little 7-9
 thumb 13-15. A pose is axis-angle in the axes of that rest frame, as in MANO; people think in
 angles about each joint's own axes, so ``pose_from_angles`` and ``angles_from_pose`` translate.
 
-Sources. Segment lengths: Buchholz, Armstrong and Goldstein 1992, proportions of hand length.
+Sources. Segment lengths: Buchholz, Armstrong and Goldstein 1992, proportions of hand length, with
+the fingers' end joints moved a little (``SEGMENTS``).
 Hand length: ANSUR (Gordon et al. 1989, NATICK TR-89/044), midway between the means of women
 (180.5 mm) and men (193.8 mm). Joint ranges: see ``LIMIT_SOURCES``.
 """
@@ -28,25 +29,31 @@ PARENTS = np.array([-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14])
 
 SEGMENTS = {
     "thumb": (0.251, 0.196, 0.158),
-    "index": (0.463, 0.245, 0.143, 0.097),
-    "middle": (0.446, 0.266, 0.170, 0.108),
-    "ring": (0.421, 0.244, 0.165, 0.107),
-    "little": (0.414, 0.204, 0.117, 0.093),
+    "index": (0.463, 0.245, 0.136, 0.104),
+    "middle": (0.446, 0.266, 0.162, 0.116),
+    "ring": (0.421, 0.244, 0.157, 0.115),
+    "little": (0.414, 0.204, 0.109, 0.101),
 }
 """Segment lengths over hand length (Buchholz et al. 1992): metacarpal, then the phalanges.
 
 The metacarpal of a finger runs from the wrist's centre to the knuckle; the thumb's from its own
-base joint. The distal segment ends at the tip of the finger.
+base joint. The distal segment ends at the tip of the finger. Each finger's end joint lies 0.007 or
+0.008 nearer to the hand than theirs, most of the way to the shorter middle and longer end phalanges
+of radiographs (Buryanov and Kotiuk 2010).
 """
 
 HALF_BREADTHS = {
-    "thumb": (0.0126, 0.0109, 0.0106, 0.0092),
-    "index": (0.0095, 0.0093, 0.0082, 0.0071),
-    "middle": (0.0097, 0.0095, 0.0084, 0.0073),
-    "ring": (0.0091, 0.0089, 0.0079, 0.0069),
-    "little": (0.0081, 0.0077, 0.0069, 0.0060),
+    "thumb": (0.0126, 0.0109, 0.0108, 0.0093),
+    "index": (0.0095, 0.0105, 0.0087, 0.0073),
+    "middle": (0.0097, 0.0106, 0.0088, 0.0074),
+    "ring": (0.0091, 0.0099, 0.0083, 0.0071),
+    "little": (0.0081, 0.0087, 0.0073, 0.0062),
 }
-"""Metres, half the breadth of each digit at base, first and second finger joint, and tip."""
+"""Metres, half the breadth of each digit at base, first and second finger joint, and tip.
+
+The joints are set so that girths round them follow Greiner 1991 (``anthropometry.FINGER_MM``); ring
+and little finger's end joints, which that table lacks, keep step with the other two.
+"""
 
 _KNUCKLE_YZ = {
     "index": (0.0262, -0.0010),

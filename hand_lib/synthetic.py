@@ -37,7 +37,7 @@ from hand_lib.synthetic_paint import paint, tone_curve
 from hand_lib.synthetic_scene import draw_buffers, light_vertices, make_scratch, place_shaped
 from hand_lib.synthetic_solids import forearm
 
-VERSION = 1
+VERSION = 2
 """Of the pictures: raised whenever the same seed and index give another picture."""
 
 SIZES = (16, 512)

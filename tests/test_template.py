@@ -186,9 +186,10 @@ def test_measurements_follow_published_anthropometry():
     rows = anthropometry.compare(arrays()["v_template"], arrays()["f"])
     assert len(rows) == 28
     for row in rows:
-        # girths: the fingers are a tenth slimmer than Greiner's mean, as slim women's are
-        bound = 0.5 if row.name.startswith("hand") else 1.9 if "girth" in row.name else 1.5
+        bound = 0.3 if row.name.startswith("hand") else 0.7 if "breadth" in row.name else 1.0
         assert abs(row.deviation) < bound, row
+        if "girth" in row.name:
+            assert abs(row.ours_mm / row.theirs_mm - 1) < 0.02 and abs(row.deviation) < 0.25, row
     assert {row.name for row in rows} >= {"hand length", "hand breadth", "thumb metacarpal"}
     assert {row.name for row in rows} >= {f"{d} PIP girth" for d in anatomy.DIGITS[1:]}
 
