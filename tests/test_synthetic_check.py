@@ -7,7 +7,7 @@ import pytest
 
 from hand_lib import synthetic_check
 from hand_lib.evaluation import open_test_set
-from hand_lib.synthetic import SyntheticHands, synthetic_test
+from hand_lib.synthetic import VERSION, SyntheticHands, synthetic_test
 from hand_lib.synthetic_check import (
     NUMBER_TOLERANCE,
     cell_means,
@@ -81,7 +81,7 @@ def test_evaluation_says_whether_the_pictures_are_the_pinned_ones(pinned):
     test = open_test_set("synthetic-test", count=4)
     assert "checked against pin" in test.words and len(test) == 4
     pinned(version=0)
-    with pytest.warns(UserWarning, match="version 1 .pinned 0"):
+    with pytest.warns(UserWarning, match=f"version {VERSION} .pinned 0"):
         test = open_test_set("synthetic-test", count=4)
     assert "NOT the pinned" in test.words
 
