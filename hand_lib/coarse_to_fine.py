@@ -204,4 +204,4 @@ def fit_weak_perspective(points: Tensor, points_2d: Tensor) -> Tensor:
 
 
 def _tensor(array) -> Tensor:
-    return torch.as_tensor(np.asarray(array, np.float32))
+    return torch.tensor(np.asarray(array, np.float32))

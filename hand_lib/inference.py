@@ -6,6 +6,7 @@
 >>> hand.vertices + hand.translation    # (778, 3) metres in the camera's frame
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -224,6 +225,12 @@ def load_network(run_folder):
         raise ValueError(
             f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: {error}"
         ) from error
+    if not np.array_equal(network.faces.numpy(), hierarchy.faces[0]):
+        warnings.warn(
+            f"{folder.name} was trained on an earlier built-in hand, whose vertices are others:"
+            " show it, or go on from it with start_from, but do not score it against today's hand",
+            stacklevel=2,
+        )
     return network, config
 
 

@@ -130,7 +130,7 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     joint_regressor: (21, V), from vertices to joints; None takes the built-in hand's.
     """
     regressor = _regressor(joint_regressor, len(hierarchy.vertices[0]))
-    faces = torch.as_tensor(np.asarray(hierarchy.faces[0], np.int64))
+    faces = torch.tensor(np.asarray(hierarchy.faces[0], np.int64))  # a copy, to load into
     view_size = getattr(config, "view_size", 0)
     if config.decoder == "youtubehand":
         encoder = PooledEncoder(config.encoder, config.pretrained)
@@ -172,7 +172,7 @@ def _regressor(given, count: int) -> Tensor:
         from .hand_model import HandModel
 
         given = joint_regressor(HandModel.builtin(), count)
-    regressor = torch.as_tensor(np.asarray(given, np.float32))
+    regressor = torch.tensor(np.asarray(given, np.float32))
     if regressor.shape != (21, count):
         raise ValueError(
             f"expected joint_regressor (21, {count}) for a mesh of {count} vertices, "

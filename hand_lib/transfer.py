@@ -4,6 +4,8 @@ A network learns hands on one mesh (the built-in one, say) and goes on with anot
 encoder and the latent stay, and what it says of each vertex is carried over the surface.
 """
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,7 +31,9 @@ def start_from(network, run_folder) -> list[str]:
     """
     from hand_lib.inference import load_network
 
-    source, config = load_network(checkpoints.run_folder(run_folder))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # another hand is what this is for
+        source, config = load_network(checkpoints.run_folder(run_folder))
     fresh = carry_over(source, network)
     taken = len(network.state_dict()) - len(fresh)
     if len(fresh) > taken:

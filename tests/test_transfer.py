@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import warnings
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from network_fixtures import ball_hierarchy, ball_regressor, random_batch, small
 
 from hand_lib import checkpoints
 from hand_lib.config import make_config
+from hand_lib.inference import load_network
 from hand_lib.network import NetworkConfig, build_network
 from hand_lib.provenance import provenance
 from hand_lib.sampling import builtin_hierarchy
@@ -104,6 +106,23 @@ def test_a_coarser_mesh_takes_what_it_can(run_folder):
     with torch.no_grad():
         apart = (fresh(images).vertices - network(images).vertices).norm(dim=2).mean()
     assert gap < 0.3 * apart
+
+
+def test_a_run_on_an_earlier_hand_is_loaded_with_a_warning_and_can_be_gone_on_from(tmp_path):
+    config = make_config("quick", backbone="regnety_002", image_size=64)
+    network = build_network(config, builtin_hierarchy())
+    checkpoints.write_text(tmp_path / "config.json", config.to_json())
+    checkpoints.save_model(tmp_path, network.state_dict(), step=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_network(tmp_path)
+    network.faces = network.faces.roll(1, 0)
+    checkpoints.save_model(tmp_path, network.state_dict(), step=1)
+    with pytest.warns(UserWarning, match="earlier built-in hand.*start_from"):
+        load_network(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert start_from(build_network(config, builtin_hierarchy()), tmp_path) == []
 
 
 def test_another_network_is_refused(run_folder):
