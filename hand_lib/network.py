@@ -6,7 +6,7 @@ prediction.vertices.shape, prediction.joints.shape, prediction.camera.shape
 # ((B, 778, 3), (B, 21, 3), (B, 3))
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +19,12 @@ from .coarse_to_fine import CoarseToFineDecoder, fit_weak_perspective
 from .decoders import YoutubehandDecoder, apply_rows, published_channels
 from .encoders import GridEncoder, NormalizeImages, PooledEncoder
 from .looking import brought_back, cut, look_at
+from .similarity import lay_onto
 
 DECODERS = ("coarse_to_fine", "youtubehand")
+
+LAST_LOOK = 0.7
+"""Share of a closer look in where the hand is; the rest is that of the looks before it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ class HandNetwork(nn.Module):
     """Encoder, decoder, and the fixed arrays of the mesh; use ``build_network``.
 
     In training it reads each crop once, as it is. In use it looks ``looks`` times: at the whole
-    crop, then upright and tightly at where the hand was found (``looking``).
+    crop, then upright and tightly at where the hand was found (``looking``). The shape is the last
+    look's; place, turn and size are a mean over the looks, which errs less than either.
     """
 
     def __init__(
@@ -102,8 +107,26 @@ class HandNetwork(nn.Module):
                 closer = cut(images, size, look)
             seen = self.read(closer)
             with torch.autocast(images.device.type, enabled=False):
-                prediction = Prediction(**brought_back(seen, look))
+                closer = Prediction(**brought_back(seen, look))
+                prediction = self._together(prediction, closer)
         return prediction
+
+    def _together(self, before: Prediction, closer: Prediction) -> Prediction:
+        """Shape of the closer look; place, turn and size of both, mostly its (``LAST_LOOK``)."""
+        direct = torch.lerp(before.joints_2d_direct, closer.joints_2d_direct, LAST_LOOK)
+        meant = torch.lerp(before.vertices, closer.vertices, LAST_LOOK)
+        vertices = lay_onto(closer.vertices, meant)
+        joints = apply_rows(self.regressor, vertices)
+        vertices, joints = vertices - joints[:, :1], joints - joints[:, :1]
+        camera = fit_weak_perspective(joints, direct)
+        return replace(
+            closer,
+            vertices=vertices,
+            joints=joints,
+            camera=camera,
+            joints_2d=project_weak_perspective(joints, camera),
+            joints_2d_direct=direct,
+        )
 
     def read(self, images: Tensor) -> Prediction:
         """One look.   images: (B, 3, S, S) normalised."""

@@ -14,8 +14,9 @@ from hand_lib.image_head import (
     surface_summary,
 )
 from hand_lib.looking import KNUCKLES, CloserLooks, Look, brought_back, closer_affines, cut, look_at
-from hand_lib.network import Prediction
+from hand_lib.network import LAST_LOOK, Prediction
 from hand_lib.sampling import builtin_hierarchy
+from hand_lib.similarity import lay_onto
 from hand_lib.surface_maps import CELLS, SURFACE_UNIT, SurfaceMaps
 from hand_lib.synthetic import SyntheticHands
 
@@ -94,8 +95,9 @@ def test_what_is_brought_back_projects_where_it_did():
     assert (back["vertices"] == back["levels"][0]).all() and back["canonical"] is joints
 
 
-def test_looking_twice_undoes_a_turn_of_the_picture():
+def test_the_last_look_undoes_a_turn_of_the_picture(monkeypatch):
     """A network that finds the joints exactly gives the same hand whichever way up the crop is."""
+    monkeypatch.setattr("hand_lib.network.LAST_LOOK", 1.0)
     network = small_network().eval()
     network.looks = 2
     found = {}
@@ -252,3 +254,30 @@ def test_look_is_a_plain_tuple_of_tensors():
         Look(torch.eye(2)[None], torch.zeros(1, 2), torch.ones(1)).see(torch.ones(1, 4, 2)).tolist()
         == torch.ones(1, 4, 2).tolist()
     )
+
+
+def test_the_last_look_gives_the_shape_and_both_looks_the_place():
+    network = small_network(view_size=64).eval()
+    rng = torch.Generator().manual_seed(2)
+    hand = torch.randn(3, 162, 3, generator=rng) * 0.04
+    regress = network.regressor
+
+    def seen(vertices, joints_2d):
+        joints = regress @ vertices
+        fields = {"vertices": vertices - joints[:, :1], "joints": joints - joints[:, :1]}
+        return Prediction(
+            **fields, camera=torch.ones(3, 3), joints_2d=joints_2d, joints_2d_direct=joints_2d
+        )
+
+    places = [torch.randn(3, 21, 2, generator=rng) * 0.3 for _ in range(2)]
+    same = network._together(seen(hand, places[0]), seen(hand, places[0]))
+    torch.testing.assert_close(same.vertices, seen(hand, places[0]).vertices, atol=1e-5, rtol=1e-4)
+    other = torch.randn(3, 162, 3, generator=rng) * 0.04
+    both = network._together(seen(other, places[0]), seen(hand, places[1]))
+    shape = lay_onto(hand, both.vertices)  # another place, turn and size, no other shape
+    torch.testing.assert_close(both.vertices, shape, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        both.joints_2d_direct, (1 - LAST_LOOK) * places[0] + LAST_LOOK * places[1]
+    )
+    torch.testing.assert_close(both.joints_2d, project_weak_perspective(both.joints, both.camera))
+    assert both.joints[:, 0].abs().max() < 1e-7
