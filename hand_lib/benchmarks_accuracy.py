@@ -255,6 +255,10 @@ ABLATIONS = {
 """Part taken out -> what is done to the decoder, how often it looks, and the losses."""
 
 
+MEASURES = {"plain_mm": "plain mm", "pa_mm": "PA mm", "joints_px": "2-D joints px"}
+"""Columns of a row that are scores, and what to call them."""
+
+
 def final_scores(rows) -> dict:
     """Mean over the seeds at the last number of images.   rows: of ``compare_decoders``.
 
@@ -268,9 +272,6 @@ def final_scores(rows) -> dict:
         means = {key: float(np.mean([row[key] for row in last])) for key in MEASURES}
         found[name] = {"seeds": len(last), "images": images} | means
     return found
-
-
-MEASURES = {"plain_mm": "plain mm", "pa_mm": "PA mm", "joints_px": "2-D joints px"}
 
 
 def score_table(rows, beside: str) -> str:
@@ -289,8 +290,8 @@ def score_table(rows, beside: str) -> str:
             change = found[key] / scores[beside][key] - 1
             line += f"{found[key]:12.2f}" + (f" ({change:+6.1%})" if name != beside else " " * 9)
         lines.append(line)
-    any_row = scores[beside]
-    return "\n".join([*lines, f"{any_row['images']} images, {any_row['seeds']} seed(s)"])
+    images, seeds = scores[beside]["images"], scores[beside]["seeds"]
+    return "\n".join([*lines, f"{images} images, {seeds} seed(s)"])
 
 
 def learning_curves(rows, measure: str = "pa_mm") -> dict:

@@ -85,7 +85,9 @@ class SpiralConv(nn.Module):
         return self.layer(gathered.unflatten(1, (vertices, length)).flatten(2)).transpose(0, 1)
 
 
-def spiral_project(x: Tensor, spirals: Tensor, weight: Tensor, blend: Tensor | None = None):
+def spiral_project(
+    x: Tensor, spirals: Tensor, weight: Tensor, blend: Tensor | None = None
+) -> Tensor:
     """sum_k (x W_k)_s(v,k): products first, then one gather that sums.
 
     x: (M, B, C_in).   spirals: (V, K) vertices of x; or (V, K, E) with ``blend`` (V, K, E), where a
@@ -109,7 +111,7 @@ def spiral_project(x: Tensor, spirals: Tensor, weight: Tensor, blend: Tensor | N
 
 
 def _can_sum_bags(x: Tensor) -> bool:
-    """Where ``embedding_bag`` is the fastest gather that sums, and exports and compilers follow."""
+    """Whether ``embedding_bag`` gathers and sums best: in float32 on a CPU, not while compiling."""
     return not torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype == torch.float32
 
 
@@ -117,8 +119,8 @@ class UpsampleBlock(nn.Module):
     """Up-sample, spiral convolution, ReLU: one step of Youtubehand's decoder.
 
     From four hands on, on a CPU in float32, up-sampling is folded into the convolution's gather:
-    the products are made on the coarse level, half as many, and nothing between them is kept; about
-    twice as fast (``benchmarks_network.folded_variants``).
+    the products are made on the coarse level, half as many, and no up-sampled features are kept;
+    about twice as fast (``benchmarks_network.folded_variants``).
     """
 
     def __init__(self, channels_in, channels_out, up, spirals):
