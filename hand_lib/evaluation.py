@@ -250,6 +250,30 @@ def circumstances(evaluation: Evaluation) -> dict[str, np.ndarray]:
     return found
 
 
+def error_parts(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    """Mean vertex error of each hand in mm, (N,), as more and more of the pose is put right.
+
+    The wrists are brought together; then the hand gets its true size (root mean square distance
+    from the wrist); then it is turned about the wrist as fits best; then place, turn and size all
+    fit best (PA). "across" and "in depth" are the first error's parts along the picture and along
+    the viewing direction.
+    """
+    true = evaluation.truth["vertices"] - evaluation.truth["joints"][:, :1]
+    hand = (evaluation.vertices - evaluation.joints[:, :1]).astype(float)
+    sized = hand * np.sqrt((true**2).sum((1, 2)) / (hand**2).sum((1, 2)))[:, None, None]
+    u, _, vt = np.linalg.svd(np.swapaxes(sized, 1, 2) @ true)
+    u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
+    off = hand - true
+    return {
+        "wrists together": metrics.point_errors(hand, true).mean(1) * 1000,
+        "across": 1000 * np.linalg.norm(off[..., :2], axis=2).mean(1),
+        "in depth": 1000 * np.abs(off[..., 2]).mean(1),
+        "true size": metrics.point_errors(sized, true).mean(1) * 1000,
+        "turned about the wrist": metrics.point_errors(sized @ (u @ vt), true).mean(1) * 1000,
+        "PA": evaluation.pa_mm,
+    }
+
+
 def find_runs(runs_folder, given=()) -> list[Path]:
     """Run folders to evaluate: those given, or the newest finished run and the reference model.
 

@@ -11,7 +11,13 @@ import numpy as np
 from PIL import Image
 
 from hand_lib import metrics, viewers
-from hand_lib.evaluation import Evaluation, circumstances, compare_runs, measured_row
+from hand_lib.evaluation import (
+    Evaluation,
+    circumstances,
+    compare_runs,
+    error_parts,
+    measured_row,
+)
 from hand_lib.field_results import published_rows
 from hand_lib.joints import FINGER_COLOURS, FINGERS, JOINT_NAMES
 from hand_lib.statistics import bootstrap_interval, mean_by_bin
@@ -65,6 +71,25 @@ def means_table(evaluations) -> str:
             lines.append(f"| {what}, {words} | " + " | ".join(cells) + " |")
     cells = [f"{np.nanmean(e.joint_error_px):.1f} of {e.image_size}" for e in evaluations]
     lines.append("| joints in the picture, px | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def parts_table(evaluations) -> str:
+    """Markdown: what is left of the mean vertex error as more of the pose is put right."""
+    names = {
+        "wrists together": "wrists brought together",
+        "across": "of it along the picture",
+        "in depth": "of it along the viewing direction",
+        "true size": "and the true size given",
+        "turned about the wrist": "and turned about the wrist as fits best",
+        "PA": "and placed as fits best (PA)",
+    }
+    parts = [error_parts(e) for e in evaluations]
+    lines = ["| vertices, mm | " + " | ".join(e.name for e in evaluations) + " |"]
+    lines.append("|---|" + "---|" * len(evaluations))
+    for key, words in names.items():
+        cells = (f"{part[key].mean():.1f}" for part in parts)
+        lines.append(f"| {words} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

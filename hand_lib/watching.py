@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from hand_lib import checkpoints
+from hand_lib import checkpoints, lineage
 from hand_lib import provenance as origin
 from hand_lib.camera import crop_to_pixels
 from hand_lib.joints import BONES, FINGER_COLOURS, FINGERS
@@ -42,6 +42,8 @@ class Record:
         self._since = (step, time.perf_counter())
         shown = {name: value[:SHOWN_HANDS].numpy() for name, value in task.validation.items()}
         self._keep("truth.npz", shown)
+        if step < 0:
+            lineage.keep_history(folder, getattr(config, "start_from", ""))
 
     @property
     def board(self):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from hand_lib import ROOT
 from hand_lib.joints import OWN_FINGERTIPS
+from hand_lib.lineage import HISTORY_FILE
 
 DATA_FOLDER = ROOT / "data" / "synthetic"
 """The synthetic hands in FreiHAND's own layout that notebooks look at and are tested on."""
@@ -265,7 +266,10 @@ def publish(run) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     for name in PUBLISHED:
         shutil.copyfile(run / name, target / name)
-    (target / "confidence.json").unlink(missing_ok=True)
+    for name in ("confidence.json", HISTORY_FILE):
+        (target / name).unlink(missing_ok=True)
+    if (run / HISTORY_FILE).exists():
+        shutil.copyfile(run / HISTORY_FILE, target / HISTORY_FILE)
     save_calibration(target, calibrate(Predictor.load(target)))
     overview(target).save(target / "overview.jpg", quality=90, optimize=True)
     return target

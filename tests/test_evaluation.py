@@ -106,6 +106,28 @@ def test_circumstances_are_one_number_per_hand(perfect):
         assert values.shape == (6,) and np.isfinite(values).all() and np.ptp(values) > 0
 
 
+def test_the_parts_of_an_error_are_put_right_one_after_the_other(model, samples, test_set):
+    class Turned(KnowingPredictor):
+        def predict_crops(self, crops):
+            cos, sin = np.cos(0.3), np.sin(0.3)
+            out = super().predict_crops(crops)
+            turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+            return out | {name: 1.2 * out[name] @ turn.T for name in ("vertices", "joints")}
+
+    found = evaluation.evaluate_predictor(Turned(model, samples), test_set)
+    parts = evaluation.error_parts(found)
+    true = np.stack([sample.vertices for sample in samples])
+    turn = np.array([[1, 0, 0], [0, np.cos(0.3), -np.sin(0.3)], [0, np.sin(0.3), np.cos(0.3)]])
+    for scale, name in ((1.2, "wrists together"), (1.0, "true size")):
+        expected = 1000 * np.linalg.norm(scale * true @ turn.T - true, axis=2).mean(1)
+        np.testing.assert_allclose(parts[name], expected, rtol=1e-4)
+    off = 1000 * (1.2 * true @ turn.T - true)
+    np.testing.assert_allclose(parts["in depth"], np.abs(off[..., 2]).mean(1), rtol=1e-4)
+    np.testing.assert_allclose(parts["across"], np.hypot(*off[..., :2].T).mean(0), rtol=1e-4)
+    for name in ("turned about the wrist", "PA"):
+        np.testing.assert_allclose(parts[name], 0, atol=1e-3)
+
+
 def test_an_unknown_test_set_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(FileNotFoundError, match="'synthetic-test' nor a folder"):
         evaluation.open_test_set("FreiHAMD")
