@@ -49,6 +49,12 @@ def results_table(evaluations, published: bool = True) -> str:
     return "\n".join(lines)
 
 
+def _heading(what: str, evaluations) -> list[str]:
+    """First lines of a Markdown table with one column per run."""
+    names = " | ".join(evaluation.name for evaluation in evaluations)
+    return [f"| {what} | {names} |", "|---|" + "---|" * len(evaluations)]
+
+
 def means_table(evaluations) -> str:
     """Markdown: every mean error in mm with its 95 % interval, one column per run."""
     names = {
@@ -58,8 +64,7 @@ def means_table(evaluations) -> str:
         "rotation": "PA, rotation only",
         "reflection": "PA, mirroring allowed (FreiHAND)",
     }
-    lines = ["| mm | " + " | ".join(e.name for e in evaluations) + " |"]
-    lines.append("|---|" + "---|" * len(evaluations))
+    lines = _heading("mm", evaluations)
     for what, field in (("joints", "joint_errors"), ("vertices", "vertex_errors")):
         for kind, words in names.items():
             if kind == "none" and not all(e.truth["has_camera"].all() for e in evaluations):
@@ -85,8 +90,7 @@ def parts_table(evaluations) -> str:
         "PA": "and placed as fits best (PA)",
     }
     parts = [error_parts(e) for e in evaluations]
-    lines = ["| vertices, mm | " + " | ".join(e.name for e in evaluations) + " |"]
-    lines.append("|---|" + "---|" * len(evaluations))
+    lines = _heading("vertices, mm", evaluations)
     for key, words in names.items():
         cells = (f"{part[key].mean():.1f}" for part in parts)
         lines.append(f"| {words} | " + " | ".join(cells) + " |")
@@ -149,8 +153,7 @@ def joint_figure(evaluations):
 
 def finger_table(evaluations) -> str:
     """Markdown: mean PA joint error of wrist and fingers in mm, one column per run."""
-    lines = ["| mm | " + " | ".join(e.name for e in evaluations) + " |"]
-    lines.append("|---|" + "---|" * len(evaluations))
+    lines = _heading("mm", evaluations)
     means = [metrics.mean_per_finger(1000 * e.scores.joint_errors["rotation"]) for e in evaluations]
     for finger in means[0]:
         lines.append(f"| {finger} | " + " | ".join(f"{mean[finger]:.1f}" for mean in means) + " |")

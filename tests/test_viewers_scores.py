@@ -89,6 +89,16 @@ def test_the_finger_table_has_a_row_per_finger_and_a_column_per_run(runs):
     assert lines[0] == "| mm | good | bad |"
 
 
+def test_the_table_of_parts_ends_with_the_aligned_error(runs):
+    lines = viewers_scores.parts_table(runs).splitlines()
+    assert lines[0] == f"| vertices, mm | {runs[0].name} | {runs[1].name} |"
+    assert len(lines) == 2 + 6
+    first = [f"{run.scores.millimetres['root_mpvpe_mm']:.1f}" for run in runs]
+    last = [f"{run.pa_mm.mean():.1f}" for run in runs]
+    assert [cell.strip() for cell in lines[2].split("|")[2:4]] == first
+    assert [cell.strip() for cell in lines[-1].split("|")[2:4]] == last
+
+
 def test_the_error_is_painted_on_one_scale_for_all_runs(runs, model):
     rest, faces = model(torch.zeros(1, 16, 3)).vertices[0].numpy(), model.faces.numpy()
     figure, picture = viewers_scores.error_on_hand(runs, rest, faces)
