@@ -15,7 +15,6 @@ from PIL import Image
 
 from hand_lib import ROOT
 from hand_lib.joints import OWN_FINGERTIPS
-from hand_lib.lineage import HISTORY_FILE
 
 DATA_FOLDER = ROOT / "data" / "synthetic"
 """The synthetic hands in FreiHAND's own layout that notebooks look at and are tested on."""
@@ -56,13 +55,14 @@ def open_data(place, split: str = "training"):
 def ensure_run(run="") -> Path:
     """A finished run: the one named, else the reference model, else the newest, else a quick one.
 
-    run: folder, absolute or from the workbook's folder, or "".
+    run: name in ``runs/``, or folder, absolute or from the workbook's folder, or "".
     """
     from hand_lib.evaluation import find_runs
 
     if run:
-        folder = Path(run) if Path(run).is_absolute() else ROOT / run
-        if not (folder / "model.safetensors").is_file():
+        folders = (ROOT / run, ROOT / "runs" / run)
+        folder = next((f for f in folders if (f / "model.safetensors").is_file()), None)
+        if folder is None:
             known = sorted(p.parent.name for p in (ROOT / "runs").glob("*/model.safetensors"))
             raise FileNotFoundError(
                 f"{run} holds no model.safetensors; finished runs in runs/: "
@@ -261,6 +261,7 @@ def publish(run) -> Path:
     """
     from hand_lib.confidence import calibrate, save_calibration
     from hand_lib.inference import Predictor
+    from hand_lib.lineage import HISTORY_FILE
 
     run, target = ensure_run(str(run)), ROOT / "runs" / "reference"
     target.mkdir(parents=True, exist_ok=True)
