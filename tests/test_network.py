@@ -226,7 +226,9 @@ def test_spiral_convolutions_equal_loops(monkeypatch):
     gathered = torch.stack([(normed[:, row] * mix.taps).sum(1) for row in spirals], 1)
     slow = x + mix.narrow(functional.gelu(mix.widen(gathered)))
     torch.testing.assert_close(mix(x.transpose(0, 1)).transpose(0, 1), slow)
+    torch.testing.assert_close(mix.eval()(x.transpose(0, 1)).transpose(0, 1), slow)
     monkeypatch.setattr(coarse_to_fine, "MOST_MIXED", 0)  # what larger meshes get
+    mix.train()
     torch.testing.assert_close(mix(x.transpose(0, 1)).transpose(0, 1), slow)
 
 
