@@ -260,16 +260,20 @@ def error_parts(evaluation: Evaluation) -> dict[str, np.ndarray]:
     """
     true = evaluation.truth["vertices"] - evaluation.truth["joints"][:, :1]
     hand = (evaluation.vertices - evaluation.joints[:, :1]).astype(float)
-    sized = hand * np.sqrt((true**2).sum((1, 2)) / (hand**2).sum((1, 2)))[:, None, None]
-    u, _, vt = np.linalg.svd(np.swapaxes(sized, 1, 2) @ true)
-    u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
-    off = hand - true
+    hand[~np.isfinite(hand).all((1, 2))] = 0  # as the scorer takes hands that are missing
+    size, true_size = ((points**2).sum((1, 2)) for points in (hand, true))
+    sized = hand * np.sqrt(true_size / np.where(size > 0, size, 1))[:, None, None]
+    # points and their mirror images in the wrist: the centre that Procrustes takes is the wrist
+    both = (np.concatenate([points, -points], 1) for points in (sized, true))
+    turn = metrics.align_procrustes(*both)[1]["matrix"]
+    off = 1000 * (hand - true)
     return {
-        "wrists together": metrics.point_errors(hand, true).mean(1) * 1000,
-        "across": 1000 * np.linalg.norm(off[..., :2], axis=2).mean(1),
-        "in depth": 1000 * np.abs(off[..., 2]).mean(1),
-        "true size": metrics.point_errors(sized, true).mean(1) * 1000,
-        "turned about the wrist": metrics.point_errors(sized @ (u @ vt), true).mean(1) * 1000,
+        "wrists together": 1000 * evaluation.scores.vertex_errors["root"].mean(1),
+        "across": np.linalg.norm(off[..., :2], axis=2).mean(1),
+        "in depth": np.abs(off[..., 2]).mean(1),
+        "true size": 1000 * metrics.point_errors(sized, true).mean(1),
+        "turned about the wrist": 1000
+        * metrics.point_errors(sized @ turn.swapaxes(1, 2), true).mean(1),
         "PA": evaluation.pa_mm,
     }
 

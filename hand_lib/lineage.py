@@ -4,8 +4,8 @@ A run that starts from another's weights (``start_from``) keeps that one's curve
 which holds the curve of the one before it in turn.
 
 curve = learning_curve("runs/reference")
-curve[-1]["pictures"], curve[-1]["vertices_pa_mm"]          # (2508000, 9.1)
-trend(curve, "vertices_mm").pictures_for(14.0)              # how many it would take, if ever
+curve[-1]["pictures"]                                # 2460320
+trend(curve, "vertices_mm").pictures_for(14.0)       # some 20 million, if the trend goes on
 """
 
 import csv
@@ -20,6 +20,7 @@ from hand_lib.config import config_from_json
 
 HISTORY_FILE = "history.csv"
 SCORES = ("vertices_mm", "vertices_pa_mm", "joints_2d_percent")
+_WHOLE = ("run", "pictures", "view_size")
 COLUMNS = ("run", "pictures", "minutes", "view_size", *SCORES)
 """Of a curve: number of the run, pictures and minutes since the first began, pixels that the
 encoder sees, and the scores on the validation set of that run."""
@@ -57,7 +58,7 @@ def learning_curve(run_folder) -> list[dict]:
             continue
         row = {"run": number, "pictures": pictures + line["step"] * config.batch_size}
         row["minutes"] = round(minutes + line["seconds"] / 60, 1)
-        row["view_size"] = getattr(config, "view_size", 0) or config.image_size
+        row["view_size"] = config.view_size or config.image_size
         rows.append(row | {name: line.get(f"val_{name}") for name in SCORES})
     return before + rows
 
@@ -80,7 +81,10 @@ def keep_history(folder, start_from: str) -> None:
 
 
 def read_history(folder) -> list[dict]:
-    """Rows of ``history.csv``; none where a run began from nothing."""
+    """Rows of ``history.csv``; none where a run began from nothing.
+
+    raises ValueError, naming file and line, where it holds something else than a curve.
+    """
     path = Path(folder) / HISTORY_FILE
     if not path.is_file():
         return []
@@ -88,23 +92,32 @@ def read_history(folder) -> list[dict]:
         table = csv.DictReader(file)
         if tuple(table.fieldnames or ()) != COLUMNS:
             raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}")
-        rows = list(table)
-    whole = {"run", "pictures", "view_size"}
-    return [
-        {name: int(cell) if name in whole else float(cell) if cell else None
-         for name, cell in row.items()}
-        for row in rows
-    ]  # fmt: skip
+        return [_numbers(row, f"{path}, line {table.line_num}") for row in table]
+
+
+def _numbers(row: dict, place: str) -> dict:
+    """Cells as numbers, None where a score is empty."""
+    try:
+        return {
+            name: int(cell) if name in _WHOLE else float(cell) if cell else None
+            for name, cell in row.items()
+        }
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place}: expected {len(COLUMNS)} numbers ({error})") from error
 
 
 def run_ends(curve) -> list[dict]:
-    """The last row of each run in a curve: the only ones with a learning rate that came to rest."""
+    """The last row of each run in a curve: a finished run's learning rate has come to rest there."""
     return [row for row, after in zip(curve, [*curve[1:], None], strict=True)
             if after is None or after["run"] != row["run"]]  # fmt: skip
 
 
 def trend(curve, score: str) -> Trend | None:
-    """Power law of ``score`` through the ends of the runs; None where there are fewer than two."""
+    """Power law of ``score`` through the ends of the runs; None where there are fewer than two.
+
+    It knows of nothing but the number of pictures: larger views or another hand go into it as if
+    they were more training.
+    """
     ends = [row for row in run_ends(curve) if row["pictures"] and row[score]]
     if len(ends) < 2:
         return None

@@ -4,6 +4,13 @@ import numpy as np
 
 from hand_lib.lineage import run_ends, trend
 
+_WORDS = {
+    "vertices_mm": ("vertices", "mm"),
+    "vertices_pa_mm": ("vertices PA", "mm"),
+    "joints_2d_percent": ("2-D joints", "%"),
+}
+"""Score -> what to call it, unit."""
+
 
 def learning_figure(curves: dict):
     """Error against pictures seen, both axes logarithmic, with the trend through the runs' ends.
@@ -44,8 +51,6 @@ def learning_figure(curves: dict):
 def learning_words(curves: dict, targets: dict) -> str:
     """How far each run has come, and how many pictures its trend would need for the targets.
 
-    The trend takes it that nothing but the number of pictures changes from run to run.
-
     curves: as ``learning_figure`` takes them.   targets: score of ``lineage.SCORES`` -> value.
     """
     lines = []
@@ -56,14 +61,15 @@ def learning_words(curves: dict, targets: dict) -> str:
         last = curve[-1]
         lines.append(
             f"{name}: {last['pictures']:,} pictures in {last['minutes']:.0f} minutes, "
-            f"{last['run'] + 1} run(s); validation {last['vertices_mm']:.1f} mm, "
+            f"{last['run'] + 1} run(s); validation vertices {last['vertices_mm']:.1f} mm, "
             f"PA {last['vertices_pa_mm']:.1f} mm, 2-D joints {last['joints_2d_percent']:.1f} %"
         )
         for score, target in targets.items():
             line = trend(curve, score)
             if line:
+                what, unit = _WORDS[score]
                 lines.append(
-                    f"  {score} falls as pictures^-{line.exponent:.2f}: {target:g} would take "
-                    f"{line.pictures_for(target) / 1e6:,.0f} million"
+                    f"  {what}: error falls as pictures^-{line.exponent:.2f}; {target:g} {unit} "
+                    f"would take {line.pictures_for(target) / 1e6:,.0f} million"
                 )
     return "\n".join(lines)

@@ -49,10 +49,13 @@ def results_table(evaluations, published: bool = True) -> str:
     return "\n".join(lines)
 
 
-def _heading(what: str, evaluations) -> list[str]:
-    """First lines of a Markdown table with one column per run."""
-    names = " | ".join(evaluation.name for evaluation in evaluations)
-    return [f"| {what} | {names} |", "|---|" + "---|" * len(evaluations)]
+def _by_run(what: str, evaluations, rows) -> str:
+    """A Markdown table with one column per run.   rows: of a name and a text for each run."""
+    head = [
+        (what, *(evaluation.name for evaluation in evaluations)),
+        ["---"] * (len(evaluations) + 1),
+    ]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (*head, *rows))
 
 
 def means_table(evaluations) -> str:
@@ -64,19 +67,18 @@ def means_table(evaluations) -> str:
         "rotation": "PA, rotation only",
         "reflection": "PA, mirroring allowed (FreiHAND)",
     }
-    lines = _heading("mm", evaluations)
+    rows = []
     for what, field in (("joints", "joint_errors"), ("vertices", "vertex_errors")):
         for kind, words in names.items():
             if kind == "none" and not all(e.truth["has_camera"].all() for e in evaluations):
                 continue
-            cells = []
+            row = [f"{what}, {words}"]
             for evaluation in evaluations:
                 errors = 1000 * getattr(evaluation.scores, field)[kind].mean(1)
-                cells.append("{:.1f} ({:.1f} to {:.1f})".format(*bootstrap_interval(errors)))
-            lines.append(f"| {what}, {words} | " + " | ".join(cells) + " |")
-    cells = [f"{np.nanmean(e.joint_error_px):.1f} of {e.image_size}" for e in evaluations]
-    lines.append("| joints in the picture, px | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+                row.append("{:.1f} ({:.1f} to {:.1f})".format(*bootstrap_interval(errors)))
+            rows.append(row)
+    pixels = (f"{np.nanmean(e.joint_error_px):.1f} of {e.image_size}" for e in evaluations)
+    return _by_run("mm", evaluations, [*rows, ("joints in the picture, px", *pixels)])
 
 
 def parts_table(evaluations) -> str:
@@ -90,11 +92,8 @@ def parts_table(evaluations) -> str:
         "PA": "and placed as fits best (PA)",
     }
     parts = [error_parts(e) for e in evaluations]
-    lines = _heading("vertices, mm", evaluations)
-    for key, words in names.items():
-        cells = (f"{part[key].mean():.1f}" for part in parts)
-        lines.append(f"| {words} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [(words, *(f"{part[key].mean():.1f}" for part in parts)) for key, words in names.items()]
+    return _by_run("vertices, mm", evaluations, rows)
 
 
 def as_picture(figure, dpi: int = 80):
@@ -153,11 +152,9 @@ def joint_figure(evaluations):
 
 def finger_table(evaluations) -> str:
     """Markdown: mean PA joint error of wrist and fingers in mm, one column per run."""
-    lines = _heading("mm", evaluations)
     means = [metrics.mean_per_finger(1000 * e.scores.joint_errors["rotation"]) for e in evaluations]
-    for finger in means[0]:
-        lines.append(f"| {finger} | " + " | ".join(f"{mean[finger]:.1f}" for mean in means) + " |")
-    return "\n".join(lines)
+    rows = [(finger, *(f"{mean[finger]:.1f}" for mean in means)) for finger in means[0]]
+    return _by_run("mm", evaluations, rows)
 
 
 def error_on_hand(evaluations, vertices, faces, kind: str = "rotation"):

@@ -43,7 +43,7 @@ class Record:
         shown = {name: value[:SHOWN_HANDS].numpy() for name, value in task.validation.items()}
         self._keep("truth.npz", shown)
         if step < 0:
-            lineage.keep_history(folder, getattr(config, "start_from", ""))
+            lineage.keep_history(folder, config.start_from)
 
     @property
     def board(self):

@@ -107,17 +107,17 @@ def test_circumstances_are_one_number_per_hand(perfect):
 
 
 def test_the_parts_of_an_error_are_put_right_one_after_the_other(model, samples, test_set):
+    cos, sin = np.cos(0.3), np.sin(0.3)
+    turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+
     class Turned(KnowingPredictor):
         def predict_crops(self, crops):
-            cos, sin = np.cos(0.3), np.sin(0.3)
             out = super().predict_crops(crops)
-            turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
             return out | {name: 1.2 * out[name] @ turn.T for name in ("vertices", "joints")}
 
     found = evaluation.evaluate_predictor(Turned(model, samples), test_set)
     parts = evaluation.error_parts(found)
     true = np.stack([sample.vertices for sample in samples])
-    turn = np.array([[1, 0, 0], [0, np.cos(0.3), -np.sin(0.3)], [0, np.sin(0.3), np.cos(0.3)]])
     for scale, name in ((1.2, "wrists together"), (1.0, "true size")):
         expected = 1000 * np.linalg.norm(scale * true @ turn.T - true, axis=2).mean(1)
         np.testing.assert_allclose(parts[name], expected, rtol=1e-4)
@@ -126,6 +126,22 @@ def test_the_parts_of_an_error_are_put_right_one_after_the_other(model, samples,
     np.testing.assert_allclose(parts["across"], np.hypot(*off[..., :2].T).mean(0), rtol=1e-4)
     for name in ("turned about the wrist", "PA"):
         np.testing.assert_allclose(parts[name], 0, atol=1e-3)
+
+
+def test_the_parts_of_a_missing_and_of_a_collapsed_hand_are_those_of_a_point(
+    model, samples, test_set
+):
+    class Broken(KnowingPredictor):
+        def predict_crops(self, crops):
+            out = super().predict_crops(crops)
+            out["vertices"][0], out["vertices"][1], out["joints"][1] = np.nan, 0, 0
+            return out
+
+    parts = evaluation.error_parts(evaluation.evaluate_predictor(Broken(model, samples), test_set))
+    reach = [1000 * np.linalg.norm(sample.vertices, axis=1).mean() for sample in samples[:2]]
+    for name in ("true size", "turned about the wrist"):
+        np.testing.assert_allclose(parts[name][:2], reach, rtol=1e-4)
+        np.testing.assert_allclose(parts[name][2:], 0, atol=0.01)
 
 
 def test_an_unknown_test_set_is_refused_with_the_known_ones(tmp_path):

@@ -71,6 +71,16 @@ def test_a_foreign_history_is_refused_by_name(tmp_path):
         lineage.read_history(tmp_path)
 
 
+def test_a_damaged_history_is_refused_by_its_line(tmp_path):
+    path = tmp_path / "history.csv"
+    for damaged in ("0,100,0.1,64,80.0,x,20.0", "0,100,0.1", "0,1e2,0.1,64,8,8,8"):
+        path.write_text(",".join(lineage.COLUMNS) + "\n0,0,0.0,64,90.0,,\n" + damaged + "\n")
+        with pytest.raises(ValueError, match=r"history\.csv, line 3: expected 7 numbers"):
+            lineage.read_history(tmp_path)
+    path.write_text(",".join(lineage.COLUMNS) + "\n0,0,0.0,64,90.0,,\n")
+    assert lineage.read_history(tmp_path)[0]["vertices_pa_mm"] is None
+
+
 def test_the_shipped_curve_says_how_far_a_target_is():
     from hand_lib import ROOT
 
@@ -80,7 +90,7 @@ def test_the_shipped_curve_says_how_far_a_target_is():
     assert [row["pictures"] for row in curve] == sorted(row["pictures"] for row in curve)
     words = viewers_learning.learning_words({"reference": curve}, {"vertices_mm": 14.0})
     assert f"{curve[-1]['pictures']:,} pictures" in words
-    assert "14 would take" in words
+    assert "14 mm would take" in words
     figure = viewers_learning.learning_figure({"reference": curve})
     shown = figure.axes[1].lines[0].get_ydata()
     assert shown[0] == pytest.approx(curve[1]["vertices_pa_mm"])
