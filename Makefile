@@ -6,7 +6,7 @@ READY = .venv/.ready
 .PHONY: setup run test lab bench clean
 
 run: $(READY)  ## notebooks 01 to 05, headless, from nothing to a trained and evaluated model
-	@$(BIN)/python -m hand_lib.workflow
+	@$(BIN)/python -m hand_lib.workbook
 
 test: $(READY)  ## pytest, then every notebook through nbval
 	@$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 tests notebooks

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hand_lib import ROOT
-from hand_lib.picture_checks import picture_problem
+from hand_lib.data.picture_checks import picture_problem
 
 REDUCTIONS = (8, 4, 2)
 """Factors by which a picture can be shrunk while it is decoded."""

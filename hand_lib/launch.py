@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from hand_lib import ROOT
-from hand_lib.config import check_parameter_name, literal
+from hand_lib.training.config import check_parameter_name, literal
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -74,7 +74,7 @@ def launch(notebook, output=None, parameters: dict | None = None, log=None) -> P
     """
     import papermill
 
-    from hand_lib.checkpoints import run_folder
+    from hand_lib.training.checkpoints import run_folder
 
     notebook = notebook_path(notebook)
     parameters = checked_parameters(notebook, parameters or {})

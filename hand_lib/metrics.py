@@ -13,7 +13,7 @@ Five ways to lay a prediction on its truth before measuring, each named in every
 import numba
 import numpy as np
 
-from hand_lib.joints import FINGERS
+from hand_lib.hand.joints import FINGERS
 
 ALIGNMENTS = ("none", "root", "scale", "reflection", "rotation")
 

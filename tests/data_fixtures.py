@@ -5,8 +5,8 @@ import json
 import cv2
 import numpy as np
 
-from hand_lib.camera import project
-from hand_lib.sample import make_sample
+from hand_lib.data.sample import make_sample
+from hand_lib.render.camera import project
 
 
 def hand_points(rng, count=778):
@@ -96,8 +96,8 @@ def write_freihand_in_the_wild(folder, order, count=10, size=96):
 
     order: of the vertices.   One picture is damaged in its middle, one is missing.
     """
-    from hand_lib.synthetic import SyntheticHands
-    from hand_lib.writers import write_freihand
+    from hand_lib.data.synthetic.hands import SyntheticHands
+    from hand_lib.data.writers import write_freihand
 
     hands = list(SyntheticHands(size, 3, count))
     write_freihand(folder, hands)
@@ -117,7 +117,7 @@ def write_freihand_in_the_wild(folder, order, count=10, size=96):
 
 def write_youtube_in_the_wild(folder, order, count=10, size=160):
     """Rendered hands as YouTube 3D Hands comes: frames, pixels, left hands, a frame missing."""
-    from hand_lib.synthetic import SyntheticHands
+    from hand_lib.data.synthetic.hands import SyntheticHands
 
     document = {"images": [], "annotations": []}
     for number, hand in enumerate(SyntheticHands(size, 4, count)):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hand_lib.geometry import half_edges, unique_edges
+from hand_lib.mesh.topology import half_edges, unique_edges
 
 
 def torus(n=24, m=14, radius=1.0, tube=0.4):

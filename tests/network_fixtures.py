@@ -8,9 +8,9 @@ import torch
 import trimesh
 from scipy.sparse import csr_matrix
 
-from hand_lib.hand_model import HandModel
-from hand_lib.network import NetworkConfig, build_network
-from hand_lib.sampling import build_hierarchy
+from hand_lib.hand.model import HandModel
+from hand_lib.mesh.sampling import build_hierarchy
+from hand_lib.network.model import NetworkConfig, build_network
 
 HAND_SIZES = (778, 389, 195, 98, 49)
 

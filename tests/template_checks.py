@@ -4,8 +4,9 @@ from functools import cache
 
 import numpy as np
 
-from hand_lib import ROOT, anatomy
-from hand_lib.geometry import boundary_loops
+from hand_lib import ROOT
+from hand_lib.hand import poses as anatomy
+from hand_lib.mesh.topology import boundary_loops
 
 
 @cache

@@ -10,7 +10,7 @@ import pytest
 from hand_lib import launch
 
 PARAMETERS = 'run: str = ""  # name\nsteps: int = 3  # how many\nrate: float = 0.5\n'
-CHECK = "from hand_lib.config import *\nrefuse_unknown_parameters(globals())"
+CHECK = "from hand_lib.training.config import *\nrefuse_unknown_parameters(globals())"
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_of_a_progress_bar_its_end_is_kept(notebook):
 
 
 def test_the_executed_notebook_lands_in_the_run_it_made(notebook, monkeypatch, tmp_path):
-    from hand_lib import checkpoints
+    from hand_lib.training import checkpoints
 
     monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
     output = launch.launch(notebook, parameters={"run": "mine"})

@@ -9,7 +9,7 @@ import pytest
 from mano_fixture import mano_bytes, python2_bytes, stand_in_modules
 from scipy import sparse
 
-from hand_lib.mano_files import builtin_path, check_arrays, read_mano
+from hand_lib.hand.mano import builtin_path, check_arrays, read_mano
 from hand_lib.pickles import MAX_BYTES, load_pickle_safely, loads_safely
 
 ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from hand_lib import evaluation
-from hand_lib.camera import pixels_to_crop, project
-from hand_lib.sample import make_sample
+from hand_lib.data.sample import make_sample
+from hand_lib.evaluation import runs as evaluation
+from hand_lib.render.camera import pixels_to_crop, project
 
 
 def toy_samples(model, count=6):

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from hand_lib import checkpoints, training, watching
-from hand_lib.config import make_config
+from hand_lib.training import checkpoints
+from hand_lib.training import log as watching
+from hand_lib.training import loop as training
+from hand_lib.training.config import make_config
 
 VERTICES = 30
 
@@ -164,7 +166,7 @@ def serve():
     import torch.utils.tensorboard
     from PIL import Image
 
-    import hand_lib.data  # noqa: F401
+    import hand_lib.data.crops  # noqa: F401
 
     Image.preinit()
     watching.SHOWN_HANDS = 2  # drawing eight takes half of a run's time

@@ -1,0 +1,234 @@
+"""YouTube 3D Hands: meshes in video frames, whose boxes, joints and metres are derived here."""
+
+import json
+import mmap
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from hand_lib.data.reading import Reader, fits_mesh
+from hand_lib.data.sample import HandSample
+from hand_lib.files import (
+    SampleError,
+    check_folder,
+    find_cache,
+    picture_size,
+    read_bytes,
+    store_cache,
+)
+from hand_lib.hand.joints import TIPS_21, fingertip_vertices, fingertips_of
+
+MESH_BOX_MARGIN = 1.3
+"""Side of the default crop over the longer side of the box around the mesh."""
+
+_WHERE_JSON = "Ask for it at https://github.com/arielai/youtube_3d_hands (academic use)."
+_WHERE_FRAMES = (
+    "Extract the frames from the videos: frame N of video V belongs in "
+    "<frames_root>/youtube/V/video/frames/N.png"
+)
+
+
+class WrongHandModel(ValueError):
+    """Meshes are in another vertex order than the hand model they were to be read with."""
+
+
+class YouTubeHands(Reader):
+    """Hands of ``youtube_train.json`` and its siblings.
+
+    json_file: the annotations.   frames_root: folder that holds ``youtube/VIDEO/video/frames``.
+    model: a MANO ``HandModel``, whose regressor gives the joints and whose size gives the metres.
+    Without it the file yields no joint but the five fingertips in the picture (table ``smplx``,
+    the authors' own), hence neither wrist-relative vertices nor joints.
+    on_error: for frames that cannot be read. Frames that are not there (videos vanish) are left
+    out, counted in ``missing`` and named in one warning.
+
+    Vertices in the file are pixels, z too. Here they are metres about the wrist, scaled so that
+    wrist to middle knuckle is as long as in the model's template; where the camera stands is not
+    known, so ``root`` and ``intrinsics`` are None. Left hands stay left; crops mirror them.
+    ``groups`` numbers the videos, so that a split never shares a person.
+    """
+
+    dataset = "YouTube3D"
+
+    def __init__(self, json_file, frames_root, model=None, on_error="raise"):
+        self._start(on_error)
+        self.path = Path(json_file).expanduser()
+        if not self.path.is_file():
+            raise FileNotFoundError(f"YouTube3D: no file {self.path}. {_WHERE_JSON}")
+        self.split = self.path.stem.removeprefix("youtube_")
+        self.root = check_folder(frames_root, self.dataset, _WHERE_FRAMES)
+        self.model = model
+        self.fingertips = "smplx" if model is None else fingertips_of(model)
+        self._vertices, self.images, self.hands = None, {}, []
+        index = self._load()
+        try:
+            self.images = {image["id"]: image for image in index["images"]}
+            hands = [(row, a["image_id"], bool(a["is_left"]), self.images[a["image_id"]]["name"])
+                     for row, a in enumerate(index["annotations"])]  # fmt: skip
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"YouTube3D: {self.path} should hold images (id, name, width, height) and "
+                f"annotations (image_id, is_left, vertices); {type(error).__name__}: {error}"
+            ) from None
+        there = {name: self._frame_path(name).is_file() for name in {hand[3] for hand in hands}}
+        self.missing = sorted(name for name, found in there.items() if not found)
+        self.hands = [hand for hand in hands if there[hand[3]]]
+        if hands and not self.hands:
+            raise FileNotFoundError(
+                f"YouTube3D: none of {len(there)} frames lies under {self.root}, for instance "
+                f"{self.missing[0]}. {_WHERE_FRAMES}"
+            )
+        if model is not None:
+            self._check_order(model)
+        if self.missing:
+            warnings.warn(
+                f"YouTube3D/{self.split}: {len(self.missing)} of {len(there)} frames are missing "
+                f"({len(hands) - len(self.hands)} hands left out), first {self.missing[0]}",
+                stacklevel=2,
+            )
+        videos = [Path(hand[3]).parts[1:2] or (hand[3],) for hand in self.hands]
+        self.groups = np.unique([video[0] for video in videos], return_inverse=True)[1]
+        if model is not None:
+            rest = model.regress_joints(model.vertices.detach().cpu().numpy())
+            self._knuckle_m = float(np.linalg.norm(rest[9] - rest[0]))
+
+    def _check_order(self, model) -> None:
+        template, faces = model.vertices.detach().cpu().numpy(), model.faces.cpu().numpy()
+        if len(self) and not fits_mesh(self.vertices_px(0), template, faces):
+            raise WrongHandModel(
+                f"YouTube3D: the meshes of {self.path} are in another vertex order than this hand "
+                "model; they come in MANO's: pass HandModel.from_mano(...), or no model"
+            )
+
+    def _load(self) -> dict:
+        """The document without its vertices; those go to a cache as one float32 array."""
+        status = self.path.stat()
+        key = f"{self.path.stem}-{status.st_size:x}-{status.st_mtime_ns:x}"
+        cached = [find_cache(self.path, f"{key}-{part}.npy") for part in ("vertices", "index")]
+        if None not in cached:
+            self._vertices_path = cached[0]
+            return json.loads(np.load(cached[1]).tobytes())
+        with open(self.path, "rb") as file:
+            if not status.st_size:
+                raise ValueError(f"YouTube3D: {self.path} is empty; unpack it again")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                vertices, text = split_vertices(data, str(self.path))
+        if status.st_size < 1 << 20:
+            self._vertices_path, self._vertices = None, vertices
+        else:
+            store_cache(self.path, f"{key}-index.npy", np.frombuffer(text, np.uint8))
+            kept = store_cache(self.path, f"{key}-vertices.npy", vertices)
+            in_memory = isinstance(kept, np.ndarray)
+            self._vertices_path = None if in_memory else kept
+            self._vertices = kept if in_memory else None
+        return json.loads(text)
+
+    def __getstate__(self):
+        dropped = {} if self._vertices_path is None else {"_vertices": None}
+        return self.__dict__ | dropped
+
+    def _frame_path(self, name: str) -> Path:
+        path = self.root / name
+        return path if path.is_file() else self.root / name.removeprefix("youtube/")
+
+    def __len__(self) -> int:
+        return len(self.hands)
+
+    def vertices_px(self, index: int) -> np.ndarray:
+        """(V, 3) the mesh as the file has it: x, y pixels of the frame, z on the same scale."""
+        if self._vertices is None:
+            self._vertices = np.load(self._vertices_path, mmap_mode="r")
+        vertices = np.array(self._vertices[self.hands[index][0]])
+        if not np.isfinite(vertices).all():
+            raise SampleError(f"{self.name(index)}: vertices should be finite, found NaN")
+        return vertices
+
+    def frame(self, index: int) -> tuple[float, float, float]:
+        """Centre (x, y) and side in pixels of the square around the mesh."""
+        vertices = self.vertices_px(index)[:, :2]
+        low, high = vertices.min(0), vertices.max(0)
+        side = max(float((high - low).max()) * MESH_BOX_MARGIN, 8.0)
+        return (*((low + high) / 2).tolist(), side)
+
+    def labels(self, index: int) -> dict:
+        """All of a sample but its picture, as ``make_sample`` takes it."""
+        _row, _image, is_left, name = self.hands[index]
+        vertices = self.vertices_px(index)
+        fields = {"key": name, "side": "left" if is_left else "right"}
+        if self.model is None:
+            flat, valid = np.zeros((21, 2), np.float32), np.zeros(21, bool)
+            flat[list(TIPS_21)] = vertices[list(fingertip_vertices("smplx")), :2]
+            valid[list(TIPS_21)] = True
+            return fields | {"joints_2d": flat, "valid_2d": valid}
+        joints = self.model.regress_joints(vertices)
+        length_px = float(np.linalg.norm(joints[9] - joints[0]))
+        if not length_px > 0:
+            raise SampleError(f"{self.name(index)}: the mesh has no extent")
+        scale = self._knuckle_m / length_px
+        return fields | {
+            "vertices": (vertices - joints[0]) * scale,
+            "joints": (joints - joints[0]) * scale,
+            "joints_2d": joints[:, :2],
+        }
+
+    def picture_bytes(self, index: int) -> bytes:
+        """The frame as it lies on the disk."""
+        return read_bytes(self._frame_path(self.hands[index][3]), self.name(index))
+
+    def read(self, index: int, choose_reduction=None) -> tuple[HandSample, int]:
+        """A sample whose picture may be decoded smaller; see ``FreiHand.read``."""
+        data, labels = self.picture_bytes(index), self.labels(index)
+        image = self.images[self.hands[index][1]]
+        recorded, found = (image["width"], image["height"]), picture_size(data)
+        if found is not None and found != recorded:
+            raise SampleError(
+                f"{self.name(index)}: frame {labels['key']} is {found[0]} x {found[1]}, its labels "
+                f"are for {recorded[0]} x {recorded[1]}; download the video in that resolution"
+            )
+        reduce = choose_reduction(labels, data) if choose_reduction else 1
+        picture = self._decode(data, index, labels["key"], reduce)
+        return self._make(picture, index, **labels), reduce
+
+
+_VERTICES = re.compile(rb'"vertices"\s*:\s*(?=\[)')
+_END = re.compile(rb"\]\s*\]")
+
+
+def split_vertices(data, name: str) -> tuple[np.ndarray, bytes]:
+    """Take the meshes out of a document without making Python numbers of them.
+
+    data: the JSON text, bytes or a memory map.   name: what errors call it.
+    returns (N, V, 3) float32 in the order of the annotations, and the text with null in their
+    place.
+    """
+    meshes, rest, at = [], [], 0
+    for match in _VERTICES.finditer(data):
+        end = _END.search(data, match.end())
+        if end is None:
+            raise ValueError(f"{name} is cut off inside mesh {len(meshes)}; unpack it again")
+        text = data[match.end() : end.end()].translate(None, b"[] \r\n\t")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)
+            try:
+                numbers = np.fromstring(text, dtype=np.float32, sep=",")
+            except (DeprecationWarning, ValueError):
+                numbers = np.empty(0, np.float32)
+        expected = meshes[0].size if meshes else numbers.size
+        if numbers.size == 0 or numbers.size % 3 or numbers.size != expected:
+            raise ValueError(
+                f"{name}: mesh {len(meshes)} has {numbers.size} numbers, expected "
+                f"{expected or 778 * 3} (vertices times 3)"
+            )
+        meshes.append(numbers.reshape(-1, 3))
+        rest += [data[at : match.end()], b"null"]
+        at = end.end()
+    text = b"".join([*rest, data[at:]])
+    try:
+        count = len(json.loads(text)["annotations"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{name} is not whole JSON with annotations ({error})") from None
+    if count != len(meshes) or not count:
+        raise ValueError(f"{name}: {count} annotations, but {len(meshes)} of them have vertices")
+    return np.stack(meshes), text

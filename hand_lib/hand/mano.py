@@ -1,0 +1,196 @@
+"""MANO's arrays: read safely from .pkl or .npz, checked whole, mirrored, written back."""
+
+import io
+import logging
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from hand_lib import ROOT
+from hand_lib.hand.joints import MANO_PARENTS
+from hand_lib.pickles import load_pickle_safely
+
+log = logging.getLogger(__name__)
+
+MANO_SHAPES = {
+    "v_template": ("V", 3),
+    "f": ("F", 3),
+    "shapedirs": ("V", 3, 10),
+    "posedirs": ("V", 3, 135),
+    "J_regressor": (16, "V"),
+    "weights": ("V", 16),
+    "kintree_table": (2, 16),
+    "hands_mean": (45,),
+    "hands_components": (45, 45),
+}
+"""Every array a hand model must have. V is 778."""
+
+VERTICES = 778
+
+MISSING_MANO = """no MANO model at {path}.
+MANO is licensed by the Max Planck Institute for Intelligent Systems and cannot be shipped here.
+Register at https://mano.is.tue.mpg.de, accept its licence, download "Models & Code", and copy
+MANO_RIGHT.pkl (and MANO_LEFT.pkl, if you need it) from its models folder to {folder}.
+The built-in hand needs none of this: HandModel.builtin()."""
+
+
+def builtin_path() -> Path:
+    """Where the built-in hand's arrays lie."""
+    return ROOT / "template" / "hand.npz"
+
+
+def read_mano(path, side: str | None = None) -> dict[str, np.ndarray]:
+    """Read and check a hand model with MANO's arrays.
+
+    path: MANO_RIGHT.pkl, MANO_LEFT.pkl, an .npz of the same arrays, or a folder with one of these.
+    side: which file to take from a folder.
+    returns the arrays of ``MANO_SHAPES`` as float64 and int64 (metres; the root's parent is -1),
+    and ``fingertips`` (5,) where the file has it.
+    raises FileNotFoundError saying where MANO comes from, or ValueError naming file and array.
+    """
+    path = Path(path)
+    if path.is_dir():
+        names = [f"MANO_{(side or 'right').upper()}.{ext}" for ext in ("pkl", "npz")]
+        found = [path / name for name in names if (path / name).is_file()]
+        path = found[0] if found else path / names[0]
+    if not path.is_file():
+        raise FileNotFoundError(MISSING_MANO.format(path=path, folder=ROOT.name + "/template/"))
+    data = _read_npz(path) if path.suffix == ".npz" else load_pickle_safely(path)
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: holds a {type(data).__name__}, expected MANO's dictionary")
+    return check_arrays(data, str(path))
+
+
+def _read_npz(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > 2**28:
+            raise ValueError(f"{path}: would unpack to {size} bytes, more than any hand model has")
+        with np.load(path, allow_pickle=False) as archive:
+            wanted = [k for k in archive.files if k in MANO_SHAPES or k == "fingertips"]
+            return {key: archive[key] for key in wanted}
+    except (zipfile.BadZipFile, EOFError, OSError, KeyError) as error:
+        raise ValueError(f"{path}: is not a readable .npz file ({error})") from None
+    except ValueError as error:
+        known = str(path) in str(error)
+        raise ValueError(str(error) if known else f"{path}: {error}") from None
+
+
+def check_arrays(data: dict, name: str) -> dict[str, np.ndarray]:
+    """Check shapes, number types, finiteness and indices of MANO's arrays; sparse becomes dense."""
+    arrays = {}
+    for key, pattern in MANO_SHAPES.items():
+        if key not in data:
+            raise ValueError(f"{name}: array {key!r} is missing; a hand model has {[*MANO_SHAPES]}")
+        value = data[key]
+        shape = tuple(getattr(value, "shape", ()))
+        expected = tuple(VERTICES if n == "V" else n for n in pattern)
+        if expected[0] == "F":
+            expected = (shape[0] if shape else 0, *expected[1:])
+        if shape != expected:
+            raise ValueError(f"{name}: {key} should have shape {expected}, found {shape}")
+        value = value.toarray() if hasattr(value, "toarray") else np.asarray(value)
+        whole = key in ("f", "kintree_table")
+        if value.dtype.kind not in ("iu" if whole else "fiu"):
+            kind = "whole numbers" if whole else "numbers"
+            raise ValueError(f"{name}: {key} should hold {kind}, found {value.dtype}")
+        if not np.isfinite(value).all():
+            index = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
+            raise ValueError(f"{name}: {key} is not finite at {index}")
+        arrays[key] = np.ascontiguousarray(value, np.int64 if whole else np.float64)
+    table = arrays["kintree_table"]
+    table[0, 0] = -1  # MANO stores the root's parent as the largest uint32
+    if (table[0] != MANO_PARENTS).any():
+        raise ValueError(
+            f"{name}: kintree_table has the parents {table[0].tolist()}, "
+            f"expected {MANO_PARENTS.tolist()}"
+        )
+    faces = arrays["f"]
+    if not len(faces) or faces.min() < 0 or faces.max() >= VERTICES:
+        raise ValueError(f"{name}: f should index {VERTICES} vertices, found {faces.size} indices")
+    for key, rows in (("weights", "vertex"), ("J_regressor", "joint")):
+        sums = arrays[key].sum(1)
+        if np.abs(sums - 1).max() > 1e-3:
+            row = int(np.abs(sums - 1).argmax())
+            raise ValueError(f"{name}: {key} of {rows} {row} sum to {sums[row]:.6g}, expected 1")
+    if np.abs(arrays["v_template"]).max() > 1.0:
+        raise ValueError(
+            f"{name}: v_template reaches {np.abs(arrays['v_template']).max():.4g}; "
+            f"expected metres, below 1"
+        )
+    if "fingertips" in data:
+        tips = np.asarray(data["fingertips"])
+        if tips.shape != (5,) or tips.dtype.kind not in "iu":
+            raise ValueError(f"{name}: fingertips should be five vertex ids, found {tips.shape}")
+        if tips.min() < 0 or tips.max() >= VERTICES:
+            raise ValueError(f"{name}: fingertips should be below {VERTICES}, found {tips}")
+        arrays["fingertips"] = tips.astype(np.int64)
+    return arrays
+
+
+def mirror_arrays(arrays: dict) -> dict[str, np.ndarray]:
+    """The other hand: x negated, faces turned round, rotations conjugated by the mirror.
+
+    With M = diag(-1, 1, 1) the result at pose (x, -y, -z) is M times the model at (x, y, z).
+    """
+    mirrored = {key: value.copy() for key, value in arrays.items()}
+    for key in ("v_template", "shapedirs", "posedirs"):
+        mirrored[key][:, 0] *= -1
+    signs = np.array([-1.0, 1.0, 1.0])
+    mirrored["posedirs"] *= np.tile(np.outer(signs, signs).reshape(9), 15)
+    turn = np.tile([1.0, -1.0, -1.0], 15)
+    mirrored["hands_mean"] *= turn
+    mirrored["hands_components"] *= turn
+    mirrored["f"] = np.ascontiguousarray(mirrored["f"][:, ::-1])
+    return mirrored
+
+
+def left_shape_is_wrong(left: dict, right: dict | None = None) -> bool:
+    """Whether a left hand's shape directions have the sign error of the official MANO_LEFT.
+
+    There ``shapedirs[:, 0, :]`` has the sign of the right hand's (vchoutas/smplx, issue 48). Given
+    the right hand the two are compared; alone, the direction that scales the hand most tells:
+    it must grow x, y and z together.
+    """
+    across = left["shapedirs"][:, 0]
+    if right is not None:
+        other = right["shapedirs"][:, 0]
+        return bool(np.abs(across - other).sum() < np.abs(across + other).sum())
+    centred = left["v_template"] - left["v_template"].mean(0)
+    growth = np.einsum("vak,va->ak", left["shapedirs"], centred)  # (3, 10)
+    scaling = growth[:, np.abs(growth[1:].sum(0)).argmax()]
+    return bool(scaling[0] * scaling[1:].sum() < 0)
+
+
+def write_mano(path, arrays: dict) -> Path:
+    """Write arrays as smplx's MANO class reads them.   path: ending in .npz or .pkl."""
+    path = Path(path)
+    data = {key: value for key, value in arrays.items() if key in MANO_SHAPES}
+    table = arrays["kintree_table"].copy()
+    table[0, 0] = 2**32 - 1
+    data.update(
+        kintree_table=table,
+        f=arrays["f"].astype(np.uint32),
+        J=arrays["J_regressor"] @ arrays["v_template"],
+        hands_coeffs=np.zeros((1, 45)),
+        bs_style="lbs",
+        bs_type="lrotmin",
+    )
+    if "fingertips" in arrays:
+        data["fingertips"] = arrays["fingertips"]
+    buffer = io.BytesIO()
+    if path.suffix == ".npz":
+        np.savez(buffer, **data)
+        content = buffer.getvalue()
+    elif path.suffix == ".pkl":
+        content = pickle.dumps(data, protocol=3)
+        # the module path that NumPy 1 and 2 both know
+        content = content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n", 1)
+    else:
+        raise ValueError(f"{path}: expected a name ending in .npz or .pkl, found {path.suffix!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path

@@ -1,0 +1,330 @@
+"""The hand as a differentiable function: pose, shape and place in, 778 vertices and 21 joints out.
+
+One class for the built-in hand and for MANO (Romero, Tzionas and Black, SIGGRAPH Asia 2017), right
+and left. It agrees with smplx's MANO class on the same file and is more than twice as fast: shape
+and pose corrections are one matrix product, the kinematic chain is three vectorised levels, and
+skinning is one product with the transposed weights, coordinate by coordinate (``skinning``).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hand_lib.hand.joints import (
+    FINGERTIP_VERTICES,
+    MANO_PARENTS,
+    MANO_TO_21,
+    TIPS_21,
+    fingertip_vertices,
+)
+from hand_lib.hand.mano import (
+    builtin_path,
+    left_shape_is_wrong,
+    log,
+    mirror_arrays,
+    read_mano,
+    write_mano,
+)
+from hand_lib.hand.skinning import chain, quaternion_products, rotation_matrices, skin_vertices
+
+_SIDES = ("right", "left")
+_MANO_OF_21 = np.empty(21, np.int64)
+_MANO_OF_21[MANO_TO_21] = np.arange(16)
+_MANO_OF_21[list(TIPS_21)] = np.arange(16, 21)
+_LAST_JOINT_OF_TIP = (15, 3, 6, 12, 9)  # thumb, index, middle, ring, little
+
+
+@dataclass
+class Hand:
+    """What a hand model returns, metres, in the frame of its translation."""
+
+    vertices: Tensor  # (B, 778, 3)
+    joints: Tensor  # (B, 21, 3)
+
+
+def mirror_pose(pose):
+    """Pose of the other hand: the axis-angle's y and z negated.   pose: (..., 3) or (..., 48)."""
+    if pose.shape[-1] == 3:
+        return pose * pose.new_tensor([1, -1, -1]) if torch.is_tensor(pose) else pose * (1, -1, -1)
+    if pose.shape[-1] != 48:
+        raise ValueError(f"expected a pose (..., 3) or (..., 48), found {tuple(pose.shape)}")
+    return mirror_pose(pose.reshape(*pose.shape[:-1], 16, 3)).reshape(pose.shape)
+
+
+class HandModel(nn.Module):
+    """Template, corrections and skinning of one hand; make it with ``builtin`` or ``from_mano``.
+
+    >>> hand = HandModel.builtin()(torch.zeros(2, 16, 3))
+    >>> hand.vertices.shape, hand.joints.shape
+    (torch.Size([2, 778, 3]), torch.Size([2, 21, 3]))
+    """
+
+    def __init__(self, arrays, side="right", flat_mean=False, fingertips=None, dtype=torch.float32):
+        """arrays: as ``mano_files.read_mano`` returns them, for this very side."""
+        super().__init__()
+        check_side(side)
+        self.side, self.flat_mean = side, flat_mean
+        self.fingertips = fingertips
+        self.notes: tuple[str, ...] = ()
+        tips = fingertip_ids(arrays, side, fingertips)
+        template, shapes, regressor = (
+            arrays[key] for key in ("v_template", "shapedirs", "J_regressor")
+        )
+        joints = np.concatenate([template[..., None], shapes], 2)
+        joints = np.einsum("jv,vak->kja", regressor, joints)  # (11, 16, 3)
+        # R - I has its joint last here, first in posedirs
+        corrections = arrays["posedirs"].reshape(-1, 3, 15, 9).swapaxes(2, 3).reshape(-1, 3, 135)
+        directions = np.concatenate([shapes, corrections], 2)  # (V, 3, 145)
+
+        def keep(name, value):
+            self.register_buffer(name, torch.from_numpy(np.array(value)))
+
+        def keep_float(name, value):
+            self.register_buffer(name, torch.from_numpy(np.array(value, order="C")).to(dtype))
+
+        # coordinate-major: x of all vertices, then y, then z; V filled up to whole cache lines
+        self.count = len(template)
+        fill = -self.count % 16
+        template = np.pad(template, ((0, fill), (0, 0)))
+        directions = np.pad(directions, ((0, fill), (0, 0), (0, 0)))
+        keep_float("template", template.T.reshape(-1))  # (3 V,)
+        keep_float("directions", directions.transpose(2, 1, 0).reshape(145, -1))  # (145, 3 V)
+        keep_float("skin", np.pad(arrays["weights"].T, ((0, 0), (0, fill))))  # (16, V)
+        bones = joints.copy()
+        bones[:, 1:] -= joints[:, MANO_PARENTS[1:]]
+        both = np.concatenate([joints, bones[:, 1:]], 1).transpose(2, 1, 0).reshape(93, 11)
+        keep_float("rest_skeleton", both[:, :1])  # (93, 1) coordinate-major: 16 joints, 15 bones
+        keep_float("skeleton_directions", both[:, 1:])  # (93, 10)
+        first, second = quaternion_products()
+        keep_float("quaternion_factors", first)  # (20, 4)
+        keep_float("from_products", second)  # (9, 10)
+        keep_float("joint_regressor", regressor)  # (16, V)
+        keep_float("pose_mean", arrays["hands_mean"])  # (45,)
+        half = np.zeros(48) if flat_mean else np.r_[0, 0, 0, arrays["hands_mean"]] / 2
+        keep_float("half_mean", half.reshape(16, 3, 1).transpose(1, 0, 2))  # (3, 16, 1)
+        keep_float("pose_components", arrays["hands_components"])  # (45, 45), rows
+        keep_float("identity", np.eye(3).reshape(9).repeat(15)[:, None])  # (135, 1)
+        keep("faces", arrays["f"])  # (F, 3)
+        keep("tips", tips)  # (5,)
+        keep("joint_order", _MANO_OF_21)  # (21,)
+
+    @classmethod
+    def builtin(cls, side="right", flat_mean=True, dtype=torch.float32) -> "HandModel":
+        """The workbook's own hand. Pose zero is the template unless ``flat_mean=False``."""
+        check_side(side)
+        path = builtin_path()
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing; it belongs to the repository: "
+                f"git checkout -- template/hand.npz"
+            )
+        arrays = read_mano(path)
+        if side == "left":
+            arrays = mirror_arrays(arrays)
+        return cls(arrays, side, flat_mean, None, dtype)
+
+    @classmethod
+    def from_mano(
+        cls, path=None, side="right", flat_mean=False, fingertips=None, dtype=torch.float32
+    ) -> "HandModel":
+        """MANO, from MANO_RIGHT.pkl, MANO_LEFT.pkl, an .npz of the same arrays, or their folder.
+
+        side: the hand wanted. A file with "left" in its name is a left hand, any other a right one;
+        if it is not the wanted one it is mirrored. flat_mean: pose zero is the flat hand; False (as
+        in smplx, FreiHAND and METRO) adds MANO's mean pose.
+        fingertips: a table of ``joints.FINGERTIP_VERTICES``; None takes the file's own ids, and
+        where it has none, the table ``freihand``.
+        The sign error of the official MANO_LEFT's shape directions is corrected, and ``notes`` and
+        the log say so.
+        """
+        check_side(side)
+        path = Path(path) if path is not None else builtin_path().parent
+        if path.is_dir() and not any((path / f"MANO_{side.upper()}{e}").is_file() for e in _ENDS):
+            other = _SIDES[1 - _SIDES.index(side)]
+            found = [path / f"MANO_{other.upper()}{e}" for e in _ENDS]
+            path = next((p for p in found if p.is_file()), path)
+        elif path.is_dir():
+            path = next(p for e in _ENDS if (p := path / f"MANO_{side.upper()}{e}").is_file())
+        arrays = read_mano(path, side)
+        file_side = "left" if "left" in path.name.lower() else "right"
+        notes = []
+        if file_side == "left":
+            right = path.with_name(path.name.replace("LEFT", "RIGHT").replace("left", "right"))
+            beside = read_mano(right) if right != path and right.is_file() else None
+            if left_shape_is_wrong(arrays, beside):
+                arrays["shapedirs"][:, 0] *= -1
+                notes.append(f"{path}: negated shapedirs[:, 0, :], MANO_LEFT's known sign error")
+        if file_side != side:
+            arrays = mirror_arrays(arrays)
+            notes.append(f"{path}: the {file_side} hand, mirrored")
+        if fingertips is None and "fingertips" not in arrays:
+            fingertips = "freihand"
+        model = cls(arrays, side, flat_mean, fingertips, dtype)
+        model.notes = tuple(notes)
+        for note in notes:
+            log.warning(note)
+        return model
+
+    @property
+    def parents(self) -> np.ndarray:
+        """(16,) parent of each joint in MANO's order, -1 for the wrist."""
+        return MANO_PARENTS
+
+    @property
+    def vertices(self) -> Tensor:
+        """(V, 3) metres, the template in its rest frame."""
+        return self.template.view(3, -1)[:, : self.count].T
+
+    def forward(self, pose, betas=None, translation=None) -> Hand:
+        """Pose, shape and place the hand.
+
+        pose: (B, 16, 3) or (B, 48) axis-angle, the first row turns the whole hand about its wrist
+        joint; or (B, 16, 3, 3) rotation matrices, to which no mean pose is added.
+        betas: (B, 10) or fewer columns, (10,), or None for the mean shape.
+        translation: (B, 3) metres or None.
+        returns vertices (B, V, 3) and joints (B, 21, 3), metres. Without a translation the wrist
+        stays where the rest pose has it.
+
+        v = sum_j w_vj (G_j (t + S b + P (R - I)) + p_j - G_j J_j), MANO's equation 2 to 4.
+        """
+        rotations = self._batch_last(pose)  # (3, 3, 16, B)
+        batch = rotations.shape[-1]
+        root, others = rotations.split([1, 15], 2)
+        corrections = others.reshape(135, batch) - self.identity
+        skeleton = self.rest_skeleton.expand(93, batch)
+        if betas is not None:
+            betas = self.check_betas(betas, batch).T  # (10, B)
+            skeleton = torch.addmm(self.rest_skeleton, self.skeleton_directions, betas)
+            corrections = torch.cat([betas, corrections])  # (145, B)
+        directions = self.directions[-len(corrections) :]
+        shaped = torch.addmm(self.template, corrections.T, directions).view(batch, 3, -1)
+        rest, bones = skeleton.view(3, 31, batch).split([16, 15], 1)
+        start = rest[:, :1]
+        if translation is not None:
+            if translation.shape not in ((batch, 3), (3,)):
+                raise ValueError(
+                    f"expected translation ({batch}, 3), found {tuple(translation.shape)}"
+                )
+            start = start + translation.reshape(-1, 3).T[:, None]
+        turned, placed = chain(root, others, bones, start)  # (3, 3, 16, B), (3, 16, B)
+        offset = placed - (turned * rest).sum(1)
+        maps = torch.cat([turned, offset[:, None]], 1)  # (3, 4, 16, B)
+        vertices, tips = skin_vertices(maps, shaped, self.skin, self.tips, self.count)
+        joints = torch.cat([placed.permute(2, 1, 0), tips], 1).index_select(1, self.joint_order)
+        return Hand(vertices, joints)
+
+    def rotations(self, pose) -> Tensor:
+        """Rotation of each joint against its parent (B, 16, 3, 3), the mean pose included."""
+        return self._batch_last(pose).permute(3, 2, 0, 1)
+
+    def _batch_last(self, pose) -> Tensor:
+        """``rotations`` as (3, 3, 16, B)."""
+        shape = tuple(pose.shape)
+        if len(shape) == 4 and shape[1:] == (16, 3, 3):
+            return pose.permute(2, 3, 1, 0)
+        if shape[1:] not in ((16, 3), (48,)):
+            raise ValueError(
+                f"expected pose (B, 16, 3), (B, 48) or (B, 16, 3, 3), found {shape}; for principal "
+                f"components call model.pose_from_pca first"
+            )
+        half = torch.add(self.half_mean, pose.reshape(-1, 16, 3).permute(2, 1, 0), alpha=0.5)
+        return rotation_matrices(half, self.quaternion_factors, self.from_products)
+
+    def check_betas(self, betas, batch) -> Tensor:
+        """betas as (B, 10), missing columns zero."""
+        betas = betas.expand(batch, -1) if betas.ndim == 1 or len(betas) == 1 else betas
+        if betas.ndim != 2 or len(betas) != batch or betas.shape[1] > 10:
+            raise ValueError(f"expected betas ({batch}, 10), found {tuple(betas.shape)}")
+        if betas.shape[1] < 10:
+            betas = nn.functional.pad(betas, (0, 10 - betas.shape[1]))
+        return betas
+
+    def pose_from_pca(self, coefficients, global_rotation=None) -> Tensor:
+        """Axis-angle pose (B, 16, 3) of principal components, to be handed to ``model(pose)``.
+
+        coefficients: (B, N), N up to 45, of the rows of ``hands_components``.
+        global_rotation: (B, 3) axis-angle or None.   The mean is added by ``model``, not here.
+        """
+        if coefficients.ndim != 2 or coefficients.shape[1] > 45:
+            raise ValueError(
+                f"expected coefficients (B, 45) or fewer, found {tuple(coefficients.shape)}"
+            )
+        fingers = coefficients @ self.pose_components[: coefficients.shape[1]]
+        if global_rotation is None:
+            global_rotation = torch.zeros_like(fingers[:, :3])
+        return torch.cat([global_rotation, fingers], 1).view(-1, 16, 3)
+
+    def regress_joints(self, vertices):
+        """21 joints of a mesh of this model.   vertices: (B, V, 3) or (V, 3), tensor or array."""
+        if not torch.is_tensor(vertices):
+            found = self.regress_joints(torch.as_tensor(np.asarray(vertices)))
+            return found.cpu().numpy()
+        if vertices.ndim not in (2, 3) or vertices.shape[-2:] != (self.count, 3):
+            raise ValueError(
+                f"expected vertices (B, {self.count}, 3), found {tuple(vertices.shape)}"
+            )
+        regressor = self.joint_regressor.to(vertices)
+        inner = regressor @ vertices
+        tips = vertices[..., self.tips.to(vertices.device), :]
+        return torch.cat([inner, tips], -2)[..., self.joint_order.to(vertices.device), :]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """MANO's arrays of this very hand, float64 (as precise as the model's dtype)."""
+
+        def get(tensor):
+            return tensor.detach().cpu().numpy().astype(np.float64)
+
+        directions = get(self.directions).reshape(145, 3, -1)[:, :, : self.count].transpose(2, 1, 0)
+        corrections = directions[:, :, 10:].reshape(-1, 3, 9, 15).swapaxes(2, 3)
+        return {
+            "v_template": get(self.vertices),
+            "f": self.faces.cpu().numpy().copy(),
+            "shapedirs": directions[:, :, :10].copy(),
+            "posedirs": corrections.reshape(-1, 3, 135).copy(),
+            "J_regressor": get(self.joint_regressor),
+            "weights": get(self.skin)[:, : self.count].T.copy(),
+            "kintree_table": np.stack([MANO_PARENTS, np.arange(16)]),
+            "hands_mean": get(self.pose_mean),
+            "hands_components": get(self.pose_components),
+            "fingertips": self.tips.cpu().numpy().copy(),
+        }
+
+    def save_mano(self, path) -> Path:
+        """Write an .npz or .pkl that smplx's MANO class and ``from_mano`` load.
+
+        smplx takes the side from the name: give it RIGHT or LEFT.
+        """
+        return write_mano(path, self.arrays())
+
+
+_ENDS = (".pkl", ".npz")
+
+
+def check_side(side):
+    """Raise unless side is one of the two."""
+    if side not in _SIDES:
+        raise ValueError(f"side must be 'right' or 'left', found {side!r}")
+
+
+def fingertip_ids(arrays, side, source=None) -> np.ndarray:
+    """(5,) vertex ids of the tips: of a named table, or the model's own.
+
+    Without a table or ids in the file: the vertex furthest beyond each finger's last joint.
+    """
+    if source is not None:
+        return np.array(fingertip_vertices(source, side))
+    if "fingertips" in arrays:
+        return arrays["fingertips"]
+    joints = arrays["J_regressor"] @ arrays["v_template"]
+    tips = []
+    for last in _LAST_JOINT_OF_TIP:
+        along = joints[last] - joints[MANO_PARENTS[last]]
+        reach = (arrays["v_template"] - joints[last]) @ along
+        tips.append(np.where(arrays["weights"][:, last] > 0.5, reach, -np.inf).argmax())
+    return np.array(tips)
+
+
+__all__ = ["FINGERTIP_VERTICES", "Hand", "HandModel", "chain", "mirror_pose"]

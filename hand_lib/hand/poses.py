@@ -1,0 +1,289 @@
+"""Bones, joint limits, named gestures and the pose prior of the built-in hand (numpy only).
+
+The tables and the translation between angles and poses live in ``skeleton`` and are offered here
+too. A pose is (16, 3) axis-angle in MANO's joint order and in the axes of the rest frame (x distal,
+y radial, z dorsal); angles are (16, 3) flexion, abduction and twist about each joint's own axes.
+
+>>> rng = np.random.default_rng(0)
+>>> sample_poses(4, rng).shape
+(4, 16, 3)
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hand_lib.hand.anatomy import (
+    ABDUCTION_AXES,
+    ANGLE_NAMES,
+    DIGIT_JOINTS,
+    DIGITS,
+    FLEXION_AXES,
+    FRAMES,
+    HALF_BREADTHS,
+    HAND_LENGTH,
+    JOINT_LIMITS,
+    LIMIT_SOURCES,
+    PARENTS,
+    REST_CHAIN,
+    REST_JOINTS,
+    SEGMENTS,
+    angles_from_pose,
+    axis_angle_to_matrix,
+    clamp_angles,
+    clamp_pose,
+    pose_from_angles,
+    pose_joints,
+)
+
+__all__ = [
+    "ABDUCTION_AXES", "ANGLE_NAMES", "DIGITS", "DIGIT_JOINTS", "FLEXION_AXES", "FRAMES",
+    "GESTURES", "GESTURE_ANGLES", "HALF_BREADTHS", "HAND_LENGTH", "JOINT_LIMITS", "LIMIT_SOURCES",
+    "PARENTS", "REST_CHAIN", "REST_JOINTS", "SEGMENTS", "angles_from_pose", "axis_angle_to_matrix",
+    "clamp_angles", "clamp_pose", "gesture", "penetration_depth", "pose_from_angles",
+    "pose_joints", "sample_angles", "sample_poses",
+]  # fmt: skip
+
+# Degrees. Fingers: knuckle, middle joint, end joint, splay. Thumb: base flexion, abduction and
+# twist, knuckle, end joint. Contacts (pinch, ok, fist) were solved for on the capsules.
+_OPEN = (0, 0, 0, 0)
+_TOGETHER = {"index": (0, 0, 0, -4), "middle": _OPEN, "ring": (0, 0, 0, 4), "little": (0, 0, 0, 10)}
+_SPREAD = {
+    "index": (-4, 0, 0, 12), "middle": (-4, 0, 0, 2), "ring": (-4, 0, 0, -9),
+    "little": (-4, 0, 0, -16),
+}  # fmt: skip
+_FIST = {
+    "index": (86, 105, 68, -7), "middle": (82, 97, 66, -6), "ring": (88, 105, 73, -9),
+    "little": (89, 102, 73, -14),
+}  # fmt: skip
+_GESTURES_DEG = {
+    "flat": {**_TOGETHER, "thumb": (6, -4, 0, 0, 0)},
+    "spread": {**_SPREAD, "thumb": (-14, 0, 0, -4, -4)},
+    "relaxed": {
+        "index": (16, 24, 10, 0), "middle": (22, 28, 12, 0), "ring": (26, 30, 13, 2),
+        "little": (28, 30, 13, 4), "thumb": (4, 8, 4, 10, 12),
+    },
+    "fist": {**_FIST, "thumb": (15, 20, -8, 55, 49)},
+    "point": {**_FIST, "index": (2, 4, 2, 0), "thumb": (15, 20, -8, 55, 49)},
+    "pinch": {
+        "index": (51, 48, 26, 4), "middle": (30, 34, 18, 0), "ring": (26, 30, 14, 2),
+        "little": (22, 28, 12, 4), "thumb": (19, 17, 11, 16, 22),
+    },
+    "ok": {
+        "index": (53, 52, 24, 5), "middle": (12, 12, 6, 0), "ring": (4, 8, 4, -3),
+        "little": (-4, 4, 2, -8), "thumb": (19, 19, 12, 15, 25),
+    },
+    "victory": {
+        **_FIST, "index": (0, 2, 0, 10), "middle": (0, 2, 0, -9), "ring": (88, 105, 73, -6),
+        "thumb": (21, 14, -11, 55, 50),
+    },
+    "thumbs_up": {**_FIST, "thumb": (-24, -20, 0, -8, -10)},
+    "grasp": {
+        "index": (34, 42, 24, 6), "middle": (36, 44, 26, 2), "ring": (38, 44, 26, -3),
+        "little": (38, 42, 24, -8), "thumb": (4, 26, 10, 12, 18),
+    },
+    "claw": {
+        "index": (-12, 72, 46, 6), "middle": (-12, 74, 46, 0), "ring": (-12, 74, 46, -4),
+        "little": (-12, 70, 44, -10), "thumb": (0, 12, 4, 18, 44),
+    },
+    "three": {
+        "index": (0, 2, 0, 9), "middle": (0, 2, 0, 0), "ring": (0, 4, 2, -7),
+        "little": (85, 104, 67, -5), "thumb": (31, 9, -13, 55, 51),
+    },
+    "call_me": {**_FIST, "little": (0, 2, 0, -12), "thumb": (-14, -6, 0, -4, -4)},
+    "hook": {
+        "index": (6, 92, 58, 0), "middle": (6, 94, 58, 0), "ring": (6, 94, 58, 2),
+        "little": (6, 90, 56, 5), "thumb": (6, 6, 4, 8, 10),
+    },
+    "l_shape": {**_FIST, "index": (0, 2, 0, 0), "thumb": (-14, -14, 0, -4, -4)},
+}  # fmt: skip
+
+
+def _gesture_angles(table: dict) -> NDArray:
+    angles = np.zeros((16, 3))
+    for name, row in table.items():
+        base, middle, end = DIGIT_JOINTS[name]
+        if name == "thumb":
+            angles[base], angles[middle, 0], angles[end, 0] = row[:3], row[3], row[4]
+        else:
+            angles[[base, middle, end], 0] = row[:3]
+            angles[base, 1] = row[3]
+    return np.deg2rad(angles)
+
+
+GESTURE_ANGLES = {name: _gesture_angles(table) for name, table in _GESTURES_DEG.items()}
+"""Name -> (16, 3) flexion, abduction, twist in radians."""
+
+GESTURES = {name: pose_from_angles(angles) for name, angles in GESTURE_ANGLES.items()}
+"""Name -> (16, 3) axis-angle pose."""
+
+
+def gesture(name: str) -> NDArray:
+    """The named pose, (16, 3) axis-angle, wrist row zero.
+
+    >>> gesture("fist").shape
+    (16, 3)
+    """
+    if name not in GESTURES:
+        raise ValueError(f"unknown gesture {name!r}; known: {', '.join(GESTURES)}")
+    return GESTURES[name].copy()
+
+
+def _capsules() -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Bone, the two ends (rest frame) and the radius of each capsule; then the pairs to test."""
+    bones, ends, radii, digits = [], [], [], []
+    for k, name in enumerate(DIGITS):
+        chain, half = REST_CHAIN[name], HALF_BREADTHS[name]
+        for i, bone in enumerate(DIGIT_JOINTS[name]):
+            a, b = chain[i], chain[i + 1]
+            if i == 0:
+                a = a + (0.35 if name != "thumb" else 0.55) * (b - a)
+            radius = 0.98 * 0.5 * (half[i] + half[i + 1])
+            if i == 2:
+                b = b - (b - a) / np.linalg.norm(b - a) * 0.8 * half[3]
+            bones.append(bone)
+            ends.append((a, b))
+            radii.append(radius)
+            digits.append((k, i))
+    for name in DIGITS[1:]:
+        head = REST_JOINTS[DIGIT_JOINTS[name][0]]
+        bones.append(0)
+        ends.append((np.array([0.012, 0.5 * head[1], -0.002]), head - (0.004, 0, 0.002)))
+        radii.append(0.0115)
+        digits.append((9, 0))
+    pairs = []
+    for p in range(len(bones)):
+        for q in range(p + 1, len(bones)):
+            (first, i), (second, _) = digits[p], digits[q]
+            if first == second or (second == 9 and i == 0):
+                continue
+            pairs.append((p, q))
+    return np.array(bones), np.array(ends), np.array(radii), np.array(pairs).T
+
+
+_CAPSULES = _capsules()
+
+
+def _segment_gap(a, b, c, d):
+    """Shortest distance of the segments a b and c d, (..., 3) each; returns (...)."""
+    first, second, between = b - a, d - c, a - c
+    ff, ss = (first * first).sum(-1), (second * second).sum(-1)
+    fs, fb, sb = (first * second).sum(-1), (first * between).sum(-1), (second * between).sum(-1)
+    determinant = np.maximum(ff * ss - fs * fs, 1e-12)
+    s = np.clip((fs * sb - fb * ss) / determinant, 0, 1)
+    t = (fs * s + sb) / ss
+    clipped = np.clip(t, 0, 1)
+    s = np.where(t == clipped, s, np.clip((fs * clipped - fb) / ff, 0, 1))
+    gap = between + s[..., None] * first - clipped[..., None] * second
+    return np.sqrt((gap * gap).sum(-1))
+
+
+def penetration_depth(pose: NDArray) -> NDArray:
+    """How deep digits reach into each other or into the palm, by capsules round the bones.
+
+    pose: (N, 16, 3) axis-angle.   returns (N,) metres, negative where everything is apart.
+    """
+    bones, ends, radii, (p, q) = _CAPSULES
+    rotations, joints = pose_joints(pose)
+    local = ends - REST_JOINTS[bones][:, None]
+    placed = np.einsum("nkab,keb->nkea", rotations[:, bones], local) + joints[:, bones][:, :, None]
+    start, stop = placed[:, :, 0], placed[:, :, 1]
+    gap = _segment_gap(start[:, p], stop[:, p], start[:, q], stop[:, q])
+    return (radii[p] + radii[q] - gap).max(axis=1)
+
+
+def _free_angles(n: int, rng: np.random.Generator) -> NDArray:
+    """Angles from the prior before any check: a shared curl, independent digits, linked joints."""
+    angles = np.zeros((n, 16, 3))
+    shared = rng.beta(1.0, 1.6, (n, 1))
+    own = rng.beta(0.8, 1.1, (n, 4))
+    alone = rng.random((n, 1)) < 0.35
+    noise = 0.12 * rng.standard_normal((n, 4))
+    noise += 0.08 * np.cumsum(rng.standard_normal((n, 4)), axis=1)
+    curl = np.clip(np.where(alone, own, shared + noise), 0, 1)
+    bias = rng.normal(0.0, 0.22, (n, 1))  # knuckles or middle joints bend first
+    fan = rng.normal(0.0, 6.0, (n, 1))
+    for k, name in enumerate(("index", "middle", "ring", "little")):
+        knuckle, middle, end = DIGIT_JOINTS[name]
+        c = curl[:, k]
+        mcp = 84 * np.clip(c + bias[:, 0], -0.1, 1.05) - 6 + rng.normal(0, 7, n)
+        pip = 102 * np.clip(c - 0.6 * bias[:, 0], 0, 1.02) + rng.normal(0, 7, n)
+        dip = 0.58 * pip + rng.normal(0, 7, n)  # the end joint follows the middle joint
+        loose = np.clip(1 - mcp / 85, 0.15, 1)
+        splay = (fan[:, 0] * (1.0, 0.1, -0.7, -1.3)[k] + rng.normal(0, 4, n)) * loose
+        splay += (-1.0, 0.0, 2.0, 6.0)[k] * (1 - loose)
+        angles[:, knuckle, 0], angles[:, knuckle, 1] = mcp, splay
+        angles[:, knuckle, 2] = rng.normal(0, 1.5, n)
+        angles[:, middle, 0], angles[:, end, 0] = pip, dip
+    opposed = rng.normal(8, 13, n)
+    angles[:, 13, 0] = opposed
+    angles[:, 13, 1] = rng.normal(6, 12, n)
+    angles[:, 13, 2] = 0.3 * opposed + rng.normal(0, 4, n)
+    bend = rng.beta(1.2, 1.8, n)
+    angles[:, 14, 0] = 58 * bend - 8 + rng.normal(0, 6, n)
+    angles[:, 15, 0] = 70 * bend - 12 + rng.normal(0, 12, n)
+    return np.deg2rad(angles)
+
+
+def _gesture_angles_mixed(n: int, rng: np.random.Generator) -> NDArray:
+    """Named gestures, two blended, with a little noise in every joint that moves."""
+    bank = np.stack(list(GESTURE_ANGLES.values()))
+    first, second = rng.integers(0, len(bank), (2, n))
+    share = np.clip(rng.beta(0.35, 0.35, n), 0, 1)[:, None, None]
+    mixed = bank[first] * share + bank[second] * (1 - share)
+    room = (JOINT_LIMITS[..., 1] - JOINT_LIMITS[..., 0]) > 0
+    return mixed + rng.normal(0, np.deg2rad(3.5), mixed.shape) * room
+
+
+def sample_angles(
+    n: int,
+    rng: np.random.Generator,
+    gestures_share: float = 0.3,
+    max_penetration: float = 0.0018,
+) -> NDArray:
+    """Random plausible angles, within ``JOINT_LIMITS``, digits apart.
+
+    gestures_share: share drawn round named gestures; the rest comes from a free prior.
+    max_penetration: metres that capsules round the bones may overlap (skin gives way).
+    returns (n, 16, 3) radians, wrist row zero.
+    """
+    if n < 0 or not 0 <= gestures_share <= 1:
+        raise ValueError(
+            f"expected n >= 0 and gestures_share in 0..1, found {n} and {gestures_share}"
+        )
+    named = int(round(n * gestures_share))
+    kept = [
+        _keep(named, rng, _gesture_angles_mixed, max_penetration),
+        _keep(n - named, rng, _free_angles, max_penetration),
+    ]
+    angles = np.concatenate(kept)
+    return angles[rng.permutation(n)]
+
+
+def _keep(n: int, rng: np.random.Generator, draw, max_penetration: float) -> NDArray:
+    """Rejection: draw until n poses pass; after eight rounds shrink the rest towards rest."""
+    found, count = [np.zeros((0, 16, 3))], 0
+    for _ in range(8):
+        if count >= n:
+            break
+        angles = clamp_angles(draw(int(1.5 * (n - count)) + 8, rng))
+        good = penetration_depth(pose_from_angles(angles)) <= max_penetration
+        found.append(angles[good])
+        count += int(good.sum())
+    angles = np.concatenate(found)[:n]
+    if len(angles) < n:
+        rest = clamp_angles(draw(n - len(angles), rng))
+        for _ in range(12):
+            deep = penetration_depth(pose_from_angles(rest)) > max_penetration
+            rest[deep] *= 0.75
+        angles = np.concatenate([angles, rest])
+    return angles
+
+
+def sample_poses(
+    n: int,
+    rng: np.random.Generator,
+    gestures_share: float = 0.3,
+    max_penetration: float = 0.0018,
+) -> NDArray:
+    """``sample_angles`` as axis-angle poses (n, 16, 3); the global rotation's row is zero."""
+    return pose_from_angles(sample_angles(n, rng, gestures_share, max_penetration))

@@ -1,0 +1,268 @@
+"""How the built-in hand's skin looks: nails, creases, palms and tones as colours per vertex.
+
+Light leaves skin after passing pigment and blood (Beer and Lambert):
+
+    colour = base * exp(-melanin * MELANIN - blood * BLOOD),   linear light, per channel
+
+so one number, melanin, spans human skin from pale to deep, and palms, lips of creases, knuckles and
+fingertips differ by how much melanin and blood they have. The masks that say where are made once
+from the rest pose and stored in template/hand.npz.
+
+>>> skin_colours(tone=0.3, seed=1).shape
+(778, 3)
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hand_lib import ROOT
+from hand_lib.hand import anatomy as skeleton
+from hand_lib.hand.refinement import Refinement, refine_mesh
+from hand_lib.mesh.topology import vertex_normals
+
+MASKS = ("palm", "nail", "crease", "knuckle", "red", "vein")
+"""Columns of the stored masks, each in 0..1: hairless palm side, nail plate, skin lines, stretched
+skin over knuckles, places rich in blood, veins of the back."""
+
+MELANIN = np.array([1.0, 1.55, 2.05])
+BLOOD = np.array([0.16, 1.0, 0.80])
+BASE = np.array([0.90, 0.71, 0.60])
+MELANIN_RANGE = (0.02, 2.25)
+"""Melanin of tone 0 and tone 1. Chosen by eye so that the tones run through the ten of the Monk
+scale; absorption falls with wavelength as it does for melanin and haemoglobin (Jacques 2013)."""
+
+# Lines of the palm in millimetres of the rest frame (x distal, y radial).
+_PALM_LINES = (
+    ((78.0, 37.0), (72.0, 22.0), (60.0, 8.0), (42.0, 0.0), (20.0, 3.0), (8.0, 6.0)),
+    ((77.0, 37.0), (74.0, 20.0), (66.0, 0.0), (54.0, -20.0), (48.0, -33.0)),
+    ((93.0, 14.0), (84.0, 4.0), (76.0, -14.0), (73.0, -32.0), (74.0, -44.0)),
+    ((2.0, 27.0), (3.5, 8.0), (3.0, -10.0), (1.0, -28.0)),
+)
+# Veins of the back of the hand, same frame.
+_VEINS = (
+    ((-24.0, 10.0), (10.0, 8.0), (40.0, 13.0), (64.0, 15.0), (90.0, 15.0)),
+    ((10.0, 8.0), (34.0, -2.0), (62.0, -5.0), (88.0, -5.0)),
+    ((34.0, -2.0), (52.0, -18.0), (78.0, -25.0)),
+    ((-24.0, -12.0), (10.0, -15.0), (52.0, -18.0)),
+    ((64.0, 15.0), (62.0, -5.0)),
+)
+
+
+def _step(low: float, high: float, x: NDArray) -> NDArray:
+    """Smooth step from 0 at ``low`` to 1 at ``high``."""
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _line_distance(points: NDArray, line) -> NDArray:
+    """Distance of points (N, 2) to a polyline."""
+    line = np.asarray(line, float)
+    best = np.full(len(points), np.inf)
+    for a, b in zip(line[:-1], line[1:], strict=True):
+        along = b - a
+        t = np.clip((points - a) @ along / (along @ along), 0, 1)
+        np.minimum(best, np.linalg.norm(points - a - t[:, None] * along, axis=1), out=best)
+    return best
+
+
+def _on_digit(points: NDArray, name: str):
+    """Where points (N, 3) mm lie on a digit: nearest phalanx, its local coordinates (along, across,
+    dorsal) and the distance to it."""
+    chain = skeleton.REST_CHAIN[name] * 1000.0
+    best, phalanx = np.full(len(points), np.inf), np.zeros(len(points), int)
+    local = np.zeros_like(points)
+    for i, joint in enumerate(skeleton.DIGIT_JOINTS[name]):
+        offset = (points - chain[i]) @ skeleton.FRAMES[joint]
+        length = np.linalg.norm(chain[i + 1] - chain[i])
+        gap = offset - np.stack([np.clip(offset[:, 0], 0, length), *np.zeros((2, len(points)))], 1)
+        distance = np.linalg.norm(gap, axis=1)
+        closer = distance < best
+        best, phalanx = np.where(closer, distance, best), np.where(closer, i, phalanx)
+        local = np.where(closer[:, None], offset, local)
+    return phalanx, local, best
+
+
+def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArray[np.float64]:
+    """The masks at points of the rest surface, whatever the mesh.
+
+    points: (N, 3) metres, rest frame.   normals: (N, 3) unit.   blur_mm: what thin lines and nail
+    borders are widened by, about half the spacing of the points.
+    returns (N, 6) in 0..1, columns as in ``MASKS``.
+    """
+    points = np.asarray(points, dtype=np.float64) * 1000.0
+    where = [_on_digit(points, name) for name in skeleton.DIGITS]
+    nearest = np.argmin([w[2] for w in where], axis=0)
+    masks = {name: np.zeros(len(points)) for name in MASKS}
+    thin = np.hypot(1.0, blur_mm)
+    faint = 1.0 / thin  # a widened line is a fainter line
+    broad = np.hypot(1.0, 1.7 * blur_mm)  # the palm's points lie further apart
+
+    in_palm = points[:, 0] < 92.0
+    palmar = -normals[:, 2]
+    for k, name in enumerate(skeleton.DIGITS):
+        phalanx, local, distance = where[k]
+        own = (nearest == k) & (distance < 22.0)
+        chain = skeleton.REST_CHAIN[name] * 1000.0
+        lengths = np.linalg.norm(np.diff(chain, axis=0), axis=1)
+        dorsal = np.stack([skeleton.FRAMES[j][:, 2] for j in skeleton.DIGIT_JOINTS[name]])
+        facing = (normals * dorsal[phalanx]).sum(1)
+        half = np.array(skeleton.HALF_BREADTHS[name]) * 1000.0
+        tube = own * np.where(phalanx > 0, 1.0, _step(0.3, 0.6, local[:, 0] / lengths[0]))
+        palmar = palmar * (1 - tube) - facing * tube
+        back, front = _step(0.05, 0.6, facing), _step(0.0, 0.5, -facing)
+
+        plate = own & (phalanx == 2)
+        u = (local[:, 0] - 0.66 * lengths[2]) / (0.34 * lengths[2] + 0.4 * blur_mm)
+        v = local[:, 1] / (0.80 * half[3] + 0.25 * blur_mm)
+        edge = 1 - (np.abs(u) ** 3.2 + np.abs(v) ** 3.2)
+        soft = 0.18 + 0.16 * blur_mm
+        masks["nail"] += plate * _step(-soft, soft, edge) * _step(0.15, 0.45, facing)
+        masks["red"] += plate * front * _step(0.25, 0.6, local[:, 0] / lengths[2]) * 0.8
+
+        folds = [(1, 0.0), (1, -2.4), (2, 0.0)]
+        folds += [(0, 0.46 * lengths[0])] if name != "thumb" else [(1, 2.0)]
+        for joint, shift in folds:
+            at = chain[joint] + shift * skeleton.FRAMES[skeleton.DIGIT_JOINTS[name][joint]][:, 0]
+            along = (points - at) @ skeleton.FRAMES[skeleton.DIGIT_JOINTS[name][joint]][:, 0]
+            masks["crease"] += own * front * faint * np.exp(-((along / (0.8 * thin)) ** 2))
+        for joint in (1, 2):
+            frame = skeleton.FRAMES[skeleton.DIGIT_JOINTS[name][joint]]
+            along = (points - chain[joint]) @ frame[:, 0]
+            over = own * back * np.exp(-((along / 5.0) ** 2))
+            masks["knuckle"] += over
+            wrinkle = 0.5 + 0.5 * np.cos(2 * np.pi * along / 2.6)
+            masks["crease"] += 0.55 * over * (wrinkle if blur_mm < 0.8 else 0.35)
+        if name != "thumb":
+            spot = points - chain[0] - np.array([0.0, 0, 8.0])
+            bump = np.exp(-(spot[:, 0] ** 2 + spot[:, 1] ** 2) / 60.0) * _step(
+                0.2, 0.6, normals[:, 2]
+            )
+            masks["knuckle"] += 0.8 * bump * in_palm
+
+    masks["palm"] = _step(-0.25, 0.40, palmar) * _step(-16.0, 2.0, points[:, 0])
+    flat = points[:, :2]
+    hand_palm = masks["palm"] * (points[:, 0] < 100.0) * (-normals[:, 2] > 0.1)
+    for line in _PALM_LINES:
+        close = np.exp(-((_line_distance(flat, line) / (0.9 * broad)) ** 2))
+        masks["crease"] += 1.1 / broad * close * _step(0.1, 0.6, -normals[:, 2])
+    for centre, size in (((40.0, 24.0), 16.0), ((36.0, -28.0), 16.0), ((84.0, -4.0), 24.0)):
+        gap = ((flat - centre) ** 2).sum(1)
+        masks["red"] += 0.6 * hand_palm * np.exp(-gap / size**2)
+    masks["red"] += 0.45 * masks["knuckle"]
+    back = _step(0.3, 0.8, normals[:, 2]) * (points[:, 0] < 95.0)
+    for line in _VEINS:
+        close = np.exp(-((_line_distance(flat, line) / np.hypot(1.9, blur_mm)) ** 2))
+        masks["vein"] = np.maximum(masks["vein"], back * close)
+    return np.clip(np.stack([masks[name] for name in MASKS], axis=1), 0, 1)
+
+
+@lru_cache(maxsize=1)
+def _stored() -> dict[str, NDArray]:
+    path = ROOT / "template" / "hand.npz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing; it comes with the repository, and "
+            "'python -m template.build.template' builds it again"
+        )
+    with np.load(path) as arrays:
+        keys = ("v_template", "f", "masks", "shape_names")
+        return {key: arrays[key] for key in keys}
+
+
+def shape_names() -> tuple[str, ...]:
+    """Names of the ten shape directions of the built-in hand, in the order of its betas."""
+    return tuple(str(name) for name in _stored()["shape_names"])
+
+
+def stored_masks() -> NDArray[np.float64]:
+    """The masks (778, 6) of the built-in hand's vertices, columns as in ``MASKS``."""
+    return _stored()["masks"].astype(np.float64)
+
+
+def stored_faces() -> NDArray[np.int64]:
+    """The faces (1538, 3) of the built-in hand."""
+    return _stored()["f"]
+
+
+def _mottle(points: NDArray, rng: np.random.Generator) -> NDArray:
+    """Smooth random field over points (N, 3) metres, about unit spread: a few plane waves."""
+    total = np.zeros(len(points))
+    for scale in (0.055, 0.028, 0.014):
+        waves = rng.normal(size=(3, 5)) / scale * 2.2
+        phase = rng.uniform(0, 2 * np.pi, 5)
+        total += np.sin(points @ waves + phase).sum(1) / np.sqrt(7.5)
+    return total
+
+
+def skin_colours(
+    tone: float = 0.28,
+    seed: int = 0,
+    masks: NDArray | None = None,
+    points: NDArray | None = None,
+    variation: float = 1.0,
+) -> NDArray[np.uint8]:
+    """Skin colour of every vertex.
+
+    tone: 0 palest to 1 deepest.   seed: redness, veins, nails and mottling of one person.
+    masks: (N, 6) and points: (N, 3) metres, rest frame, for another mesh than the built-in one.
+    variation: strength of what the seed changes.
+    returns (N, 3) uint8 sRGB.
+    """
+    if not 0.0 <= tone <= 1.0:
+        raise ValueError(f"tone goes from 0 (palest) to 1 (deepest), found {tone}")
+    if (masks is None) != (points is None):
+        raise ValueError("masks and points belong together: give both or neither")
+    if masks is None:
+        masks, points = stored_masks(), _stored()["v_template"]
+    masks, points = np.asarray(masks, dtype=np.float64), np.asarray(points, dtype=np.float64)
+    if masks.ndim != 2 or masks.shape[1] != len(MASKS) or points.shape != (len(masks), 3):
+        raise ValueError(
+            f"expected masks (N, {len(MASKS)}) and points (N, 3), "
+            f"found {masks.shape} and {points.shape}"
+        )
+    rng = np.random.default_rng(seed)
+    palm, nail, crease, knuckle, red, vein = masks.T
+    flush, sun, veins, polish = 1 + variation * 0.5 * rng.uniform(-1, 1, 4)
+    patches = variation * _mottle(points, rng)
+    melanin = MELANIN_RANGE[0] + (MELANIN_RANGE[1] - MELANIN_RANGE[0]) * tone**1.25
+    paler = np.clip(0.62 - 0.1 * sun, 0.3, 0.75)  # share of pigment that palms lack
+    pigment = melanin * (1 - paler * palm) * (1 + 0.35 * knuckle * (1 - palm))
+    pigment = pigment * (1 + 0.05 * patches) + 0.035 * np.clip(patches, 0, None) * (1 - palm)
+    pigment = pigment * (1 + 0.30 * crease) + 0.05 * crease
+    blood = 0.15 + 0.20 * flush * red + 0.10 * palm + 0.05 * variation * _mottle(points, rng)
+    blood = np.clip(blood + 0.16 * crease, 0.02, None)
+    plate_pigment = 0.35 * melanin + 0.02
+    pigment = pigment * (1 - nail) + plate_pigment * nail
+    blood = blood * (1 - nail) + (0.20 + 0.06 * polish) * nail
+    light = BASE * np.exp(-pigment[:, None] * MELANIN - blood[:, None] * BLOOD)
+    light = light * (1 - 0.10 * veins * vein[:, None] * np.array([1.25, 0.75, 0.35]))
+    light = light * (1 - 0.12 * crease[:, None]) + 0.006 + 0.03 * nail[:, None]
+    return np.round(255 * np.clip(light, 0, 1) ** (1 / 2.2)).astype(np.uint8)
+
+
+@lru_cache(maxsize=4)
+def detailed_skin(parts: int = 4) -> tuple[Refinement, NDArray, NDArray]:
+    """The built-in hand cut finer, for close pictures.
+
+    returns its refinement, the fine rest points (N, 3) metres and the masks (N, 6) there.
+    """
+    stored = _stored()
+    fine = refine_mesh(stored["f"], parts, len(stored["v_template"]))
+    points = fine.vertices(stored["v_template"])
+    masks = skin_masks(points, vertex_normals(points, fine.faces), blur_mm=3.0 / parts)
+    return fine, points, masks
+
+
+def detailed_hand(vertices: NDArray, tone: float = 0.28, seed: int = 0, parts: int = 4):
+    """A posed hand with rounded surface, nails and creases, ready to draw.
+
+    vertices: (778, 3) of the built-in hand in any pose, shape and frame.
+    returns fine vertices (N, 3), faces (M, 3) and colours (N, 3) uint8 sRGB.
+    """
+    fine, points, masks = detailed_skin(parts)
+    vertices = np.asarray(vertices, dtype=np.float64)
+    if vertices.shape != _stored()["v_template"].shape:
+        raise ValueError(f"expected vertices (778, 3) of the built-in hand, found {vertices.shape}")
+    return fine.vertices(vertices), fine.faces, skin_colours(tone, seed, masks, points)

@@ -1,0 +1,346 @@
+"""From detected keypoints to labelled hands: fit both sides, judge, let a person overrule, export.
+
+>>> frames = Frames("clip.avi")
+>>> labels = fit_keypoints(read_openpose("openpose_out"), image_size=frames.size, track=True)
+>>> save_review("review.json", labels)                     # a person may edit "keep"
+>>> apply_review("review.json", labels)
+>>> export_freihand("data/weak/freihand", labels, frames)  # notebook 03: -p data data/weak/freihand
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from hand_lib.data.crops import JOINT_BOX_MARGIN
+from hand_lib.data.writers import write_freihand
+from hand_lib.fitting.fit import HandFit, empty_fit, fit_hands, hand_size
+from hand_lib.fitting.keypoints import Keypoints
+from hand_lib.hand.model import HandModel
+from hand_lib.inference.fit_samples import fit_samples, write_youtube
+from hand_lib.render.camera import apply_affine, crop_affine, transform_intrinsics
+from hand_lib.training.checkpoints import write_json
+
+OVERLAP = 0.35
+"""Two hands nearer than this share of their size, joint by joint, are one hand seen twice."""
+
+
+@dataclass
+class WeakLabels:
+    """Detections, what was fitted to them, and what is kept; row i is detection i."""
+
+    keypoints: Keypoints
+    fit: HandFit
+    models: dict  # side -> HandModel
+    automatic: list  # B strings: the filters' reasons, before anybody overruled
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    def rows(self, side: str, kept: bool = True) -> np.ndarray:
+        """Rows of one side; by default those that are kept."""
+        mine = np.array([found == side for found in self.keypoints.sides], bool)
+        return np.flatnonzero(mine & self.fit.accepted if kept else mine)
+
+    def reasons(self) -> Counter:
+        """How many hands go for which kind of reason, the kept ones under "kept"."""
+        return Counter(reason_kind(reason) or "kept" for reason in self.fit.reason)
+
+    def name(self, row: int) -> str:
+        """Frame and side, by which a review knows the hand."""
+        found = self.keypoints
+        same = [
+            i for i in range(row)
+            if (found.frames[i], found.sides[i], found.names[i])
+            == (found.frames[row], found.sides[row], found.names[row])
+        ]  # fmt: skip
+        return f"{found.names[row]} {found.sides[row]} {len(same)}"
+
+
+KINDS = (
+    ("no hand", "no hand"), ("only ", "few joints"), ("mean confidence", "confidence"),
+    ("hand is only", "box size"), ("keypoints lie on", "box size"), ("keypoints lie out", "box"),
+    ("jumps", "jump"), ("turns", "jump"), ("reprojection", "reprojection"),
+    ("joint ", "one joint off"), ("implausible pose", "pose"), ("implausible shape", "shape"),
+    ("implausible scale", "scale"), ("wrong side", "wrong side"), ("rejected by", "by a person"),
+)  # fmt: skip
+"""Beginnings of reasons, and the kind of reason they are."""
+
+
+def reason_kind(reason: str) -> str:
+    """The kind of a reason, without its numbers; "" for none.
+
+    >>> reason_kind("reprojection 9.1 px, 5.2% of the hand")
+    'reprojection'
+    """
+    for start, kind in KINDS:
+        if reason.startswith(start):
+            return kind
+    return "fingers swapped" if reason.endswith("swapped") else reason
+
+
+def fit_keypoints(
+    keypoints: Keypoints, intrinsics=None, image_size=None, models=None, track=False, boxes=None,
+    **options,
+) -> WeakLabels:  # fmt: skip
+    """Fit every detection with the model of its side.
+
+    keypoints: of one video or of pictures.   intrinsics: (3, 3), (B, 3, 3) px or None to guess.
+    image_size: (width, height), for the guess.   models: side -> ``HandModel``, default built-in.
+    track: detections of one hand in consecutive frames share their shape and move smoothly.
+    boxes: (B, 4) px or None.   options: of ``fit_hands``.
+    Of two detections in the same place of a frame the less confident one is rejected.
+    """
+    models = models or {side: HandModel.builtin(side) for side in ("right", "left")}
+    batch = len(keypoints)
+    cameras = None if intrinsics is None else np.asarray(intrinsics, float)
+    if cameras is not None:
+        cameras = np.broadcast_to(cameras, (batch, 3, 3))
+    if image_size is None and batch:
+        image_size = keypoints.points[keypoints.confidence > 0].max(0) + 1
+    fit = empty_fit(batch, np.zeros((batch, 3, 3)))
+    fit.accepted, fit.reason = np.zeros(batch, bool), [""] * batch
+    groups = tracks(keypoints) if track else _by_side(keypoints)
+    for rows in groups:
+        part = fit_hands(
+            models[keypoints.sides[rows[0]]], keypoints.points[rows], keypoints.confidence[rows],
+            None if cameras is None else cameras[rows], image_size=image_size, track=track,
+            boxes=None if boxes is None else np.asarray(boxes)[rows], **options,
+        )  # fmt: skip
+        _put(fit, rows, part)
+    for row in twice(keypoints):
+        fit.accepted[row] = False
+        fit.reason[row] = fit.reason[row] or "wrong side: the frame's other hand lies here too"
+    return WeakLabels(keypoints, fit, models, list(fit.reason))
+
+
+def match_frames(keypoints: Keypoints, frames) -> Keypoints:
+    """The detections whose frame is there, numbered as ``frames`` are; the others are named.
+
+    frames: ``Frames``. A detection belongs to the picture whose file name it carries
+    (``a.jpg``, or OpenPose's ``a_keypoints.json``), else to the frame of its number.
+    """
+    numbers = {}
+    for number in range(len(frames)):
+        name = frames.name(number)
+        numbers[name] = numbers[name.rsplit(".", 1)[0] + "_keypoints.json"] = number
+    found, keep = keypoints.frames.copy(), []
+    for row, name in enumerate(keypoints.names):
+        found[row] = numbers.get(name, found[row])
+        if 0 <= found[row] < len(frames):
+            keep.append(row)
+        else:
+            keypoints.problems.append(
+                f"{name}: frame {found[row]} is not among the {len(frames)} frames"
+            )
+    return dataclasses.replace(
+        keypoints, points=keypoints.points[keep], confidence=keypoints.confidence[keep],
+        frames=found[keep], sides=[keypoints.sides[row] for row in keep],
+        names=[keypoints.names[row] for row in keep],
+    )  # fmt: skip
+
+
+def _by_side(keypoints):
+    sides = np.array(keypoints.sides, object)
+    return [rows for side in ("right", "left") if len(rows := np.flatnonzero(sides == side))]
+
+
+def _put(fit, rows, part) -> None:
+    for field in dataclasses.fields(fit):
+        value = getattr(part, field.name)
+        if isinstance(value, list):
+            for row, each in zip(rows, value, strict=True):
+                getattr(fit, field.name)[row] = each
+        else:
+            getattr(fit, field.name)[rows] = value
+
+
+def tracks(keypoints: Keypoints, gap: int = 3) -> list[np.ndarray]:
+    """Rows of the same hand through time.   gap: frames a hand may be away.
+
+    A detection continues the track of its side whose last hand lies nearest, within one hand's
+    size per frame; a track has one detection per frame.
+    """
+    size = hand_size(keypoints.points, keypoints.confidence)
+    seen = (keypoints.confidence > 0)[..., None]
+    count = np.maximum(seen.sum(1), 1)
+    middle = np.where(seen, keypoints.points, 0).sum(1) / count
+    found: list[list[int]] = []
+    for row in np.argsort(keypoints.frames, kind="stable"):
+        best, least = None, np.inf
+        for track in found:
+            last = track[-1]
+            passed = keypoints.frames[row] - keypoints.frames[last]
+            if keypoints.sides[last] != keypoints.sides[row] or not 0 < passed <= gap:
+                continue
+            distance = np.linalg.norm(middle[row] - middle[last]) / max(size[last], 1e-6)
+            if distance < min(least, 1.0 * passed):
+                best, least = track, distance
+        if best is None:
+            found.append([int(row)])
+        else:
+            best.append(int(row))
+    return [np.array(track) for track in found]
+
+
+def twice(keypoints: Keypoints) -> list[int]:
+    """Rows of detections that lie on a more confident one of the same frame."""
+    size, double = hand_size(keypoints.points, keypoints.confidence), []
+    for frame in np.unique(keypoints.frames):
+        rows = np.flatnonzero(keypoints.frames == frame)
+        rows = rows[np.argsort(-keypoints.confidence[rows].sum(1), kind="stable")]
+        for n, row in enumerate(rows):
+            for other in rows[:n]:
+                both = (keypoints.confidence[row] > 0) & (keypoints.confidence[other] > 0)
+                if keypoints.names[row] != keypoints.names[other] or both.sum() < 6:
+                    continue
+                apart = np.linalg.norm(
+                    keypoints.points[row][both] - keypoints.points[other][both], axis=1
+                ).mean()
+                if apart < OVERLAP * max(size[row], size[other]) and other not in double:
+                    double.append(int(row))
+                    break
+    return double
+
+
+def overrule(labels: WeakLabels, row: int, keep: bool) -> None:
+    """A person decides about one hand; what could not be fitted cannot be kept."""
+    if keep and not np.isfinite(labels.fit.pose[row]).all():
+        raise ValueError(f"{labels.name(row)}: nothing was fitted, so there is nothing to keep")
+    labels.fit.accepted[row] = keep
+    labels.fit.reason[row] = "" if keep else labels.automatic[row] or "rejected by a person"
+
+
+def save_review(path, labels: WeakLabels) -> Path:
+    """Write what is kept and why not, per hand, as JSON that a person can edit and read back."""
+    hands = {
+        labels.name(row): {
+            "keep": bool(labels.fit.accepted[row]),
+            "filters": labels.automatic[row] or "accepted",
+        }
+        for row in range(len(labels))
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"hands": hands})
+    return path
+
+
+def apply_review(path, labels: WeakLabels) -> int:
+    """Read a review back into the labels.   returns how many hands it overruled.
+
+    Where its "keep" is only what the filters said at the time, the filters of ``labels`` decide.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such review; save_review writes one")
+    try:
+        hands = json.loads(path.read_text())["hands"]
+        wanted = {name: entry["keep"] for name, entry in hands.items()}
+        untouched = {
+            name for name, entry in hands.items()
+            if "filters" in entry and entry["keep"] is (entry["filters"] == "accepted")
+        }  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a review ({error!r})") from None
+    rows = {labels.name(row): row for row in range(len(labels))}
+    strangers = sorted(set(wanted) - set(rows))
+    if strangers:
+        raise ValueError(f"{path}: reviews hands that are not here, first {strangers[0]!r}")
+    for name, keep in wanted.items():
+        if not isinstance(keep, bool):
+            raise ValueError(f"{path}: {name}: keep should be true or false, found {keep!r}")
+    changed = 0
+    for name, keep in wanted.items():
+        if name in untouched:
+            keep = not labels.automatic[rows[name]]
+        changed += keep == bool(labels.automatic[rows[name]])
+        overrule(labels, rows[name], keep)
+    return changed
+
+
+def kept_samples(labels: WeakLabels, frames, crop: int | None = 224):
+    """Yield a right-handed ``HandSample`` per kept hand.
+
+    frames: indexed by the keypoints' frame numbers (``Frames``, list, dict).   crop: side of the
+    square picture round the hand, pixels; None keeps whole frames. 2-D labels are the fit's own:
+    nearer the truth than the noisy keypoints they came from. A frame that cannot be read is named
+    in the keypoints' ``problems`` and left out.
+    """
+    for side in ("right", "left"):
+        for row in labels.rows(side):
+            one = _one_row(labels.fit, row)
+            image, key = _frame(labels, frames, row), labels.name(row)
+            if image is None:
+                continue
+            if crop:
+                image = _crop(one, image, crop)
+            for sample in fit_samples(labels.models[side], one, [image], names=[key]):
+                yield dataclasses.replace(sample, index=int(row))
+
+
+def _frame(labels, frames, row):
+    """The picture of a row, or None when it cannot be read, which is noted."""
+    try:
+        return frames[int(labels.keypoints.frames[row])]
+    except (ValueError, OSError, LookupError) as error:
+        labels.keypoints.problems.append(f"{labels.name(row)}: frame left out, {error}")
+        return None
+
+
+def _one_row(fit, row) -> HandFit:
+    values = {f.name: getattr(fit, f.name) for f in dataclasses.fields(fit)}
+    return HandFit(**{n: [v[row]] if isinstance(v, list) else v[[row]] for n, v in values.items()})
+
+
+def _crop(fit, image, size):
+    """Cut the square round the hand; the one-row fit's camera and 2-D joints follow."""
+    low, high = fit.joints_2d[0].min(0), fit.joints_2d[0].max(0)
+    side = max(float((high - low).max()) * JOINT_BOX_MARGIN, 8.0)
+    affine = crop_affine((low + high) / 2, side, size)
+    fit.intrinsics = transform_intrinsics(affine, fit.intrinsics[0])[None]
+    fit.joints_2d = apply_affine(affine, fit.joints_2d)
+    smooth = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    return cv2.warpAffine(np.asarray(image), affine, (size, size), flags=smooth)
+
+
+def export_freihand(folder, labels: WeakLabels, frames, crop: int = 224) -> Path:
+    """Write the kept hands in FreiHAND's layout, as notebook 03's ``data`` takes it."""
+    return write_freihand(folder, kept_samples(labels, frames, crop))
+
+
+def export_youtube(folder, labels: WeakLabels, frames, video: str = "clip") -> Path:
+    """Write the kept hands as ``youtube_train.json`` beside the frames that it names.
+
+    returns the JSON's path; frames go to ``youtube/<video>/video/frames/<number>.png``.
+    """
+    folder = Path(folder)
+    found, sizes, names = labels.keypoints, [], []
+    fit = dataclasses.replace(labels.fit, accepted=labels.fit.accepted.copy())
+    for row in range(len(labels)):
+        number = int(found.frames[row])
+        name = f"youtube/{video}/video/frames/{number}.png"
+        names.append(name)
+        sizes.append((0, 0))
+        picture = _frame(labels, frames, row) if labels.fit.accepted[row] else None
+        if picture is None:
+            fit.accepted[row] = False
+            continue
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+            raise OSError(f"{path}: the frame could not be written")
+        sizes[-1] = (picture.shape[1], picture.shape[0])
+    return write_youtube(
+        folder / "youtube_train.json", [labels.models[s] for s in found.sides], fit, names,
+        sizes,
+    )  # fmt: skip
+
+
+__all__ = ["WeakLabels", "apply_review", "export_freihand", "export_youtube", "fit_keypoints",
+           "kept_samples", "match_frames", "overrule", "reason_kind", "save_review", "tracks",
+           "twice"]  # fmt: skip

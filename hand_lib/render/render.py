@@ -1,0 +1,212 @@
+"""Pictures of meshes without OpenGL: light on what the rasteriser finds.
+
+``rasterise`` finds the face in front at every pixel and where the pixel's ray meets it;
+``render_mesh`` lights those points. Vertices are in camera axes (metres, x right, y down, z away)
+and faces run counter-clockwise seen from outside.
+"""
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+
+from hand_lib.mesh.topology import vertex_normals
+from hand_lib.render.raster import barycentric_at, check_scene, draw_faces, rasterise, to_screen
+
+SKIN = (224, 172, 140)
+
+
+@dataclass(frozen=True)
+class Light:
+    """Light of a still; directions point from the surface to the lamp, in camera axes."""
+
+    key: tuple = (-0.55, -0.75, -0.65)  # main lamp: above, left, beside the camera
+    key_strength: float = 0.72
+    fill: tuple = (0.8, 0.15, -0.6)  # weaker lamp from the other side
+    fill_strength: float = 0.22
+    ambient: float = 0.30  # what reaches every point, halved on points that face the ground
+    specular: float = 0.10  # strength of the highlight
+    shininess: float = 18.0
+    occlusion: float = 0.55  # how dark nooks between fingers become, 0 for none
+    occlusion_radius: float = 0.018  # metres
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _occlusion(depth_inverse, focal, radius, strength, out):
+    """Darkening of points with nearer surface around them within ``radius`` metres on the image."""
+    height, width = depth_inverse.shape
+    for y in range(height):
+        for x in range(width):
+            w = depth_inverse[y, x]
+            out[y, x] = 1.0
+            if w <= 0.0:
+                continue
+            z = 1.0 / w
+            reach = max(2.0, radius * focal * w)
+            hidden = 0.0
+            turn = ((x * 7 + y * 11) % 16) * 0.3927  # rotates the pattern from pixel to pixel
+            for k in range(20):
+                angle = turn + 2.399963 * k
+                distance = reach * np.sqrt((k + 0.5) / 20.0)
+                u = int(x + distance * np.cos(angle) + 0.5)
+                v = int(y + distance * np.sin(angle) + 0.5)
+                if 0 <= u < width and 0 <= v < height and depth_inverse[v, u] > 0.0:
+                    rise = z - 1.0 / depth_inverse[v, u]
+                    if rise > 0.0:
+                        slope = rise / (distance / (focal * w) + 1e-9)
+                        near = 1.0 - min(1.0, rise / (2.5 * radius))
+                        hidden += near * min(1.0, max(0.0, slope - 0.35) * 0.8)
+            out[y, x] = 1.0 - strength * min(1.0, 1.6 * hidden / 20.0)
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _shade(screen, vertices, normals, colours, faces, ids, occlusion, lamps, out):
+    """Fill (H, W, 4) float32 ``out`` with linear colour and coverage.
+
+    lamps: (12,) key direction, strength, fill direction, strength, ambient, specular, shininess, -.
+    """
+    height, width = ids.shape
+    for y in range(height):
+        for x in range(width):
+            t = ids[y, x]
+            if t < 0:
+                continue
+            la, lb, lc = barycentric_at(screen, faces, t, x, y)
+            a, b, c = faces[t, 0], faces[t, 1], faces[t, 2]
+            nx = la * normals[a, 0] + lb * normals[b, 0] + lc * normals[c, 0]
+            ny = la * normals[a, 1] + lb * normals[b, 1] + lc * normals[c, 1]
+            nz = la * normals[a, 2] + lb * normals[b, 2] + lc * normals[c, 2]
+            px = la * vertices[a, 0] + lb * vertices[b, 0] + lc * vertices[c, 0]
+            py = la * vertices[a, 1] + lb * vertices[b, 1] + lc * vertices[c, 1]
+            pz = la * vertices[a, 2] + lb * vertices[b, 2] + lc * vertices[c, 2]
+            length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-12
+            far = np.sqrt(px * px + py * py + pz * pz) + 1e-12
+            nx, ny, nz = nx / length, ny / length, nz / length
+            vx, vy, vz = -px / far, -py / far, -pz / far
+            # the side that the camera sees decides, not the interpolated normal
+            area = (screen[b, 0] - screen[a, 0]) * (screen[c, 1] - screen[a, 1])
+            area -= (screen[c, 0] - screen[a, 0]) * (screen[b, 1] - screen[a, 1])
+            dim = 1.0
+            if area > 0.0:
+                nx, ny, nz, dim = -nx, -ny, -nz, 0.55
+            key = nx * lamps[0] + ny * lamps[1] + nz * lamps[2]
+            fill = nx * lamps[4] + ny * lamps[5] + nz * lamps[6]
+            # wrapped Lambert: light reaches a little past the terminator, as in skin
+            key = max(0.0, (key + 0.25) / 1.25)
+            fill = max(0.0, (fill + 0.25) / 1.25)
+            light = lamps[3] * key + lamps[7] * fill + lamps[8] * (0.75 - 0.25 * ny)
+            hx, hy, hz = lamps[0] + vx, lamps[1] + vy, lamps[2] + vz
+            half = np.sqrt(hx * hx + hy * hy + hz * hz) + 1e-12
+            shine = max(0.0, (nx * hx + ny * hy + nz * hz) / half) ** lamps[10] * lamps[9] * key
+            for k in range(3):
+                colour = la * colours[a, k] + lb * colours[b, k] + lc * colours[c, k]
+                out[y, x, k] = dim * occlusion[y, x] * (colour * light + shine)
+            out[y, x, 3] = 1.0
+
+
+def _linear(colours):
+    return (np.asarray(colours, dtype=np.float64) / 255.0) ** 2.2
+
+
+def _stack(meshes):
+    """Join several (vertices, faces, colours) into one mesh with linear colours per vertex."""
+    parts, offset = [], 0
+    for vertices, faces, colours in meshes:
+        colours = np.asarray(colours)
+        if colours.shape not in ((3,), (len(vertices), 3)):
+            raise ValueError(
+                f"expected one colour (3,) or colours (V, 3) for {len(vertices)} vertices, "
+                f"found {colours.shape}"
+            )
+        colours = np.broadcast_to(_linear(colours), (len(vertices), 3))
+        parts.append((vertices, vertex_normals(vertices, faces), colours, faces + offset))
+        offset += len(vertices)
+    return (np.ascontiguousarray(np.concatenate(part)) for part in zip(*parts, strict=True))
+
+
+def render_mesh(
+    vertices,
+    faces,
+    colours=SKIN,
+    intrinsics=None,
+    size=256,
+    lights: Light | None = None,
+    background=None,
+    supersample: int = 2,
+    two_sided: bool = True,
+    alpha: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw one mesh, or several in one picture, smoothly shaded and anti-aliased.
+
+    vertices: (V, 3) metres, camera axes, or a list of such arrays.   faces: (F, 3), or a list (one
+    for all meshes is enough).   colours: one sRGB colour (3,) or one per vertex (V, 3), 0 to 255,
+    or a list.   intrinsics: (3, 3) pixels.   size: side in pixels or (H, W).   background: None
+    for white, a colour (3,), or an image (H, W, 3) uint8.   alpha: opacity of the meshes.
+    supersample: sub-pixels per pixel side.   two_sided: draw faces seen from behind, darker.
+    returns image (H, W, 3) uint8, mask (H, W) bool (pixel centre covered), depth (H, W) float32
+    metres at pixel centres, inf where nothing is.
+
+    >>> image, mask, depth = render_mesh(
+    ...     np.array([[-1.0, -1, 2], [0, 1, 2], [1, -1, 2]]), np.array([[0, 1, 2]]),
+    ...     intrinsics=np.array([[8.0, 0, 8], [0, 8, 8], [0, 0, 1]]), size=16)
+    >>> image.shape, round(float(depth[8, 8]), 3)
+    ((16, 16, 3), 2.0)
+    """
+    if intrinsics is None:
+        raise ValueError("render_mesh needs intrinsics (3, 3); camera.default_intrinsics makes one")
+    lights = lights or Light()
+    several = isinstance(vertices, (list, tuple))
+    vertices = list(vertices) if several else [vertices]
+    faces = list(faces) if several and isinstance(faces, (list, tuple)) else [faces] * len(vertices)
+    listed = several and isinstance(colours, list)
+    colours = colours if listed else [colours] * len(vertices)
+    if not len(vertices) == len(faces) == len(colours):
+        raise ValueError(
+            f"expected one entry per mesh, found {len(vertices)} vertex arrays, {len(faces)} "
+            f"face arrays and {len(colours)} colours"
+        )
+    checked = [check_scene(v, f, intrinsics, size) for v, f in zip(vertices, faces, strict=True)]
+    height, width = checked[0][2:]
+    joined = ((v, f, c) for (v, f, _, _), c in zip(checked, colours, strict=True))
+    points, normals, albedo, triangles = _stack(joined)
+    triangles = triangles.astype(np.int32)
+    cull = 0 if two_sided else 1
+
+    fine = np.zeros((height * supersample, width * supersample, 4), dtype=np.float32)
+    inverse_depth = np.zeros(fine.shape[:2])
+    ids = np.full(fine.shape[:2], -1, dtype=np.int32)
+    screen = to_screen(points, intrinsics, supersample)
+    draw_faces(screen, triangles, 0, cull, inverse_depth, ids)
+    occlusion = np.ones_like(inverse_depth)
+    if lights.occlusion > 0:
+        focal = float(intrinsics[0][0]) * supersample
+        radius, strength = lights.occlusion_radius, lights.occlusion
+        _occlusion(inverse_depth, focal, radius, strength, occlusion)
+    _shade(
+        screen, points, normals, albedo, triangles, ids, occlusion, _lamps(lights), fine
+    )  # fmt: skip
+    fine[..., :3] = np.clip(fine[..., :3], 0, 1) ** (
+        1 / 2.2
+    )  # mix sub-pixels as a screen shows them
+    blocks = fine.reshape(height, supersample, width, supersample, 4).mean(axis=(1, 3))
+    image = _over(blocks[..., :3], blocks[..., 3:], background, alpha)
+    fragments = rasterise(points, triangles, intrinsics, (height, width), two_sided)
+    return image, fragments.face >= 0, fragments.depth
+
+
+def _lamps(lights):
+    key, fill = (np.asarray(d, float) / np.linalg.norm(d) for d in (lights.key, lights.fill))
+    strengths = (lights.ambient, lights.specular, lights.shininess, 0.0)
+    return np.array([*key, lights.key_strength, *fill, lights.fill_strength, *strengths])
+
+
+def _over(premultiplied, coverage, background, alpha):
+    background = np.asarray((255, 255, 255) if background is None else background)
+    shape = coverage.shape[:2]
+    if background.shape not in ((3,), (*shape, 3)):
+        raise ValueError(
+            f"background should be a colour (3,) or an image {(*shape, 3)}, "
+            f"found {background.shape}"
+        )
+    blend = alpha * premultiplied * 255 + (1 - alpha * coverage) * background
+    return np.clip(np.round(blend), 0, 255).astype(np.uint8)

@@ -1,0 +1,221 @@
+"""From a config to what the loop needs: network, training data, validation set, loss."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hand_lib import ROOT
+from hand_lib.data.crops import HandCrops, MemoryPool, split_unique
+from hand_lib.data.hand_mesh import choose_hand, find_mano, is_builtin
+from hand_lib.data.readers import open_hands
+from hand_lib.data.surface_maps import SurfaceMaps
+from hand_lib.data.synthetic.hands import SyntheticHands
+from hand_lib.hand.joints import fingertips_of
+from hand_lib.mesh.topology import align_similarity
+from hand_lib.network import losses
+from hand_lib.network.model import build_network, joint_regressor
+from hand_lib.network.second_look import CloserLooks
+from hand_lib.training.log import geometric_scores
+from hand_lib.training.loop import Task
+from hand_lib.training.provenance import fingerprint_arrays
+from hand_lib.training.transfer import start_from
+
+VALIDATION_SEED = 1_000_003
+"""Seed of the synthetic validation hands; training ones are drawn with the run's own seed."""
+
+LABELS = (
+    "image", "vertices", "joints", "joints_2d", "root", "intrinsics", "valid_2d", "has_vertices",
+    "has_joints", "index",
+)  # fmt: skip
+"""What a batch holds."""
+
+_RENDER_CHUNK = 64
+_BASELINE_HANDS = 1000
+
+
+def build_task(config, say=tqdm.write) -> Task:
+    """Network, data and loss as the config names them; says what it built."""
+    from hand_lib.mesh.sampling import builtin_hierarchy
+
+    started = time.perf_counter()
+    sets, validation, some = open_data(config)
+    hand = choose_hand(config.hand, some["vertices"])
+    hierarchy = builtin_hierarchy(hand, config.factors)
+    train_data = [training_crops(config, data, hierarchy) for data in sets]
+    network = build_network(config, hierarchy, joint_regressor(hand))
+    if config.start_from:
+        fresh = start_from(network, config.start_from)
+        say(f"weights of {config.start_from}; fresh: {', '.join(fresh) or 'none'}")
+    seconds = time.perf_counter() - started
+    count = sum(len(data) for data in train_data)
+    say(
+        f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters ({config.backbone},"
+        f" {config.decoder}); {count} training images of {config.image_size} px, "
+        f"{len(validation['image'])} to validate on, ready in {seconds:.0f} s; "
+        f"fingertips: {fingertips_of(sets[0])}"
+    )
+    return Task(
+        network,
+        train_data,
+        validation,
+        network_loss,
+        fingerprint_arrays({name: value.numpy() for name, value in validation.items()}),
+        single_mesh_scores(some, validation),
+        None if is_builtin(hand) else hierarchy,
+    )
+
+
+def network_loss(prediction, batch, network, config):
+    """``losses.total_loss`` for a network of ``build_network``."""
+    return losses.total_loss(prediction, batch, network.mesh, config)
+
+
+def open_data(config) -> tuple[list, dict, dict]:
+    """Data sets to train on, the validation set as one batch of tensors, some training hands.
+
+    ``config.data`` may join several with "+". The third, ``vertices`` (N, V, 3) and ``joints``
+    (N, 21, 3) metres, wrist at the origin, is what "template only" is made from.
+    """
+    sets, held_out, some = [], None, {}
+    for place in config.data.split("+"):
+        if place == "synthetic":
+            training = synthetic_data(config)
+        else:
+            whole = open_dataset(place, config.hand)
+            share = min(0.5, config.validation_images / max(len(np.unique(whole.groups)), 1))
+            training, held = split_unique(whole, share, seed=0)
+            held_out = held_out or held
+        sets.append(training)
+        if not some:
+            count = min(_BASELINE_HANDS, len(training))
+            picks = np.linspace(0, len(training) - 1, count).astype(int)
+            batch = HandCrops(training, config.image_size).fetch_batch(picks)
+            some = {name: batch[name][batch[f"has_{name}"]] for name in ("vertices", "joints")}
+    return sets, _validation(config, held_out), some
+
+
+def training_crops(config, dataset, hierarchy) -> HandCrops:
+    """What the network of ``config`` learns from ``dataset``: first and second looks, labels.
+
+    hierarchy: of the mesh that the labels are of.
+    """
+    closer = surface = None
+    if config.decoder == "coarse_to_fine":
+        closer = CloserLooks() if config.looks > 1 else None
+        if config.loss_surface:
+            surface = SurfaceMaps(hierarchy.vertices[0], hierarchy.faces[0])
+    return HandCrops(
+        dataset, config.view_size or config.image_size, config.augmentation, config.seed,
+        closer=closer, surface=surface,
+    )  # fmt: skip
+
+
+def synthetic_data(config):
+    """Synthetic hands to train on: kept in memory, or with loader processes painted on the fly."""
+    if config.workers:
+        return EndlessHands(config.image_size, config.seed, config.train_images)
+    return synthetic_pool(config.image_size, config.train_images, config.seed)
+
+
+class EndlessHands:
+    """Synthetic pictures painted when they are asked for; no picture comes twice.
+
+    size: pixels.   count: pictures in an epoch; the next epoch shows the next ones of the set.
+    """
+
+    def __init__(self, size: int, seed: int, count: int):
+        self.hands, self.count = SyntheticHands(size, seed, 2**40), count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def gather(self, indices, box=None, epochs=0) -> tuple[np.ndarray, dict]:
+        """Pictures (B, S, S, 3) and labels as ``MemoryPool.gather`` gives them.
+
+        indices: (B,) in [0, count).   epochs: (B,) or one for all.
+        """
+        batch = self.hands.render_batch(np.asarray(epochs) * self.count + np.asarray(indices))
+        batch = {name: batch[name] for name in LABELS}
+        return MemoryPool.from_batches([batch], len(indices)).gather(np.arange(len(indices)), box)
+
+
+def open_dataset(place, hand: str = "auto"):
+    """A reader for whatever lies at a place (``readers.open_hands``).
+
+    place: path, absolute or from the workbook's folder.   hand: as in a config; MANO, where it is
+    there, turns parameters and meshes of the data into joints.
+    """
+    return open_hands(ROOT / place, model=find_mano(hand))
+
+
+def synthetic_pool(size: int, count: int, seed: int) -> MemoryPool:
+    """Synthetic pictures kept in memory, rendered by two threads, with the time left shown.
+
+    size: pixels.   count: pictures, number 0 to count - 1 of the endless set of that seed.
+    """
+    if count < 1:
+        raise ValueError("train_images should be at least 1 for synthetic data")
+    chunks = [range(at, min(at + _RENDER_CHUNK, count)) for at in range(0, count, _RENDER_CHUNK)]
+    painters = [SyntheticHands(size, seed, count) for _ in range(2)]
+
+    def render(job):
+        number, chunk = job
+        batch = painters[number % 2].render_batch(np.arange(chunk.start, chunk.stop))
+        return {name: batch[name] for name in LABELS}
+
+    with ThreadPoolExecutor(1) as left, ThreadPoolExecutor(1) as right:
+        # each painter has one thread of its own: its scratch buffers are not shared
+        jobs = [(left, right)[n % 2].submit(render, (n, chunk)) for n, chunk in enumerate(chunks)]
+        hide = count < 2000
+        progress = tqdm(jobs, desc="rendering", unit="batch", disable=hide, mininterval=1.0)
+        return MemoryPool.from_batches((_taken(jobs, n) for n, _ in enumerate(progress)), count)
+
+
+def _taken(jobs, number):
+    """A job's result, which is then forgotten so that its memory is free again."""
+    result = jobs[number].result()
+    jobs[number] = None
+    return result
+
+
+def single_mesh_scores(hands: dict, validation: dict) -> dict:
+    """Scores of "template only": the same mesh for every picture, the best for the training set.
+
+    hands: vertices (N, V, 3) and joints (N, 21, 3) of training hands; either may be empty.
+    The un-aligned error is that of their mean; the aligned one that of their mean after all were
+    laid on each other (generalised Procrustes, Gower 1975), if that is smaller.
+    """
+    count, scores = len(validation["image"]), {}
+    for name, points in hands.items():
+        if len(points) == 0:
+            continue
+        shape = points[0]
+        for _ in range(3):
+            aligned, _motion = align_similarity(points, np.broadcast_to(shape, points.shape))
+            shape = aligned.mean(axis=0)
+        plain, laid = (
+            geometric_scores({name: np.repeat(mesh[None], count, axis=0)}, validation)
+            for mesh in (points.mean(axis=0), shape.astype(points.dtype))
+        )
+        if plain:
+            best = min(plain[f"{name}_pa_mm"], laid[f"{name}_pa_mm"])
+            scores |= {f"{name}_mm": plain[f"{name}_mm"], f"{name}_pa_mm": best}
+    return scores
+
+
+def _validation(config, held_out) -> dict:
+    """The validation set as one batch of tensors."""
+    count = config.validation_images
+    if config.validation:
+        held_out = open_dataset(config.validation, config.hand)
+    if held_out is None:
+        batch = SyntheticHands(config.image_size, VALIDATION_SEED, count).render_batch(
+            np.arange(count)
+        )
+    else:
+        picks = np.linspace(0, len(held_out) - 1, min(count, len(held_out))).astype(int)
+        batch = HandCrops(held_out, config.image_size).fetch_batch(picks)
+    return {name: torch.from_numpy(np.ascontiguousarray(batch[name])) for name in LABELS}

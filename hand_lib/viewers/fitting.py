@@ -1,0 +1,264 @@
+"""Figures of weak supervision: keypoints, a fit step by step, the review, what was kept."""
+
+import html
+from pathlib import Path
+
+import ipywidgets as widgets
+import numpy as np
+import plotly.graph_objects as go
+from PIL import Image
+
+from hand_lib.inference.fit_samples import fitted_hand
+from hand_lib.inference.weak_labels import (
+    WeakLabels,
+    apply_review,
+    overrule,
+    reason_kind,
+    save_review,
+)
+from hand_lib.viewers import figures as viewers
+
+GOOD, BAD = (46, 139, 87), (190, 60, 50)
+"""Frames of kept and of rejected hands."""
+
+
+def keypoint_grid(frames, keypoints, rows, side: int = 150, columns: int = 6):
+    """Detections over their frames, unseen joints left out.   rows: of the keypoints."""
+    pictures, titles = [], []
+    if len(rows) == 0:
+        raise ValueError("no hand was detected in any frame; see the keypoints' problems")
+    for row in rows:
+        frame = frames[int(keypoints.frames[row])]
+        drawn = viewers.draw_joints(frame, keypoints.points[row], keypoints.confidence[row] > 0)
+        pictures.append(viewers.fit_square(drawn, side))
+        titles.append(f"{int(keypoints.frames[row])} {keypoints.sides[row]}")
+    return viewers.image_grid(pictures, titles, columns)
+
+
+def step_choice(path, count: int = 5) -> list[int]:
+    """Steps of a fit worth showing: the first guess, the end, and between where most happens."""
+    away = np.array([fit.reprojection_px[0] for fit in path])
+    wanted = np.linspace(away[0], away[-1], count)
+    chosen = {0, len(path) - 1} | {int(np.argmax(away <= level * 1.0001)) for level in wanted}
+    return sorted(chosen)[: count - 1] + [len(path) - 1]
+
+
+def step_meshes(model, path, steps) -> list[viewers.Hand]:
+    """Meshes of some steps, in the camera's frame.   path: of ``follow_fit``."""
+    faces = np.asarray(model.faces)
+    return [
+        viewers.Hand(*(x[0] for x in fitted_hand(model, path[s], [0])[:1]), faces) for s in steps
+    ]
+
+
+def fit_steps_figure(model, path, steps, height: int = 420):
+    """The hand turning and closing until it fits: a 3-D figure with a slider over the steps."""
+    hands = step_meshes(model, path, steps)
+    trace = viewers.mesh_trace(hands[-1])
+    points = np.concatenate([hand.vertices for hand in hands])
+    low, high = points.min(0), points.max(0)
+    figure = go.Figure(trace)
+    figure.frames = [
+        go.Frame(
+            data=[go.Mesh3d(**dict(zip("xyz", hand.vertices.astype(np.float32).T, strict=True)))],
+            name=str(step),
+        )
+        for step, hand in zip(steps, hands, strict=True)
+    ]
+    scene = viewers.scene_layout("front")
+    for name, a, b in zip("xyz", low, high, strict=True):
+        scene[f"{name}axis"] = {"visible": False, "range": [float(a), float(b)]}
+    buttons = [
+        {"label": f"{s}: {path[s].reprojection_px[0]:.1f} px", "method": "animate",
+         "args": [[str(s)], {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}]}
+        for s in steps
+    ]  # fmt: skip
+    slider = {"steps": buttons, "active": len(steps) - 1, "currentvalue": {"prefix": "step "}}
+    figure.update_layout(
+        height=height, scene=scene, sliders=[slider], margin={"l": 0, "r": 0, "t": 10, "b": 0}
+    )
+    return figure
+
+
+def fit_steps_still(model, image, points, confidence, path, steps, side: int = 190):
+    """The same steps over the picture and from the side; the keypoints are drawn on top."""
+    top, below = [], []
+    camera = path[-1].intrinsics[0]
+    for hand in step_meshes(model, path, steps):
+        mesh = viewers.overlay(image, hand.vertices, hand.faces, camera)
+        drawn = viewers.draw_joints(mesh, points, np.asarray(confidence) > 0)
+        top.append(viewers.fit_square(drawn, side))
+        below.append(np.asarray(viewers.still([hand], view="right", size=side)))
+    titles = [f"step {s}\n{path[s].reprojection_px[0]:.1f} px" for s in steps]
+    titles += ["from its right"] * len(steps)
+    return viewers.image_grid(top + below, titles, len(steps))
+
+
+def labelled_picture(labels: WeakLabels, frames, row: int, side: int = 150) -> np.ndarray:
+    """One detection as the review shows it: mesh, keypoints, a green or red frame."""
+    found, fit = labels.keypoints, labels.fit
+    image = frames[int(found.frames[row])]
+    seen = found.confidence[row] > 0
+    if np.isfinite(fit.pose[row]).all():
+        model = labels.models[found.sides[row]]
+        vertices = fitted_hand(model, fit, [row])[0][0]
+        if vertices[:, 2].min() > 0:
+            faces = np.asarray(model.faces)
+            image = viewers.overlay(image, vertices, faces, fit.intrinsics[row], alpha=0.75)
+    image = viewers.draw_joints(image, found.points[row], seen)
+    return framed(viewers.fit_square(image, side), GOOD if fit.accepted[row] else BAD)
+
+
+def framed(picture, colour, width: int = 5) -> np.ndarray:
+    """A picture with a coloured border inside its edges."""
+    picture = np.array(picture)
+    for edge in (np.s_[:width], np.s_[-width:], np.s_[:, :width], np.s_[:, -width:]):
+        picture[edge] = colour
+    return picture
+
+
+def review_grid(labels: WeakLabels, frames, rows, side: int = 150, columns: int = 6):
+    """Kept and rejected hands with their reasons."""
+    pictures = [labelled_picture(labels, frames, row, side) for row in rows]
+    titles = []
+    for row in rows:
+        reason = reason_kind(labels.fit.reason[row]) or f"kept, {_pixels(labels.fit, row)}"
+        found = labels.keypoints
+        titles.append(f"{int(found.frames[row])} {found.sides[row]}\n{reason}")
+    return viewers.image_grid(pictures, titles, columns)
+
+
+def _pixels(fit, row) -> str:
+    return f"{fit.reprojection_px[row]:.1f} px"
+
+
+def mixed_rows(labels: WeakLabels, count: int) -> np.ndarray:
+    """Rows to look at, in order: rejected ones first of all, then kept ones spread evenly."""
+    bad = np.flatnonzero(~labels.fit.accepted)[: max(count // 2, 1)]
+    good = np.flatnonzero(labels.fit.accepted)
+    picks = np.linspace(0, len(good) - 1, min(count - len(bad), len(good))).astype(int)
+    return np.sort(np.concatenate([bad, good[picks]]))
+
+
+def review_panel(labels: WeakLabels, frames, path, rows=None, side: int = 150, page: int = 12):
+    """The review as widgets: tick what to keep; every change is saved at once.
+
+    labels: changed in place.   path: JSON of ``save_review``; one that is there already is read
+    first, so that decisions outlive the kernel, or set aside when it is of other hands.
+    rows: which detections, default all, ``page`` of them at a time.
+    returns a widget with ``.checks``: row -> checkbox, ``.pager`` and ``.message``.
+    """
+    rows = list(range(len(labels)) if rows is None else rows)
+    message, grid = widgets.HTML(), widgets.Box(layout={"flex_flow": "row wrap"})
+    said = take_review(path, labels)
+    checks, pictures, texts = {}, {}, {}
+
+    def tell(text=""):
+        message.value = f"{labels.fit.accepted.sum()} of {len(labels)} kept{text}"
+
+    def decide(row, change):
+        try:
+            overrule(labels, row, change["new"])
+        except ValueError as error:
+            checks[row].value = False
+            message.value = f"<span style='color: #b00'>{html.escape(str(error))}</span>"
+            return
+        if row in pictures:
+            pictures[row].value, texts[row].value = drawn(row), words(row)
+        save_review(path, labels)
+        tell(", saved")
+
+    def drawn(row):
+        return viewers.png_bytes(labelled_picture(labels, frames, row, side), 64)
+
+    def words(row):
+        why = labels.automatic[row] or "accepted"
+        if labels.fit.accepted[row] == bool(labels.automatic[row]):
+            why = f"kept by you; {why}" if labels.fit.accepted[row] else "rejected by you"
+        lines = f"<small>{html.escape(labels.name(row))}<br>{html.escape(why)}</small>"
+        return f"<div style='line-height: 1.25'>{lines}</div>"
+
+    def card(row):
+        if row not in pictures:
+            pictures[row] = widgets.Image(value=drawn(row), format="png", width=side, height=side)
+            texts[row] = widgets.HTML(words(row), layout={"width": f"{side}px", "height": "66px"})
+        return widgets.VBox([pictures[row], checks[row], texts[row]], layout={"margin": "2px"})
+
+    def turn(_=None):
+        first = page * (pager.value - 1)
+        grid.children = [card(row) for row in rows[first : first + page]]
+
+    for row in rows:
+        kept = bool(labels.fit.accepted[row])
+        checks[row] = widgets.Checkbox(value=kept, description="keep", indent=False)
+        checks[row].layout.width = f"{side}px"
+        checks[row].observe(lambda change, r=row: decide(r, change), names="value")
+    pages = max(1, -(-len(rows) // page))
+    pager = widgets.IntSlider(1, 1, pages, description=f"page of {pages}")
+    pager.layout.display = None if pages > 1 else "none"
+    pager.observe(turn, "value")
+    save_review(path, labels)
+    turn()
+    tell(said)
+    panel = widgets.VBox([pager, message, grid])
+    panel.checks, panel.message, panel.pager = checks, message, pager
+    return panel
+
+
+def take_review(path, labels: WeakLabels) -> str:
+    """Apply an earlier review if there is one; a word on what became of it, or "".
+
+    A review of other hands is renamed to ``<name>-before.json``, so that nobody's work is lost.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return ""
+    try:
+        return f", {apply_review(path, labels)} overruled in {path.name}"
+    except ValueError:
+        aside = path.with_name(f"{path.stem}-before{path.suffix}")
+        path.replace(aside)
+        return f"; {path.name} was of other hands and is now {aside.name}"
+
+
+def kept_figure(labels: WeakLabels):
+    """How many hands go for which reason, and how far fits lie from their keypoints."""
+    import matplotlib.pyplot as plt
+
+    figure, (bars, spread) = plt.subplots(1, 2, figsize=(8, 2.5), layout="constrained")
+    reasons = labels.reasons().most_common()
+    colours = [np.array(GOOD if name == "kept" else BAD) / 255 for name, _ in reasons]
+    bars.barh([name for name, _ in reasons], [number for _, number in reasons], color=colours)
+    bars.invert_yaxis()
+    bars.set(xlabel="hands", title="What became of the detections")
+    known = np.isfinite(labels.fit.reprojection_px)
+    size = np.ptp(np.where(known[:, None, None], labels.fit.joints_2d, 0), axis=1).max(1)
+    share = 100 * labels.fit.reprojection_px / np.maximum(size, 1e-6)
+    edges = np.linspace(0, min(12.0, np.nanmax(share[known]) + 0.5), 25)
+    for mask, colour, name in (
+        (labels.fit.accepted, GOOD, "kept"), (~labels.fit.accepted, BAD, "rejected"),
+    ):  # fmt: skip
+        values = np.clip(share[known & mask], 0, edges[-1])
+        spread.hist(values, edges, color=np.array(colour) / 255, alpha=0.75, label=name)
+    spread.set(
+        xlabel="reprojection, % of the hand",
+        ylabel="hands",
+        title="How far fits lie from keypoints",
+    )
+    spread.legend(frameon=False)
+    for axis in (bars, spread):
+        axis.spines[["top", "right"]].set_visible(False)
+    plt.close(figure)
+    return figure
+
+
+def sample_grid(samples, faces, side: int = 150, columns: int = 6):
+    """Labelled samples with their mesh over the picture, as training will see them."""
+    pictures = []
+    for sample in samples:
+        mesh = viewers.overlay(
+            sample.image, (sample.vertices + sample.root).astype(float), faces,
+            sample.intrinsics.astype(float), alpha=0.75,
+        )  # fmt: skip
+        pictures.append(np.asarray(Image.fromarray(mesh).resize((side, side), Image.LANCZOS)))
+    return viewers.image_grid(pictures, columns=columns)

@@ -1,0 +1,343 @@
+"""Figures of an evaluation: tables, PCK curves, errors on the hand, per joint and by circumstance.
+
+Everything takes ``evaluation.Evaluation`` objects or arrays; what runs measured and what others
+published is never mixed in one style.
+"""
+
+import io
+from itertools import pairwise
+
+import numpy as np
+from PIL import Image
+
+from hand_lib import metrics
+from hand_lib.evaluation.published import published_rows
+from hand_lib.evaluation.runs import (
+    Evaluation,
+    circumstances,
+    compare_runs,
+    error_parts,
+    measured_row,
+)
+from hand_lib.evaluation.statistics import bootstrap_interval, mean_by_bin
+from hand_lib.hand.joints import FINGER_COLOURS, FINGERS, JOINT_NAMES
+from hand_lib.viewers import figures as viewers
+from hand_lib.viewers.figures import Hand
+
+_COLUMNS = (
+    ("pa_mpjpe_mm", "PA-MPJPE mm", ".1f"),
+    ("pa_mpvpe_mm", "PA-MPVPE mm", ".1f"),
+    ("f_5", "F@5", ".3f"),
+    ("f_15", "F@15", ".3f"),
+)
+
+
+def results_table(evaluations, published: bool = True) -> str:
+    """Markdown: runs measured here, then published rows, each with its data, alignment, source."""
+    head = ["", "method", *(title for _, title, _ in _COLUMNS), "data, alignment, source"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows = [measured_row(e) for e in evaluations] + (published_rows() if published else [])
+    for row in rows:
+        cells = [f"{row[key]:{form}}" if row[key] is not None else "" for key, _, form in _COLUMNS]
+        if row["kind"] == "measured":
+            cells = [f"**{cell}**" for cell in cells]
+            name, source = f"**{row['method']}**", f"{row['data']}; {row['alignment']}"
+        else:
+            extra = ", ".join(str(v) for v in (row["backbone"], row["year"]) if v)
+            name = f"{row['method']} ({extra})" if extra else row["method"]
+            source = f"FreiHAND evaluation set; PA; {row['source']}"
+        lines.append("| " + " | ".join([row["kind"], name, *cells, source]) + " |")
+    return "\n".join(lines)
+
+
+def _by_run(what: str, evaluations, rows) -> str:
+    """A Markdown table with one column per run.   rows: of a name and a text for each run."""
+    head = [
+        (what, *(evaluation.name for evaluation in evaluations)),
+        ["---"] * (len(evaluations) + 1),
+    ]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (*head, *rows))
+
+
+def means_table(evaluations) -> str:
+    """Markdown: every mean error in mm with its 95 % interval, one column per run."""
+    names = {
+        "none": "camera space, as predicted",
+        "root": "wrists brought together",
+        "scale": "wrists together, best scale",
+        "rotation": "PA, rotation only",
+        "reflection": "PA, mirroring allowed (FreiHAND)",
+    }
+    rows = []
+    for what, field in (("joints", "joint_errors"), ("vertices", "vertex_errors")):
+        for kind, words in names.items():
+            if kind == "none" and not all(e.truth["has_camera"].all() for e in evaluations):
+                continue
+            row = [f"{what}, {words}"]
+            for evaluation in evaluations:
+                errors = 1000 * getattr(evaluation.scores, field)[kind].mean(1)
+                row.append("{:.1f} ({:.1f} to {:.1f})".format(*bootstrap_interval(errors)))
+            rows.append(row)
+    pixels = (f"{np.nanmean(e.joint_error_px):.1f} of {e.image_size}" for e in evaluations)
+    return _by_run("mm", evaluations, [*rows, ("joints in the picture, px", *pixels)])
+
+
+def parts_table(evaluations) -> str:
+    """Markdown: what is left of the mean vertex error as more of the pose is put right."""
+    names = {
+        "wrists together": "wrists brought together",
+        "across": "of it along the picture",
+        "in depth": "of it along the viewing direction",
+        "true size": "and the true size given",
+        "turned about the wrist": "and turned about the wrist as fits best",
+        "PA": "and placed as fits best (PA)",
+    }
+    parts = [error_parts(e) for e in evaluations]
+    rows = [(words, *(f"{part[key].mean():.1f}" for part in parts)) for key, words in names.items()]
+    return _by_run("vertices, mm", evaluations, rows)
+
+
+def as_picture(figure, dpi: int = 80):
+    """A Matplotlib figure as a small PIL image, so that a notebook stays light."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=dpi)
+    return Image.open(buffer).convert("RGB")
+
+
+def as_jpeg(picture, quality: int = 45) -> bytes:
+    """JPEG of a PIL image, for sheets of photographs that would be large as PNG."""
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def pck_figure(evaluations, high_mm: float = 50.0):
+    """Share of vertices within a distance, wrists together and PA, per run.  -> Matplotlib."""
+    thresholds = np.linspace(0, high_mm / 1000, 101)
+    series = {}
+    for evaluation in evaluations:
+        for kind, words in (("rotation", "PA"), ("root", "wrists together")):
+            errors = evaluation.scores.vertex_errors[kind]
+            area = metrics.auc(errors, 0.0, high_mm / 1000)
+            curve = 100 * metrics.pck(errors, thresholds)
+            series[f"{evaluation.name}, {words}: AUC {area:.3f}"] = (1000 * thresholds, curve)
+    return viewers.curves(series, "distance, mm", "% of vertices")
+
+
+def joint_figure(evaluations):
+    """PA error of each joint as bars in the fingers' colours, one row per run.  -> Matplotlib."""
+    import matplotlib.pyplot as plt
+
+    count = len(evaluations)
+    figure, axes = plt.subplots(
+        count,
+        1,
+        figsize=(7, 1.9 * count + 0.7),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
+    owner = {joint: finger for finger, joints in FINGERS.items() for joint in joints}
+    colours = [FINGER_COLOURS[owner.get(joint, "wrist")] for joint in range(21)]
+    for axis, evaluation in zip(axes[:, 0], evaluations, strict=True):
+        errors = 1000 * evaluation.scores.joint_errors["rotation"].mean(0)
+        axis.bar(range(21), errors, color=colours)
+        axis.set(ylabel="PA error, mm", title=evaluation.name)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25, axis="y")
+    axes[-1, 0].set_xticks(range(21), [n.replace("_", " ") for n in JOINT_NAMES], rotation=60)
+    plt.close(figure)
+    return figure
+
+
+def finger_table(evaluations) -> str:
+    """Markdown: mean PA joint error of wrist and fingers in mm, one column per run."""
+    means = [metrics.mean_per_finger(1000 * e.scores.joint_errors["rotation"]) for e in evaluations]
+    rows = [(finger, *(f"{mean[finger]:.1f}" for mean in means)) for finger in means[0]]
+    return _by_run("mm", evaluations, rows)
+
+
+def error_on_hand(evaluations, vertices, faces, kind: str = "rotation"):
+    """Mean error of each vertex painted on a hand, palm and back, on one scale for all runs.
+
+    vertices: (V, 3) metres in the rest frame of the hand model.   faces: (F, 3).
+    kind: alignment.   returns a Plotly figure of the last run, to be turned, and a still of all.
+    """
+    means = [1000 * e.scores.vertex_errors[kind].mean(0) for e in evaluations]
+    top, panels, titles = max(float(mean.max()) for mean in means), [], []
+    for evaluation, mean in zip(evaluations, means, strict=True):
+        for side in ("palm", "back"):
+            placed = viewers.stand_up(np.asarray(vertices), side)
+            panels.append(Hand(placed, faces, error_mm=mean, error_max_mm=top))
+            titles.append(f"{evaluation.name}, {side}: 0 to {top:.0f} mm")
+    live = viewers.hand_figure(panels[-2:-1], titles[-2:-1])
+    return live, viewers.still(panels, titles, size=240, columns=4)
+
+
+def breakdown_figure(evaluations, bins: int = 6):
+    """PA-MPVPE against viewpoint, turn, pose and occlusion with 95 % intervals.  -> Matplotlib.
+
+    Bins hold equal shares of the first evaluation's hands, but angles have equal widths; bins of
+    fewer than five hands are left out.
+    """
+    import matplotlib.pyplot as plt
+
+    kinds = [circumstances(evaluation) for evaluation in evaluations]
+    names = [name for name in kinds[0] if all(name in kind for kind in kinds)]
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(2.7 * len(names), 2.9), layout="constrained", sharey=True
+    )
+    for axis, name in zip(np.atleast_1d(axes), names, strict=True):
+        edges = _edges(name, kinds[0][name], bins)
+        for evaluation, kind in zip(evaluations, kinds, strict=True):
+            rows = mean_by_bin(evaluation.pa_mm, kind[name], edges)
+            rows = [row for row in rows if row["count"] >= 5]
+            x = [(row["low"] + row["high"]) / 2 for row in rows]
+            mean = np.array([row["mean"] for row in rows])
+            reach = [[row[key] for row in rows] for key in ("mean_low", "mean_high")]
+            bars = np.abs(np.array(reach) - mean) if rows else None
+            axis.errorbar(x, mean, bars, marker="o", markersize=4, label=evaluation.name)
+        axis.set_xlabel(name)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    np.atleast_1d(axes)[0].set(ylabel="PA-MPVPE, mm", ylim=(0, None))
+    if len(evaluations) > 1:
+        np.atleast_1d(axes)[0].legend(frameon=False)
+    plt.close(figure)
+    return figure
+
+
+def _edges(name, values, bins):
+    if name.startswith("palm"):
+        return np.linspace(0, 180, bins + 1)
+    if name.startswith("turn"):
+        return np.linspace(-180, 180, bins + 1)
+    return np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))
+
+
+def worst_rows(evaluation: Evaluation, count: int = 24) -> np.ndarray:
+    """Rows of the hands with the largest PA-MPVPE, the worst first."""
+    return np.argsort(-evaluation.pa_mm, kind="stable")[:count]
+
+
+def aligned_hand(evaluation: Evaluation, row: int) -> np.ndarray:
+    """(V, 3) prediction of one hand laid on its truth by a rotation, scale and shift, metres."""
+    pred, true = evaluation.vertices[row : row + 1], evaluation.truth["vertices"][row : row + 1]
+    return metrics.align(pred, true, "rotation")[0]
+
+
+def cases_picture(evaluation: Evaluation, rows, side: int = 64, columns: int = 12):
+    """Each hand as three pictures one below the other: the crop, the truth, the prediction.
+
+    rows: of the evaluation.   side: of a picture in pixels.   returns a PIL image with index and
+    error above each. Meshes stand where truth and prediction say they are.
+    """
+    pictures, titles = [], []
+    for row, image in zip(rows, evaluation.pictures(rows), strict=True):
+        image = np.asarray(image)
+        truth = evaluation.truth
+        meshes = [
+            (truth["vertices"][row] + truth["root"][row], viewers.TRUTH),
+            (evaluation.vertices[row] + evaluation.translation[row], viewers.PREDICTION),
+        ]
+        column = [_resized(image, side)]
+        for vertices, colour in meshes:
+            drawn = vertices[:, 2].min() > 0.02
+            if drawn:
+                intrinsics = _scaled(truth["intrinsics"][row], side / len(image))
+                large = _resized(image, side)
+                column.append(
+                    viewers.overlay(large, vertices, evaluation.faces, intrinsics, colour)
+                )
+            else:
+                column.append(_resized(image, side))
+        pictures.append(np.concatenate(column))
+        titles.append(f"no. {evaluation.test.indices[row]}\n{evaluation.pa_mm[row]:.0f} mm")
+    return viewers.image_grid(pictures, titles, columns)
+
+
+def _resized(image, side):
+    import cv2
+
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
+
+
+def _scaled(intrinsics, factor):
+    """Intrinsics of a picture scaled by ``factor``, with pixel centres at whole numbers."""
+    scale = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
+    return scale @ intrinsics
+
+
+def case_panels(evaluation: Evaluation, row: int):
+    """Panels and titles of one hand: truth, prediction, and both with the error painted on."""
+    true = evaluation.truth["vertices"][row]
+    aligned, faces = aligned_hand(evaluation, row), evaluation.faces
+    error = 1000 * np.linalg.norm(aligned - true, axis=1)
+    panels = [
+        Hand(true, faces, colour=viewers.TRUTH, name="truth"),
+        Hand(evaluation.vertices[row], faces, colour=viewers.PREDICTION, name="prediction"),
+        [Hand(true, faces, colour=viewers.TRUTH, opacity=0.35, name="truth"),
+         Hand(aligned, faces, error_mm=error, name="aligned prediction")],
+    ]  # fmt: skip
+    index = evaluation.test.indices[row]
+    titles = [f"truth of hand {index}", "prediction", f"aligned, error {error.mean():.0f} mm"]
+    return panels, titles
+
+
+def link_cameras(figure) -> None:
+    """Let every 3-D panel of a ``FigureWidget`` follow the one that is being turned."""
+    scenes = [name for name in figure.layout if name.startswith("scene")]
+    busy = []
+
+    def follow(scene, camera):
+        if busy:
+            return
+        busy.append(True)
+        try:
+            with figure.batch_update():
+                for name in scenes:
+                    if figure.layout[name] is not scene:
+                        figure.layout[name].camera = camera
+        finally:
+            busy.clear()
+
+    for name in scenes:
+        figure.layout[name].on_change(follow, "camera")
+
+
+def case_browser(evaluation: Evaluation, rows):
+    """Widget: choose one of ``rows``; crop, truth and prediction in linked 3-D views."""
+    import ipywidgets as widgets
+
+    choices = {f"{evaluation.test.indices[r]}: {evaluation.pa_mm[r]:.1f} mm": int(r) for r in rows}
+    menu = widgets.Dropdown(options=choices, description="hand")
+    crop, place = widgets.Image(width=220), widgets.Box()
+
+    def choose(_change=None):
+        row = menu.value
+        crop.value = viewers.png_bytes(_resized(evaluation.pictures([row])[0], 220))
+        figure = viewers.hand_figure(*case_panels(evaluation, row), widget=True)
+        link_cameras(figure)
+        place.children = [figure]
+
+    menu.observe(choose, "value")
+    choose()
+    return widgets.VBox([menu, widgets.HBox([crop, place])])
+
+
+def verdict(evaluations) -> str:
+    """The answer in plain words: how good on what, where it is worst, and who beats whom.
+
+    Each run is compared, hand by hand, with the one before it.
+    """
+    sentences = []
+    for evaluation in evaluations:
+        mean, low, high = bootstrap_interval(evaluation.pa_mm)
+        fingers = metrics.mean_per_finger(evaluation.scores.joint_errors["rotation"])
+        sentences.append(
+            f"{evaluation.name}: PA-MPVPE {mean:.1f} mm ({low:.1f} to {high:.1f}) on "
+            f"{evaluation.test.words}; weakest at the {max(fingers, key=fingers.get)}; "
+            f"{len(evaluation.scores.mirrored)} of {len(evaluation.test)} fit better mirrored."
+        )
+    return "\n".join(sentences + [str(compare_runs(*pair)) for pair in pairwise(evaluations)])

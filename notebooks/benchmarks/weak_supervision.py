@@ -1,0 +1,277 @@
+"""Does it teach? One network trained on true meshes, on fits to noisy 2-D keypoints, on mixtures.
+
+    python -m benchmarks.weak_supervision N n STEPS SEED [--out table.json] [--preset small]
+
+N synthetic pictures whose truth is known; n of them keep it. From the others only 2-D keypoints are
+taken: noise of 3 px at 224 px, 15 % missing, what lies outside the picture missing too. They are
+fitted and filtered, and the default network is trained for STEPS steps on (a) the truth of all
+pictures, (b) the accepted fits, (c) the n true ones alone, (d) these and the fits.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hand_lib import ROOT
+from hand_lib.data.crops import MemoryPool, Part
+from hand_lib.data.synthetic.hands import SyntheticHands
+from hand_lib.fitting.fit import fit_hands
+from hand_lib.fitting.trials import MISSING, NOISE_PX, spoil
+from hand_lib.hand.model import HandModel
+from hand_lib.inference.fit_samples import fitted_hand
+from hand_lib.mesh.sampling import builtin_hierarchy
+from hand_lib.mesh.topology import align_similarity
+from hand_lib.network.model import build_network
+from hand_lib.render.camera import crop_affine, crop_to_pixels, pixels_to_crop, transform_intrinsics
+from hand_lib.training.checkpoints import write_json
+from hand_lib.training.config import make_config
+from hand_lib.training.log import read_json
+from hand_lib.training.loop import Task, train
+from hand_lib.training.setup import (
+    LABELS,
+    network_loss,
+    single_mesh_scores,
+    synthetic_pool,
+    training_crops,
+)
+
+SIDE = 224
+"""Pixels of the picture that keypoints are counted in."""
+
+TABLE = ROOT / "runs" / "reference" / "weak_supervision.json"
+"""Where the long table is kept, for the notebook to show."""
+
+HELD_OUT_SEED = 7_000_003
+TRUE_SHARE = 0.25
+"""Share of true hands among those that a mixture shows, at least."""
+
+_CHUNK = 512
+
+
+def weak_labels(truth: MemoryPool, seed: int, model=None, progress=None) -> tuple[dict, dict]:
+    """Labels of all pictures from spoilt 2-D keypoints alone, and how good they are.
+
+    truth: synthetic pictures in memory; of its labels only the projected joints and the intrinsics
+    are looked at.   model: the hand to fit.   progress: wraps an iterator, as ``tqdm`` does.
+    returns labels as the pool holds them, with ``accepted`` (N,) bool, and numbers: accepted share,
+    errors (mm) of the accepted meshes, plain and aligned, and of keypoints and fits in 2-D (px).
+    """
+    model = model or HandModel.builtin()
+    size, rng = truth.images.shape[1], np.random.default_rng([seed, 6])
+    zoom = crop_affine(((size - 1) / 2,) * 2, size, SIDE)
+    exact = crop_to_pixels(truth.labels["joints_2d"].astype(float), SIDE)
+    cameras = transform_intrinsics(
+        np.broadcast_to(zoom, (len(truth), 2, 3)), truth.labels["intrinsics"].astype(float)
+    )
+    points, confidence = spoil(exact, rng, NOISE_PX, MISSING)
+    outside = (np.abs(exact - (SIDE - 1) / 2) > SIDE / 2).any(2)
+    confidence[outside] = 0
+    labels = {name: values.copy() for name, values in truth.labels.items()}
+    labels["accepted"], plain, aligned, flat = np.zeros(len(truth), bool), [], [], []
+    starts = range(0, len(truth), _CHUNK)
+    for at in progress(starts) if progress else starts:
+        rows = slice(at, at + _CHUNK)
+        fit = fit_hands(model, points[rows], confidence[rows], cameras[rows])
+        good = np.flatnonzero(fit.accepted)
+        labels["accepted"][rows] = fit.accepted
+        if not len(good):
+            continue
+        vertices, joints = fitted_hand(model, fit, good)
+        here = at + good
+        true = truth.labels["vertices"][here]
+        labels["vertices"][here] = vertices - joints[:, :1]
+        labels["joints"][here], labels["root"][here] = joints - joints[:, :1], joints[:, 0]
+        labels["joints_2d"][here] = pixels_to_crop(fit.joints_2d[good], SIDE)
+        plain.append(np.linalg.norm(labels["vertices"][here] - true, axis=2).mean(1))
+        moved, _ = align_similarity(labels["vertices"][here], true)
+        aligned.append(np.linalg.norm(moved - true, axis=2).mean(1))
+        flat.append(np.linalg.norm(fit.joints_2d[good] - exact[here], axis=2).ravel())
+    seen = confidence > 0
+    labels["has_vertices"] = labels["has_joints"] = labels["accepted"]
+    raw = np.linalg.norm(points - exact, axis=2)[seen]
+    numbers = {"accepted": float(labels["accepted"].mean()), "keypoint_px": float(raw.mean())}
+    if plain:
+        numbers |= {
+            "plain_mm": 1000 * float(np.concatenate(plain).mean()),
+            "pa_mm": 1000 * float(np.concatenate(aligned).mean()),
+            "fit_px": float(np.concatenate(flat).mean()),
+        }
+    return labels, numbers
+
+
+def relabelled(pool: MemoryPool, labels: dict) -> MemoryPool:
+    """The same pictures, shared in memory, under other labels."""
+    other = MemoryPool.__new__(MemoryPool)
+    other.images, other.groups, other.skipped = pool.images, pool.groups, pool.skipped
+    other.side = pool.side
+    other.labels = {name: labels[name] for name in pool.labels}
+    return other
+
+
+def training_sets(pool: MemoryPool, labels: dict, true_count: int, seed: int = 0) -> dict:
+    """The four sets of the table: name -> list of data sets.
+
+    pool: all pictures with their truth.   labels: of ``weak_labels``.   true_count: how many keep
+    their truth in (c) and (d), the first ones. In (d) these are shown so often that every fourth
+    picture is one of them.
+    """
+    if not 0 < true_count < len(pool):
+        raise ValueError(f"n should lie between 0 and N = {len(pool)}, found {true_count}")
+    accepted = np.flatnonzero(labels["accepted"])
+    if len(accepted) == 0:
+        raise ValueError(f"none of {len(pool)} fits was accepted; nothing to train on")
+    weak, few = relabelled(pool, labels), np.arange(true_count)
+    rest = accepted[accepted >= true_count]
+    wanted = int(np.ceil(TRUE_SHARE / (1 - TRUE_SHARE) * len(rest)))
+    often = np.tile(few, -(-max(wanted, true_count) // true_count))[: max(wanted, true_count)]
+    return {
+        "a": [Part(pool, np.arange(len(pool)))],
+        "b": [Part(weak, accepted)],
+        "c": [Part(pool, few)],
+        "d": [Part(pool, often), Part(weak, rest)],
+    }
+
+
+NAMES = {
+    "a": "truth of all",
+    "b": "fits to 2-D keypoints only",
+    "c": "truth of a few",
+    "d": "truth of a few and fits",
+}
+
+
+def compare(
+    count: int, true_count: int, steps: int, seed: int = 0, preset: str = "small", folder=None,
+    held_out: int = 1000, only=None, say=None, **settings,
+) -> dict:  # fmt: skip
+    """Train the default network on each of the four sets and score it on unseen true pictures.
+
+    count: pictures N.   true_count: n that keep their truth.   steps: of every training.
+    preset, settings: of ``make_config``.   folder: where the runs go (removed when None).
+    held_out: pictures to score on.   only: letters of the rows to train, default all.
+    returns the settings, the quality of the labels, and per row ``pa_mm`` and ``plain_mm``, mean
+    vertex errors; ``ratio`` is that of PA to row (a).
+    """
+    say = say or (lambda text: None)
+    config = make_config(
+        preset, **{"steps": steps, "train_images": count, "seed": seed, "minutes": 0.0, **settings}
+    )
+    started = time.perf_counter()
+    pool = synthetic_pool(config.image_size, count, seed)
+    labels, quality = weak_labels(pool, seed)
+    say(f"{count} pictures, {quality['accepted']:.1%} of the fits accepted, "
+        f"{time.perf_counter() - started:.0f} s")  # fmt: skip
+    batch = SyntheticHands(config.image_size, HELD_OUT_SEED, held_out).render_batch(
+        np.arange(held_out)
+    )
+    validation = {name: torch.from_numpy(np.ascontiguousarray(batch[name])) for name in LABELS}
+    few = np.linspace(0, count - 1, min(1000, count)).astype(int)
+    baseline = single_mesh_scores(
+        {name: pool.labels[name][few] for name in ("vertices", "joints")}, validation
+    )
+    sets = training_sets(pool, labels, true_count, seed)
+    base = Path(folder) if folder else ROOT / "runs" / f".weak-{seed}-{count}-{steps}"
+    try:
+        rows = _train_rows({key: sets[key] for key in only or sets}, config, base, validation,
+                           baseline, say)  # fmt: skip
+    finally:
+        if folder is None:
+            shutil.rmtree(base, ignore_errors=True)
+    if "a" in rows:
+        for row in rows.values():
+            row["ratio"] = row["pa_mm"] / rows["a"]["pa_mm"]
+    return {
+        "N": count, "n": true_count, "steps": steps, "seed": seed, "preset": preset,
+        "settings": settings, "held_out": held_out, "labels": quality,
+        "template_only": {"pa_mm": baseline["vertices_pa_mm"], "plain_mm": baseline["vertices_mm"]},
+        "rows": rows,
+    }  # fmt: skip
+
+
+def _train_rows(sets, config, base, validation, baseline, say) -> dict:
+    """Train on each of the sets, from the same weights, and score: letter -> row of the table."""
+    hierarchy, rows = builtin_hierarchy(factors=config.factors), {}
+    for key, parts in sets.items():
+        data = [training_crops(config, part, hierarchy) for part in parts]
+        shutil.rmtree(base / key, ignore_errors=True)
+        torch.manual_seed(config.seed)
+        network = build_network(config, hierarchy)
+        task = Task(network, data, validation, network_loss, baseline=baseline)
+        began = time.perf_counter()
+        scores = train(config, base / key, task=task, say=lambda text: None).metrics["validation"]
+        rows[key] = {
+            "name": NAMES[key], "pictures": sum(len(np.unique(part.indices)) for part in parts),
+            "pa_mm": scores["vertices_pa_mm"], "plain_mm": scores["vertices_mm"],
+            "seconds": round(time.perf_counter() - began, 1),
+        }  # fmt: skip
+        say(f"({key}) {NAMES[key]}: PA {rows[key]['pa_mm']:.2f} mm, "
+            f"plain {rows[key]['plain_mm']:.2f} mm, {rows[key]['seconds']:.0f} s")  # fmt: skip
+    return rows
+
+
+def table(result: dict) -> str:
+    """The result of ``compare`` as text."""
+    labels, single = result["labels"], result["template_only"]
+    lines = [
+        f"{result['N']} pictures, {result['n']} with truth, {result['steps']} steps of preset "
+        f"{result['preset']}, scored on {result['held_out']} others",
+        f"fits: {labels['accepted']:.1%} accepted; their meshes are off by "
+        f"{labels.get('plain_mm', np.nan):.1f} mm, aligned {labels.get('pa_mm', np.nan):.1f} mm; "
+        f"2-D {labels.get('fit_px', np.nan):.1f} px where the keypoints were off by "
+        f"{labels['keypoint_px']:.1f} px",
+        "",
+        f"{'trained on':34}{'pictures':>9}{'PA mm':>8}{'plain mm':>10}{'PA / (a)':>10}",
+        f"{'    nothing: template only':43}{single['pa_mm']:8.2f}{single['plain_mm']:10.2f}",
+    ]
+    for key, row in result["rows"].items():
+        ratio = f"{row['ratio']:10.2f}" if "ratio" in row else ""
+        lines.append(
+            f"({key}) {row['name']:30}{row['pictures']:9d}{row['pa_mm']:8.2f}"
+            f"{row['plain_mm']:10.2f}{ratio}"
+        )
+    return "\n".join(lines)
+
+
+def saved_table(path=TABLE) -> str:
+    """The long table as text, or how to make it."""
+    result = read_json(Path(path))
+    if result is None:
+        return "not made yet: python -m benchmarks.weak_supervision 40000 1000 5000 0 --keep"
+    return table(result)
+
+
+def main(arguments=None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.weak_supervision",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name in ("N", "n", "STEPS", "SEED"):
+        parser.add_argument(name, type=int)
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--only", help="letters of the rows to train, for instance ab")
+    parser.add_argument("--keep", action="store_true", help="save it where notebook 06 looks")
+    parser.add_argument("--out", help="save the table as JSON here")
+    given = parser.parse_args(arguments)
+    try:
+        result = compare(
+            given.N, given.n, given.STEPS, given.SEED, given.preset, only=given.only,
+            say=lambda text: sys.stderr.write(text + "\n"),
+        )  # fmt: skip
+    except ValueError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 2
+    sys.stdout.write(table(result) + "\n")
+    for path in filter(None, (given.out, TABLE if given.keep else None)):
+        write_json(Path(path), result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The benchmark compares two programs that do the same thing."""
+
+import cv2
+import numpy as np
+from benchmarks import data as benchmarks_data
+from benchmarks.data import SIZE, freihand_like, metro_item, rows
+
+from hand_lib.data.readers import FreiHand
+from hand_lib.render.camera import apply_affine, crop_affine, pixels_to_crop
+
+
+def warp(image, side, angle):
+    affine = crop_affine((111.5, 111.5), side, SIZE, angle)
+    return cv2.warpAffine(image, affine, (SIZE, SIZE))
+
+
+def test_metros_steps_agree_with_the_exact_map_to_within_its_rounding(tmp_path):
+    hands = FreiHand(freihand_like(tmp_path, 3))
+    sample, rng, turned = hands[1], np.random.default_rng(0), 0
+    for _ in range(12):
+        image, flat, solid = metro_item(
+            hands.picture_bytes(1), sample.joints_2d, sample.joints, rng, normalise=False
+        )
+        turn = np.linalg.lstsq(sample.joints, solid, rcond=None)[0].T
+        angle = np.arctan2(turn[1, 0], turn[0, 0])
+        turned += abs(angle) > 0.01
+        span = np.ptp(flat @ turn[:2, :2], axis=0) / np.ptp(sample.joints_2d, axis=0)
+        side = 2 / span.mean()
+        exact = apply_affine(crop_affine((111.5, 111.5), side, SIZE, angle), sample.joints_2d)
+        error = (pixels_to_crop(exact, SIZE) - flat) * SIZE / 2
+        assert np.abs(error - error.mean(0)).max() < 2.5 and np.abs(error.mean(0)).max() < 2
+        expected = warp(sample.image, side, angle)
+        near = [np.corrcoef(image[c].ravel(), expected[:, :, c].ravel())[0, 1] for c in range(3)]
+        assert image.shape == (3, SIZE, SIZE) and min(near) > 0.8
+    assert 1 <= turned <= 10
+
+
+def test_rows_say_what_was_measured(monkeypatch):
+    ran = []
+
+    def stopwatch(works, images, repeats):
+        ran.extend(work() for work in works)
+        return [2.0] * len(works)
+
+    monkeypatch.setattr(benchmarks_data, "_median_ms", stopwatch)
+    table = rows(repeats=1, count=3)
+    assert len(table) >= 6 and len(ran) > len(table)
+    assert all(set(row) == {"what", "ours_ms", "theirs_ms", "ratio"} for row in table)
+    assert table[0]["ratio"] == 1.0 and table[-1]["theirs_ms"] is None

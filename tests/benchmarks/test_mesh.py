@@ -1,0 +1,41 @@
+"""The benchmark compares like with like."""
+
+import numpy as np
+from benchmarks.mesh import field_hierarchy, field_spirals, median_ms, rows, split_faces
+from mesh_shapes import icosphere
+
+from hand_lib.mesh.sampling import build_hierarchy
+from hand_lib.mesh.spirals import extract_spirals
+from hand_lib.mesh.topology import check_mesh, euler_characteristic, face_areas
+
+
+def test_both_ways_walk_the_same_spirals():
+    vertices, faces = icosphere(2)
+    vertices = vertices * [1, 1.1, 1.3]
+    slow = field_spirals(vertices, faces, 27)
+    np.testing.assert_array_equal(slow, extract_spirals(vertices, faces, 27))
+
+
+def test_both_ways_make_levels_of_the_same_sizes():
+    vertices, faces = icosphere(1)
+    levels, ups = field_hierarchy(vertices, faces, (2, 2))
+    assert tuple(len(v) for v, _ in levels) == build_hierarchy(vertices, faces, (2, 2)).sizes
+    assert [u.shape for u in ups] == [(42, 21), (21, 11)]
+
+
+def test_split_faces_keep_area_and_topology():
+    vertices, faces = icosphere(1)
+    fine_vertices, fine_faces = split_faces(vertices, faces, 3)
+    check_mesh(fine_vertices, fine_faces)
+    assert len(fine_faces) == 9 * len(faces)
+    assert euler_characteristic(fine_faces) == 2
+    assert np.isclose(
+        face_areas(fine_vertices, fine_faces).sum(), face_areas(vertices, faces).sum()
+    )
+
+
+def test_rows_name_what_was_timed_and_how_much_faster_it_is():
+    table = rows(repeats=1, big=False)
+    assert [set(row) for row in table] == [{"what", "ours_ms", "theirs_ms", "ratio"}] * 3
+    assert all(row["ratio"] > 2 for row in table)
+    assert median_ms(lambda: None, 3) < 5

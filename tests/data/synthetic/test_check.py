@@ -1,0 +1,96 @@
+"""The pinned benchmark: the same on every machine, noticed when it is not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hand_lib.data.synthetic import check as synthetic_check
+from hand_lib.data.synthetic.check import (
+    NUMBER_TOLERANCE,
+    cell_means,
+    check_benchmark,
+    number_means,
+    pin_benchmark,
+)
+from hand_lib.data.synthetic.hands import VERSION, SyntheticHands, synthetic_test
+from hand_lib.evaluation.runs import open_test_set
+
+
+@pytest.fixture()
+def pinned(tmp_path, monkeypatch):
+    """A copy of the pin that a test may spoil."""
+    pin = tmp_path / "synthetic-test.json"
+    pin.write_bytes(synthetic_check.PIN.read_bytes())
+    monkeypatch.setattr(synthetic_check, "PIN", pin)
+
+    def change(**fields):
+        pin.write_text(json.dumps(json.loads(pin.read_text()) | fields))
+        return json.loads(pin.read_text())
+
+    return change
+
+
+def test_the_benchmark_is_the_pinned_one():
+    assert check_benchmark(count=24) == []
+
+
+def test_cell_means_are_means_of_cells_of_any_size():
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 10, 10)).astype(np.uint8)
+    cells = cell_means(images)
+    np.testing.assert_allclose(cells[:, :, 0, 1], images[:, :, :2, 2:5].mean(axis=(2, 3)))
+    np.testing.assert_allclose(cells[:, :, 3, 3], images[:, :, 7:, 7:].mean(axis=(2, 3)))
+
+
+def test_another_recipe_pose_or_picture_is_noticed(pinned):
+    before = pinned()
+    pinned(seed=1)
+    assert check_benchmark(2) == [f"seed {before['seed']} (pinned 1)"]
+    sky = before["numbers"]["sky"]
+    pinned(seed=before["seed"], numbers=before["numbers"] | {"sky": [sky[0] * 1.0001, sky[1]]})
+    assert check_benchmark(2) == ["the numbers drawn for sky"]
+    cells = (np.array(before["cells"]) + 1.5).tolist()
+    pinned(numbers=before["numbers"], cells=cells)
+    assert check_benchmark(2)[0].startswith("pictures, by up to 1.5")
+    joints = (np.array(before["joints_mm"]) + 0.3).tolist()
+    pinned(cells=before["cells"], joints_mm=joints)
+    assert check_benchmark(2)[0].startswith("joints, by up to 0.30 mm")
+
+
+def test_last_bits_change_nothing_that_is_compared_and_one_knob_does(monkeypatch):
+    draw = SyntheticHands.parameters
+
+    def nudged(self, indices):
+        records = draw(self, indices)
+        for name in records.dtype.names[1:]:
+            values = records[name]
+            records[name] = np.where(values == np.round(values), values, values * (1 + 2e-7))
+        return records
+
+    monkeypatch.setattr(SyntheticHands, "parameters", nudged)
+    assert check_benchmark(count=24) == []
+    monkeypatch.undo()
+    records = draw(synthetic_test(), np.arange(2000))
+    before = number_means(records)
+    records["skin"][7] *= 1.2
+    change = np.abs(np.divide(number_means(records)["skin"], before["skin"]) - 1)
+    assert change.max() > NUMBER_TOLERANCE and before["pose"] == number_means(records)["pose"]
+
+
+def test_evaluation_says_whether_the_pictures_are_the_pinned_ones(pinned):
+    test = open_test_set("synthetic-test", count=4)
+    assert "checked against pin" in test.words and len(test) == 4
+    pinned(version=0)
+    with pytest.warns(UserWarning, match=f"version {VERSION} .pinned 0"):
+        test = open_test_set("synthetic-test", count=4)
+    assert "NOT the pinned" in test.words
+
+
+def test_pinning_again_keeps_the_pin(pinned):
+    before = pinned()
+    synthetic_check.PIN.unlink()
+    pin_benchmark()
+    after = pinned()
+    assert after["seed"] == before["seed"] and len(after["cells"]) == len(before["indices"]) == 64
+    np.testing.assert_allclose(after["cells"], before["cells"], atol=1)
+    np.testing.assert_allclose(after["joints_mm"], before["joints_mm"], atol=0.1)

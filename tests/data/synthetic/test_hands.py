@@ -1,0 +1,389 @@
+"""Synthetic pictures: labels are exact, every picture depends on (seed, index) alone."""
+
+import errno
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hand_lib.data.synthetic import freihand as synthetic_freihand
+from hand_lib.data.synthetic.atlas import CHANNELS, texel_points, waves
+from hand_lib.data.synthetic.backgrounds import KINDS, background_bank, paint_background, spectrum
+from hand_lib.data.synthetic.config import Draws, SyntheticConfig
+from hand_lib.data.synthetic.draw import rotations_from, vectors_from, viewpoint_rotations
+from hand_lib.data.synthetic.freihand import STAMP, estimate_bytes, write_synthetic_freihand
+from hand_lib.data.synthetic.hands import SYNTHETIC_TEST, SyntheticHands, make_banks, synthetic_test
+from hand_lib.data.synthetic.layout import blend_shapes
+from hand_lib.data.synthetic.solids import superquadric
+from hand_lib.hand.model import HandModel
+from hand_lib.mesh.topology import face_normals
+from hand_lib.render.camera import crop_to_pixels, project
+from hand_lib.render.raster import rasterise
+
+PLAIN = {
+    "occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "sleeve": 0.0, "watch": 0.0,
+    "ring": 0.0, "truncated": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hands():
+    return SyntheticHands(size=96, seed=3, count=400)
+
+
+def test_joints_2d_are_the_projection_of_the_joints(hands):
+    batch = hands.render_batch(range(24))
+    camera_space = batch["joints"].astype(float) + batch["root"][:, None]
+    pixels = project(camera_space, batch["intrinsics"].astype(float))
+    np.testing.assert_allclose(crop_to_pixels(batch["joints_2d"], 96), pixels, atol=1e-3)
+    assert np.abs(batch["joints"][:, 0]).max() < 1e-7
+    assert (batch["root"][:, 2] > 0.2).all()
+
+
+def test_vertices_and_joints_are_those_of_the_hand_model(hands):
+    batch = hands.render_batch(range(16))
+    model = HandModel.builtin(flat_mean=False)
+    expected = model(torch.from_numpy(batch["pose"]), torch.from_numpy(batch["betas"]))
+    wrist = expected.joints[:, :1]
+    np.testing.assert_allclose(batch["joints"], (expected.joints - wrist).numpy(), atol=2e-6)
+    np.testing.assert_allclose(batch["vertices"], (expected.vertices - wrist).numpy(), atol=2e-6)
+
+
+def test_mask_is_where_the_mesh_is_when_nothing_hides_it():
+    hands = SyntheticHands(size=96, seed=5, count=8, **PLAIN)
+    batch, faces = hands.render_batch(range(8)), HandModel.builtin().faces.numpy()
+    for k in range(8):
+        points = batch["vertices"][k] + batch["root"][k]
+        seen = rasterise(points, faces, batch["intrinsics"][k], 96, two_sided=False).face >= 0
+        differ = (seen != batch["mask"][k]).sum()
+        assert seen.sum() > 300 and differ < 0.1 * seen.sum()  # silhouettes, own forearm in front
+
+
+def test_a_picture_is_the_same_alone_in_a_batch_and_in_another_worker(hands):
+    batch = hands.render_batch([5, 6, 7, 8])
+    alone = hands.render_batch([7])
+    other = pickle.loads(pickle.dumps(hands)).render_batch([7, 5])
+    for key in batch:
+        np.testing.assert_array_equal(batch[key][2], alone[key][0], err_msg=key)
+        np.testing.assert_array_equal(batch[key][2], other[key][0], err_msg=key)
+    assert (batch["image"][0] != batch["image"][1]).mean() > 0.5
+    again = SyntheticHands(size=96, seed=4, count=400).render_batch([7])
+    assert (again["image"] != alone["image"]).mean() > 0.5
+
+
+def test_a_sample_holds_what_the_batch_holds(hands):
+    sample, batch = hands[9], hands.render_batch([9])
+    np.testing.assert_array_equal(sample.image, batch["image"][0].transpose(1, 2, 0))
+    np.testing.assert_allclose(
+        sample.joints_2d, crop_to_pixels(batch["joints_2d"][0], 96), atol=1e-4
+    )
+    np.testing.assert_array_equal(sample.mask, batch["mask"][0])
+    assert sample.index == 9 and sample.side == "right" and len(hands) == 400
+    assert hands[-1].index == 399
+
+
+def test_pictures_of_all_sizes_show_the_same_scene():
+    small = SyntheticHands(size=64, seed=8, count=4).render_batch([2])
+    large = SyntheticHands(size=320, seed=8, count=4).render_batch([2])
+    np.testing.assert_allclose(small["joints_2d"], large["joints_2d"], atol=1e-5)
+    np.testing.assert_allclose(small["joints"], large["joints"])
+    assert abs(small["mask"].mean() - large["mask"].mean()) < 0.01
+    mean = large["image"].reshape(3, 64, 5, 64, 5).mean(axis=(2, 4))
+    assert np.abs(mean - small["image"][0]).mean() < 25
+
+
+def test_the_hand_stands_out_of_the_background_and_is_lit():
+    hands = SyntheticHands(size=64, seed=1, count=64)
+    batch = hands.render_batch(range(64))
+    spread = [batch["image"][k][:, batch["mask"][k]].std() for k in range(64)]
+    assert np.median(spread) > 12
+    grey = batch["image"].mean(axis=(1, 2, 3))
+    assert grey.min() > 5 and grey.max() < 250 and grey.std() > 15
+
+
+def test_each_chance_switches_what_it_names():
+    def share(**knobs):
+        hands = SyntheticHands(size=32, seed=2, count=300, **knobs)
+        return hands.parameters(range(300))
+
+    present = {
+        "sleeve": lambda p: p["sleeve"][:, 0] < 1, "ring": lambda p: p["ring"][:, 0] >= 0,
+        "object_in_hand": lambda p: p["object"][:, 0] > 0, "jpeg": lambda p: p["camera"][:, 8] > 0,
+        "occluder": lambda p: p["occluder"][:, 0] > 0,
+        "motion_blur": lambda p: p["camera"][:, 4] == 2,
+        "second_hand": lambda p: p["second"][:, 0] > 0,
+        "drop_shadow": lambda p: p["drop_shadow"][:, 0] > 0,
+    }  # fmt: skip
+    for name, shows in present.items():
+        assert not shows(share(**{name: 0.0})).any(), name
+        assert shows(share(**{name: 1.0})).all(), name
+        assert 0.3 < shows(share(**{name: 0.5})).mean() < 0.7, name
+    watches = share(watch=1.0, sleeve=0.0)["watch"][:, 0] < 1
+    assert watches.all() and not (share(watch=0.0)["watch"][:, 0] < 1).any()
+
+
+def test_backgrounds_and_mixed_poses_are_what_is_asked_for(hands):
+    kinds = hands.banks.kinds
+    assert set(kinds) == set(KINDS) and len(kinds) == len(hands.banks.tiles)
+    some = SyntheticHands(size=32, seed=2, count=200, backgrounds=("desk", "bokeh"))
+    ground = some.parameters(range(200))["background"]
+    assert set(kinds[ground[:, 0].astype(int)]) == {"desk", "bokeh"}
+    assert set(kinds[ground[:, 10].astype(int)]) == {"desk", "bokeh"}
+    apart = SyntheticHands(size=32, seed=2, count=60, between=0.0, gestures=1.0)
+    poses = apart.parameters(range(60))["pose"][:, None, 1:]
+    nearest = np.abs(poses - hands.banks.gestures[None, :, 1:]).mean(axis=(2, 3)).min(axis=1)
+    assert nearest.max() < np.deg2rad(2)  # what the jitter adds
+    mixed = SyntheticHands(size=32, seed=2, count=60, between=1.0, gestures=1.0)
+    poses = mixed.parameters(range(60))["pose"][:, None, 1:]
+    away = np.abs(poses - hands.banks.gestures[None, :, 1:]).mean(axis=(2, 3)).min(axis=1)
+    assert np.median(away) > 2 * np.median(nearest)
+
+
+def test_things_are_visible():
+    still = {
+        "noise": (0.0, 0.0),
+        "jpeg": 0.0,
+        "defocus": 0.0,
+        "motion_blur": 0.0,
+        "drop_shadow": 0.0,
+    }
+    base = SyntheticHands(size=96, seed=6, count=12, **{**PLAIN, **still}).render_batch(range(12))
+    for name in ("sleeve", "watch", "ring", "object_in_hand", "occluder", "second_hand"):
+        knobs = {**PLAIN, **still, name: 1.0}
+        other = SyntheticHands(size=96, seed=6, count=12, **knobs).render_batch(range(12))
+        changed = (other["image"] != base["image"]).any(axis=1).mean(axis=(1, 2))
+        assert (changed > 0.001).mean() > 0.4, name
+        np.testing.assert_array_equal(other["joints"], base["joints"])
+
+
+def test_viewpoints_like_photographs_point_up_more_than_down_and_the_sphere_does_not():
+    draws = Draws(0, np.arange(4000))
+    photographs = viewpoint_rotations(SyntheticConfig(), draws)
+    sphere = viewpoint_rotations(SyntheticConfig(viewpoints="sphere"), draws)
+    for rotations in (photographs, sphere):
+        np.testing.assert_allclose(np.linalg.det(rotations), 1, atol=1e-9)
+        assert np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max() < 1e-9
+    up, down = (photographs[:, 1, 0] < -0.5).mean(), (photographs[:, 1, 0] > 0.5).mean()
+    assert up > 0.35 and up > 2 * down > 0.1
+    assert np.abs(sphere.mean(axis=0)).max() < 0.03
+    assert np.abs((sphere**2).mean(axis=0) - 1 / 3).max() < 0.03
+
+
+def test_rotation_vectors_go_there_and_back():
+    vectors = np.random.default_rng(0).normal(size=(200, 3))
+    vectors *= np.minimum(1, 3.1 / np.linalg.norm(vectors, axis=1))[:, None]
+    np.testing.assert_allclose(vectors_from(rotations_from(vectors)), vectors, atol=1e-9)
+
+
+def test_draws_are_uniform_independent_and_normal():
+    draws = Draws(1, np.arange(20000))
+    unit = draws.uniform("a", 3)
+    assert abs(unit.mean() - 0.5) < 0.005 and abs(unit.var() - 1 / 12) < 0.002
+    assert (
+        np.abs(np.corrcoef(np.column_stack([unit, draws.uniform("b", 2)]).T) - np.eye(5)).max()
+        < 0.03
+    )
+    assert abs(np.corrcoef(unit[1:, 0], unit[:-1, 0])[0, 1]) < 0.03
+    normal = draws.normal("n", 2)
+    assert abs(normal.mean()) < 0.02 and abs(normal.std() - 1) < 0.02
+    assert set(np.unique(draws.whole("w", 5))) == set(range(5))
+    assert abs(draws.chance("c", 0.3).mean() - 0.3) < 0.02
+    assert draws.uniform("r", None, 2.0, 3.0).min() >= 2
+
+
+def test_framing_keeps_the_hand_in_the_picture_unless_truncated():
+    inside = SyntheticHands(size=32, seed=9, count=200, truncated=0.0, shift=0.0)
+    batch = inside.render_batch(range(200))
+    assert np.abs(batch["joints_2d"]).max() < 1.0
+    spread = np.ptp(batch["joints_2d"], axis=1).max(axis=1)
+    np.testing.assert_allclose(2 / spread, inside.parameters(range(200))["framing"], rtol=1e-3)
+    cut = SyntheticHands(size=32, seed=9, count=200, truncated=1.0).render_batch(range(200))
+    assert (np.abs(cut["joints_2d"]).max(axis=(1, 2)) > 1).mean() > 0.3
+
+
+def test_the_skin_atlas_has_nails_on_fingertips_and_creases_in_the_palm(hands):
+    banks = hands.banks
+    faces = HandModel.builtin().faces.numpy()
+    rest = banks.body.template.reshape(-1, 3)
+    points, weights = texel_points(rest, faces)
+    atlas = banks.atlas[: len(points)]
+    normals = face_normals(rest, faces)
+    normals = np.repeat(normals[:, 2] / np.linalg.norm(normals, axis=1), len(weights))
+    nail = atlas[:, CHANNELS.index("nail")] > 128
+    tips = rest[banks.body.tips]
+    near = np.linalg.norm(points[nail][:, None] - tips, axis=2)
+    assert near.min(axis=1).max() < 0.025 and set(near.argmin(axis=1)) == set(range(5))
+    palm = normals[atlas[:, CHANNELS.index("palm")] > 200]
+    assert palm.mean() < -0.4 and (palm > 0.5).mean() < 0.15  # the thumb lies on its side
+    crease = atlas[:, CHANNELS.index("crease")] > 128
+    assert 0.005 < crease.mean() < 0.1
+    noise = waves(points * 1000, (3.0, 9.0), 0)
+    assert abs(noise.mean()) < 0.15 and abs(noise.std() - 1) < 0.15
+
+
+def test_forearms_and_sleeves_look_outwards(hands):
+    banks = hands.banks
+    from hand_lib.data.synthetic.layout import ARM, OBJECT
+    from hand_lib.data.synthetic.scene import light_vertices, make_scratch, place_parts
+
+    parameters = SyntheticHands(size=32, seed=2, count=4, object_in_hand=1.0).parameters([0])
+    scratch, joints = make_scratch(banks.layout, 32), np.zeros((21, 3), np.float32)
+    root, view = np.zeros(3, np.float32), np.zeros(3, np.float32)
+    place_parts(parameters[0], banks.body, banks.layout, scratch, joints, joints.copy(), root, view)
+    light_vertices(parameters[0], banks.layout, scratch, root, view)
+    for part in (ARM, OBJECT):
+        start, stop = banks.layout.vertex_start[part : part + 2]
+        ring = 16 if part == ARM else 18
+        points = scratch.points[start:stop].reshape(-1, ring, 3)[1:-1]
+        normals = scratch.normals[start:stop].reshape(-1, ring, 3)[1:-1]
+        outward = points - points.mean(axis=1, keepdims=True)
+        assert ((normals * outward).sum(axis=2) > 0).mean() > 0.95
+
+
+def test_banks_are_made_once_and_hold_what_they_say(hands):
+    banks = make_banks(None)
+    assert banks is hands.banks
+    assert banks.tiles.dtype == np.uint32 and banks.tiles.shape[1:] == (256, 256)
+    assert banks.poses.shape[1:] == (16, 3) and np.abs(banks.poses[:, 0]).max() == 0
+    assert (np.diff(banks.tone) >= 0).all() and banks.tone[-1] > 250
+
+
+def test_hands_shaped_together_are_those_shaped_alone(hands):
+    body, rng = hands.banks.body, np.random.default_rng(0)
+    poses = rng.normal(0, 0.4, (3, 16, 3)).astype(np.float32)
+    betas = rng.normal(size=(3, 10)).astype(np.float32)
+    together = np.empty((3, len(body.template)), np.float32)
+    blend_shapes(body, poses, betas, together)
+    for k in range(3):
+        alone = np.empty((1, len(body.template)), np.float32)
+        blend_shapes(body, poses[k : k + 1], betas[k : k + 1], alone)
+        np.testing.assert_array_equal(alone[0], together[k])
+    assert np.abs(together - body.template).max() > 1e-3
+
+
+def test_a_ball_is_a_superquadric():
+    grid = np.random.default_rng(0).uniform(-1.5, 1.5, (50, 2)).astype(np.float32)
+    out = np.zeros((50, 3), np.float32)
+    superquadric(grid, np.ones(3), np.eye(3), np.full(3, 2.0), np.ones(2), out)
+    np.testing.assert_allclose(np.linalg.norm(out - 1, axis=1), 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_background_is_a_picture(kind):
+    tile = paint_background(kind, 64, np.random.default_rng(0))
+    assert tile.shape == (64, 64, 3) and tile.dtype == np.uint8 and tile.std() > 1
+    np.testing.assert_array_equal(tile, paint_background(kind, 64, np.random.default_rng(0)))
+
+
+def test_a_bank_mixes_kinds_and_spectra_fall_as_stated():
+    bank = background_bank(12, 32, 1)
+    assert bank.shape == (12, 32, 32, 3) and len({tile.tobytes() for tile in bank}) == 12
+    noise = spectrum(np.random.default_rng(0), 256, 1.0, 1)[..., 0]
+    power = np.abs(np.fft.rfft2(noise)) ** 2
+    radius = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256)[None])
+    low, high = (
+        power[(radius > 0.03) & (radius < 0.05)].mean(),
+        power[(radius > 0.3) & (radius < 0.5)].mean(),
+    )
+    assert 0.5 < (low / high) / 100 < 2  # ten times the frequency, a hundredth of the power
+    with pytest.raises(ValueError, match="leaves"):
+        paint_background("sea", 32, np.random.default_rng(0))
+
+
+def test_freihand_layout_reads_back(tmp_path):
+    from hand_lib.data.readers import FreiHand
+
+    folder = write_synthetic_freihand(tmp_path / "set", count=3, size=64, seed=2, progress=False)
+    hands, read = SyntheticHands(size=64, seed=2, count=3), FreiHand(folder, "training")
+    for k in range(3):
+        mine, theirs = hands[k], read[k]
+        np.testing.assert_allclose(theirs.joints, mine.joints, atol=1e-6)
+        np.testing.assert_allclose(theirs.vertices, mine.vertices, atol=1e-6)
+        np.testing.assert_allclose(theirs.joints_2d, mine.joints_2d, atol=1e-2)
+        np.testing.assert_allclose(theirs.pose, mine.pose, atol=1e-6)
+        assert np.abs(theirs.image.astype(float) - mine.image).mean() < 6
+    vector = json.loads((folder / "training_mano.json").read_text())[1][0]
+    sample, focal = hands[1], hands[1].intrinsics[0, 0]
+    place = np.r_[(vector[58:60] - sample.intrinsics[:2, 2]), focal] / vector[60]
+    np.testing.assert_allclose(place, sample.joints[9] + sample.root, atol=1e-5)
+
+    stamp = (folder / STAMP).stat().st_mtime_ns
+    write_synthetic_freihand(folder, count=3, size=64, seed=2, progress=False)
+    assert (folder / STAMP).stat().st_mtime_ns == stamp
+    with pytest.raises(ValueError, match="seed"):
+        write_synthetic_freihand(folder, count=3, size=64, seed=3, progress=False)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+    with pytest.raises(ValueError, match="not empty"):
+        write_synthetic_freihand(tmp_path / "full", count=2, size=64, progress=False)
+
+
+def test_a_full_disk_is_noticed_before_writing(tmp_path, monkeypatch):
+    import shutil
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
+    with pytest.raises(OSError, match="MB"):
+        write_synthetic_freihand(tmp_path / "set", count=50, size=64, progress=False)
+    assert list(tmp_path.iterdir()) == []
+    assert estimate_bytes(10, SyntheticHands(size=64, count=10)) > 10 * 34_000
+
+
+def test_a_disk_that_fills_while_writing_is_named_and_nothing_stays(tmp_path, monkeypatch):
+    def write(folder, *_, **__):
+        (folder / "half.jpg").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(synthetic_freihand, "write_freihand", write)
+    with pytest.raises(OSError, match="became full, nothing was kept.*set"):
+        write_synthetic_freihand(tmp_path / "set", count=2, size=64, progress=False)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(Path, "is_mount", lambda _: True)
+    with pytest.raises(ValueError, match="a folder below it"):
+        write_synthetic_freihand(tmp_path / "set", count=2, size=64, progress=False)
+
+
+def test_the_benchmark_is_fixed_and_its_fingerprint_follows_the_pictures(hands):
+    test = synthetic_test()
+    assert (len(test), test.size, test.seed) == (2000, 128, SYNTHETIC_TEST["seed"])
+    assert hands.fingerprint([1, 2]) == SyntheticHands(96, 3, 9).fingerprint([1, 2])
+    assert hands.fingerprint([1, 2]) != hands.fingerprint([1, 3])
+
+
+@pytest.mark.parametrize(
+    "knobs, message",
+    [
+        ({"size": 8}, "size"), ({"count": 0}, "count"), ({"viewpoints": "moon"}, "moon"),
+        ({"sleeve": 1.5}, "sleeve"), ({"framing": (2.0, 1.0)}, "framing"),
+        ({"palm_share": 0.9}, "back_share"), ({"backgrounds": ("sea",)}, "sea"),
+        ({"backgrounds": ()}, "backgrounds"), ({"exposure": float("nan")}, "exposure"),
+    ],
+)  # fmt: skip
+def test_wrong_knobs_are_named(knobs, message):
+    with pytest.raises(ValueError, match=message):
+        SyntheticHands(**{"size": 32, **knobs})
+
+
+def test_unknown_knobs_and_indices_are_refused(hands):
+    with pytest.raises(TypeError, match="sleves"):
+        SyntheticHands(size=32, sleves=1.0)
+    with pytest.raises(IndexError, match="400"):
+        hands.render_batch([400])
+    with pytest.raises(TypeError, match="whole"):
+        hands.render_batch([0.5])
+
+
+def test_the_benchmark_reports_both_sides():
+    from benchmarks.render import benchmark_render, naive_sample
+
+    rows = benchmark_render(size=32, batch=4, repeats=2)
+    for row in rows:
+        assert row["what"] and row["ours_ms"] > 0
+        assert row["ratio"] == pytest.approx(row["theirs_ms"] / row["ours_ms"])
+    hands = SyntheticHands(size=48, seed=5, count=2, **PLAIN)
+    faces = HandModel.builtin().faces.numpy()
+    picture = naive_sample(hands.render_batch([0]), faces, 48, np.random.default_rng(0))
+    assert picture.shape == (48, 48, 3) and picture.std() > 20

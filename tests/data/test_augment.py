@@ -1,0 +1,146 @@
+"""Random changes: reproducible, distributed as promised, labels never left behind."""
+
+import numpy as np
+import pytest
+
+from hand_lib.data.augment import (
+    AUGMENTATIONS,
+    Augmentation,
+    augmentation,
+    changed,
+    colour_tables,
+    crop_affines,
+    crop_cameras,
+    degrade,
+    degrades,
+    draw_changes,
+    uniforms,
+)
+from hand_lib.data.warp import PLAIN, warp_into
+from hand_lib.render.camera import crop_affine, crop_camera, invert_affine
+
+
+def test_random_numbers_depend_on_seed_epoch_and_index_only():
+    table = uniforms(3, 1, np.arange(100))
+    assert (uniforms(3, 1, [42])[0] == table[42]).all()
+    assert (uniforms(3, np.ones(3, int), [9, 7, 5]) == table[[9, 7, 5]]).all()
+    others = (uniforms(4, 1, [42]), uniforms(3, 2, [42]), uniforms(3, 1, [43]))
+    assert all((other[0] != table[42]).all() for other in others)
+
+
+def test_random_numbers_are_uniform_and_uncorrelated():
+    table = uniforms(0, 0, np.arange(20_000), columns=8)
+    assert 0 <= table.min() and table.max() < 1
+    assert np.abs(table.mean(0) - 0.5).max() < 0.01
+    assert np.abs(table.var(0) - 1 / 12).max() < 0.002
+    assert np.abs(np.corrcoef(table.T) - np.eye(8)).max() < 0.03
+    assert abs(np.corrcoef(table[1:, 0], table[:-1, 0])[0, 1]) < 0.03
+
+
+def test_metro_changes_follow_metros_distribution():
+    changes = draw_changes(AUGMENTATIONS["metro"], 0, 0, np.arange(20_000))
+    turned = changes.rotation[changes.rotation != 0]
+    assert len(turned) / 20_000 == pytest.approx(0.4, abs=0.015)
+    assert np.abs(turned).max() == pytest.approx(np.pi)
+    assert np.mean(np.abs(turned) < np.pi / 2) == pytest.approx(0.683, abs=0.02)  # within 1 sigma
+    assert changes.scale.min() == 0.75 and changes.scale.max() == 1.25
+    assert np.mean(changes.scale == 0.75) == pytest.approx(0.159, abs=0.01)
+    assert changes.gain.min() == pytest.approx(0.6, abs=0.01)
+    assert changes.gain.max() == pytest.approx(1.4, abs=0.01)
+    assert np.abs(np.corrcoef(changes.gain.T) - np.eye(3)).max() < 0.03
+    assert not changes.shift.any() and not changes.offset.any()
+    assert not degrades(AUGMENTATIONS["metro"])
+
+
+def test_no_augmentation_changes_nothing():
+    for config in (None, Augmentation()):
+        changes = draw_changes(config, 0, 5, np.arange(50))
+        assert not changes.rotation.any() and (changes.scale == 1).all()
+        assert not changes.shift.any() and not changes.colours_change
+    tables = colour_tables(draw_changes(None, 0, 0, [0]))
+    assert (tables[0] == np.arange(256)[:, None]).all()
+
+
+def test_augmentations_have_names():
+    assert augmentation("metro").rotation_deg == 90 and augmentation("none") is None
+    mine = Augmentation(blur=0.5)
+    assert augmentation(mine) is mine and changed(mine) == ["blur"] and degrades(mine)
+    with pytest.raises(ValueError, match="unknown augmentation 'meto'; known: none, default"):
+        augmentation("meto")
+
+
+def test_crop_maps_of_a_batch_equal_those_of_single_crops():
+    rng = np.random.default_rng(0)
+    centers, sides = rng.uniform(0, 200, (20, 2)), rng.uniform(20, 300, 20)
+    turns, mirror = rng.uniform(-3, 3, 20), rng.uniform(size=20) < 0.5
+    affines = crop_affines(centers, sides, 96, turns, mirror)
+    intrinsics = np.tile(np.eye(3), (20, 1, 1))
+    intrinsics[:, 0, 0], intrinsics[:, 1, 1] = rng.uniform(300, 900, (2, 20))
+    intrinsics[:, :2, 2] = rng.uniform(0, 200, (20, 2))
+    motions, plain = crop_cameras(affines, intrinsics)
+    for row in range(20):
+        expected = crop_affine(centers[row], sides[row], 96, turns[row], mirror[row])
+        assert np.allclose(affines[row], expected)
+        motion, camera = crop_camera(expected, intrinsics[row])
+        assert np.allclose(motions[row], motion) and np.allclose(plain[row], camera)
+
+
+def test_colour_tables_multiply_shift_and_clip():
+    config = Augmentation(gain=0.4, brightness=0.3, contrast=0.3)
+    changes = draw_changes(config, 0, 0, np.arange(6))
+    tables = colour_tables(changes)
+    exact = np.arange(256)[None, :, None] * changes.gain[:, None] + changes.offset[:, None, None]
+    assert tables.shape == (6, 256, 3)
+    assert np.abs(tables - np.clip(exact, 0, 255)).max() <= 0.51
+
+
+def test_blur_occluder_and_jpeg_each_leave_their_mark():
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    random = np.random.default_rng(1).uniform(0, 1, 28)
+    for name in ("blur", "occluder", "jpeg"):
+        out = degrade(image.copy(), Augmentation(**{name: 1.0}), random)
+        assert out.shape == image.shape and out.dtype == np.uint8 and (out != image).any()
+    blurred = degrade(image.copy(), Augmentation(blur=1.0, blur_share=0.05), random)
+    assert blurred.std() < image.std()
+    flat = np.full((64, 64, 3), 90, np.uint8)
+    for shape in (0.1, 0.9):  # an ellipse, a box
+        random[11] = shape
+        covered = (degrade(flat.copy(), Augmentation(occluder=1.0), random) != 90).any(2).mean()
+        assert 0.002 < covered < 0.25
+    assert (degrade(image.copy(), Augmentation(), random) == image).all()
+
+
+def bilinear(image, affine, size):
+    """The warp written plainly, in exact numbers; black outside."""
+    height, width = image.shape[:2]
+    padded = np.zeros((height + 2, width + 2, 3))
+    padded[1:-1, 1:-1] = image
+    y, x = np.mgrid[:size, :size]
+    inverse = invert_affine(affine)
+    u, v = inverse @ np.stack([x.ravel(), y.ravel(), np.ones(size * size)]) + 1
+    inside = (u >= 0) & (v >= 0) & (u < width + 1) & (v < height + 1)
+    column, row = (np.where(inside, np.floor(t), 0).astype(int) for t in (u, v))
+    s, t = ((np.where(inside, w, 0) - k)[:, None] for w, k in ((u, column), (v, row)))
+    top = padded[row, column] * (1 - s) + padded[row, column + 1] * s
+    low = padded[row + 1, column] * (1 - s) + padded[row + 1, column + 1] * s
+    return ((top * (1 - t) + low * t) * inside[:, None]).reshape(size, size, 3)
+
+
+def test_the_fast_warp_equals_a_plain_one():
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0, 255, (9, 7, 3)).astype(np.float32)
+    image = np.kron(image, np.ones((8, 8, 1))).astype(np.uint8)  # (72, 56, 3)
+    image = image[:, ::-1]  # not contiguous
+    for turn, side, mirror in ((0.0, 40, False), (0.7, 60, True), (-2.5, 130, False), (3, 9, True)):
+        affine = crop_affine((30.2, 33.7), side, 48, turn, mirror)
+        out = np.empty((48, 48, 3), np.uint8)
+        warp_into(out, image, affine)
+        error = np.abs(out - bilinear(image, affine, 48))
+        assert error.max() < 5 and error.mean() < 0.6  # a 128th of a pixel on steps of 255
+    table = rng.integers(0, 256, (256, 3)).astype(np.uint8)
+    coloured = np.empty_like(out)
+    warp_into(coloured, image, affine, table)
+    assert (coloured == table[out, [0, 1, 2]]).all()
+    assert (PLAIN[out, [0, 1, 2]] == out).all()
+    with pytest.raises(ValueError, match="into a line"):
+        warp_into(out, image, np.zeros((2, 3)))

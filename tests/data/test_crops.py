@@ -1,0 +1,419 @@
+"""Crops, pools, splits and loaders: exact labels, the same order always."""
+
+import pickle
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from data_fixtures import make_hand, write_freihand_fixture
+
+from hand_lib.data.augment import Augmentation
+from hand_lib.data.crops import HandCrops, MemoryPool, Part, hand_frame, make_loader, split_unique
+from hand_lib.data.readers import FreiHand
+from hand_lib.files import SampleError
+from hand_lib.render.camera import crop_to_pixels, project
+
+STRONG = Augmentation(
+    rotation_deg=90, scale=0.3, shift=0.2, gain=0.3, brightness=0.2, contrast=0.2, blur=0.3,
+    jpeg=0.3, occluder=0.3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hands(tmp_path_factory):
+    root = write_freihand_fixture(tmp_path_factory.mktemp("crops") / "pub", unique=5)
+    return FreiHand(root)
+
+
+def reprojection_px(batch, size):
+    """Largest distance between 2-D joints and the projected 3-D joints, pixels of the crop."""
+    points = np.asarray(batch["joints"], float) + np.asarray(batch["root"], float)[:, None]
+    pixels = project(points, np.asarray(batch["intrinsics"], float))
+    return np.abs(pixels - crop_to_pixels(np.asarray(batch["joints_2d"], float), size)).max()
+
+
+def test_augmented_joints_project_onto_augmented_joints(hands):
+    batch = HandCrops(hands, 224, STRONG).fetch_batch(np.arange(20), 3)
+    assert reprojection_px(batch, 224) < 0.01
+    plain = HandCrops(hands, 224).fetch_batch(np.arange(20), 3)
+    assert reprojection_px(plain, 224) < 0.01
+    assert (batch["image"] != plain["image"]).any()
+
+
+def test_augmented_vertices_move_with_the_joints(hands):
+    plain, moved = (HandCrops(hands, 128, a).fetch_batch(np.arange(20)) for a in (None, STRONG))
+    for row in range(20):
+        turn = np.linalg.lstsq(plain["joints"][row], moved["joints"][row], rcond=None)[0]
+        assert np.allclose(turn @ turn.T, np.eye(3), atol=1e-4)
+        assert np.linalg.det(turn) == pytest.approx(1, abs=1e-4)
+        assert np.allclose(plain["vertices"][row] @ turn, moved["vertices"][row], atol=1e-5)
+        assert np.allclose(plain["root"][row] @ turn, moved["root"][row], atol=1e-5)
+    assert np.allclose(moved["intrinsics"][:, [0, 1], [1, 0]], 0, atol=0.03 * 1131)
+
+
+def dotted_hand(size, side="right"):
+    """A picture with a smooth dot at each of five joints; nothing else."""
+    rng = np.random.default_rng(1)
+    joints_2d = rng.uniform(size * 0.3, size * 0.7, (21, 2))
+    joints_2d[:5] = size * np.array([[0.3, 0.3], [0.7, 0.3], [0.5, 0.5], [0.3, 0.7], [0.7, 0.7]])
+    joints_2d[:5] += rng.uniform(-3, 3, (5, 2))
+    y, x = np.mgrid[:size, :size]
+    image = np.zeros((size, size))
+    for u, v in joints_2d[:5]:
+        image += 250 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * (size / 60) ** 2))
+    image = np.repeat(np.rint(image)[:, :, None], 3, axis=2).astype(np.uint8)
+    return replace(make_hand(0, size, joints_2d=joints_2d, side=side), image=image)
+
+
+def centroid_errors(item, size):
+    """How far each dot's centre of mass lies from its label, pixels."""
+    image, errors = item["image"][0].astype(float), []
+    y, x = np.mgrid[:size, :size]
+    for u, v in crop_to_pixels(item["joints_2d"][:5].astype(float), size):
+        near = (x - u) ** 2 + (y - v) ** 2 < (size / 14) ** 2
+        weight = image * near
+        errors += [np.hypot((weight * x).sum() / weight.sum() - u,
+                            (weight * y).sum() / weight.sum() - v)]  # fmt: skip
+    return np.array(errors)
+
+
+@pytest.mark.parametrize("size", [224, 64])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_picture_moves_exactly_with_its_joints(size, side):
+    turning = Augmentation(rotation_deg=60, scale=0.1, shift=0.05)
+    crops = HandCrops([dotted_hand(224, side)], size, turning)
+    errors = np.concatenate([centroid_errors(crops.item(0, epoch), size) for epoch in range(12)])
+    assert errors.max() < 0.12 and errors.mean() < 0.05
+
+
+def test_pictures_shrunk_while_decoding_stay_in_place(tmp_path):
+    folder = tmp_path / "training" / "rgb"
+    folder.mkdir(parents=True)
+    hand = dotted_hand(896)
+    flags = [cv2.IMWRITE_JPEG_QUALITY, 98]
+    assert cv2.imwrite(str(folder / "00000000.jpg"), hand.image[:, :, ::-1], flags)
+
+    class OneFile:
+        box = "image"
+
+        def __len__(self):
+            return 1
+
+        def read(self, index, choose=None):
+            from hand_lib.files import decode_picture
+
+            data = (folder / "00000000.jpg").read_bytes()
+            factor = choose({}, data)
+            return replace(hand, image=decode_picture(data, "dots", factor)), factor
+
+    for size, expected in ((112, 8), (224, 4), (448, 2), (500, 1)):
+        seen = []
+        reader = OneFile()
+        plain_read = reader.read
+        reader.read = lambda i, c, r=plain_read, s=seen: s.append(r(i, c)) or s[-1]
+        item = HandCrops(reader, size).item(0)
+        assert seen[0][1] == expected
+        assert centroid_errors(item, size).max() < 0.1
+
+
+def test_a_left_hand_becomes_the_mirrored_right_hand():
+    right = dotted_hand(224)
+    intrinsics = right.intrinsics.copy()
+    intrinsics[0, 2] = 223 - intrinsics[0, 2]
+    flip = np.float32([-1, 1, 1])
+    joints_2d = right.joints_2d * np.float32([-1, 1]) + np.float32([223, 0])
+    left = replace(
+        right, image=right.image[:, ::-1], joints=right.joints * flip, root=right.root * flip,
+        vertices=right.vertices * flip, joints_2d=joints_2d, intrinsics=intrinsics, side="left",
+    )  # fmt: skip
+    one, other = (HandCrops([hand], 96).item(0) for hand in (right, left))
+    for name in ("vertices", "joints", "root", "joints_2d", "intrinsics"):
+        assert np.allclose(one[name], other[name], atol=1e-4), name
+    assert np.abs(one["image"].astype(int) - other["image"]).max() <= 1
+
+
+def test_an_item_follows_from_seed_epoch_and_index(hands):
+    crops = HandCrops(hands, 64, STRONG, seed=4)
+    batch = crops.fetch_batch([3, 11, 7], [2, 0, 2])
+    again = HandCrops(hands, 64, STRONG, seed=4).item(7, 2)
+    for name, value in again.items():
+        assert np.array_equal(batch[name][2], value), name
+    assert (crops.item(7, 3)["image"] != again["image"]).any()
+    assert (HandCrops(hands, 64, STRONG, seed=5).item(7, 2)["image"] != again["image"]).any()
+    assert np.array_equal(crops[7]["image"], crops.item(7, 0)["image"])
+    with pytest.raises(IndexError, match="20 crops"):
+        crops[20]
+
+
+def test_unknown_truth_is_zero_and_flagged():
+    bare = make_hand(
+        0, with_pose=False, joints=None, vertices=None, root=None, intrinsics=None, joints_2d=None
+    )
+    item = HandCrops([bare], 64, "metro").item(0)
+    assert not item["has_vertices"] and not item["has_joints"] and not item["has_camera"]
+    assert not item["valid_2d"].any() and not item["joints_2d"].any() and not item["joints"].any()
+    assert item["intrinsics"][0, 0] > 0 and np.isfinite(item["intrinsics"]).all()
+    valid = np.arange(21) < 4
+    partly = HandCrops([make_hand(0, valid_2d=valid)], 64).item(0)
+    assert (partly["valid_2d"] == valid).all() and not partly["joints_2d"][4:].any()
+
+
+def test_frames_come_from_the_picture_or_the_joints():
+    assert hand_frame("image", 640, 480) == (319.5, 239.5, 480)
+    assert hand_frame(0.5, 100, 200) == (49.5, 99.5, 50)
+    assert hand_frame((1.0, 2.0, 3.0), 9, 9) == (1, 2, 3)
+    points, known = np.array([[10.0, 20], [30, 60], [900, 900]]), np.array([1, 1, 0], bool)
+    assert hand_frame("joints", 99, 99, points, known) == (20, 40, 64)
+    with pytest.raises(SampleError, match="no 2-D joints"):
+        hand_frame("joints", 99, 99)
+    with pytest.raises(ValueError, match="box must be"):
+        hand_frame("hand", 99, 99)
+
+
+def test_crops_refuse_what_cannot_work(hands):
+    with pytest.raises(ValueError, match="empty"):
+        HandCrops([], 64)
+    with pytest.raises(ValueError, match="at least 8 pixels"):
+        HandCrops(hands, 4)
+    with pytest.raises(ValueError, match="on_error"):
+        HandCrops(hands, 64, on_error="pass")
+    with pytest.raises(SampleError, match=r"FreiHAND/training\[2\].*expected 100 vertices"):
+        HandCrops(hands, 64, vertex_count=100).item(2)
+
+
+# memory pools
+
+
+def test_a_memory_pool_gives_what_the_files_give(hands):
+    turning = Augmentation(rotation_deg=30, scale=0.05, shift=0.02)
+    for augment in (None, turning):
+        direct = HandCrops(hands, 64, augment).fetch_batch(np.arange(20), 1)
+        pool = MemoryPool(hands, 64, margin=1.5, threads=2)
+        pooled = HandCrops(pool, 64, augment).fetch_batch(np.arange(20), 1)
+        for name in ("vertices", "joints", "root", "joints_2d", "valid_2d", "has_vertices"):
+            assert np.allclose(direct[name], pooled[name], atol=1e-4), name
+        assert np.allclose(direct["intrinsics"], pooled["intrinsics"], rtol=1e-4)
+        difference = np.abs(direct["image"].astype(int) - pooled["image"])
+        assert difference.mean() < 6
+    assert len(pool) == 20 and pool.groups.tolist() == hands.groups.tolist()
+    assert reprojection_px(pooled, 64) < 0.01
+
+
+def test_a_pool_of_rendered_batches_gives_them_back(hands):
+    crops = HandCrops(hands, 64)
+    batches = [crops.fetch_batch(np.arange(at, at + 4)) for at in range(0, 20, 4)]
+    pool = MemoryPool.from_batches(iter(batches), 20)
+    again = HandCrops(pool, 64).fetch_batch([5, 6])
+    for name in ("image", "vertices", "joints_2d", "intrinsics"):
+        assert np.allclose(again[name], batches[1][name][1:3], atol=1e-4), name
+    with pytest.raises(ValueError, match="expected 21 hands"):
+        MemoryPool.from_batches(batches, 21)
+
+
+def broken_release(folder):
+    root = write_freihand_fixture(folder, unique=6, versions=1, masks=False)
+    path = root / "training" / "rgb" / "00000002.jpg"
+    path.write_bytes(path.read_bytes()[:500])
+    return FreiHand(root)
+
+
+def test_a_broken_sample_is_named_or_replaced_and_counted(tmp_path):
+    hands = broken_release(tmp_path / "pub")
+    with pytest.raises(SampleError, match=r"FreiHAND/training\[2\].*cut off"):
+        HandCrops(hands, 32).fetch_batch([0, 2])
+    hands.on_error = "skip"
+    with pytest.raises(SampleError):
+        HandCrops(hands, 32, on_error="raise").item(2)
+    assert [sample.index for sample in Part(hands, [3, 2, 5])] == [3, 5] and 2 in hands.skipped
+    patient = HandCrops(Part(hands, range(6)), 32)
+    batch = patient.fetch_batch([0, 2])
+    assert batch["index"].tolist() == [0, 3]
+    assert np.array_equal(batch["image"][1], patient.item(3)["image"])
+    loader = make_loader(patient, 4, workers=0)
+    assert sum(len(batch["index"]) for batch in loader) == 6 and loader.skipped == {2}
+    pool = MemoryPool(hands, 32, on_error="skip")
+    assert len(pool) == 5 and pool.skipped == 1 and 2 not in pool.groups
+    with pytest.raises(SampleError, match=r"training\[2\]"):
+        MemoryPool(hands, 32, on_error="raise")
+
+
+def test_a_worker_says_which_sample_it_died_of(tmp_path):
+    hands = broken_release(tmp_path / "pub")
+    with pytest.raises(SampleError, match=r"FreiHAND/training\[2\].*cut off"):
+        list(make_loader(HandCrops(hands, 32), 6, workers=1))
+
+    class Odd(list):
+        dataset = "odd"
+
+        def __getitem__(self, index):
+            raise RuntimeError("no such thing")
+
+    with pytest.raises(SampleError, match=r"odd\[0\]: RuntimeError: no such thing"):
+        HandCrops(Odd([1]), 32).item(0)
+
+
+# splits and loaders
+
+
+def test_backgrounds_of_one_hand_never_straddle_the_split(hands):
+    training, validation = split_unique(hands, 0.4, seed=1)
+    assert len(training) == 12 and len(validation) == 8
+    assert not set(training.groups) & set(validation.groups)
+    again = split_unique(hands, 0.4, seed=1)[1]
+    assert again.indices.tolist() == validation.indices.tolist()
+    assert split_unique(hands, 0.4, seed=2)[1].indices.tolist() != validation.indices.tolist()
+    assert validation[3].index == validation.indices[3]
+    item = HandCrops(validation, 64).item(2)
+    direct = HandCrops(hands, 64).item(int(validation.indices[2]))
+    assert np.array_equal(item["image"], direct["image"])
+    for share in (0, 1):
+        with pytest.raises(ValueError, match=r"\(0, 1\)"):
+            split_unique(hands, share)
+    with pytest.raises(ValueError, match="cannot be split"):
+        split_unique([1], 0.5)
+    parts = split_unique(MemoryPool(hands, 32), 0.2)
+    assert HandCrops(parts[1], 32).fetch_batch([0, 1])["image"].shape == (2, 3, 32, 32)
+
+
+class Numbers:
+    """Crops that say who they are."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def fetch_batch(self, indices, epochs):
+        indices, epochs = np.asarray(indices), np.asarray(epochs)
+        return {"image": np.zeros((len(indices), 3, 2, 2), np.uint8), "index": indices.copy(),
+                "visit": epochs}  # fmt: skip
+
+
+def order_of(loader):
+    return [index for batch in loader for index in batch["index"].tolist()]
+
+
+def test_an_epoch_shows_every_item_once_in_its_own_order():
+    loader = make_loader(Numbers(23), 5, seed=3)
+    first = order_of(loader)
+    assert sorted(first) == list(range(23)) and first != list(range(23))
+    assert first == order_of(make_loader(Numbers(23), 5, seed=3))
+    assert first != order_of(make_loader(Numbers(23), 5, seed=4))
+    loader.set_epoch(1)
+    assert order_of(loader) != first
+    assert order_of(make_loader(Numbers(23), 5, shuffle=False)) == list(range(23))
+    assert len(loader) == 5 and len(make_loader(Numbers(23), 5, drop_last=True)) == 4
+
+
+def test_loading_resumes_in_the_middle_of_an_epoch():
+    whole = order_of(make_loader(Numbers(23), 5, seed=3, epoch=2))
+    rest = make_loader(Numbers(23), 5, seed=3, epoch=2, start_batch=3)
+    assert order_of(rest) == whole[15:] and len(rest) == 2
+    assert order_of(make_loader(Numbers(23), 5, start_batch=5)) == []
+    with pytest.raises(ValueError, match="start_batch must lie in"):
+        make_loader(Numbers(23), 5, start_batch=6)
+
+
+def test_workers_load_the_same_batches(hands):
+    crops = HandCrops(hands, 32, STRONG, seed=1)
+    alone = list(make_loader(crops, 6, seed=2, epoch=1))
+    helped = list(make_loader(crops, 6, seed=2, epoch=1, workers=2))
+    assert len(alone) == len(helped) == 4
+    for one, other in zip(alone, helped, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert alone[0]["image"].dtype == torch.uint8 and alone[0]["image"].shape == (6, 3, 32, 32)
+    assert alone[0]["index"].dtype == torch.int64 and alone[0]["has_vertices"].dtype == torch.bool
+
+
+def test_mixed_data_sets_keep_their_shares_and_repeat_nothing_early():
+    sets = [Numbers(10), Numbers(40)]
+    loader = make_loader(sets, 8, seed=1, weights=[3, 1], length=40)
+    seen = []
+    for epoch in range(4):
+        loader.set_epoch(epoch)
+        order = order_of(loader)
+        small = [i for i in order if i < 10]
+        assert len(order) == 40 and len(small) == 30
+        assert sorted(small) == sorted(list(range(10)) * 3)
+        seen += [i for i in order if i >= 10]
+    assert sorted(seen) == list(range(10, 50))  # four quarters of the big one
+    together = order_of(make_loader(sets, 8))
+    assert sorted(together) == list(range(50)) and max(together[:25]) >= 10 > min(together[:25])
+
+
+def test_a_repeated_item_gets_another_visit_number():
+    loader = make_loader([Numbers(2), Numbers(2)], 4, weights=[1, 1], length=8)
+    visits = {}
+    for batch in loader:
+        for index, visit in zip(batch["index"].tolist(), batch["visit"].tolist(), strict=True):
+            visits.setdefault(index, []).append(visit)
+    assert all(sorted(v) == [0, 1] for v in visits.values())
+
+
+class ByNumber:
+    """Items by number and nothing else."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def test_rendered_batches_and_single_items_load_too():
+    class Rendered:
+        def __len__(self):
+            return 5
+
+        def render_batch(self, indices):
+            return {"image": np.zeros((len(indices), 3, 2, 2), np.uint8)}
+
+    class Many(ByNumber):
+        def __getitems__(self, indices):
+            return [self[i] for i in indices]
+
+    singles = [{"image": np.full((3, 2, 2), i, np.uint8)} for i in range(5)]
+    for dataset in (Rendered(), ByNumber(singles), Many(singles)):
+        batches = list(make_loader(dataset, 2, shuffle=False))
+        assert [b["index"].tolist() for b in batches] == [[0, 1], [2, 3], [4]]
+    assert batches[1]["image"][:, 0, 0, 0].tolist() == [2, 3]
+    with pytest.raises(TypeError, match="wrap it: HandCrops"):
+        list(make_loader([ByNumber([make_hand(0)])], 1))
+
+
+def test_loaders_refuse_what_cannot_work():
+    with pytest.raises(ValueError, match="at least one item"):
+        make_loader([Numbers(3), Numbers(0)], 2)
+    with pytest.raises(ValueError, match="batch_size >= 1"):
+        make_loader(Numbers(3), 0)
+    with pytest.raises(ValueError, match="2 weights"):
+        make_loader([Numbers(3), Numbers(3)], 2, weights=[1])
+    with pytest.raises(ValueError, match="length"):
+        make_loader(Numbers(3), 2, length=0)
+
+
+def test_a_part_renumbers_its_samples(hands):
+    part = Part(hands, [7, 2])
+    assert len(part) == 2 and part[0].key == hands[7].key
+    assert part.read(1)[0].key == hands[2].key and part.dataset == "FreiHAND"
+
+
+def test_colours_change_and_nothing_else(hands):
+    plain = HandCrops(hands, 64).fetch_batch(np.arange(8))
+    lit = HandCrops(hands, 64, Augmentation(gain=0.5)).fetch_batch(np.arange(8))
+    ratio = lit["image"].mean((2, 3)) / plain["image"].mean((2, 3))
+    assert ratio.std() > 0.1 and 0.45 < ratio.min() and ratio.max() < 1.55
+    assert all(np.array_equal(plain[name], lit[name]) for name in plain if name != "image")
+
+
+def test_crops_of_a_part_travel_to_a_worker(hands):
+    crops = HandCrops(Part(hands, [7, 2]), 32, "metro", seed=3)
+    travelled = pickle.loads(pickle.dumps(crops))
+    assert np.array_equal(travelled.item(1, 4)["image"], crops.item(1, 4)["image"])
+    assert len(pickle.dumps(crops)) < 30_000

@@ -1,0 +1,331 @@
+import json
+import warnings
+
+import numpy as np
+import pytest
+from scipy.linalg import orthogonal_procrustes
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from hand_lib.evaluation import freihand as scoring
+from hand_lib.evaluation import submission
+from hand_lib.hand.joints import convert_joints
+
+KEYS = [
+    "xyz_mean3d", "xyz_auc3d", "xyz_al_mean3d", "xyz_al_auc3d",
+    "mesh_mean3d", "mesh_auc3d", "mesh_al_mean3d", "mesh_al_auc3d",
+    "f_score_5", "f_al_score_5", "f_score_15", "f_al_score_15",
+]  # fmt: skip
+
+
+@pytest.fixture
+def truth():
+    """Joints (70, 21, 3) and vertices (70, 120, 3) of random hand-sized clouds, camera frame."""
+    rng = np.random.default_rng(5)
+    shape = rng.normal(size=(120, 3)) * [0.02, 0.05, 0.015]
+    turn = Rotation.random(70, random_state=4).as_matrix()
+    place = rng.uniform([-0.1, -0.1, 0.6], [0.1, 0.1, 0.9], (70, 3))[:, None]
+    vertices = (shape + rng.normal(size=(70, 120, 3)) * 0.003) @ turn.swapaxes(1, 2)
+    return vertices[:, :21] * 1.1 + place, vertices + place
+
+
+@pytest.fixture
+def guess(truth):
+    """A plausible prediction of ``truth``: jitter per point, offset, size and turn per hand."""
+    rng = np.random.default_rng(6)
+    turn = Rotation.from_rotvec(rng.normal(size=(70, 3)) * 0.05).as_matrix()
+    size, shift = rng.uniform(0.9, 1.1, (70, 1, 1)), rng.normal(size=(70, 1, 3)) * 0.01
+    found = []
+    for points in truth:
+        centre = points.mean(1, keepdims=True)
+        noisy = points - centre + rng.normal(size=points.shape) * 0.004
+        found.append(size * noisy @ turn.swapaxes(1, 2) + centre + shift)
+    return found
+
+
+def by_the_description(pred_joints, pred_vertices, true_joints, true_vertices, reflections=True):
+    """FreiHAND's scores by one plain loop over hands, points and thresholds."""
+
+    def fit(pred, true):
+        mean_t, mean_p = true.mean(0), pred.mean(0)
+        size_t = np.sqrt(((true - mean_t) ** 2).sum()) + 1e-8
+        size_p = np.sqrt(((pred - mean_p) ** 2).sum()) + 1e-8
+        a, b = (true - mean_t) / size_t, (pred - mean_p) / size_p
+        matrix, scale = orthogonal_procrustes(a, b)
+        if not reflections and np.linalg.det(matrix) < 0:
+            rotation = Rotation.align_vectors(a, b)[0].as_matrix()
+            matrix, scale = rotation, (a * (b @ rotation.T)).sum()
+        return b @ matrix.T * scale * size_t + mean_t
+
+    def f_score(pred, true, threshold):
+        precision = np.mean(cKDTree(true).query(pred)[0] < threshold)
+        recall = np.mean(cKDTree(pred).query(true)[0] < threshold)
+        return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+    result, thresholds = {}, np.linspace(0, 0.05, 100)
+    for name, pred, true in (
+        ("xyz", pred_joints, true_joints),
+        ("mesh", pred_vertices, true_vertices),
+    ):
+        aligned = [fit(p, t) for p, t in zip(pred, true, strict=True)]
+        for infix, points in (("", pred), ("al_", np.array(aligned))):
+            means, areas = [], []
+            for point in range(true.shape[1]):
+                distance = np.sqrt(((points[:, point] - true[:, point]) ** 2).sum(1))
+                curve = [np.mean(distance <= threshold) for threshold in thresholds]
+                means.append(distance.mean())
+                areas.append(np.trapezoid(curve, thresholds) / 0.05)
+            result[f"{name}_{infix}mean3d"] = 100 * np.mean(means)
+            result[f"{name}_{infix}auc3d"] = np.mean(areas)
+            for threshold in (5, 15) if name == "mesh" else ():
+                pairs = zip(points, true, strict=True)
+                values = [f_score(p, t, threshold / 1000) for p, t in pairs]
+                result[f"f_{infix}score_{threshold}"] = np.mean(values)
+    return result
+
+
+@pytest.mark.parametrize("reflections", [True, False])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_scores_equal_the_written_description(guess, truth, reflections, mirrored):
+    joints, vertices = guess
+    if mirrored:
+        joints, vertices = joints.copy(), vertices.copy()
+        joints[::3, :, 0] *= -1
+        vertices[::3, :, 0] *= -1
+    found = scoring.freihand_scores(joints, vertices, *truth, reflections=reflections)
+    expected = by_the_description(joints, vertices, *truth, reflections)
+    assert list(found) == KEYS
+    assert {type(value) for value in found.values()} == {float}
+    for key in KEYS:
+        assert found[key] == pytest.approx(expected[key], abs=1e-6), key
+
+
+def test_a_perfect_prediction_has_no_error_and_full_scores(truth):
+    found = scoring.freihand_scores(*truth, *truth)
+    for key, value in found.items():
+        # the guard of 1e-8 m in the norms keeps aligned errors just above the threshold of 0 mm
+        best = 1 - 0.5 / 99 if "al_auc" in key else 1.0
+        assert value == pytest.approx(0.0 if "mean" in key else best, abs=1e-5), key
+
+
+def test_the_zero_predictor_scores_the_distance_and_the_spread_of_the_truth(truth):
+    joints, vertices = truth
+    found = scoring.freihand_scores(0 * joints, 0 * vertices, joints, vertices)
+    for name, points in (("xyz", joints), ("mesh", vertices)):
+        spread = np.linalg.norm(points - points.mean(1, keepdims=True), axis=2)
+        assert found[f"{name}_mean3d"] == pytest.approx(100 * np.linalg.norm(points, axis=2).mean())
+        assert found[f"{name}_al_mean3d"] == pytest.approx(100 * spread.mean())
+        assert found[f"{name}_auc3d"] == 0
+    assert found["f_score_5"] == found["f_score_15"] == 0
+    # all predicted vertices sit on the centre: precision is 1 if any vertex is near it, else 0
+    near = spread < 0.015
+    expected = np.mean(2 * near.mean(1) / (1 + near.mean(1)) * near.any(1))
+    assert found["f_al_score_15"] == pytest.approx(expected)
+
+
+def test_a_shifted_prediction_is_wrong_by_the_shift_and_right_when_aligned(truth):
+    joints, vertices = (points + [0.006, 0.0, 0.008] for points in truth)  # 10 mm
+    found = scoring.freihand_scores(joints, vertices, *truth)
+    assert found["xyz_mean3d"] == pytest.approx(1.0) == found["mesh_mean3d"]
+    assert found["xyz_al_mean3d"] == pytest.approx(0.0, abs=1e-5)
+    # the curve leaves 0 between thresholds 19 and 20 of 99 steps of 0.505 mm
+    assert found["xyz_auc3d"] == pytest.approx(1 - 19.5 / 99)
+    assert found["f_score_15"] == pytest.approx(1.0) == found["f_al_score_5"]
+
+
+def test_a_scaled_prediction_is_wrong_by_the_spread_times_the_excess(truth):
+    joints, vertices = (p + 0.1 * (p - p.mean(1, keepdims=True)) for p in truth)
+    found = scoring.freihand_scores(joints, vertices, *truth)
+    for name, points in (("xyz", truth[0]), ("mesh", truth[1])):
+        spread = np.linalg.norm(points - points.mean(1, keepdims=True), axis=2).mean()
+        assert found[f"{name}_mean3d"] == pytest.approx(100 * 0.1 * spread)
+        assert found[f"{name}_al_mean3d"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_permuted_vertices_keep_their_f_scores_and_lose_the_mean(truth):
+    joints, vertices = truth
+    order = np.random.default_rng(0).permutation(vertices.shape[1])
+    found = scoring.freihand_scores(joints, vertices[:, order], joints, vertices)
+    assert found["f_score_5"] == 1
+    expected = 100 * np.linalg.norm(vertices[:, order] - vertices, axis=2).mean()
+    assert found["mesh_mean3d"] == pytest.approx(expected) and expected > 1
+
+
+def test_a_mirrored_prediction_is_perfect_officially_and_flagged(truth):
+    joints, vertices = (points.copy() for points in truth)
+    joints[10, :, 0] *= -1
+    vertices[10, :, 0] *= -1
+    scores = scoring.report(joints, vertices, *truth)
+    assert scores.mirrored.tolist() == [10]
+    assert scores.official["xyz_al_mean3d"] == pytest.approx(0, abs=1e-5)
+    assert scores.proper["xyz_al_mean3d"] > 0.01
+    assert scores.millimetres["pa_mpjpe_mm"] == pytest.approx(10 * scores.proper["xyz_al_mean3d"])
+    assert scores.millimetres["pa_reflection_mpvpe_mm"] == pytest.approx(0, abs=1e-4)
+    assert any("1 hand(s) fit better mirrored" in note for note in scores.notes)
+    assert not any("left hands" in note for note in scores.notes)
+
+
+def test_left_hands_are_recognised_and_mirrored_when_told(guess, truth):
+    left = [points * [-1, 1, 1] for points in guess]
+    assert any("left hands" in note for note in scoring.report(*left, *truth).notes)
+    scores = scoring.report(*left, *truth, mirror=True)
+    assert scores.official == pytest.approx(scoring.freihand_scores(*guess, *truth))
+    assert any("negated" in note for note in scores.notes)
+
+
+def test_the_report_gives_the_official_and_the_proper_scores(guess, truth):
+    scores = scoring.report(*guess, *truth)
+    assert scores.official == pytest.approx(scoring.freihand_scores(*guess, *truth))
+    proper = scoring.freihand_scores(*guess, *truth, reflections=False)
+    assert scores.proper == pytest.approx(proper)
+    assert scores.notes == () and len(scores.mirrored) == 0
+    assert scores.joint_errors["none"].shape == (70, 21)
+    assert scores.millimetres["mpvpe_mm"] == pytest.approx(10 * proper["mesh_mean3d"])
+    assert scores.millimetres["pa_mpvpe_auc_0_50"] == pytest.approx(proper["mesh_al_auc3d"])
+    assert scores.millimetres["pa_f_5"] == pytest.approx(proper["f_al_score_5"])
+    wrist = guess[1] - guess[0][:, :1] - truth[1] + truth[0][:, :1]
+    expected = 1000 * np.linalg.norm(wrist, axis=2).mean()
+    assert scores.millimetres["root_mpvpe_mm"] == pytest.approx(expected)
+
+
+def test_the_report_in_words_says_which_alignment_is_which(guess, truth):
+    text = str(scoring.report(*guess, *truth))
+    assert "rotation only (METRO, HaMeR, WiLoR)" in text
+    assert "mirroring allowed (FreiHAND's scorer)" in text
+    assert f"{scoring.freihand_scores(*guess, *truth)['mesh_al_mean3d']:.6f}" in text
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 1000.0), ("cm", 100.0)])
+def test_other_units_are_detected_converted_and_said(guess, truth, unit, factor):
+    scores = scoring.report(*(points * factor for points in guess), *truth)
+    assert scores.official == pytest.approx(scoring.freihand_scores(*guess, *truth))
+    assert f"predictions are in {unit} " in scores.notes[0]
+    said = scoring.report(*(points * factor for points in guess), *truth, units="m")
+    assert said.official["xyz_mean3d"] > 100
+    assert f"suggests {unit}" in said.notes[0]
+
+
+def test_a_hand_with_nan_counts_as_no_prediction_and_is_said(guess, truth):
+    joints, vertices = (points.copy() for points in guess)
+    vertices[3, 5, 1] = np.nan
+    joints[8, 0] = np.inf
+    zeroed = [points.copy() for points in guess]
+    for points in zeroed:
+        points[[3, 8]] = 0
+    with pytest.warns(UserWarning, match="2 hand.*3, 8"):
+        found = scoring.freihand_scores(joints, vertices, *truth)
+    assert found == pytest.approx(scoring.freihand_scores(*zeroed, *truth))
+    scores = scoring.report(joints, vertices, *truth)
+    assert scores.missing.tolist() == [3, 8] and scores.official == pytest.approx(found)
+    assert any("2 hand(s) hold a NaN" in note for note in scores.notes)
+
+
+def test_hands_that_are_one_point_are_said(guess, truth):
+    joints, vertices = (points.copy() for points in guess)
+    joints[4], vertices[4] = 0.3, 0.3
+    scores = scoring.report(joints, vertices, *truth)
+    assert scores.collapsed.tolist() == [4]
+    assert any("single point" in note for note in scores.notes)
+
+
+def test_only_degenerate_predictions_still_give_numbers(truth):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = scoring.freihand_scores(*(points * np.nan for points in truth), *truth)
+    assert np.isfinite(list(found.values())).all()
+    assert np.isfinite(
+        list(scoring.report(*(0 * p for p in truth), *truth).millimetres.values())
+    ).all()
+
+
+def test_root_relative_predictions_are_said(guess, truth):
+    relative = [points - guess[0][:, :1] for points in guess]
+    assert any("wrist is at the origin" in note for note in scoring.report(*relative, *truth).notes)
+
+
+def test_joints_in_another_order_are_said(guess, truth):
+    joints = convert_joints(guess[0], "interhand", back=True)
+    notes = scoring.report(joints, guess[1], *truth).notes
+    assert any("'interhand'" in note for note in notes)
+
+
+def test_another_vertex_count_scores_joints_and_refuses_vertices(guess, truth):
+    joints, vertices = guess
+    with pytest.warns(UserWarning, match="vertices refused: 50 .* 120"):
+        found = scoring.freihand_scores(joints, vertices[:, :50], *truth)
+    assert list(found) == KEYS[:4]
+    scores = scoring.report(joints, vertices[:, :50], *truth)
+    assert "vertices refused" in scores.notes[0] and not scores.vertex_errors
+    assert scores.official == pytest.approx(found)
+    assert "vertices refused" in str(scores)
+    assert list(scoring.freihand_scores(joints, None, *truth)) == KEYS[:4]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda pj, pv, tj, tv: (pj[:-1], pv, tj, tv), "predicted joints: expected 70 hands.*69"),
+        (lambda pj, pv, tj, tv: (pj, pv[1:], tj, tv), "predicted vertices: expected 70 hands"),
+        (lambda pj, pv, tj, tv: (pj[:, :20], pv, tj, tv), "expected 21 points.*20"),
+        (lambda pj, pv, tj, tv: (pj[..., :2], pv, tj, tv), r"expected \(N, P, 3\)"),
+        (lambda pj, pv, tj, tv: (pj, pv, tj * np.nan, tv), "true joints: hand 0 has a NaN"),
+        (lambda pj, pv, tj, tv: (pj[:0], pv[:0], tj[:0], tv[:0]), "truth is empty"),
+        (lambda pj, pv, tj, tv: ([["a"]], pv, tj, tv), "expected numbers"),
+    ],
+)
+def test_wrong_counts_and_shapes_are_refused(guess, truth, change, message):
+    arrays = change(*guess, *truth)
+    with pytest.raises(ValueError, match=message):
+        scoring.freihand_scores(*arrays)
+    with pytest.raises(ValueError, match=message):
+        scoring.report(*arrays)
+
+
+def test_unknown_units_are_refused(guess, truth):
+    with pytest.raises(ValueError, match="'inch'.*auto, m, cm, mm"):
+        scoring.report(*guess, *truth, units="inch")
+
+
+def test_the_command_line_scores_a_file_and_writes_the_official_lines(
+    guess, truth, tmp_path, capsys
+):
+    submission.write_predictions(tmp_path / "pred.json", *guess)
+    for name, points in zip(("xyz", "verts"), truth, strict=True):
+        (tmp_path / f"evaluation_{name}.json").write_text(json.dumps(points.tolist()))
+    scored = scoring.score_file(tmp_path / "pred.json", tmp_path)
+    assert scored.official == pytest.approx(scoring.freihand_scores(*guess, *truth), abs=2e-5)
+    arguments = [
+        str(tmp_path / "pred.json"),
+        "--truth",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert scoring.main(arguments) == 0
+    expected = scoring.freihand_scores(*guess, *truth)
+    lines = (tmp_path / "o" / "scores.txt").read_text().splitlines()
+    found = {line.split(": ")[0]: float(line.split(": ")[1]) for line in lines}
+    assert list(found) == KEYS
+    assert found == pytest.approx(expected, abs=2e-5)
+    written = json.loads((tmp_path / "o" / "scores.json").read_text())
+    assert written["rotation only"].keys() == expected.keys() and written["notes"] == []
+    said = capsys.readouterr().out
+    assert "70 hands, 21 joints, 120 vertices" in said
+    assert "fingertips: truth freihand, predictions as their maker took them" in said
+    assert written["fingertips"].startswith("truth freihand")
+
+
+def test_the_command_line_answers_a_wrong_count_with_one_sentence(guess, truth, tmp_path, capsys):
+    submission.write_predictions(tmp_path / "pred.json", *(points[:60] for points in guess))
+    (tmp_path / "evaluation_xyz.json").write_text(json.dumps(truth[0].tolist()))
+    assert scoring.main([str(tmp_path / "pred.json"), "--truth", str(tmp_path)]) == 2
+    assert "expected 70 hands, one per true hand in the same order, found 60" in (
+        capsys.readouterr().err
+    )
+
+
+def test_written_scores_name_every_flag(guess, truth, tmp_path):
+    joints = guess[0].copy()
+    joints[2] = np.nan
+    scoring.write_scores(tmp_path, scoring.report(joints, guess[1], *truth))
+    assert json.loads((tmp_path / "scores.json").read_text())["missing"] == [2]

@@ -1,0 +1,205 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_evaluation import KnowingPredictor, toy_samples, toy_set
+
+from hand_lib.data.sample import make_sample
+from hand_lib.data.writers import write_freihand
+from hand_lib.evaluation import freihand as scoring
+from hand_lib.evaluation import runs as evaluation
+from hand_lib.evaluation import submission
+from hand_lib.hand.model import HandModel
+from hand_lib.inference.tta import augmentations
+
+
+@pytest.fixture(scope="module")
+def model():
+    return HandModel.builtin()
+
+
+@pytest.fixture(scope="module")
+def samples(model):
+    return toy_samples(model)
+
+
+@pytest.fixture(scope="module")
+def test_set(samples):
+    return toy_set(samples)
+
+
+@pytest.fixture(scope="module")
+def perfect(model, samples, test_set):
+    return evaluation.evaluate_predictor(KnowingPredictor(model, samples), test_set, batch_size=4)
+
+
+def test_a_predictor_that_knows_the_truth_has_no_error_anywhere(perfect):
+    assert max(perfect.scores.millimetres[key] for key in ("mpjpe_mm", "mpvpe_mm")) < 0.01
+    assert perfect.pa_mm.shape == (6,) and perfect.pa_mm.max() < 0.001
+    assert np.nanmax(perfect.joint_error_px) < 1e-3
+    np.testing.assert_allclose(perfect.translation, [[0, 0.02, 0.6]] * 6, atol=1e-4)
+
+
+def test_predictions_for_the_competition_stand_in_the_camera_frame(perfect, samples):
+    joints, vertices = perfect.in_camera()
+    np.testing.assert_allclose(joints[2], samples[2].joints + samples[2].root, atol=1e-4)
+    np.testing.assert_allclose(vertices[5], samples[5].vertices + samples[5].root, atol=1e-4)
+
+
+def test_scores_are_those_of_the_scorer_on_the_same_arrays(model, samples, test_set):
+    found = evaluation.evaluate_predictor(KnowingPredictor(model, samples, jitter=0.005), test_set)
+    truth = [
+        np.stack([getattr(s, key) + s.root for s in samples]) for key in ("joints", "vertices")
+    ]
+    expected = scoring.report(*found.in_camera(), *truth, units="m")
+    assert found.scores.millimetres == pytest.approx(expected.millimetres, abs=0.005)
+    assert found.scores.millimetres["pa_mpvpe_mm"] == pytest.approx(8, abs=0.5)
+
+
+def test_pictures_are_the_crops_that_were_predicted(perfect):
+    images = perfect.pictures([4, 1])
+    assert images.shape == (2, 64, 64, 3)
+    assert images[0, 5, 5, 0] == 40 and images[1, 5, 5, 0] == 10
+
+
+def test_a_test_set_without_truth_is_refused(model, samples):
+    bare = [make_sample(s.image, joints=s.joints) for s in samples]
+    test = evaluation.TestSet("bare", bare, np.arange(6), "")
+    with pytest.raises(ValueError, match="bare: some hands have no true vertices"):
+        evaluation.evaluate_predictor(KnowingPredictor(model, samples), test)
+
+
+def test_two_runs_are_compared_on_the_same_hands_only(model, samples, test_set, perfect):
+    worse = KnowingPredictor(model, samples, "noisy", jitter=0.005)
+    worse = evaluation.evaluate_predictor(worse, test_set)
+    verdict = evaluation.compare_runs(worse, perfect)
+    assert verdict.decided and str(verdict).startswith("knowing is better than noisy by 7.")
+    fewer = toy_set(samples[:5], "five toy hands")
+    fewer = evaluation.evaluate_predictor(KnowingPredictor(model, samples), fewer)
+    with pytest.raises(ValueError, match="six toy hands.*five toy hands"):
+        evaluation.compare_runs(perfect, fewer)
+
+
+def test_the_measured_row_says_that_it_was_measured_on_what_and_how(perfect):
+    row = evaluation.measured_row(perfect)
+    assert row["kind"] == "measured" and row["data"] == "six toy hands"
+    assert "rotation only" in row["alignment"] and row["f_5"] == pytest.approx(1.0)
+
+
+def test_a_flat_hand_seen_from_the_front_hides_less_than_one_seen_from_its_edge(model):
+    with torch.no_grad():
+        hand = model(torch.zeros(1, 16, 3)).vertices[0].numpy()
+    camera = np.array([[500.0, 0, 63.5], [0, 500, 63.5], [0, 0, 1]])
+    front = hand - hand.mean(0)
+    edge = front[:, [0, 2, 1]] * [1, 1, -1]
+    found = evaluation.hidden_shares(
+        np.stack([front, edge]), model.faces.numpy(), np.array([[0, 0, 0.8]] * 2), [camera] * 2, 128
+    )
+    assert 0.25 < found[0] < 0.6 < found[1] < 0.95
+
+
+def test_circumstances_are_one_number_per_hand(perfect):
+    found = evaluation.circumstances(perfect)
+    assert len(found) == 4
+    for values in found.values():
+        assert values.shape == (6,) and np.isfinite(values).all() and np.ptp(values) > 0
+
+
+def test_the_parts_of_an_error_are_put_right_one_after_the_other(model, samples, test_set):
+    cos, sin = np.cos(0.3), np.sin(0.3)
+    turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+
+    class Turned(KnowingPredictor):
+        def predict_crops(self, crops):
+            out = super().predict_crops(crops)
+            return out | {name: 1.2 * out[name] @ turn.T for name in ("vertices", "joints")}
+
+    found = evaluation.evaluate_predictor(Turned(model, samples), test_set)
+    parts = evaluation.error_parts(found)
+    true = np.stack([sample.vertices for sample in samples])
+    for scale, name in ((1.2, "wrists together"), (1.0, "true size")):
+        expected = 1000 * np.linalg.norm(scale * true @ turn.T - true, axis=2).mean(1)
+        np.testing.assert_allclose(parts[name], expected, rtol=1e-4)
+    off = 1000 * (1.2 * true @ turn.T - true)
+    np.testing.assert_allclose(parts["in depth"], np.abs(off[..., 2]).mean(1), rtol=1e-4)
+    np.testing.assert_allclose(parts["across"], np.hypot(*off[..., :2].T).mean(0), rtol=1e-4)
+    for name in ("turned about the wrist", "PA"):
+        np.testing.assert_allclose(parts[name], 0, atol=1e-3)
+
+
+def test_the_parts_of_a_missing_and_of_a_collapsed_hand_are_those_of_a_point(
+    model, samples, test_set
+):
+    class Broken(KnowingPredictor):
+        def predict_crops(self, crops):
+            out = super().predict_crops(crops)
+            out["vertices"][0], out["vertices"][1], out["joints"][1] = np.nan, 0, 0
+            return out
+
+    parts = evaluation.error_parts(evaluation.evaluate_predictor(Broken(model, samples), test_set))
+    reach = [1000 * np.linalg.norm(sample.vertices, axis=1).mean() for sample in samples[:2]]
+    for name in ("true size", "turned about the wrist"):
+        np.testing.assert_allclose(parts[name][:2], reach, rtol=1e-4)
+        np.testing.assert_allclose(parts[name][2:], 0, atol=0.01)
+
+
+def test_an_unknown_test_set_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(FileNotFoundError, match="'synthetic-test' nor a folder"):
+        evaluation.open_test_set("FreiHAMD")
+
+
+def test_the_synthetic_test_set_is_cut_to_a_count_and_said():
+    test = evaluation.open_test_set(count=3)
+    assert len(test) == 3 and "the first 3 of 2000" in test.words
+    batches = list(test.batches(48, size=2))
+    assert [len(batch["image"]) for batch in batches] == [2, 1]
+    assert batches[0]["image"].shape[2:] == (48, 48)
+    assert np.concatenate([b["index"] for b in batches]).tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="0 .all. to 2000"):
+        evaluation.open_test_set(count=2001)
+
+
+def test_the_newest_finished_run_and_the_reference_are_found(tmp_path):
+    assert evaluation.find_runs(tmp_path) == []
+    for name, status in (("old", "finished"), ("new", "finished"), ("broken", "failed")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"status": status}))
+    os.utime(tmp_path / "old" / "metrics.json", (1, 1))
+    assert evaluation.find_runs(tmp_path) == [tmp_path / "new"]
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "model.safetensors").touch()
+    assert evaluation.find_runs(tmp_path) == [tmp_path / "new", tmp_path / "reference"]
+    assert evaluation.find_runs(tmp_path, ["a", "b"])[1].name == "b"
+
+
+def test_a_run_folder_is_evaluated_by_its_predictor(monkeypatch, model, samples, test_set):
+    from hand_lib.inference import predictor as inference
+
+    def load(folder):
+        return KnowingPredictor(model, samples, folder.name, jitter=0.002)
+
+    monkeypatch.setattr(inference.Predictor, "load", load)
+    found = evaluation.evaluate_run(Path("runs") / "mine", test_set)
+    assert found.name == "mine" and found.pa_mm.mean() == pytest.approx(3.2, abs=0.3)
+
+
+def test_averaging_over_the_untouched_view_changes_nothing(model, samples, test_set, perfect):
+    predictor = KnowingPredictor(model, samples)
+    again = evaluation.evaluate_predictor(predictor, test_set, views=augmentations())
+    assert np.allclose(again.vertices, perfect.vertices, atol=1e-6)
+    assert np.allclose(again.joints_2d, perfect.joints_2d, atol=1e-3)
+
+
+def test_a_submission_for_a_folder_scores_as_the_evaluation_did(model, samples, tmp_path):
+    write_freihand(tmp_path, samples, split="evaluation")
+    test = evaluation.open_test_set(str(tmp_path))
+    assert len(test) == 6 and "evaluation pictures of" in test.words
+    found = evaluation.evaluate_predictor(KnowingPredictor(model, samples, jitter=0.004), test)
+    path = submission.write_predictions(tmp_path / "pred.json", *found.in_camera())
+    scores = scoring.score_file(path, tmp_path)
+    assert scores.official == pytest.approx(found.scores.official, abs=1e-4)
+    assert 0.3 < scores.official["mesh_al_mean3d"] < 1.0

@@ -1,0 +1,378 @@
+"""Fitting recovers known hands from 2-D, keeps its limits, and its filters catch what is wrong."""
+
+import numpy as np
+import pytest
+import torch
+from mano_fixture import mano_bytes
+
+from hand_lib.fitting import trials as fitting_trials
+from hand_lib.fitting.fit import fit_hands, follow_fit, hand_size
+from hand_lib.fitting.skeleton import FREE, ORDER, Skeleton, bone_frames, pose_prior
+from hand_lib.fitting.solver import PAIRS, swapped_columns
+from hand_lib.fitting.trials import CAMERA
+from hand_lib.hand import poses as anatomy
+from hand_lib.hand.joints import FINGERS
+from hand_lib.hand.model import HandModel
+from hand_lib.hand.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from hand_lib.render.camera import project
+
+
+@pytest.fixture(scope="module")
+def model():
+    return HandModel.builtin()
+
+
+def known_hands(count, seed=0, side="right", model=None):
+    """Joints (B, 21, 3) in front of a camera, their picture (B, 21, 2), and the camera."""
+    hands = fitting_trials.known_hands(count, seed, model or HandModel.builtin(side))
+    return hands.joints, hands.picture, CAMERA
+
+
+def aligned_errors(fit, joints):
+    """Mean joint error after similarity alignment, (B,) mm."""
+    return fitting_trials.joint_errors_mm(fit.joints, joints)
+
+
+def test_the_skeleton_equals_the_model_and_its_slopes_are_right(model):
+    precise = HandModel.builtin(dtype=torch.float64)
+    skeleton = Skeleton(precise, torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    angles = skeleton.draws[:3]
+    turn, wrist = torch.randn(2, 3, 3, generator=generator, dtype=torch.float64).unbind(0)
+    betas = torch.randn(3, 10, generator=generator, dtype=torch.float64)
+    rotation = axis_angle_to_matrix(turn)
+    joints, slopes = skeleton.place(rotation, wrist, angles, betas)
+    start = skeleton.wrist + betas @ skeleton.wrist_shapes
+    hand = precise(skeleton.pose(rotation, angles), betas, wrist - start)
+    torch.testing.assert_close(hand.joints[:, ORDER], joints)
+    slopes, step = torch.stack(slopes, -1), 1e-6
+    for k in range(43):
+        nudge = torch.zeros(43, dtype=torch.float64)
+        nudge[k] = step
+        moved, _ = skeleton.place(
+            axis_angle_to_matrix(nudge[None, :3]) @ rotation,
+            wrist + nudge[3:6],
+            angles + nudge[6:33],
+            betas + nudge[33:],
+            slopes=False,
+        )
+        difference = (moved - joints) / step - slopes[:, k]
+        assert difference[:, :16].abs().max() < 1e-5
+        assert difference[:, 16:].abs().max() < 0.02  # tips: taken as rigid
+
+
+def test_the_axes_of_another_skeleton_follow_its_bones():
+    turn = axis_angle_to_matrix(torch.tensor([0.4, -1.0, 2.0], dtype=torch.float64)).numpy()
+    frames = bone_frames(1.1 * anatomy.REST_JOINTS @ turn.T)
+    np.testing.assert_allclose(frames, turn @ anatomy.FRAMES[1:], atol=1e-6)
+
+
+def test_the_prior_covers_every_free_angle():
+    mean, precision, draws = pose_prior()
+    assert mean.shape == (27,) and len(FREE) == 27 and draws.shape[1] == 27
+    away = draws - mean
+    assert np.einsum("ni,ij,nj->n", away, precision, away).mean() < 27
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_exact_keypoints_give_the_hand_back(side):
+    model = HandModel.builtin(side)
+    joints, picture, camera = known_hands(64, side=side)
+    fit = fit_hands(model, picture, intrinsics=camera)
+    assert np.median(fit.reprojection_px) < 0.5
+    assert np.median(aligned_errors(fit, joints)) < 5
+    assert fit.accepted.mean() > 0.95
+    hand = model(*(torch.from_numpy(x).float() for x in (fit.pose, fit.betas, fit.translation)))
+    np.testing.assert_allclose(hand.joints.numpy(), fit.joints, atol=1e-5)
+    np.testing.assert_allclose(project(fit.joints, camera), fit.joints_2d, atol=1e-3)
+
+
+def test_noisy_keypoints_with_gaps_give_nearly_the_hand_back(model):
+    joints, picture, camera = known_hands(64, seed=1)
+    rng = np.random.default_rng(0)
+    noisy = picture + rng.normal(0, 3, picture.shape)
+    seen = (rng.random(noisy.shape[:2]) > 0.15).astype(float)
+    noisy[seen == 0] = np.nan  # what is not seen is not looked at
+    fit = fit_hands(model, noisy, seen, camera)
+    assert np.median(fit.reprojection_px) < 3.5
+    assert np.median(aligned_errors(fit, joints)) < 10
+    assert np.isnan(fit.residual_px[seen == 0]).all()
+
+
+def test_joint_limits_hold_whatever_the_keypoints_say(model):
+    rng = np.random.default_rng(0)
+    fit = fit_hands(model, rng.uniform(0, 224, (16, 21, 2)))
+    angles = anatomy.angles_from_pose(fit.pose)[:, 1:]
+    low, high = anatomy.JOINT_LIMITS[1:, :, 0], anatomy.JOINT_LIMITS[1:, :, 1]
+    assert (angles >= low - 2e-3).all() and (angles <= high + 2e-3).all()
+    assert np.abs(fit.betas).max() <= 4
+    assert not fit.accepted.any()
+
+
+def test_a_model_with_a_mean_pose_is_fitted_alike():
+    model = HandModel.builtin(flat_mean=False)
+    joints, picture, camera = known_hands(16, model=model)
+    fit = fit_hands(model, picture, intrinsics=camera)
+    assert np.median(aligned_errors(fit, joints)) < 5
+
+
+def test_a_guessed_camera_still_finds_the_pose(model):
+    joints, picture, _ = known_hands(32, seed=2)
+    fit = fit_hands(model, picture, image_size=(224, 224))
+    assert np.median(aligned_errors(fit, joints)) < 8
+    assert fit.intrinsics[0, 0, 0] == pytest.approx(224 / 2 / np.tan(np.pi / 6))
+
+
+def test_more_starts_leave_no_hand_worse(model):
+    _, picture, camera = known_hands(64, seed=3)
+    one = fit_hands(model, picture, intrinsics=camera, starts=1)
+    three = fit_hands(model, picture, intrinsics=camera, starts=3)
+    assert three.energy.mean() <= one.energy.mean() + 0.1
+
+
+def test_a_track_shares_its_shape_and_moves_smoothly(model):
+    rng = np.random.default_rng(0)
+    ends = torch.from_numpy(anatomy.sample_poses(2, rng)).float()
+    share = torch.linspace(0, 1, 12)[:, None, None]
+    pose = (1 - share) * ends[:1] + share * ends[1:]
+    pose[:, 0] = torch.tensor([0.3, 0.2, 1.0]) + share[:, 0] * 0.5
+    betas = torch.from_numpy(rng.normal(size=10)).float()
+    joints = model(pose, betas, torch.tensor([0.0, 0, 0.6])).joints.double().numpy()
+    camera = np.array([[450.0, 0, 111.5], [0, 450, 111.5], [0, 0, 1]])
+    noisy = project(joints, camera) + rng.normal(0, 3, (12, 21, 2))
+    alone = fit_hands(model, noisy, intrinsics=camera)
+    track = fit_hands(model, noisy, intrinsics=camera, track=True)
+    assert np.ptp(track.betas, axis=0).max() == 0 and np.ptp(alone.betas, axis=0).max() > 0.1
+
+    def unrest(fit):
+        return np.linalg.norm(np.diff(fit.joints, 2, axis=0), axis=2).mean()
+
+    assert unrest(track) < 0.8 * unrest(alone)
+    assert aligned_errors(track, joints).mean() < aligned_errors(alone, joints).mean()
+    noisy[5] += 200
+    jumped = fit_hands(model, noisy, intrinsics=camera, track=True)
+    assert "jumps" in jumped.reason[5] and jumped.accepted[[0, 1, 8, 9]].all()
+
+
+def test_filters_reject_corrupted_detections_and_keep_good_ones(model):
+    rng = np.random.default_rng(5)
+    _, picture, camera = known_hands(150, seed=5)
+    points = picture + rng.normal(0, 2, picture.shape)
+    low, high = picture.min(1), picture.max(1)
+    margin = 0.2 * (high - low).max(1, keepdims=True)
+    boxes = np.concatenate([low - margin, high + margin], 1)
+    size = hand_size(points, np.ones((150, 21)))
+    bad = np.arange(150) % 5 == 0
+    for n, i in enumerate(np.flatnonzero(bad)):
+        if n % 4 == 0:
+            points[i][list(FINGERS["index"])], points[i][list(FINGERS["little"])] = (
+                points[i][list(FINGERS["little"])].copy(),
+                points[i][list(FINGERS["index"])].copy(),
+            )
+        elif n % 4 == 1:
+            points[i] = points[(i + 7) % 150] + (1.2 * size[i], 0)  # another hand beside it
+        elif n % 4 == 2:
+            points[i] = rng.permutation(points[i])
+        else:
+            points[i, rng.permutation(21)[:6]] += 0.3 * size[i]
+    fit = fit_hands(model, points, intrinsics=camera, boxes=boxes)
+    assert (~fit.accepted[bad]).mean() >= 0.9
+    assert (~fit.accepted[~bad]).mean() <= 0.05
+    assert all(bool(why) != good for why, good in zip(fit.reason, fit.accepted, strict=True))
+
+
+def test_rows_that_cannot_be_fitted_say_why_and_the_rest_goes_on(model):
+    _, picture, camera = known_hands(6, seed=6)
+    seen = np.ones((6, 21))
+    seen[1] = 0
+    seen[2, 5:] = 0
+    picture[3] = 50.0
+    seen[4] = 0.1
+    tiny = picture.copy()
+    tiny[5] = 100 + picture[5] / 20
+    fit = fit_hands(model, tiny, seen, camera)
+    for row, part in (
+        (1, "no hand"),
+        (2, "only 5 of 21"),
+        (3, "px large"),
+        (4, "confidence"),
+        (5, "px large"),
+    ):
+        assert part in fit.reason[row], (row, fit.reason[row])
+    assert fit.accepted.tolist() == [True] + [False] * 5
+    assert np.isnan(fit.pose[1]).all() and np.isfinite(fit.pose[0]).all()
+
+
+def test_a_wrong_scale_is_said(model):
+    _, picture, camera = known_hands(2, seed=6)
+    far = camera.copy()
+    far[0, 0] = far[1, 1] = 45000.0
+    assert "implausible scale" in fit_hands(model, picture, intrinsics=far).reason[0]
+
+
+def test_bad_inputs_are_named(model):
+    with pytest.raises(ValueError, match=r"\(B, 21, 2\), found \(1, 20, 2\)"):
+        fit_hands(model, np.zeros((1, 20, 2)))
+    with pytest.raises(ValueError, match="confidence"):
+        fit_hands(model, np.zeros((2, 21, 2)), np.ones((1, 21)))
+    with pytest.raises(ValueError, match="not negative"):
+        fit_hands(model, np.zeros((1, 21, 2)), -np.ones((1, 21)))
+    with pytest.raises(ValueError, match="intrinsics"):
+        fit_hands(model, np.zeros((1, 21, 2)), intrinsics=np.eye(4))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_it_fits_on_a_gpu():
+    joints, picture, camera = known_hands(32)
+    fit = fit_hands(HandModel.builtin().cuda(), picture, intrinsics=camera)
+    assert np.median(aligned_errors(fit, joints)) < 5
+
+
+def test_rotations_round_trip_for_the_fixture():
+    turn = torch.tensor([[0.1, -0.4, 2.0]])
+    torch.testing.assert_close(matrix_to_axis_angle(axis_angle_to_matrix(turn)), turn)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_file_in_manos_schema_is_fitted(side, tmp_path):
+    arrays = HandModel.builtin(side).arrays()
+    rng = np.random.default_rng(0)
+    turn = np.linalg.qr(rng.normal(size=(10, 10)))[0]  # other shape directions, as MANO has
+    arrays["shapedirs"] = arrays["shapedirs"] @ turn
+    arrays["hands_mean"] = rng.normal(0, 0.1, 45)
+    path = tmp_path / f"MANO_{side.upper()}.pkl"
+    path.write_bytes(mano_bytes(arrays))
+    model = HandModel.from_mano(path, side=side)
+    joints, picture, camera = known_hands(32, model=model)
+    fit = fit_hands(model, picture, intrinsics=camera)
+    assert np.median(fit.reprojection_px) < 1 and np.median(aligned_errors(fit, joints)) < 5
+    assert fit.accepted.mean() > 0.9
+
+
+def test_swapped_columns_are_the_fingers_swapped():
+    picture = np.random.default_rng(0).normal(size=(21, 2))
+    for one, two in PAIRS:
+        swapped = picture.copy()
+        swapped[list(FINGERS[one])] = picture[list(FINGERS[two])]
+        swapped[list(FINGERS[two])] = picture[list(FINGERS[one])]
+        np.testing.assert_array_equal(swapped[ORDER], picture[ORDER][swapped_columns(one, two)])
+
+
+def test_fingers_swapped_by_the_detector_are_noticed_and_named(model):
+    _, picture, camera = known_hands(60, seed=11)
+    swapped = picture + np.random.default_rng(0).normal(0, 2, picture.shape)
+    one, two = list(FINGERS["middle"]), list(FINGERS["ring"])
+    swapped[:, one], swapped[:, two] = swapped[:, two], swapped[:, one].copy()
+    blind = fit_hands(model, swapped, intrinsics=camera, rivals=False)
+    fit = fit_hands(model, swapped, intrinsics=camera)
+    assert fit.accepted.mean() < 0.15 < blind.accepted.mean()
+    assert "middle and ring finger swapped" in fit.reason
+
+
+def test_the_other_hand_is_noticed_when_perspective_or_the_detector_says_so(model):
+    joints, picture, camera = known_hands(40, seed=12, side="left")
+    fit = fit_hands(model, picture, intrinsics=camera)
+    assert sum(reason.startswith("wrong side: a hand") for reason in fit.reason) > 15
+    blind = fit_hands(model, picture, image_size=(224, 224))  # perspective is not known
+    assert not any(reason.startswith("wrong side") for reason in blind.reason)
+    told = fit_hands(model, picture, intrinsics=camera, sides="left")
+    assert not told.accepted.any() and "detector says left" in told.reason[0]
+    own = fit_hands(HandModel.builtin("left"), picture, intrinsics=camera, sides=["left"] * 40)
+    assert own.accepted.mean() > 0.95
+    with pytest.raises(ValueError, match="40 sides"):
+        fit_hands(model, picture, sides=["left"])
+
+
+def test_bone_lengths_keep_their_proportions(model):
+    _, picture, camera = known_hands(24, seed=13)
+    picture = picture + np.random.default_rng(0).normal(0, 4, picture.shape)
+
+    def spread(proportions):
+        fit = fit_hands(model, picture, None, camera, proportions=proportions)
+        rest = model(torch.zeros(24, 16, 3), torch.from_numpy(fit.betas).float()).joints.numpy()
+        length = np.linalg.norm(
+            rest[:, 1:] - rest[:, [p - 1 if p % 4 != 1 else 0 for p in range(1, 21)]], axis=2
+        )
+        ratio = length / np.linalg.norm(
+            model.regress_joints(model.vertices.numpy())[1:]
+            - model.regress_joints(model.vertices.numpy())[
+                [p - 1 if p % 4 != 1 else 0 for p in range(1, 21)]
+            ],
+            axis=1,
+        )
+        return (ratio / ratio.mean(1, keepdims=True)).std(1).mean()
+
+    assert spread(20.0) < 0.6 * spread(0.0)
+
+
+def test_a_track_chooses_one_side_of_the_mirror(model):
+    rng = np.random.default_rng(1)
+    pose = torch.from_numpy(anatomy.sample_poses(1, rng)).float().repeat(30, 1, 1)
+    share = torch.linspace(0, 1, 30)
+    pose[:, 0] = torch.stack([0.4 + 0.3 * share, 1.2 - 0.6 * share, 1.0 + 0.2 * share], 1)
+    joints = model(pose, None, torch.tensor([0.0, 0, 1.6])).joints.double().numpy()
+    camera = np.array([[1400.0, 0, 111.5], [0, 1400, 111.5], [0, 0, 1]])  # nearly parallel rays
+    noisy = project(joints, camera) + rng.normal(0, 3, (30, 21, 2))
+    track = fit_hands(model, noisy, intrinsics=camera, track=True)
+    flipped = fitting_trials.depth_flipped(track.joints, joints)
+    assert flipped.mean() in (0.0, 1.0)  # never to and fro
+    alone = fit_hands(model, noisy, intrinsics=camera)
+    assert aligned_errors(track, joints).mean() < aligned_errors(alone, joints).mean()
+
+
+def test_a_turn_that_no_hand_makes_is_a_jump_along_the_track(model):
+    joints, picture, camera = known_hands(1, seed=4)
+    frames = np.repeat(picture, 7, 0) + np.random.default_rng(0).normal(0, 1, (7, 21, 2))
+    middle = frames[3].mean(0)
+    frames[3] = 2 * middle - frames[3]  # upside down in its place
+    fit = fit_hands(model, frames, intrinsics=camera, track=True)
+    assert not fit.accepted[3] and fit.accepted[[0, 1, 5, 6]].all()
+
+
+def test_every_step_of_a_fit_can_be_followed(model):
+    _, picture, camera = known_hands(1, seed=6)
+    paths = follow_fit(model, picture[0], None, camera)
+    fit = fit_hands(model, picture, None, camera)
+    assert len(paths) == 3 and len(paths[0]) == 22 and len(paths[1]) == 8
+    energies = [step.energy[0] for step in paths[0]]
+    assert all(b <= a + 1e-3 for a, b in zip(energies[:-1], energies[1:], strict=True))
+    np.testing.assert_allclose(paths[0][-1].pose, fit.pose, atol=1e-4)
+    assert paths[0][7].energy[0] <= min(path[-1].energy[0] for path in paths[1:]) + 1e-3
+    with pytest.raises(ValueError, match="at least 6"):
+        follow_fit(model, picture[0], np.eye(1, 21)[0])
+
+
+def test_trials_measure_what_they_say(capsys):
+    found = fitting_trials.accuracy(40)
+    assert found["exact"]["reprojection_px"] < 0.6 and found["noisy"]["reprojection_px"] < 3.5
+    assert found["exact"]["pa_mm"] < found["noisy"]["pa_mm"] < 10
+    assert found["noisy"]["hands_per_s"] > 5
+    rows = fitting_trials.rejections(60)
+    assert rows["good"][0] == 48 and rows["all corrupt"][0] == 12
+    assert rows["good"][1] <= 0.1 and rows["all corrupt"][1] >= 0.8
+    assert rows["wrong side, labelled"][1] == 1
+    for text in (fitting_trials.accuracy_table(found), fitting_trials.rejection_table(rows)):
+        assert len({len(line.split("  ")[0]) > 0 for line in text.splitlines()}) == 1
+    assert "shuffled" in fitting_trials.rejection_table(rows)
+
+
+def test_a_hand_mirrored_in_depth_is_flipped_and_itself_is_not():
+    joints = fitting_trials.known_hands(8).joints
+    assert not fitting_trials.depth_flipped(joints, joints).any()
+    mirrored = joints * (1, 1, -1) + (0, 0, 1)
+    assert fitting_trials.depth_flipped(mirrored, joints).all()
+
+
+def test_corruption_spoils_as_many_detections_as_it_says():
+    picture = fitting_trials.known_hands(40).picture
+    points, boxes, kind = fitting_trials.corrupt(picture, np.random.default_rng(0))
+    changed = (points != picture).any((1, 2))
+    assert changed.sum() == 8 and (changed == (kind != "")).all()
+    assert {k: int((kind == k).sum()) for k in fitting_trials.CORRUPTIONS} == dict.fromkeys(
+        fitting_trials.CORRUPTIONS, 2
+    )
+    inside = (picture >= boxes[:, None, :2]) & (picture <= boxes[:, None, 2:])
+    assert inside.all()
+    for name in ("swapped", "shuffled"):  # the same points in another order
+        for i in np.flatnonzero(kind == name):
+            np.testing.assert_allclose(np.sort(points[i], axis=0), np.sort(picture[i], axis=0))

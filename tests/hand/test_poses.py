@@ -1,0 +1,237 @@
+"""Bones, joint axes, limits, gestures and the pose prior of the built-in hand."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from hand_lib.hand import poses as anatomy
+
+DEG = np.pi / 180
+
+
+def chains(pose):
+    """Joint centres and tip (4, 3) of each digit in one pose, metres."""
+    rotations, joints = anatomy.pose_joints(pose[None])
+    out = {}
+    for name in anatomy.DIGITS:
+        ids = list(anatomy.DIGIT_JOINTS[name])
+        bone = anatomy.REST_CHAIN[name][3] - anatomy.REST_CHAIN[name][2]
+        tip = joints[0, ids[-1]] + rotations[0, ids[-1]] @ bone
+        out[name] = np.concatenate([joints[0, ids], tip[None]])
+    return out
+
+
+def one_joint(joint, flexion=0.0, abduction=0.0, twist=0.0):
+    angles = np.zeros((16, 3))
+    angles[joint] = flexion, abduction, twist
+    return anatomy.pose_from_angles(angles)
+
+
+def random_angles(n, seed=0):
+    rng = np.random.default_rng(seed)
+    low, high = anatomy.JOINT_LIMITS[..., 0], anatomy.JOINT_LIMITS[..., 1]
+    angles = low + (high - low) * rng.random((n, 16, 3))
+    angles[:, 0] = 0.4 * rng.standard_normal((n, 3))
+    return angles
+
+
+def test_segments_have_the_published_share_of_hand_length():
+    for name in anatomy.DIGITS:
+        steps = np.linalg.norm(np.diff(anatomy.REST_CHAIN[name], axis=0), axis=1)
+        expected = np.array(anatomy.SEGMENTS[name][-3:]) * anatomy.HAND_LENGTH
+        np.testing.assert_allclose(steps, expected, rtol=1e-9)
+        if name != "thumb":
+            reach = np.linalg.norm(anatomy.REST_CHAIN[name][0])
+            assert reach == pytest.approx(anatomy.SEGMENTS[name][0] * anatomy.HAND_LENGTH)
+
+
+def test_frames_are_right_handed_and_follow_the_bones():
+    np.testing.assert_allclose(
+        anatomy.FRAMES @ anatomy.FRAMES.transpose(0, 2, 1),
+        np.tile(np.eye(3), (16, 1, 1)),
+        atol=1e-12,
+    )
+    np.testing.assert_allclose(np.linalg.det(anatomy.FRAMES), 1.0)
+    for name in anatomy.DIGITS:
+        bones = np.diff(anatomy.REST_CHAIN[name], axis=0)
+        bones /= np.linalg.norm(bones, axis=1, keepdims=True)
+        along = anatomy.FRAMES[list(anatomy.DIGIT_JOINTS[name]), :, 0]
+        np.testing.assert_allclose(along, bones, atol=1e-12)
+
+
+def test_the_thumbs_nail_faces_60_to_90_degrees_away_from_the_fingers():
+    thumb = anatomy.FRAMES[15][:, 2]
+    for name in ("index", "middle"):
+        nail = anatomy.FRAMES[anatomy.DIGIT_JOINTS[name][2]][:, 2]
+        assert 50 < np.degrees(np.arccos(thumb @ nail)) < 95
+
+
+@pytest.mark.parametrize("name", ["index", "middle", "ring", "little"])
+def test_positive_flexion_curls_every_finger_towards_the_palm(name):
+    for joint in anatomy.DIGIT_JOINTS[name]:
+        bent = chains(one_joint(joint, flexion=40 * DEG))[name][3]
+        assert bent[2] < anatomy.REST_CHAIN[name][3, 2] - 0.008
+
+
+def test_flexing_the_thumb_brings_its_tip_across_the_palm():
+    rest = anatomy.REST_CHAIN["thumb"][3]
+    bent = chains(one_joint(13, flexion=35 * DEG))["thumb"][3]
+    assert bent[1] < rest[1] - 0.02 and bent[2] < rest[2]
+
+
+def test_positive_abduction_swings_fingers_to_the_thumb_side_and_the_thumb_off_the_palm():
+    for name in ("index", "middle", "ring", "little"):
+        moved = chains(one_joint(anatomy.DIGIT_JOINTS[name][0], abduction=12 * DEG))[name][3]
+        assert moved[1] > anatomy.REST_CHAIN[name][3, 1] + 0.01
+    assert chains(one_joint(13, abduction=20 * DEG))["thumb"][3, 2] < -0.055
+
+
+def test_a_single_flexion_is_a_turn_about_the_published_axis():
+    for joint in (1, 5, 9, 13, 15):
+        pose = one_joint(joint, flexion=0.7)
+        np.testing.assert_allclose(pose[joint], 0.7 * anatomy.FLEXION_AXES[joint], atol=1e-12)
+        pose = one_joint(joint, abduction=0.2)
+        np.testing.assert_allclose(pose[joint], 0.2 * anatomy.ABDUCTION_AXES[joint], atol=1e-12)
+
+
+def test_angles_and_poses_are_inverse_to_each_other_over_the_whole_range():
+    angles = random_angles(400)
+    pose = anatomy.pose_from_angles(angles)
+    np.testing.assert_allclose(anatomy.angles_from_pose(pose), angles, atol=1e-9)
+    again = anatomy.pose_from_angles(anatomy.angles_from_pose(pose))
+    np.testing.assert_allclose(again, pose, atol=1e-9)
+
+
+def test_axis_angle_matrices_agree_with_scipy_and_are_exact_at_zero():
+    vectors = np.concatenate([np.random.default_rng(1).normal(size=(50, 3)), np.zeros((1, 3))])
+    expected = Rotation.from_rotvec(vectors).as_matrix()
+    np.testing.assert_allclose(anatomy.axis_angle_to_matrix(vectors), expected, atol=1e-12)
+
+
+def test_clamping_holds_every_angle_and_leaves_good_ones_alone():
+    inside = random_angles(50)
+    np.testing.assert_allclose(anatomy.clamp_angles(inside), inside)
+    outside = anatomy.clamp_angles(4.0 * inside)[:, 1:]
+    assert (outside >= anatomy.JOINT_LIMITS[1:, :, 0]).all()
+    assert (outside <= anatomy.JOINT_LIMITS[1:, :, 1]).all()
+    wild = np.random.default_rng(2).normal(size=(20, 16, 3)) * 0.6
+    once = anatomy.clamp_pose(wild)
+    np.testing.assert_allclose(anatomy.clamp_pose(once), once, atol=1e-8)
+    np.testing.assert_allclose(once[:, 0], wild[:, 0], atol=1e-9)
+    assert np.abs(once - wild).max() > 0.1
+
+
+def test_middle_and_end_joints_are_hinges():
+    span = anatomy.JOINT_LIMITS[..., 1] - anatomy.JOINT_LIMITS[..., 0]
+    hinges = [j for n in anatomy.DIGITS[1:] for j in anatomy.DIGIT_JOINTS[n][1:]] + [15]
+    assert (span[hinges, 1:] == 0).all() and (span[hinges, 0] > 1).all()
+    assert (span[0] == 0).all()
+    assert len(anatomy.LIMIT_SOURCES) == 7 and anatomy.ANGLE_NAMES[0] == "flexion"
+
+
+def test_forward_kinematics_keeps_bone_lengths_and_turns_with_the_wrist():
+    pose = anatomy.pose_from_angles(random_angles(30, seed=3))
+    rotations, joints = anatomy.pose_joints(pose)
+    for j in range(1, 16):
+        parent = anatomy.PARENTS[j]
+        length = np.linalg.norm(joints[:, j] - joints[:, parent], axis=1)
+        rest = np.linalg.norm(anatomy.REST_JOINTS[j] - anatomy.REST_JOINTS[parent])
+        np.testing.assert_allclose(length, rest)
+    still = pose.copy()
+    still[:, 0] = 0
+    _, unturned = anatomy.pose_joints(still)
+    turned = np.einsum("nab,njb->nja", rotations[:, 0], unturned)
+    np.testing.assert_allclose(turned, joints, atol=1e-12)
+
+
+def test_samples_are_within_limits_apart_and_leave_the_wrist_still():
+    angles = anatomy.sample_angles(600, np.random.default_rng(4))
+    assert angles.shape == (600, 16, 3) and (angles[:, 0] == 0).all()
+    np.testing.assert_allclose(anatomy.clamp_angles(angles), angles)
+    depth = anatomy.penetration_depth(anatomy.pose_from_angles(angles))
+    assert depth.max() <= 0.0018 + 1e-9
+    strict = anatomy.sample_poses(200, np.random.default_rng(4), max_penetration=-0.001)
+    assert anatomy.penetration_depth(strict).max() <= -0.001 + 1e-9
+
+
+def test_samples_repeat_with_the_seed_and_differ_otherwise():
+    first = anatomy.sample_poses(20, np.random.default_rng(5))
+    np.testing.assert_array_equal(first, anatomy.sample_poses(20, np.random.default_rng(5)))
+    assert np.abs(first - anatomy.sample_poses(20, np.random.default_rng(6))).max() > 0.1
+    assert anatomy.sample_poses(0, np.random.default_rng(5)).shape == (0, 16, 3)
+
+
+def test_samples_cover_open_and_closed_hands_and_move_digits_independently():
+    angles = anatomy.sample_angles(3000, np.random.default_rng(7), gestures_share=0.0)
+    curl = angles[:, [1, 4, 10, 7], 0]
+    middle = angles[:, [2, 5, 11, 8], 0]
+    assert np.percentile(middle, 5) < 12 * DEG and np.percentile(middle, 95) > 70 * DEG
+    neighbours = np.corrcoef(curl.T)
+    assert 0.3 < neighbours[0, 1] < 0.95 and neighbours[0, 1] > neighbours[0, 3] - 0.05
+    ends = np.corrcoef(angles[:, 2, 0], angles[:, 3, 0])[0, 1]
+    assert ends > 0.8  # the end joint follows the middle joint
+
+
+def test_gestures_share_draws_round_the_named_gestures():
+    angles = anatomy.sample_angles(200, np.random.default_rng(8), gestures_share=1.0)
+    bank = np.stack(list(anatomy.GESTURE_ANGLES.values()))
+    pairs = [(a, b) for a in range(len(bank)) for b in range(a, len(bank))]
+    lines = np.stack([(bank[a] - bank[b])[1:].ravel() for a, b in pairs])
+    starts = np.stack([bank[b][1:].ravel() for _, b in pairs])
+    flat = angles[:, None, 1:].reshape(200, 1, -1) - starts
+    squared = np.maximum((lines**2).sum(1), 1e-9)
+    share = np.clip((flat * lines).sum(-1) / squared, 0, 1)
+    gap = np.linalg.norm(flat - share[..., None] * lines, axis=2).min(1)
+    assert np.median(gap) < 0.45  # radians over 45 angles: the noise that is added
+
+
+def test_every_promised_gesture_is_there_within_limits_and_its_own_copy():
+    promised = "flat fist point pinch ok victory thumbs_up grasp claw spread three call_me"
+    assert set(promised.split()) <= set(anatomy.GESTURES)
+    for name, angles in anatomy.GESTURE_ANGLES.items():
+        np.testing.assert_allclose(anatomy.clamp_angles(angles), angles, err_msg=name)
+        np.testing.assert_allclose(anatomy.gesture(name), anatomy.pose_from_angles(angles))
+    anatomy.gesture("fist")[:] = 0
+    assert np.abs(anatomy.gesture("fist")).max() > 1
+    with pytest.raises(ValueError, match="unknown gesture 'wave'.*fist"):
+        anatomy.gesture("wave")
+
+
+def test_gestures_do_what_their_names_say():
+    for name in ("pinch", "ok"):
+        tips = chains(anatomy.gesture(name))
+        assert np.linalg.norm(tips["thumb"][3] - tips["index"][3]) < 0.022
+    fist = chains(anatomy.gesture("fist"))
+    for name in ("index", "middle", "ring", "little"):
+        assert fist[name][3, 0] < 0.085 and fist[name][3, 2] < -0.01
+    pointing = chains(anatomy.gesture("point"))
+    assert pointing["index"][3, 0] > 0.16 and pointing["middle"][3, 0] < 0.085
+    up = chains(anatomy.gesture("thumbs_up"))["thumb"]
+    assert up[3, 1] > 0.09
+    victory = chains(anatomy.gesture("victory"))
+    gap = np.linalg.norm(victory["index"][3] - victory["middle"][3])
+    assert gap > 1.3 * np.linalg.norm(
+        anatomy.REST_CHAIN["index"][3] - anatomy.REST_CHAIN["middle"][3]
+    )
+
+
+def test_penetration_is_positive_where_digits_cross_and_negative_where_they_are_apart():
+    crossed = np.zeros((16, 3))
+    crossed[1, 1], crossed[4, 1] = -15 * DEG, 14 * DEG
+    through = np.zeros((16, 3))
+    for joint, angle in zip(anatomy.DIGIT_JOINTS["middle"], (90, 105, 0), strict=True):
+        through[joint, 0] = (angle + 25) * DEG
+    poses = anatomy.pose_from_angles(np.stack([crossed, through, anatomy.GESTURE_ANGLES["spread"]]))
+    depth = anatomy.penetration_depth(poses)
+    assert depth[0] > 0.004 and depth[1] > 0.004 and depth[2] < -0.003
+    assert max(anatomy.penetration_depth(np.stack(list(anatomy.GESTURES.values())))) < 0.002
+
+
+def test_bad_arguments_are_refused_with_what_was_found():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match=r"\(16, 3\).*\(15, 3\)"):
+        anatomy.pose_from_angles(np.zeros((15, 3)))
+    with pytest.raises(ValueError, match="gestures_share"):
+        anatomy.sample_angles(3, rng, gestures_share=1.5)
+    with pytest.raises(ValueError, match="-1"):
+        anatomy.sample_poses(-1, rng)

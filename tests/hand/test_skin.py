@@ -1,0 +1,202 @@
+"""Skin colours, masks and the finer mesh for close pictures."""
+
+import numpy as np
+import pytest
+
+from hand_lib.hand import poses as anatomy
+from hand_lib.hand import refinement
+from hand_lib.hand import skin as appearance
+from hand_lib.mesh.topology import check_mesh, unique_edges, vertex_normals
+
+
+@pytest.fixture(scope="module")
+def rest():
+    stored = appearance._stored()
+    vertices, faces = stored["v_template"].astype(np.float64), stored["f"]
+    return vertices, faces, vertex_normals(vertices, faces)
+
+
+def luminance(colours):
+    return ((colours / 255.0) ** 2.2) @ np.array([0.2126, 0.7152, 0.0722])
+
+
+def column(masks, name):
+    return masks[:, appearance.MASKS.index(name)]
+
+
+def test_colours_are_rgb_bytes_and_repeat_with_the_seed():
+    colours = appearance.skin_colours(0.4, seed=2)
+    assert colours.shape == (778, 3) and colours.dtype == np.uint8
+    np.testing.assert_array_equal(colours, appearance.skin_colours(0.4, seed=2))
+    assert np.abs(colours.astype(int) - appearance.skin_colours(0.4, seed=3)).max() > 3
+
+
+def test_tones_run_from_pale_to_deep_without_a_step_back():
+    light = [luminance(appearance.skin_colours(t)).mean() for t in np.linspace(0, 1, 11)]
+    assert (np.diff(light) < 0).all()
+    assert light[0] > 0.45 and light[-1] < 0.11
+
+
+def test_skin_is_always_redder_than_green_and_greener_than_blue():
+    for tone in (0.0, 0.3, 0.6, 1.0):
+        red, green, blue = np.median(appearance.skin_colours(tone, seed=1).astype(int), axis=0)
+        assert red > green >= blue
+
+
+def test_palms_are_lighter_than_backs_most_of_all_in_deep_skin(rest):
+    vertices, _, normals = rest
+    palm = (vertices[:, 0] > 0.02) & (vertices[:, 0] < 0.08) & (normals[:, 2] < -0.8)
+    back = (vertices[:, 0] > 0.02) & (vertices[:, 0] < 0.08) & (normals[:, 2] > 0.8)
+    ratio = []
+    for tone in (0.2, 0.9):
+        light = luminance(appearance.skin_colours(tone))
+        ratio.append(light[palm].mean() / light[back].mean())
+    assert ratio[0] > 1.02 and ratio[1] > 2.0 and ratio[1] > ratio[0]
+
+
+def test_stored_masks_are_those_of_the_rest_surface(rest):
+    vertices, _, normals = rest
+    masks = appearance.stored_masks()
+    assert masks.shape == (778, len(appearance.MASKS))
+    assert masks.min() >= 0 and masks.max() <= 1
+    again = appearance.skin_masks(vertices, normals, blur_mm=2.2)
+    np.testing.assert_allclose(again, masks, atol=0.02)
+    assert (masks.max(0) > 0.3).all()
+
+
+def test_every_digit_has_a_nail_on_its_back_and_nowhere_else(rest):
+    vertices, _, normals = rest
+    fine, points, masks = appearance.detailed_skin(4)
+    normals = vertex_normals(points, fine.faces)
+    nail = column(masks, "nail") > 0.5
+    for name in anatomy.DIGITS:
+        joint = anatomy.DIGIT_JOINTS[name][2]
+        local = (points - anatomy.REST_JOINTS[joint]) @ anatomy.FRAMES[joint]
+        length = np.linalg.norm(np.diff(anatomy.REST_CHAIN[name][2:], axis=0))
+        own = (
+            nail & (np.abs(local[:, 1]) < 0.0115) & (local[:, 0] > 0) & (local[:, 0] < 1.3 * length)
+        )
+        assert own.sum() > 20
+        assert (normals[own] @ anatomy.FRAMES[joint][:, 2]).min() > 0.1
+        width = np.ptp(local[own, 1])
+        assert 0.008 < width < 0.018
+        nail &= ~own
+    assert nail.sum() == 0
+
+
+def test_palm_mask_covers_the_palm_and_the_fingers_fronts_but_not_the_backs(rest):
+    vertices, _, normals = rest
+    palm = column(appearance.stored_masks(), "palm")
+    on_hand = (vertices[:, 0] > 0.02) & (vertices[:, 1] < 0.04)
+    assert palm[on_hand & (normals[:, 2] < -0.7)].min() > 0.6
+    assert palm[on_hand & (normals[:, 2] > 0.7)].max() < 0.2
+    assert palm[vertices[:, 0] < -0.016].max() < 0.1
+
+
+def test_creases_cross_the_palmar_side_of_finger_joints():
+    _, points, masks = appearance.detailed_skin(4)
+    for joint in (2, 5, 8, 11):
+        local = (points - anatomy.REST_JOINTS[joint]) @ anatomy.FRAMES[joint]
+        front = (np.abs(local[:, 1]) < 0.003) & (local[:, 2] < -0.004) & (local[:, 2] > -0.012)
+        at = front & (np.abs(local[:, 0]) < 0.0012)
+        away = front & (np.abs(local[:, 0] - 0.010) < 0.003)
+        assert column(masks, "crease")[at].max() > 0.5
+        assert column(masks, "crease")[away].max() < 0.2
+
+
+def test_wider_blur_gives_fainter_wider_lines():
+    fine, points, _ = appearance.detailed_skin(4)
+    normals = vertex_normals(points, fine.faces)
+    sharp = column(appearance.skin_masks(points, normals, 0.3), "crease")
+    soft = column(appearance.skin_masks(points, normals, 3.0), "crease")
+    assert soft.max() < sharp.max() and (soft > 0.05).sum() > (sharp > 0.05).sum()
+
+
+def test_variation_zero_removes_the_mottling():
+    plain = appearance.skin_colours(0.5, seed=1, variation=0.0)
+    np.testing.assert_array_equal(plain, appearance.skin_colours(0.5, seed=9, variation=0.0))
+    assert np.abs(plain.astype(int) - appearance.skin_colours(0.5, seed=1)).max() > 2
+
+
+def test_shape_names_are_ten_words_in_order():
+    names = appearance.shape_names()
+    assert len(names) == 10 and names[0] == "size" and all(isinstance(n, str) for n in names)
+
+
+def test_bad_tones_and_masks_are_refused():
+    with pytest.raises(ValueError, match="tone.*1.2"):
+        appearance.skin_colours(1.2)
+    with pytest.raises(ValueError, match="together"):
+        appearance.skin_colours(0.2, masks=np.zeros((5, 6)))
+    with pytest.raises(ValueError, match=r"\(N, 6\)"):
+        appearance.skin_colours(0.2, masks=np.zeros((5, 4)), points=np.zeros((5, 3)))
+    with pytest.raises(ValueError, match=r"\(778, 3\).*\(5, 3\)"):
+        appearance.detailed_hand(np.zeros((5, 3)))
+
+
+def test_a_missing_template_says_how_to_get_it(tmp_path, monkeypatch):
+    appearance._stored.cache_clear()
+    monkeypatch.setattr(appearance, "ROOT", tmp_path)
+    with pytest.raises(FileNotFoundError, match="hand.npz.*build_template"):
+        appearance.shape_names()
+    monkeypatch.undo()
+    appearance._stored.cache_clear()
+    assert appearance.shape_names()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 4])
+def test_refinement_cuts_every_face_and_keeps_the_surface_whole(rest, parts):
+    vertices, faces, _ = rest
+    fine = refinement.refine_mesh(faces, parts)
+    assert len(fine.faces) == parts**2 * len(faces)
+    edges = len(unique_edges(faces))
+    inside = (parts - 1) * (parts - 2) // 2
+    assert len(fine.weights) == len(vertices) + (parts - 1) * edges + inside * len(faces)
+    np.testing.assert_allclose(fine.weights.sum(1), 1.0)
+    round_hand = fine.vertices(vertices)
+    check_mesh(round_hand, fine.faces)
+    np.testing.assert_allclose(round_hand[: len(vertices)], vertices, atol=1e-12)
+
+
+def test_refinement_makes_a_coarse_ball_rounder_and_moves_rigidly():
+    gold = (1 + 5**0.5) / 2
+    corners = [(0, i, j * gold) for i in (1, -1) for j in (1, -1)]
+    ball = np.array([np.roll(c, k) for c in corners for k in range(3)])
+    ball /= np.linalg.norm(ball, axis=1, keepdims=True)
+    gap = np.linalg.norm(ball[:, None] - ball, axis=2)
+    near = (gap > 0) & (gap < 1.2)
+    faces = np.array(
+        [
+            (a, b, c) if np.linalg.det(ball[[a, b, c]]) > 0 else (a, c, b)
+            for a in range(12)
+            for b in range(a + 1, 12)
+            for c in range(b + 1, 12)
+            if near[a, b] and near[b, c] and near[a, c]
+        ]
+    )
+    assert len(faces) == 20
+    fine = refinement.refine_mesh(faces, 3)
+    flat = np.linalg.norm(fine.interpolate(ball), axis=1)
+    rounder = np.linalg.norm(fine.vertices(ball), axis=1)
+    assert flat.min() < 0.82 and rounder.min() > 0.89 and rounder.max() < 1.02
+    turn = anatomy.axis_angle_to_matrix(np.array([0.3, 0.5, -0.2]))
+    moved = fine.vertices(ball @ turn.T + 0.1)
+    np.testing.assert_allclose(moved, fine.vertices(ball) @ turn.T + 0.1, atol=1e-12)
+
+
+def test_refine_takes_a_mesh_and_refuses_nonsense(rest):
+    vertices, faces, _ = rest
+    fine_vertices, fine_faces = refinement.refine(vertices, faces, parts=2)
+    assert len(fine_faces) == 4 * len(faces) and len(fine_vertices) == 778 + 2315
+    with pytest.raises(ValueError, match="parts"):
+        refinement.refine_mesh(faces, 0)
+    with pytest.raises(ValueError, match=r"\(F, 3\)"):
+        refinement.refine_mesh(faces[:, :2])
+
+
+def test_a_detailed_hand_is_the_same_hand_with_more_vertices(rest):
+    vertices, faces, _ = rest
+    points, fine_faces, colours = appearance.detailed_hand(vertices + 0.5, tone=0.6, parts=3)
+    assert len(points) == len(colours) and colours.dtype == np.uint8
+    np.testing.assert_allclose(points[:778], vertices + 0.5)
+    assert fine_faces.max() == len(points) - 1

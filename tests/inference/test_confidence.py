@@ -1,0 +1,92 @@
+"""Whether there is a hand at all: what the two signs are worth, and that their use is safe."""
+
+import json
+
+import numpy as np
+import pytest
+from inference.test_predictor import DotFinder, photo_with_dot
+
+from hand_lib import ROOT
+from hand_lib.data.synthetic.backgrounds import paint_background
+from hand_lib.data.synthetic.hands import SyntheticHands
+from hand_lib.inference.confidence import (
+    Calibration,
+    calibrate,
+    confidence,
+    empty_crops,
+    evidence,
+    fit,
+    load_calibration,
+    main,
+    save_calibration,
+)
+from hand_lib.inference.predictor import Predictor
+
+RNG = np.random.default_rng(0)
+JOINTS = RNG.uniform(-0.6, 0.6, (5, 21, 2))
+CALIBRATION = Calibration(-2.0, 3.0, 0.5, 0.4, 0.05, 0.9, 100)
+
+
+def test_evidence_is_disagreement_and_extent_and_scales_as_it_should():
+    apart = evidence(JOINTS, JOINTS + [0.03, 0.04])
+    side = np.ptp(JOINTS, axis=1).max(axis=1)
+    assert np.allclose(apart, np.log(np.stack([0.05 / side, side], 1)))
+    half = evidence(JOINTS / 2, (JOINTS + [0.03, 0.04]) / 2)
+    assert np.allclose(half - apart, [0, np.log(0.5)])
+    assert (
+        np.allclose(evidence(JOINTS)[:, 0], 0) and np.isfinite(evidence(JOINTS * 0, JOINTS)).all()
+    )
+
+
+def test_confidence_falls_with_disagreement_and_rises_with_extent():
+    near, far = (confidence(CALIBRATION, JOINTS, JOINTS + gap) for gap in (0.01, 0.2))
+    small = confidence(CALIBRATION, JOINTS / 4, (JOINTS + 0.01) / 4)
+    assert (near > far).all() and (small < near).all()
+    assert (np.concatenate([near, far, small]) > 0).all() and (near < 1).all()
+
+
+def test_the_fit_finds_the_weights_that_drew_the_labels():
+    x = RNG.normal(size=(20_000, 2)) * [0.6, 0.4] + [-2, 0.3]
+    truth = RNG.uniform(size=len(x)) < 1 / (1 + np.exp(-(-2 * x[:, 0] + 3 * x[:, 1] - 4)))
+    assert np.allclose(fit(x[truth], x[~truth]), (-2, 3, -4), atol=0.25)
+
+
+def test_a_run_carries_its_calibration_and_a_damaged_one_is_answered(tmp_path):
+    assert load_calibration(tmp_path) is None
+    path = save_calibration(tmp_path, CALIBRATION)
+    assert load_calibration(tmp_path) == CALIBRATION
+    for wrong in ('{"threshold": 0.5}', "[1]", "{", path.read_text().replace("0.5", "NaN")):
+        path.write_text(wrong)
+        with pytest.raises(ValueError, match="confidence.json is damaged"):
+            load_calibration(tmp_path)
+
+
+def test_predictions_carry_confidence_only_where_a_run_is_calibrated(capsys, tmp_path):
+    photo = photo_with_dot(100.0, 90.0)
+    assert Predictor(DotFinder(), 64, device="cpu").predict(photo)[0].confidence is None
+    sure = Predictor(DotFinder(), 64, device="cpu", calibration=CALIBRATION).predict(photo)[0]
+    assert 0 < sure.confidence < 1 and sure.doubtful == (sure.confidence < CALIBRATION.threshold)
+    assert main([str(tmp_path)]) == 2 and "config.json is missing" in capsys.readouterr().err
+
+
+def test_backgrounds_for_it_hold_no_hand_and_differ_from_training():
+    crops = empty_crops(6, 32, seed=9)
+    assert crops.shape == (6, 32, 32, 3) and crops.reshape(6, -1).std(axis=1).max() > 10
+    assert np.array_equal(crops, empty_crops(6, 32, seed=9))
+    assert not np.array_equal(crops, empty_crops(6, 32, seed=10))
+
+
+def test_the_reference_model_doubts_pictures_without_a_hand():
+    predictor = Predictor.load(ROOT / "runs" / "reference", device="cpu")
+    known = predictor.calibration
+    assert known.false_alarms < 0.12 and known.caught > 0.6
+    hands = SyntheticHands(224, seed=606, count=40, truncated=0.0, second_hand=0.0)
+    pictures = [hands[n].image for n in range(40)]
+    rng = np.random.default_rng(3)
+    kinds = ("room", "desk", "foliage", "fabric")
+    empty = [paint_background(kinds[n % 4], 224, rng) for n in range(24)]
+    doubts = [hand.doubtful for (hand,) in predictor.predict_many(pictures + empty)]
+    assert np.mean(doubts[:40]) < 0.25 and np.mean(doubts[40:]) > 0.5
+    again = calibrate(predictor, count=60, seed=1)
+    assert again.false_alarms < 0.3 and again.caught > 0.6
+    assert json.loads((ROOT / "runs/reference/confidence.json").read_text())["count"] >= 100

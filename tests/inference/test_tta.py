@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from hand_lib.inference import tta
+from hand_lib.render.camera import project_weak_perspective
+
+SIZE = 64
+RNG = np.random.default_rng(0)
+POINTS = RNG.normal(scale=0.04, size=(21, 3))
+
+
+class TurnReader:
+    """A stand-in network that sees how far a bright spot is turned and answers consistently."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, crops):
+        self.calls += 1
+        grid = (2 * np.arange(SIZE) + 1) / SIZE - 1
+        weight = crops.astype(float).mean(axis=3) ** 4
+        total = weight.sum(axis=(1, 2))
+        x = (weight.sum(axis=1) * grid).sum(axis=1) / total
+        y = (weight.sum(axis=2) * grid).sum(axis=1) / total
+        angle = np.arctan2(y, x)
+        cos, sin, zero = np.cos(angle), np.sin(angle), np.zeros_like(angle)
+        turn = np.stack([np.stack([cos, -sin, zero], 1), np.stack([sin, cos, zero], 1),
+                         np.stack([zero, zero, zero + 1], 1)], 1)  # fmt: skip
+        joints = POINTS @ turn.swapaxes(1, 2)
+        place = np.stack([x, y], axis=1)[:, None]
+        return {
+            "vertices": joints[:, :5],
+            "joints": joints,
+            "joints_2d": place + 0 * joints[..., :2],
+        }
+
+
+def crops_with_spot(angles):
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    found = []
+    for angle in angles:
+        x, y = 31.5 + 14 * np.cos(angle), 31.5 + 14 * np.sin(angle)
+        spot = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18)
+        found.append(np.repeat(spot.astype(np.uint8)[..., None], 3, axis=2))
+    return np.stack(found)
+
+
+def test_a_consistent_network_gives_the_same_answer_through_every_view():
+    crops, reader = crops_with_spot([0.3, 1.8, -2.0]), TurnReader()
+    plain = reader(crops)
+    views = tta.augmentations((-30, 0, 45), (0.8, 1.0, 1.2))
+    for view in views:
+        back = tta.predict_averaged(reader, crops, [view])
+        assert np.abs(back["joints"] - plain["joints"]).max() < 2e-3
+        assert np.abs(back["joints_2d"] - plain["joints_2d"]).max() < 0.02
+    averaged = tta.predict_averaged(reader, crops, views)
+    assert np.abs(averaged["vertices"] - plain["vertices"]).max() < 2e-3
+
+
+def test_the_average_is_the_mean_of_the_views_and_costs_one_pass_each():
+    crops, reader = crops_with_spot([0.3]), TurnReader()
+    views = tta.augmentations((-90, 0, 90))
+    alone = [tta.predict_averaged(reader, crops, [view])["joints"] for view in views]
+    reader.calls = 0
+    together = tta.predict_averaged(reader, crops, views)["joints"]
+    assert reader.calls == 3 and np.allclose(together, np.mean(alone, axis=0), atol=1e-6)
+
+
+def test_the_identity_view_changes_nothing():
+    crops, reader = crops_with_spot([0.3, 2.0]), TurnReader()
+    same = tta.predict_averaged(reader, crops, tta.augmentations())
+    assert np.allclose(same["joints"], reader(crops)["joints"], atol=1e-6)
+
+
+def test_camera_fit_recovers_a_known_camera():
+    cameras = np.array([[5.0, 0.02, -0.03], [8.0, -0.01, 0.0]])
+    joints = np.stack([POINTS, POINTS[::-1]])
+    assert np.allclose(tta.fit_camera(joints, project_weak_perspective(joints, cameras)), cameras)
+
+
+def test_impossible_views_are_refused():
+    with pytest.raises(ValueError, match="scales should be positive"):
+        tta.augmentations((0,), (0.0,))
+    with pytest.raises(ValueError, match="rotations_deg"):
+        tta.augmentations((), (1.0,))

@@ -1,0 +1,219 @@
+"""Hierarchies come back from files, foreign ones too; bad meshes and settings are refused."""
+
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+from mesh_shapes import cut_open, icosphere, torus
+from scipy.sparse import csc_matrix
+
+from hand_lib.hand.model import HandModel
+from hand_lib.mesh import simplify as decimation
+from hand_lib.mesh.sampling import (
+    build_hierarchy,
+    builtin_hierarchy,
+    load_hierarchy,
+    psbody_closest_point,
+)
+from hand_lib.mesh.topology import closest_point_on_mesh
+
+
+@pytest.fixture(scope="module")
+def hand():
+    return builtin_hierarchy()
+
+
+def test_saved_hierarchy_returns_bit_for_bit(tmp_path, hand):
+    again = load_hierarchy(hand.save(tmp_path / "deep" / "hand.npz"))
+    assert (again.factors, again.method, again.key) == (hand.factors, hand.method, hand.key)
+    for name in ("vertices", "faces"):
+        for a, b in zip(getattr(hand, name), getattr(again, name), strict=True):
+            assert a.dtype == b.dtype and np.array_equal(a, b)
+    for a, b in zip(hand.down + hand.up, again.down + again.up, strict=True):
+        assert a.shape == b.shape
+        for part in ("data", "indices", "indptr"):
+            x, y = getattr(a, part), getattr(b, part)
+            assert x.dtype == y.dtype and np.array_equal(x, y)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["hand.npz"]
+    with pytest.raises(ValueError, match="saved as .npz"):
+        hand.save(tmp_path / "hand.pkl")
+
+
+def test_a_cache_for_other_settings_is_never_reused(tmp_path, monkeypatch):
+    model = HandModel.builtin()
+    monkeypatch.setattr("hand_lib.mesh.sampling.FIT_POSES", 8)
+    first = builtin_hierarchy(model, (4,), folder=tmp_path)
+    assert builtin_hierarchy(model, (8,), folder=tmp_path).sizes == (778, 98)
+    assert builtin_hierarchy(model, (4,), "barycentric", folder=tmp_path).key != first.key
+    monkeypatch.setattr(decimation, "LENGTH_WEIGHT", 0.7)
+    assert builtin_hierarchy(model, (4,), folder=tmp_path).key != first.key
+    monkeypatch.undo()
+    monkeypatch.setattr("hand_lib.mesh.sampling.FIT_POSES", 8)
+    path = next(p for p in tmp_path.iterdir() if first.key[:16] in p.name)
+    written = path.stat().st_mtime_ns
+    assert builtin_hierarchy(model, (4,), folder=tmp_path).key == first.key
+    assert path.stat().st_mtime_ns == written  # read, not built again
+    other = next(p for p in tmp_path.iterdir() if p != path)
+    path.write_bytes(other.read_bytes())  # another hierarchy under this name
+    again = builtin_hierarchy(model, (4,), folder=tmp_path)
+    assert again.key == first.key and (again.up[0] != first.up[0]).nnz == 0
+    path.write_bytes(b"half a file")
+    assert builtin_hierarchy(model, (4,), folder=tmp_path).key == first.key
+
+
+def write_transform(path, hierarchy):
+    """A pickle as HandMesh ships it: protocol 3, old module paths, float32, explicit zeros."""
+    up = []
+    for matrix in hierarchy.up:
+        dense = np.asarray(1.02 * matrix.toarray(), np.float32)
+        rows, columns = np.nonzero(dense)
+        rows, columns = np.append(rows, [0, 0]), np.append(columns, [0, 1])
+        values = np.append(dense[dense != 0], np.zeros(2, np.float32))
+        up.append(csc_matrix((values, (rows, columns)), shape=dense.shape))
+    content = {
+        "vertices": hierarchy.vertices,
+        "face": [f.astype(np.uint32) for f in hierarchy.faces],
+        "adj": [csc_matrix(np.eye(n, dtype=np.float32)) for n in hierarchy.sizes],
+        "down_transform": [csc_matrix(d, dtype=np.float32) for d in hierarchy.down],
+        "up_transform": up,
+    }
+    data = pickle.dumps(content, protocol=3)
+    data = data.replace(b"scipy.sparse._csc\n", b"scipy.sparse.csc\n")
+    path.write_bytes(data.replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"))
+    assert b"scipy.sparse.csc\n" in path.read_bytes()
+    return content
+
+
+def test_transform_pkl_is_read_with_its_own_numbers_and_reported(tmp_path, hand):
+    content = write_transform(tmp_path / "transform.pkl", hand)
+    with pytest.warns(UserWarning, match="sum to .* instead of 1") as caught:
+        loaded = load_hierarchy(tmp_path / "transform.pkl")
+    assert "mm off in the mean" in str(caught[0].message)
+    assert loaded.sizes == hand.sizes and loaded.method == "transform.pkl"
+    for i in range(4):
+        assert loaded.up[i].dtype == np.float32
+        assert loaded.up[i].nnz == content["up_transform"][i].nnz  # explicit zeros stay
+        assert (loaded.up[i] != content["up_transform"][i]).nnz == 0
+        assert (loaded.down[i] != content["down_transform"][i]).nnz == 0
+        assert loaded.faces[i].dtype == np.int64
+        np.testing.assert_array_equal(loaded.faces[i], hand.faces[i])
+    assert loaded.quality()["row_sum"][1] == pytest.approx(1.02, abs=1e-3)
+
+
+def test_unreadable_hierarchies_say_what_is_wrong_and_how_to_get_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such hierarchy; make one with build_hierarchy"):
+        load_hierarchy(tmp_path / "nothing.npz")
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with pytest.raises(ValueError, match="other.npz: not a saved hierarchy"):
+        load_hierarchy(tmp_path / "other.npz")
+    (tmp_path / "transform.pkl").write_bytes(pickle.dumps({"vertices": []}, protocol=3))
+    with pytest.raises(ValueError, match="it has no face, down_transform, up_transform"):
+        load_hierarchy(tmp_path / "transform.pkl")
+
+
+class FakeMesh:
+    """What the psbody backend uses of psbody.mesh.Mesh."""
+
+    def __init__(self, v, f):
+        self.v, self.f = v, f
+
+    def compute_aabb_tree(self):
+        return self
+
+    def nearest(self, points, with_part):
+        assert with_part and self.f.dtype == np.uint32
+        face, _, point, _ = closest_point_on_mesh(points, self.v, self.f.astype(np.int64))
+        return face[None].astype(np.uint32), np.zeros((1, len(face)), np.uint32), point
+
+
+def test_psbody_backend_equals_the_native_one(monkeypatch):
+    module = types.ModuleType("psbody.mesh")
+    module.Mesh = FakeMesh
+    monkeypatch.setitem(sys.modules, "psbody", types.ModuleType("psbody"))
+    monkeypatch.setitem(sys.modules, "psbody.mesh", module)
+    mesh = FakeMesh(*cut_open(*icosphere()))
+    for method in ("barycentric", "fitted"):
+        native = build_hierarchy(mesh, factors=(2, 2), method=method)
+        through = build_hierarchy(mesh, factors=(2, 2), method=method, backend="psbody")
+        for a, b in zip(native.up, through.up, strict=True):
+            assert abs(a - b).max() < 1e-6
+    points = np.array([[0.0, 0.0, 3.0], [0.5, 0.1, 0.0]])
+    for a, b in zip(
+        psbody_closest_point()(points, mesh.v, mesh.f),
+        closest_point_on_mesh(points, mesh.v, mesh.f),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def test_missing_psbody_says_how_to_install_it_and_that_nothing_needs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psbody.mesh", None)
+    with pytest.raises(ImportError, match='pip install git.*backend="native", which needs nothing'):
+        build_hierarchy(*icosphere(1), factors=(2,), backend="psbody")
+
+
+def broken(kind):
+    vertices, faces = icosphere(1)
+    vertices, faces = vertices.copy(), faces.copy()
+    if kind == "edge":
+        vertices = np.concatenate([vertices, [[2, 2, 2.0]]])
+        faces = np.concatenate([faces, [[*faces[7][:2], 42]]])
+    elif kind == "isolated":
+        vertices = np.concatenate([vertices, [[2, 2, 2.0]]])
+    elif kind == "duplicate":
+        faces = np.concatenate([faces, faces[7:8]])
+    elif kind == "range":
+        faces[7, 1] = 42
+    elif kind == "nan":
+        vertices[7, 1] = np.nan
+    elif kind == "area":
+        vertices[faces[7, 0]] = vertices[faces[7, 1]]
+    elif kind == "shape":
+        vertices = vertices[:, :2]
+    return vertices, faces
+
+
+@pytest.mark.parametrize(
+    "kind, message",
+    [
+        ("edge", r"edge \[\d+, \d+\] belongs to 3 faces"),
+        ("isolated", "vertex 42 belongs to no face"),
+        ("duplicate", "face 7 stands there twice"),
+        ("range", "face 7 is .*but there are 42 vertices"),
+        ("nan", "vertex 7 is not finite"),
+        ("area", r"face \d+ .* has no area"),
+        ("shape", r"vertices should be \(V, 3\), found \(42, 2\)"),
+    ],
+)
+def test_bad_meshes_are_refused_with_the_offending_index(kind, message):
+    with pytest.raises(ValueError, match=message):
+        build_hierarchy(*broken(kind), factors=(2,))
+
+
+def test_bad_settings_are_refused_by_name():
+    sphere = icosphere(1)
+    for factors, message in (
+        ((2, 0.5), r"factors\[1\] should be a number of at least 1, found 0.5"),
+        ((2, float("nan")), r"factors\[1\]"),
+        ((), "at least one level"),
+        ((2, 2, 2, 2, 2), r"factors\[4\] leaves 2 of 42 vertices"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build_hierarchy(*sphere, factors=factors)
+    with pytest.raises(ValueError, match="method should be one of"):
+        build_hierarchy(*sphere, factors=(2,), method="best")
+    with pytest.raises(ValueError, match="backend should be one of"):
+        build_hierarchy(*sphere, factors=(2,), backend="cuda")
+    with pytest.raises(ValueError, match=r"poses should be \(P, 42, 3\), found \(5, 41, 3\)"):
+        build_hierarchy(*sphere, factors=(2,), poses=np.zeros((5, 41, 3)))
+    poses = np.tile(sphere[0], (5, 1, 1))
+    poses[3, 4] = np.inf
+    with pytest.raises(ValueError, match=r"poses\[3\] is not finite"):
+        build_hierarchy(*sphere, factors=(2,), poses=poses)
+
+
+def test_levels_that_the_topology_forbids_are_refused_with_the_limit():
+    with pytest.raises(ValueError, match=r"level 1 would have 4 of 336 .* cannot go below \d"):
+        build_hierarchy(*torus(), factors=(84,))

@@ -1,0 +1,223 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from network_fixtures import random_batch, small_network
+
+from hand_lib.hand.model import HandModel
+from hand_lib.hand.rotations import axis_angle_to_matrix
+from hand_lib.network.losses import (
+    YOUTUBEHAND_LOSSES,
+    LossConfig,
+    edge_loss,
+    joint_loss,
+    mesh_edges,
+    normal_loss,
+    surface_errors,
+    total_loss,
+    vertex_loss,
+)
+
+FACES = torch.tensor([[0, 1, 2], [0, 2, 3], [2, 1, 4], [3, 2, 5]])
+
+
+def meshes(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 3, 6, 3, dtype=torch.float64, generator=generator)
+
+
+def test_losses_equal_slow_loops():
+    predicted, true = meshes()
+    p, t = predicted.numpy(), true.numpy()
+    edges, cosines = [], []
+    for b in range(len(p)):
+        for face in FACES.numpy():
+            u, v, w = t[b, face]
+            normal = np.cross(v - u, w - v)
+            normal /= np.linalg.norm(normal)
+            for i, j in ((0, 1), (1, 2), (2, 0)):
+                edge = p[b, face[j]] - p[b, face[i]]
+                length = np.linalg.norm(edge)
+                edges.append(abs(length - np.linalg.norm(t[b, face[j]] - t[b, face[i]])))
+                cosines.append(abs(edge @ normal) / length)
+    assert edge_loss(predicted, true, FACES).item() == pytest.approx(np.mean(edges), abs=1e-12)
+    assert normal_loss(predicted, true, FACES).item() == pytest.approx(np.mean(cosines), abs=1e-12)
+    assert vertex_loss(predicted, true).item() == pytest.approx(np.abs(p - t).mean(), abs=1e-12)
+    assert joint_loss(predicted, true).item() == pytest.approx(np.abs(p - t).mean(), abs=1e-12)
+    squared = joint_loss(predicted, true, distance="squared")
+    assert squared.item() == pytest.approx(((p - t) ** 2).mean(), abs=1e-12)
+
+
+def test_surface_losses_of_whole_hands_equal_the_published_formulas_face_by_face():
+    hand = HandModel.builtin()
+    generator = torch.Generator().manual_seed(4)
+    pose = 0.3 * torch.randn(4, 16, 3, generator=generator)
+    true = hand(pose[:2]).vertices
+    predicted = (hand(pose[2:]).vertices + 0.002).requires_grad_(True)
+    a, b, c = predicted[:, hand.faces].unbind(2)
+    u, v, w = true[:, hand.faces].unbind(2)
+    normal = torch.nn.functional.normalize(torch.linalg.cross(v - u, w - u), dim=2)
+    pairs = ((a, b, u, v), (b, c, v, w), (c, a, w, u))
+    lengths = torch.stack([(p - q).norm(dim=2) - (s - t).norm(dim=2) for p, q, s, t in pairs])
+    cosines = torch.stack([
+        (torch.nn.functional.normalize(p - q, dim=2) * normal).sum(2) for p, q, _, _ in pairs
+    ])  # fmt: skip
+    for loss, slow in ((edge_loss, lengths), (normal_loss, cosines)):
+        fast, slow = loss(predicted, true, hand.faces), slow.abs().mean()
+        assert abs(fast - slow).item() < 1e-6 * max(1, slow.item())
+        (ours,) = torch.autograd.grad(fast, predicted)
+        (theirs,) = torch.autograd.grad(slow, predicted, retain_graph=True)
+        torch.testing.assert_close(ours, theirs, atol=1e-6 * theirs.abs().max().item(), rtol=1e-4)
+
+
+def test_every_edge_is_found_once_with_all_its_faces():
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3], [2, 1, 4], [2, 0, 5]])  # 0-2 has three faces
+    ends, sides = mesh_edges(faces)
+    pairs = {tuple(pair): set(side) - {4} for pair, side in zip(ends.T.tolist(), sides.T.tolist(),
+                                                                strict=True)}  # fmt: skip
+    assert sides.shape == (3, ends.shape[1]) and len(pairs) == ends.shape[1]
+    assert pairs == {
+        (min(i, j), max(i, j)): {f for f, face in enumerate(faces.tolist()) if {i, j} <= set(face)}
+        for face in faces.tolist() for i, j in zip(face, face[1:] + face[:1], strict=True)
+    }  # fmt: skip
+    assert mesh_edges(faces)[0] is ends  # kept
+    faces[3, 2] = 4
+    assert (2, 4) in set(map(tuple, mesh_edges(faces)[0].T.tolist()))  # until the faces change
+
+
+@pytest.mark.parametrize("known", [None, torch.tensor([True, False, True])])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        vertex_loss,
+        joint_loss,
+        lambda p, t, k: joint_loss(p, t, k, "squared"),
+        lambda p, t, k: edge_loss(p, t, FACES, k),
+        lambda p, t, k: normal_loss(p, t, FACES, k),
+    ],
+)
+def test_gradients_equal_finite_differences(loss, known):
+    predicted, true = meshes(1)
+    predicted.requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda p: loss(p, true, known), predicted)
+    loss(predicted, true, known).backward()
+    if known is not None:
+        assert (predicted.grad[1] == 0).all() and (predicted.grad[[0, 2]] != 0).any()
+
+
+def test_losses_of_a_perfect_prediction_are_zero_with_finite_gradients():
+    true = meshes()[0]
+    for loss in (vertex_loss, joint_loss, lambda p, t: edge_loss(p, t, FACES),
+                 lambda p, t: normal_loss(p, t, FACES)):  # fmt: skip
+        predicted = true.clone().requires_grad_(True)
+        value = loss(predicted, true)
+        value.backward()
+        assert value.item() < 1e-12 and predicted.grad.isfinite().all()
+    flat = torch.zeros_like(true, requires_grad=True)
+    (edge_loss(flat, true, FACES) + normal_loss(flat, true, FACES)).backward()
+    assert flat.grad.isfinite().all()
+
+
+def test_edges_and_normals_do_not_change_under_rigid_motion_or_relabelling():
+    predicted, true = meshes(2)
+    turn = axis_angle_to_matrix(torch.tensor([0.3, -1.0, 0.5], dtype=torch.float64))
+    order = torch.tensor([4, 2, 0, 5, 1, 3])
+    place = torch.argsort(order)
+    for loss in (edge_loss, normal_loss):
+        here = loss(predicted, true, FACES)
+        moved = loss(predicted @ turn.T + 1, true @ turn.T - 2, FACES)
+        torch.testing.assert_close(moved, here)
+        torch.testing.assert_close(loss(predicted[:, order], true[:, order], place[FACES]), here)
+
+
+def test_what_is_not_labelled_does_not_count():
+    predicted, true = meshes(3)
+    known = torch.tensor([True, False, False])
+    torch.testing.assert_close(
+        vertex_loss(predicted, true, known), vertex_loss(predicted[:1], true[:1])
+    )
+    some = torch.rand(3, 6, generator=torch.Generator().manual_seed(0)) < 0.5
+    slow = (predicted - true).abs().mean(2)[some].mean()
+    torch.testing.assert_close(joint_loss(predicted, true, some), slow)
+    nothing = torch.zeros(3, dtype=torch.bool)
+    assert vertex_loss(predicted, true, nothing) == 0
+
+
+def test_surface_errors_are_those_of_single_hands():
+    predicted, true = meshes(5)
+    edges, normals = surface_errors(predicted, true, FACES)
+    for b in range(3):
+        one, other = predicted[b : b + 1], true[b : b + 1]
+        torch.testing.assert_close(edges[b], edge_loss(one, other, FACES))
+        torch.testing.assert_close(normals[b], normal_loss(one, other, FACES))
+
+
+def test_the_total_is_the_weighted_sum_of_its_parts():
+    network = small_network()
+    torch.nn.init.normal_(network.decoder.correct.weight, std=0.01)  # it starts at zero
+    batch = random_batch(network)
+    batch["surface"] = torch.rand(4, 4, 16, 16)
+    prediction = network(batch["image"])
+    config = LossConfig(*(1.0 + i for i in range(2)), "l1", *(0.5 + i for i in range(8)))
+    total, parts = total_loss(prediction, batch, network.mesh, config)
+    weights = dataclasses.asdict(config)
+    assert {f"loss_{name}" for name in parts} == set(weights) - {"joint_distance"}
+    assert all(part > 0 for part in parts.values())
+    expected = sum(weights[f"loss_{name}"] * part for name, part in parts.items())
+    torch.testing.assert_close(total.detach(), expected)
+    total.backward()
+    silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not [name for name in silent if name.startswith("decoder") and "mix" not in name]
+
+
+def test_an_object_without_a_weight_gets_the_default_one():
+    network = small_network()
+    batch = random_batch(network)
+    prediction = network.eval()(batch["image"])
+    fields = dataclasses.asdict(LossConfig())
+    del fields["loss_canonical"]
+    partial = type("Partial", (), fields)
+    torch.testing.assert_close(
+        total_loss(prediction, batch, network.mesh, partial)[0],
+        total_loss(prediction, batch, network.mesh)[0],
+    )
+
+
+def test_the_baseline_trains_with_its_own_losses():
+    network = small_network("youtubehand")
+    batch = random_batch(network)
+    prediction = network(batch["image"])
+    total, parts = total_loss(prediction, batch, network.mesh, YOUTUBEHAND_LOSSES)
+    slow = (
+        vertex_loss(prediction.vertices, batch["vertices"])
+        + (prediction.joints - prediction.joints[:, :1] - batch["joints"]).square().mean()
+        + 0.1 * (prediction.joints_2d - batch["joints_2d"]).square().mean()
+        + edge_loss(prediction.vertices, batch["vertices"], network.faces)
+        + 0.1 * normal_loss(prediction.vertices, batch["vertices"], network.faces)
+    )
+    torch.testing.assert_close(total, slow)
+    assert parts["levels"] == parts["canonical"] == 0
+
+
+def test_hands_without_vertices_still_teach_joints():
+    network = small_network()
+    batch = random_batch(network)
+    batch["has_vertices"] = torch.tensor([False] * 4)
+    total, parts = total_loss(network(batch["image"]), batch, network.mesh)
+    assert parts["vertices"] == parts["levels"] == parts["edges"] == parts["canonical"] == 0
+    assert parts["joints"] > 0 and parts["rotation"] > 0 and total.isfinite()
+
+
+def test_wrong_shapes_name_expected_and_found():
+    network = small_network()
+    batch = random_batch(network)
+    prediction = network(batch["image"])
+    with pytest.raises(ValueError, match=r"vertices: .*\(4, 162, 3\).*\(4, 161, 3\)"):
+        short = batch | {"vertices": batch["vertices"][:, 1:]}
+        total_loss(prediction, short, network.mesh)
+    with pytest.raises(ValueError, match=r"flags \(4,\), found \(3,\)"):
+        few = batch | {"has_vertices": batch["has_vertices"][1:]}
+        total_loss(prediction, few, network.mesh)
+    with pytest.raises(ValueError, match="'l1' or 'squared', found 'l3'"):
+        joint_loss(batch["joints"], batch["joints"], distance="l3")

@@ -1,0 +1,197 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from network_fixtures import ball_hierarchy, ball_regressor, hand_shapes, small_network
+from torch.nn import functional
+
+from hand_lib.network.encoders import load_encoder_weights, read_state_dict, unwrap_state_dict
+from hand_lib.network.model import NetworkConfig, build_network
+from hand_lib.network.youtubehand import (
+    PUBLISHED,
+    load_youtubehand_state_dict,
+    parameter_counts,
+    published_counts,
+    youtubehand_names,
+    youtubehand_state_dict,
+)
+
+
+def test_parameter_counts_are_the_published_ones():
+    counts = published_counts(hand_shapes(), np.zeros((21, 778)))
+    assert {name: count["total"] for name, count in counts.items()} == {
+        "resnet18": 36_405_862,
+        "resnet50": 418_884_198,
+        "hrnet_w64": 519_338_110,
+    }
+    assert {name: total for name, (_, total) in PUBLISHED.items()} == {
+        name: count["total"] for name, count in counts.items()
+    }
+    assert counts["resnet18"]["without_classifier"] == 36_405_862 - 513_000
+    assert counts["resnet50"]["without_classifier"] == 418_884_198 - 2_049_000
+    assert counts["hrnet_w64"]["without_classifier"] == 519_338_110
+    for count in counts.values():
+        assert count["encoder"] + count["decoder"] == count["total"]
+
+
+def test_a_network_without_a_classifier_counts_the_same_without_it():
+    count = parameter_counts(small_network("youtubehand"))
+    assert count["total"] == count["without_classifier"]
+
+
+@pytest.mark.parametrize("factors", [(2, 2), (2, 2, 2)])
+def test_the_decoder_equals_gather_concatenate_linear(factors):
+    torch.manual_seed(0)
+    hierarchy = ball_hierarchy(2, factors)
+    channels, steps = (4, 8, 16)[: len(factors)], len(factors)
+    config = NetworkConfig("resnet18", decoder="youtubehand", channels=channels, spiral_length=9)
+    network = build_network(config, hierarchy, ball_regressor()).eval()
+    images = torch.rand(2, 3, 64, 64)
+    state = youtubehand_state_dict(network)
+    spirals = hierarchy.spirals(9, 1)
+
+    x = (images - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(3, 1, 1)
+    net = network.encoder.net
+    x = net.maxpool(functional.relu(net.bn1(net.conv1(x))))
+    latent = net.layer4(net.layer3(net.layer2(net.layer1(x)))).mean((2, 3)).double()
+
+    def linear(x, name):
+        return x @ state[f"{name}.weight"].double().T + state[f"{name}.bias"].double()
+
+    def spiral(x, level, name):
+        rows = [torch.cat([x[:, j] for j in spirals[level][v]], dim=1) for v in range(x.shape[1])]
+        return linear(torch.stack(rows, 1), f"{name}.layer")
+
+    x = linear(latent, "de_layers.0").view(2, -1, channels[-1])
+    for i in range(steps):
+        level = steps - 1 - i
+        x = torch.tensor(hierarchy.up[level].toarray()) @ x
+        x = functional.relu(spiral(x, level, f"de_layers.{i + 1}.conv"))
+    vertices = spiral(x, 0, f"de_layers.{steps + 1}")
+    camera = vertices.transpose(1, 2)
+    for i in (1, 2, 3):
+        camera = linear(camera, f"cam_pred_{i}")
+
+    prediction = network(images)
+    torch.testing.assert_close(prediction.vertices.double(), vertices, atol=1e-5, rtol=0)
+    torch.testing.assert_close(prediction.camera.double(), camera[..., 0], atol=1e-5, rtol=0)
+    joints = torch.tensor(ball_regressor(), dtype=torch.float64) @ vertices
+    torch.testing.assert_close(prediction.joints.double(), joints, atol=1e-5, rtol=0)
+    flat = camera[:, None, 0, 0, None] * (joints[..., :2] + camera[:, None, 1:, 0])
+    torch.testing.assert_close(prediction.joints_2d.double(), flat, atol=1e-5, rtol=0)
+
+
+def test_checkpoint_names_are_those_of_its_files():
+    names = set(youtubehand_state_dict(resnet()))
+    for name in (
+        "backbone.conv1.weight", "en_layer.conv1.weight", "en_layer.fc.bias", "backbone.fc.weight",
+        "en_layer.layer4.1.bn2.running_var", "de_layers.0.weight", "de_layers.1.conv.layer.weight",
+        "de_layers.2.conv.layer.bias", "de_layers.3.layer.weight", "cam_pred_1.weight",
+        "cam_pred_3.bias",
+    ):  # fmt: skip
+        assert name in names
+    for fixed in ("spiral", "index", "regressor", "faces"):
+        assert not [name for name in names if fixed in name]
+    assert "decoder.latent.weight" in youtubehand_names(resnet())
+
+
+@pytest.mark.parametrize("form", ["plain", "wrapped", "data_parallel", "one_encoder", "file"])
+def test_a_checkpoint_is_loaded_in_every_form(form, tmp_path):
+    source, target = resnet(1), resnet(2)
+    state = {name: value.clone() for name, value in youtubehand_state_dict(source).items()}
+    if form == "wrapped":
+        state = {"model_state_dict": state, "epoch": 3}
+    elif form == "data_parallel":
+        state = {f"module.{name}": value for name, value in state.items()}
+    elif form == "one_encoder":
+        state = {name: value for name, value in state.items() if "backbone" not in name}
+    elif form == "file":
+        torch.save(state, tmp_path / "state_dict.bin")
+        state = tmp_path / "state_dict.bin"
+    images = torch.rand(2, 3, 64, 64)
+    source.eval(), target.eval()
+    assert (source(images).vertices - target(images).vertices).abs().max() > 1e-4
+    assert load_youtubehand_state_dict(target, state) == []
+    assert torch.equal(source(images).vertices, target(images).vertices)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda s: s.pop("cam_pred_2.bias"), "1 missing: cam_pred_2.bias"),
+        (lambda s: s.update(extra=torch.zeros(1)), "1 surplus: extra"),
+        (
+            lambda s: s.update({"de_layers.0.bias": torch.zeros(7)}),
+            r"de_layers.0.bias: expected \(328,\), found \(7,\)",
+        ),
+        (
+            lambda s: s.update({"backbone.conv1.weight": s["backbone.conv1.weight"] + 1}),
+            "backbone.conv1.weight and en_layer.conv1.weight should be the same",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_changes_nothing_and_says_why(spoil, words):
+    network = resnet(1)
+    state = {name: value.clone() for name, value in youtubehand_state_dict(resnet(2)).items()}
+    spoil(state)
+    before = network.decoder.latent.weight.clone()
+    with pytest.raises(ValueError, match=words):
+        load_youtubehand_state_dict(network, state)
+    assert torch.equal(before, network.decoder.latent.weight)
+
+
+def test_a_checkpoint_refuses_our_decoder():
+    with pytest.raises(TypeError, match="decoder='youtubehand'"):
+        load_youtubehand_state_dict(small_network(), {})
+
+
+class Opened:
+    """Writes a file when a pickle of it is opened."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_pickled_modules_are_refused_and_not_run(tmp_path):
+    for name, write in (
+        ("model.bin", lambda f: torch.save(Opened(tmp_path / "ran"), f)),
+        ("raw.bin", lambda f: f.write_bytes(pickle.dumps(Opened(tmp_path / "ran")))),
+    ):
+        write(tmp_path / name)
+        with pytest.raises(ValueError, match="state_dict.bin, not model.bin"):
+            read_state_dict(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+    torch.save({"weights": 3}, tmp_path / "numbers.bin")
+    with pytest.raises(TypeError, match="'weights' should be a tensor, found int"):
+        read_state_dict(tmp_path / "numbers.bin")
+    with pytest.raises(TypeError, match="found list"):
+        unwrap_state_dict([1])
+    with pytest.raises(FileNotFoundError, match="none.bin"):
+        read_state_dict(tmp_path / "none.bin")
+
+
+def test_the_original_hrnet_file_fills_the_encoder(tmp_path):
+    import timm
+
+    net = timm.create_model("hrnet_w18_small", num_classes=0)
+    state = {name: torch.randn_like(value.float()) for name, value in net.state_dict().items()}
+    state = {name: value for name, value in state.items() if "num_batches" not in name}
+    original = state | {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    torch.save(original, tmp_path / "hrnetv2_imagenet.pth")
+    load_encoder_weights(net, "hrnet_w18_small", str(tmp_path / "hrnetv2_imagenet.pth"))
+    for name, value in state.items():
+        assert torch.equal(net.state_dict()[name], value)
+    del original["stage2.0.branches.0.0.conv1.weight"]
+    torch.save(original, tmp_path / "broken.pth")
+    with pytest.raises(ValueError, match="1 missing .stage2.0.branches.0.0.conv1.weight"):
+        load_encoder_weights(net, "hrnet_w18_small", str(tmp_path / "broken.pth"))
+
+
+def resnet(seed=0):
+    return small_network("youtubehand", "resnet18", seed=seed)

@@ -1,0 +1,73 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hand_lib.render.images import read_image
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def encoded(picture, kind="PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_all_doors_give_the_same_pixels(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(PHOTO).save(path)
+    sources = (path, str(path), path.read_bytes(), Image.fromarray(PHOTO), PHOTO, PHOTO / 255.0)
+    for source in (*sources, PHOTO.astype(np.uint16) << 8):
+        assert np.array_equal(read_image(source), PHOTO)
+
+
+def test_phone_pictures_come_out_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate 90 degrees clockwise to show
+    turned = read_image(encoded(Image.fromarray(PHOTO), exif=exif))
+    assert np.array_equal(turned, np.rot90(PHOTO, -1))
+
+
+def test_grey_transparent_palette_cmyk_and_deep_pictures_become_rgb():
+    grey = read_image(PHOTO[..., 0])
+    assert np.array_equal(grey, np.repeat(PHOTO[..., :1], 3, axis=2))
+    alpha = np.dstack([PHOTO, np.zeros((20, 30), np.uint8)])
+    assert (read_image(alpha) == 255).all() and (read_image(Image.fromarray(alpha)) == 255).all()
+    cmyk = encoded(Image.fromarray(PHOTO).convert("CMYK"), "TIFF")
+    assert np.abs(read_image(cmyk).astype(int) - PHOTO).max() <= 2
+    deep = Image.fromarray(PHOTO[..., 0].astype(np.uint16) << 8)
+    assert np.array_equal(read_image(encoded(deep))[..., 0], PHOTO[..., 0])
+    assert read_image(Image.fromarray(PHOTO).convert("P")).shape == PHOTO.shape
+
+
+def test_what_is_not_a_picture_is_answered_clearly(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="nowhere.jpg does not exist"):
+        read_image(tmp_path / "nowhere.jpg")
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        read_image(tmp_path)
+    text = tmp_path / "text.jpg"
+    text.write_text("hello")
+    with pytest.raises(ValueError, match="text.jpg is not a picture"):
+        read_image(text)
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        read_image(encoded(Image.fromarray(PHOTO.repeat(20, 0)), "JPEG")[:900])
+    with pytest.raises(ValueError, match="1 x 1 pixels"):
+        read_image(PHOTO[:1, :1])
+    with pytest.raises(ValueError, match=r"\(H, W, 3\)"):
+        read_image(np.zeros((2, 20, 30, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        read_image(PHOTO.astype(float))
+    with pytest.raises(ValueError, match="int64"):
+        read_image(PHOTO.astype(np.int64))
+    with pytest.raises(TypeError, match="NoneType"):
+        read_image(None)
+    monkeypatch.setattr("hand_lib.render.images.MAX_MEGAPIXELS", 1e-4)
+    with pytest.raises(ValueError, match="megapixels"):
+        read_image(encoded(Image.fromarray(PHOTO)))
+
+
+def test_a_large_picture_within_the_limit_is_read():
+    large = Image.new("L", (10_000, 10_000), 90)
+    assert read_image(encoded(large, "PNG")).shape == (10_000, 10_000, 3)

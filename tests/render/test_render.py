@@ -1,0 +1,231 @@
+"""The rasteriser agrees with projection and ray casting; shading behaves as light does."""
+
+import numpy as np
+import pytest
+
+from hand_lib.render.camera import project
+from hand_lib.render.raster import rasterise, to_screen
+from hand_lib.render.render import Light, render_mesh
+
+CAMERA = np.array([[90.0, 0, 30.3], [0, 95.0, 34.6], [0, 0, 1]])
+
+
+def ball(radius=0.3, centre=(0.02, -0.03, 1.2), steps=14):
+    """A sphere of triangles, counter-clockwise seen from outside."""
+    import trimesh
+
+    mesh = trimesh.creation.uv_sphere(radius=radius, count=[steps, 2 * steps])
+    return np.asarray(mesh.vertices) + centre, np.asarray(mesh.faces)
+
+
+def cast_rays(vertices, faces, intrinsics, height, width):
+    """Depth at each pixel centre by intersecting its ray with every triangle (Moeller-Trumbore)."""
+    y, x = np.mgrid[:height, :width]
+    rays = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3) @ np.linalg.inv(intrinsics).T
+    depth = np.full(len(rays), np.inf)
+    for a, b, c in vertices[faces]:
+        e1, e2 = b - a, c - a
+        p = np.cross(rays, e2)
+        det = p @ e1
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u = (p @ -a) / det
+            q = np.cross(-a, e1)
+            v = (rays @ q) / det
+            t = (e2 @ q) / det
+        hit = (u >= 0) & (v >= 0) & (u + v <= 1) & (t > 0)
+        depth = np.where(hit & (t < depth), t, depth)
+    return depth.reshape(height, width)
+
+
+def test_depth_equals_ray_casting():
+    vertices, faces = ball()
+    fragments = rasterise(vertices, faces, CAMERA, (70, 64))
+    expected = cast_rays(vertices, faces, CAMERA, 70, 64)
+    both = np.isfinite(expected) & np.isfinite(fragments.depth)
+    assert both.sum() > 1000
+    assert (np.isfinite(expected) != np.isfinite(fragments.depth)).sum() == 0
+    np.testing.assert_allclose(fragments.depth[both], expected[both], atol=1e-5)
+
+
+def test_a_picked_point_projects_back_to_its_pixel():
+    vertices, faces = ball()
+    fragments = rasterise(vertices, faces, CAMERA, (70, 64))
+    rows, columns = np.nonzero(fragments.face >= 0)
+    corners = vertices[faces[fragments.face[rows, columns]]]
+    points = np.einsum("nk,nkc->nc", fragments.barycentric[rows, columns].astype(float), corners)
+    pixels = project(points, CAMERA)
+    assert np.abs(pixels - np.stack([columns, rows], 1)).max() < 1e-4
+    np.testing.assert_allclose(points[:, 2], fragments.depth[rows, columns], atol=1e-5)
+    np.testing.assert_allclose(fragments.barycentric[rows, columns].sum(1), 1, atol=1e-5)
+
+
+def test_faces_that_share_an_edge_leave_no_hole_and_no_pixel_twice():
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(np.arange(9.0), np.arange(9.0)), -1).reshape(-1, 2) * 4
+    inner = ((grid > 0) & (grid < 32)).all(1)
+    grid[inner] += rng.integers(-4, 5, (inner.sum(), 2)) / 4  # many pixels exactly on edges
+    corner = (np.arange(8)[:, None] * 9 + np.arange(8)).reshape(-1)
+    upper = np.stack([corner, corner + 9, corner + 1], 1)
+    lower = np.stack([corner + 1, corner + 9, corner + 10], 1)
+    faces = np.concatenate([upper, lower])
+    vertices = np.concatenate([grid, np.ones((81, 1))], 1)
+    count = np.zeros((40, 40), int)
+    for face in faces:
+        count += rasterise(vertices, face[None], np.eye(3), 40).face >= 0
+    assert (count[:32, :32] == 1).all()
+    assert count.sum() == 32 * 32  # left and top borders belong to the square, right and bottom not
+
+
+def test_screen_positions_agree_with_projection():
+    points = np.array([[0.1, -0.2, 0.7], [0.0, 0.05, 1.3]])
+    expected = project(points, CAMERA)
+    np.testing.assert_allclose(to_screen(points, CAMERA)[:, :2], expected, atol=1e-12)
+    np.testing.assert_allclose(to_screen(points, CAMERA)[:, 2], 1 / points[:, 2])
+    fine = to_screen(points, CAMERA, supersample=3)[:, :2]
+    np.testing.assert_allclose((fine + 0.5) / 3 - 0.5, expected, atol=1e-12)
+    assert to_screen(np.array([[0, 0, -1.0]]), CAMERA)[0, 2] == 0
+
+
+def test_triangles_behind_the_camera_are_left_out():
+    vertices, faces = ball(centre=(0, 0, -1.2))
+    assert (rasterise(vertices, faces, CAMERA, 32).face == -1).all()
+
+
+def test_one_sided_drawing_shows_only_faces_that_look_at_the_camera():
+    vertices, faces = ball()
+    front = rasterise(vertices, faces, CAMERA, 64, two_sided=False)
+    np.testing.assert_array_equal(front.face, rasterise(vertices, faces, CAMERA, 64).face)
+    inside = rasterise(vertices, faces[:, ::-1], CAMERA, 64, two_sided=False)
+    covered = front.face >= 0
+    assert (inside.depth[covered] > front.depth[covered]).all()
+
+
+def test_coverage_of_the_silhouette_follows_the_area():
+    triangle = np.array([[4.25, 3.5, 1], [20.75, 9.25, 1], [7.5, 25.25, 1]])
+    face, light = np.array([[0, 2, 1]]), Light(specular=0.0)
+    picture = render_mesh(triangle, face, (0, 0, 0), np.eye(3), 32, light, supersample=8)[0]
+    a, b = triangle[1] - triangle[0], triangle[2] - triangle[0]
+    area = abs(a[0] * b[1] - a[1] * b[0]) / 2
+    assert abs((1 - picture[..., 0] / 255.0).sum() - area) < 0.01 * area
+    assert len(np.unique(picture[..., 0])) > 10
+
+
+def test_a_sphere_is_brightest_towards_its_lamp_and_falls_off_monotonically():
+    vertices, faces = ball(radius=0.25, centre=(0, 0, 2.0), steps=40)
+    camera = np.array([[400.0, 0, 64], [0, 400, 64], [0, 0, 1]])
+    lamp = np.array([-1.0, 0, -0.2])
+    light = Light(key=tuple(lamp), fill_strength=0, specular=0, occlusion=0)
+    picture, mask, _ = render_mesh(vertices, faces, (200, 200, 200), camera, 128, light)
+    row = picture[64, :, 0].astype(int)[np.flatnonzero(mask[64])][3:-3]
+    assert (np.diff(row) <= 1).all()
+    assert row[0] > row[-1] + 40
+    flipped = Light(key=(1.0, 0, -0.2), fill_strength=0, specular=0, occlusion=0)
+    mirrored = render_mesh(vertices, faces, (200, 200, 200), camera, 128, flipped)[0]
+    assert (
+        np.abs(mirrored[64, ::-1, 0].astype(int)[:-1] - picture[64, :, 0].astype(int)[1:]).mean()
+        < 2
+    )
+
+
+def test_fill_light_highlight_and_occlusion_change_what_they_should():
+    vertices, faces = ball(centre=(0, 0, 1.2))
+    near_wall = np.array([[-1.0, -1, 1.45], [1, -1, 1.45], [1, 1, 1.45], [-1, 1, 1.45]])
+    wall_faces = np.array([[0, 2, 1], [0, 3, 2]])
+    args = (
+        [near_wall, vertices],
+        [wall_faces, faces],
+        [(180, 180, 180), (150, 90, 70)],
+        CAMERA,
+        64,
+    )
+    plain = Light(occlusion=0, specular=0, fill_strength=0)
+    base = render_mesh(*args, plain)[0].astype(int)
+    shaded = render_mesh(
+        *args, Light(occlusion=0.9, occlusion_radius=0.1, specular=0, fill_strength=0)
+    )
+    assert (shaded[0].astype(int) <= base).all() and (shaded[0] < base).sum() > 100
+    shiny = render_mesh(*args, Light(occlusion=0, specular=0.5, fill_strength=0))[0]
+    assert (shiny >= base).all() and shiny.max() > base.max()
+    filled = render_mesh(*args, Light(occlusion=0, specular=0, fill_strength=0.3))[0]
+    assert filled.mean() > base.mean()
+
+
+def test_the_nearer_of_two_meshes_hides_the_other():
+    near, faces = ball(radius=0.1, centre=(0, 0, 1.0))
+    far, _ = ball(radius=0.3, centre=(0, 0, 1.5))
+    for order in (1, -1):
+        meshes, colours = [near, far][::order], [(255, 0, 0), (0, 0, 255)][::order]
+        picture, mask, depth = render_mesh(meshes, faces, colours, CAMERA, 64)
+        middle = picture[34, 30]
+        assert middle[0] > 100 and middle[2] < 60
+        assert mask[34, 30] and abs(depth[34, 30] - 0.9) < 0.01
+        assert picture[34, 16, 2] > picture[34, 16, 0]
+
+
+def test_background_and_alpha_mix_as_stated():
+    vertices, faces = ball()
+    background = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    solid, mask, depth = render_mesh(vertices, faces, (9, 99, 9), CAMERA, 64, background=background)
+    outside = np.isinf(depth)
+    outside[1:-1, 1:-1] &= (
+        outside[:-2, 1:-1] & outside[2:, 1:-1] & outside[1:-1, 2:] & outside[1:-1, :-2]
+    )
+    np.testing.assert_array_equal(solid[outside], background[outside])
+    half = render_mesh(vertices, faces, (9, 99, 9), CAMERA, 64, background=background, alpha=0.5)[0]
+    mean = (solid.astype(float) + background) / 2
+    assert np.abs(half - mean)[mask].max() <= 1
+    assert (render_mesh(vertices, faces, (9, 99, 9), CAMERA, 64)[0][0, 0] == 255).all()
+
+
+def test_vertex_colours_are_interpolated_with_perspective():
+    slanted = np.array([[-1.0, -1, 1], [1, -1, 4], [1, 1, 4], [-1, 1, 1]])
+    faces = np.array([[0, 2, 1], [0, 3, 2]])
+    colours = np.array([[0, 0, 0], [255, 255, 255], [255, 255, 255], [0, 0, 0]])
+    camera = np.array([[40.0, 0, 40], [0, 40, 40], [0, 0, 1]])
+    fragments = rasterise(slanted, faces, camera, 80)
+    face = faces[fragments.face[40, 40]]
+    share = fragments.barycentric[40, 40] @ (np.array([0, 1, 1, 0.0])[face])
+    depth = fragments.depth[40, 40]
+    assert abs(share - (depth - 1) / 3) < 1e-4  # linear in depth, not in pixels
+    picture, mask, _ = render_mesh(slanted, faces, colours, camera, 80)
+    assert np.diff(picture[40, mask[40], 0][1:].astype(int)).min() >= -1
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"vertices": np.zeros((3, 2))}, "vertices"),
+        ({"faces": np.array([[0, 1, 900]])}, "900"),
+        ({"faces": np.zeros((2, 4), int)}, "faces"),
+        ({"intrinsics": np.eye(4)}, "intrinsics"),
+        ({"intrinsics": None}, "intrinsics"),
+        ({"size": 0}, "pixel"),
+        ({"colours": np.zeros((5, 3))}, "colour"),
+        ({"background": np.zeros((3, 3, 3))}, "background"),
+        (
+            {"vertices": [np.ones((3, 3))] * 2, "faces": [np.zeros((1, 3), int)]},
+            "one entry per mesh",
+        ),
+    ],
+)
+def test_wrong_input_is_named(change, message):
+    call = {
+        "vertices": np.ones((3, 3)),
+        "faces": np.array([[0, 1, 2]]),
+        "intrinsics": np.eye(3),
+        "size": 8,
+        **change,
+    }
+    with pytest.raises(ValueError, match=message):
+        render_mesh(**call)
+
+
+def test_the_benchmark_compares_equal_work():
+    from benchmarks.render import naive_depth
+
+    vertices, faces = ball()
+    ours = rasterise(vertices, faces, CAMERA, 64).depth
+    theirs = naive_depth(vertices, faces, CAMERA, 64)
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    assert both.sum() > 1000 and (np.isfinite(ours) != np.isfinite(theirs)).sum() < 5
+    np.testing.assert_allclose(ours[both], theirs[both], atol=1e-5)

@@ -1,0 +1,129 @@
+"""The configuration is refused at the door when it is wrong, and survives a round trip."""
+
+import dataclasses
+import re
+
+import pytest
+
+from hand_lib.training import config
+from hand_lib.training.config import PRESETS, TrainConfig, config_from_json, make_config, replace
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_valid_and_survives_json(preset):
+    made = make_config(preset)
+    assert made.preset == preset
+    assert config_from_json(made.to_json()) == made
+
+
+def test_youtubehand_is_the_published_recipe():
+    made = make_config("youtubehand")
+    published = dict(
+        learning_rate=1e-4, batch_size=64, epochs=38, schedule="step", drop_epochs=(30,), seed=88,
+        weight_decay=0.0, decoder="youtubehand", image_size=224, augmentation="metro",
+        loss_vertices=1.0, loss_joints=1.0, joint_distance="squared", loss_joints_2d=0.1,
+        loss_edges=1.0, loss_normals=0.1, ema_decay=0.0, clip=0.0, warmup_steps=0,
+        precision="fp32",
+    )  # fmt: skip
+    assert {name: getattr(made, name) for name in published} == published
+
+
+def test_an_unknown_parameter_is_refused_with_the_nearest_and_all_names():
+    with pytest.raises(ValueError, match="'backbnoe'; did you mean 'backbone'") as error:
+        make_config("small", backbnoe="resnet50")
+    assert all(field.name in str(error.value) for field in dataclasses.fields(TrainConfig))
+
+
+def test_an_unknown_preset_is_refused_with_the_list():
+    with pytest.raises(ValueError, match="did you mean 'small'.*quick, small, youtubehand, full"):
+        make_config("smal")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 2.5), ("batch_size", "8"), ("batch_size", True), ("learning_rate", "fast"),
+     ("learning_rate", float("nan")), ("freeze_norm", 1), ("backbone", 18), ("factors", [2, 2.5]),
+     ("factors", 2), ("channels", "64"), ("pretrained", 1)],
+)  # fmt: skip
+def test_a_value_of_the_wrong_type_is_refused_by_name(name, value):
+    with pytest.raises(TypeError, match=f"^{name} should be .*, found {re.escape(repr(value))}"):
+        make_config("small", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 0), ("learning_rate", -1.0), ("image_size", 3), ("ema_decay", 1.0),
+     ("schedule", "cosin"), ("precision", "fp16"), ("factors", [2, 1]), ("accumulate", 3)],
+)  # fmt: skip
+def test_a_value_out_of_range_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=name):
+        make_config("small", **{name: value})
+
+
+def test_whole_numbers_pass_for_floats_and_lists_for_tuples():
+    made = make_config("small", learning_rate=1, factors=[2, 2], pretrained="weights.pth")
+    assert (made.learning_rate, made.factors, made.pretrained) == (1.0, (2, 2), "weights.pth")
+    assert isinstance(made.learning_rate, float)
+
+
+def test_steps_and_epochs_exclude_each_other():
+    assert (replace(make_config("full"), steps=10).epochs, make_config("small").epochs) == (0, 0)
+    assert replace(make_config("small"), epochs=3).steps == 0
+    with pytest.raises(ValueError, match="either steps or epochs"):
+        make_config("small", steps=3, epochs=3)
+
+
+def test_none_keeps_what_the_preset_says():
+    assert make_config("full", batch_size=None) == make_config("full")
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_config("small").batch_size = 3
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"batchsize": 3}'])
+def test_a_broken_config_file_is_refused_by_name(text):
+    with pytest.raises(ValueError, match="run/config.json"):
+        config_from_json(text, "run/config.json")
+
+
+def test_differences_lists_what_changed_only():
+    one, other = make_config("small"), make_config("small", seed=1, clip=2.0)
+    assert config.differences(one, other) == {"seed": (88, 1), "clip": (1.0, 2.0)}
+
+
+CELL = 'preset: str = "small"  # which\nrun: str = ""\nseed: int = 88\n'
+
+
+def test_a_parameter_that_papermill_injects_must_exist():
+    config.refuse_unknown_parameters({"In": ["", CELL, "# Parameters\nseed = 3\n"]})
+    with pytest.raises(ValueError, match="'sede'; did you mean 'seed'.*preset, run, seed"):
+        config.refuse_unknown_parameters({"In": ["", CELL, "# Parameters\nsede = 3\n"]})
+
+
+def test_a_notebook_makes_its_config_from_its_parameters():
+    cells = {"In": ["", "preset = 'small'\nseed = None\nrun = ''", "# Parameters\nseed = 3"]}
+    made = config.config_from_notebook({**cells, "preset": "small", "seed": 3, "run": "x"})
+    assert made == make_config("small", seed=3)
+    assert config.config_from_notebook({"preset": "full", "clip": None}) == make_config("full")
+    with pytest.raises(ValueError, match="did you mean 'seed'"):
+        config.config_from_notebook({"In": [*cells["In"][:2], "# Parameters\nsede = 3"]})
+
+
+def test_variables_of_a_person_at_work_are_no_parameters():
+    config.refuse_unknown_parameters({"In": ["", CELL, "x = 3", "config = 4"], "x": 3})
+    config.refuse_unknown_parameters({"x": 3})
+
+
+def test_a_parameter_name_is_checked_against_a_list():
+    config.check_parameter_name("a", ["a", "b"])
+    with pytest.raises(ValueError, match="unknown parameter 'c'; Valid: a, b"):
+        config.check_parameter_name("c", ["a", "b"])
+
+
+def test_the_network_finds_its_own_names_in_the_config():
+    made = make_config("small", backbone="resnet50")
+    assert made.encoder == "resnet50"
+    assert all(hasattr(made, f) for f in ("decoder", "channels", "spiral_length", "dilation"))
+    assert config.field_names()[0] == "preset"

@@ -1,0 +1,112 @@
+"""Batches, learning rates, averages: what a step is made of."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from toy_training import ToyData, ToyNetwork, run, toy_config, toy_task
+
+from hand_lib.data import feeding
+from hand_lib.training import checkpoints, optimisation
+from hand_lib.training.config import make_config
+
+
+def test_every_process_takes_its_own_part_of_the_same_batches():
+    whole = feeding.SharedLoader(ToyData(20), 8, seed=3)
+    halves = [feeding.SharedLoader(ToyData(20), 8, p, 2, seed=3) for p in (0, 1)]
+    streams = [feeding.batch_stream(loader, 1) for loader in (whole, *halves)]
+    for _ in range(4):  # across an epoch's end: 20 images make two batches of 8
+        batch, first, second = (next(stream)["index"] for stream in streams)
+        assert torch.equal(batch, torch.cat([first, second]))
+    for stream in streams:
+        stream.close()
+
+
+def test_a_training_set_smaller_than_a_batch_is_refused():
+    with pytest.raises(ValueError, match="7 images, fewer than batch_size 8"):
+        feeding.SharedLoader(ToyData(7), 8)
+    with pytest.raises(ValueError, match="cannot be shared by 3"):
+        feeding.SharedLoader(ToyData(20), 8, 0, 3)
+
+
+def test_an_error_while_loading_reaches_the_loop():
+    def broken():
+        yield 1
+        raise KeyError("sample 7")
+
+    stream = feeding.beside(broken())
+    assert next(stream) == 1
+    with pytest.raises(KeyError, match="sample 7"):
+        next(stream)
+    assert list(feeding.beside(iter(range(5)))) == [0, 1, 2, 3, 4]
+
+
+def test_cosine_falls_to_zero_after_a_linear_warm_up():
+    config = make_config("small", steps=100, warmup_steps=10)
+    rates = [optimisation.rate_factor(config, step, 0, step / 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1, abs=0.03)
+    assert np.argmax(rates) == 9 and (np.diff(rates[9:]) < 0).all()
+    assert optimisation.rate_factor(config, 100, 0, 1.0) == pytest.approx(0)
+
+
+def test_the_published_schedule_drops_once_by_ten():
+    config = make_config("youtubehand")
+    factors = [optimisation.rate_factor(config, 0, epoch, 0.0) for epoch in range(38)]
+    np.testing.assert_allclose(factors, [1.0] * 30 + [0.1] * 8)
+    assert optimisation.planned_steps(config, 100) == 3800
+    assert optimisation.planned_steps(make_config("small", steps=7), 100) == 7
+
+
+def test_encoder_and_decoder_have_their_own_rates_and_vectors_do_not_decay():
+    config = make_config("small", learning_rate=1e-3, encoder_learning_rate=1e-4, weight_decay=0.1)
+    network = ToyNetwork()
+    optimizer = optimisation.make_optimizer(network, config)
+    of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert of[id(network.encoder[0].weight)]["lr"] == 1e-4
+    assert of[id(network.decoder.weight)]["lr"] == 1e-3
+    assert of[id(network.decoder.weight)]["weight_decay"] == 0.1
+    assert of[id(network.decoder.bias)]["weight_decay"] == 0.0
+    assert optimisation.set_rate(optimizer, 0.5) in (5e-4, 5e-5)
+    assert of[id(network.encoder[0].weight)]["lr"] == 5e-5
+    network.requires_grad_(False)
+    with pytest.raises(ValueError, match="no trainable parameters"):
+        optimisation.make_optimizer(network, config)
+
+
+def test_averaged_weights_follow_their_formula():
+    network = ToyNetwork()
+    average = optimisation.AveragedWeights(network, 0.5)
+    expected = network.decoder.bias.detach().clone()
+    for count in range(20):
+        with torch.no_grad():
+            network.decoder.bias.add_(1.0)
+            network.encoder[1].running_mean.add_(1.0)
+        average.update(count)
+        decay = min(0.5, (1 + count) / (10 + count))
+        expected = decay * expected + (1 - decay) * network.decoder.bias.detach()
+    torch.testing.assert_close(average.network.decoder.bias.detach(), expected)
+    assert 17 < average.network.encoder[1].running_mean[0] < 20
+
+
+def test_frozen_normalisation_keeps_its_statistics(tmp_path):
+    before = toy_task(toy_config(freeze_norm=True)).network.encoder[1].running_mean.clone()
+    frozen = run(tmp_path / "a", steps=3, freeze_norm=True)
+    free = run(tmp_path / "b", steps=3)
+    assert torch.equal(frozen.network.encoder[1].running_mean, before)
+    assert not torch.equal(free.network.encoder[1].running_mean, before)
+
+
+def test_gradients_are_clipped(tmp_path):
+    free = run(tmp_path / "a", steps=1, clip=0.0)
+    assert free.log[1]["gradient_norm"] > 0.1
+    run(tmp_path / "b", steps=1, clip=0.05)
+    state = checkpoints.load_state(tmp_path / "b")["optimizer"]["state"]
+    norm = math.sqrt(sum((s["exp_avg"] / 0.1).square().sum().item() for s in state.values()))
+    assert norm == pytest.approx(0.05, rel=1e-3)
+
+
+def test_bf16_is_used_where_it_was_asked_for_only():
+    cpu = torch.device("cpu")
+    assert optimisation.uses_bf16("bf16", cpu) and not optimisation.uses_bf16("fp32", cpu)
+    assert optimisation.uses_bf16("auto", cpu) in (True, False)

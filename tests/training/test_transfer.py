@@ -1,0 +1,135 @@
+import dataclasses
+import hashlib
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from network_fixtures import ball_hierarchy, ball_regressor, random_batch, small_network
+
+from hand_lib.inference.predictor import load_network
+from hand_lib.mesh.sampling import builtin_hierarchy
+from hand_lib.network.model import NetworkConfig, build_network
+from hand_lib.training import checkpoints
+from hand_lib.training.config import make_config
+from hand_lib.training.provenance import provenance
+from hand_lib.training.setup import build_task
+from hand_lib.training.transfer import affine_blend, carry_over, start_from
+
+
+def shaken(network, seed=1):
+    """The network with every weight moved, as if it had learned something."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight += 0.02 * torch.randn_like(weight)
+    return network.eval()
+
+
+@pytest.mark.parametrize("decoder", ["coarse_to_fine", "youtubehand"])
+def test_on_the_same_mesh_the_predictions_are_the_same(decoder):
+    source, target = shaken(small_network(decoder)), small_network(decoder, seed=5).eval()
+    images = random_batch(source)["image"]
+    assert carry_over(source, target) == []
+    with torch.no_grad():
+        torch.testing.assert_close(
+            target(images).vertices, source(images).vertices, atol=1e-6, rtol=1e-4
+        )
+
+
+def test_on_another_mesh_the_first_guess_lies_on_the_old_one():
+    """The same ball with its vertices in another order: the same guess, in that order."""
+    source, target = shaken(small_network()), small_network(seed=5)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(162))
+    for name in ("mean", "mean_canonical"):
+        getattr(target.decoder, name).copy_(getattr(source.decoder, name)[order])
+    assert carry_over(source, target) == []
+    with torch.no_grad():
+        maps = source.encoder(source.normalize(random_batch(source)["image"]))
+        ours, theirs = (net.decoder.eval()(maps)["levels"][0] for net in (target, source))
+    torch.testing.assert_close(ours, theirs[:, order], atol=1e-5, rtol=1e-4)
+
+
+def test_affine_functions_are_carried_exactly_and_points_that_stay_keep_their_values():
+    rng = np.random.default_rng(2)
+    old, new = rng.normal(size=(60, 3)), 0.7 * rng.normal(size=(40, 3))
+    linear, shift = rng.normal(size=(3, 3)), rng.normal(size=3)
+    blend = affine_blend(old, new)
+    np.testing.assert_allclose(blend @ (old @ linear + shift), new @ linear + shift, atol=1e-4)
+    np.testing.assert_allclose(blend.sum(1), 1, atol=1e-9)
+    values = rng.normal(size=(60, 2))
+    np.testing.assert_allclose(affine_blend(old, old[::-1]) @ values, values[::-1], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A run of the smallest kind, its weights shaken."""
+    folder = tmp_path_factory.mktemp("run")
+    config = make_config("quick", backbone="regnety_002", image_size=64, train_images=64,
+                         validation_images=8)  # fmt: skip
+    network = shaken(build_network(config, builtin_hierarchy()))
+    checkpoints.write_text(folder / "config.json", config.to_json())
+    checkpoints.save_model(folder, network.state_dict(), step=1)
+    return folder, config, network
+
+
+def test_a_run_begins_with_the_weights_of_another(run_folder):
+    folder, config, network = run_folder
+    said = []
+    task = build_task(
+        make_config("quick", backbone="regnety_002", image_size=64, train_images=64,
+                    validation_images=8, start_from=str(folder)), said.append)  # fmt: skip
+    assert any(str(folder) in line and "fresh: none" in line for line in said)
+    for name, weight in network.named_parameters():
+        torch.testing.assert_close(task.network.get_parameter(name), weight, atol=1e-5, rtol=1e-4)
+
+
+def test_provenance_tells_which_weights_a_run_began_with(run_folder):
+    folder, config, _ = run_folder
+    begun = dataclasses.replace(config, start_from=str(folder))
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    told = provenance(begun, torch.device("cpu"), [])["started_from"]
+    assert told == {"run": str(folder), "sha256": weights}
+    assert provenance(config, torch.device("cpu"), [])["started_from"] is None
+    gone = dataclasses.replace(config, start_from="runs/gone")
+    assert provenance(gone, torch.device("cpu"), [])["started_from"]["sha256"] is None
+
+
+def test_a_coarser_mesh_takes_what_it_can(run_folder):
+    folder, config, network = run_folder
+    target = build_network(config, builtin_hierarchy(factors=(3, 3, 2))).eval()
+    assert start_from(target, folder) == []
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        gap = (target(images).vertices - network(images).vertices).norm(dim=2).mean()
+    fresh = build_network(config, builtin_hierarchy(factors=(3, 3, 2))).eval()
+    with torch.no_grad():
+        apart = (fresh(images).vertices - network(images).vertices).norm(dim=2).mean()
+    assert gap < 0.3 * apart
+
+
+def test_a_run_on_an_earlier_hand_is_loaded_with_a_warning_and_can_be_gone_on_from(tmp_path):
+    config = make_config("quick", backbone="regnety_002", image_size=64)
+    network = build_network(config, builtin_hierarchy())
+    checkpoints.write_text(tmp_path / "config.json", config.to_json())
+    checkpoints.save_model(tmp_path, network.state_dict(), step=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_network(tmp_path)
+    network.faces = network.faces.roll(1, 0)
+    checkpoints.save_model(tmp_path, network.state_dict(), step=1)
+    with pytest.warns(UserWarning, match="earlier built-in hand.*start_from"):
+        load_network(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert start_from(build_network(config, builtin_hierarchy()), tmp_path) == []
+
+
+def test_another_network_is_refused(run_folder):
+    folder, _, _ = run_folder
+    other = small_network("youtubehand", encoder="resnet18")
+    with pytest.raises(ValueError, match="regnety_002.*do not fit"):
+        start_from(other, folder)
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        start_from(build_network(NetworkConfig(image_size=64), ball_hierarchy(), ball_regressor()),
+                   folder / "nowhere")  # fmt: skip

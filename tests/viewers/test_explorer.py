@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from hand_lib.hand import poses as anatomy
+from hand_lib.hand.model import HandModel
+from hand_lib.viewers import explorer as e
+from hand_lib.viewers import figures as viewers
+
+
+@pytest.fixture(scope="module")
+def model():
+    return HandModel.builtin()
+
+
+def test_weight_colours_follow_the_finger_that_moves_a_vertex():
+    weights = np.eye(16)
+    colours = e.weight_colours(weights).astype(int)
+    thumb, index = colours[[13, 14, 15]], colours[[1, 2, 3]]
+    assert thumb[:, 0].argmax() == 0 and (np.diff(thumb.sum(1)) < 0).all()  # darker to the tip
+    assert np.abs(thumb[0] - index[0]).max() > 60
+    blend = e.weight_colours((weights[:1] + weights[1:2]) / 2).astype(float)
+    assert np.allclose(blend, (colours[0] + colours[1]) / 2, atol=1)
+
+
+def test_explorer_hand_is_the_model_in_the_pose_of_the_sliders(model):
+    angles = anatomy.GESTURE_ANGLES["fist"]
+    betas = np.linspace(-1, 1, 10)
+    hand = e.explorer_hand(model, angles, betas)
+    import torch
+
+    pose = torch.tensor(anatomy.pose_from_angles(angles[None]), dtype=torch.float32)
+    direct = model(pose, torch.tensor(betas, dtype=torch.float32)[None])
+    assert np.allclose(hand.vertices, viewers.stand_up(direct.vertices[0].numpy()), atol=1e-6)
+    assert np.allclose(hand.joints, viewers.stand_up(direct.joints[0].numpy()), atol=1e-6)
+    plain = e.explorer_hand(model, angles, betas, "plain", skeleton=False)
+    assert plain.joints is None and plain.colour == viewers.PREDICTION
+    weights = e.explorer_hand(model, angles, betas, "skin weights").colour
+    assert weights.shape == (778, 3) and len(np.unique(weights, axis=0)) > 50
+    with pytest.raises(ValueError, match="skin weights"):
+        e.explorer_hand(model, angles, betas, "weights")
+
+
+def shown(panel):
+    """Vertices (778, 3) and joints (21, 3) that the canvas was last sent."""
+    frame = np.frombuffer(panel.canvas.frame, np.float32).reshape(-1, 3)
+    return frame[:-21], frame[-21:]
+
+
+def test_sliders_gestures_and_reset_move_the_hand(model):
+    panel = e.hand_explorer(model)
+    rest = shown(panel)[0]
+    panel.gesture.value = "fist"
+    expected = e.explorer_hand(model, anatomy.GESTURE_ANGLES["fist"], np.zeros(10))
+    fist, joints = shown(panel)
+    assert np.abs(fist - expected.vertices).max() < 1e-3 < np.abs(fist - rest).max()
+    assert np.abs(joints - expected.joints).max() < 1e-3
+    panel.shape_sliders[0].value = 2.0
+    assert np.abs(shown(panel)[0] - fist).max() > 1e-3
+    panel.reset.click()
+    assert np.allclose(shown(panel)[0], rest, atol=1e-6) and panel.gesture.value == ""
+
+
+def test_every_joint_that_bends_has_a_slider_within_its_limits(model):
+    panel = e.hand_explorer(model)
+    for (joint, axis), slider in panel.sliders.items():
+        if joint:
+            limits = np.rad2deg(anatomy.JOINT_LIMITS[joint, axis])
+            assert np.allclose((slider.min, slider.max), limits)
+    assert {joint for joint, _ in panel.sliders} == set(range(16))
+    assert len(panel.shape_sliders) == 10
+
+
+def test_a_slider_step_sends_positions_only_and_a_colouring_repaints(model):
+    panel = e.hand_explorer(model)
+    sent = []
+    panel.canvas.observe(lambda change: sent.append(change["name"]))
+    next(slider for (joint, _), slider in panel.sliders.items() if joint == 1).value = 30.0
+    assert sent == ["frame"] and len(panel.canvas.frame) == 4 * 3 * (778 + 21)
+    skin = panel.canvas.colours
+    panel.colouring.value = "skin weights"
+    assert "colours" in sent and panel.canvas.colours != skin
+    panel.skeleton.value = False
+    assert panel.canvas.skeleton is False
+
+
+def test_a_hand_that_is_not_the_built_in_one_has_plain_skin_and_numbered_shapes(model):
+    arrays = model.arrays()
+    arrays["f"] = arrays["f"][::-1, [1, 2, 0]].copy()  # the same triangles, but not in this order
+    panel = e.hand_explorer(HandModel(arrays, flat_mean=True))
+    assert panel.shape_sliders[0].description == "shape 1"
+    colours = np.frombuffer(panel.canvas.colours, np.uint8).reshape(-1, 3)
+    assert (colours == viewers.PREDICTION).all()
+    assert e.explorer_hand(HandModel.builtin("left"), np.zeros((16, 3)), np.zeros(10)).colour.ndim

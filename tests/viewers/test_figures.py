@@ -1,0 +1,185 @@
+import io
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import trimesh
+from PIL import Image
+
+from hand_lib.hand.joints import FINGERS
+from hand_lib.render.camera import project
+from hand_lib.viewers import figures as v
+
+BALL = trimesh.creation.icosphere(2)
+VERTICES, FACES = np.array(BALL.vertices) * 0.05, np.array(BALL.faces)
+JOINTS = np.random.default_rng(0).normal(scale=0.04, size=(21, 3))
+HAND = v.Hand(VERTICES, FACES)
+
+
+def ink(picture):
+    """Centre of what is not white, relative to the picture's middle, in units of its side."""
+    dark = np.argwhere((np.asarray(picture) < 200).any(axis=2))
+    middle = dark.mean(axis=0) / np.array(np.asarray(picture).shape[:2]) - 0.5
+    return middle[::-1]
+
+
+def test_views_are_rotations_and_stand_up_shows_the_palm_or_the_back():
+    for view in v.VIEWS.values():
+        assert np.allclose(view @ view.T, np.eye(3)) and np.isclose(np.linalg.det(view), 1)
+    distal, radial, dorsal = np.eye(3)
+    assert np.allclose(v.stand_up(distal), [0, -1, 0])  # fingers up
+    assert np.allclose(v.stand_up(dorsal), [0, 0, 1])  # back away from the camera
+    assert np.allclose(v.stand_up(radial), [1, 0, 0])
+    assert np.allclose(v.stand_up(dorsal, "back"), [0, 0, -1])
+    with pytest.raises(ValueError, match="palm"):
+        v.stand_up(distal, "front")
+
+
+def test_mesh_trace_holds_the_mesh_in_small_numbers():
+    trace = v.mesh_trace(HAND)
+    assert np.allclose(np.stack([trace.x, trace.y, trace.z], 1), VERTICES, atol=1e-7)
+    assert np.array_equal(np.stack([trace.i, trace.j, trace.k], 1), FACES)
+    assert trace.x.dtype == np.float32 and trace.i.dtype == np.uint16
+    assert v.mesh_trace(v.Hand(VERTICES, FACES, colour=(1, 2, 3))).color == "rgb(1,2,3)"
+    painted = v.mesh_trace(v.Hand(VERTICES, FACES, error_mm=np.arange(len(VERTICES))))
+    assert painted.cmax == len(VERTICES) - 1 and painted.colorbar.title.text == "mm"
+
+
+def test_skeleton_has_one_chain_per_finger_from_the_wrist():
+    traces = v.skeleton_traces(JOINTS)
+    assert [t.name for t in traces] == list(FINGERS)
+    for trace, chain in zip(traces, FINGERS.values(), strict=True):
+        assert np.allclose(np.stack([trace.x, trace.y, trace.z], 1), JOINTS[[0, *chain]], atol=1e-7)
+
+
+def test_figure_panels_share_cameras_and_keep_proportions():
+    figure = v.hand_figure([HAND, [HAND, HAND]], ["a", "b"], ["front", "left"])
+    assert len(figure.data) == 3 and figure.data[2].scene == "scene2"
+    assert figure.layout.scene.aspectmode == "data" and figure.layout.scene.camera.up.y == -1
+    assert figure.layout.scene.camera.eye.z < 0 and abs(figure.layout.scene2.camera.eye.x) > 1
+    assert [a.text for a in figure.layout.annotations] == ["a", "b"]
+    assert isinstance(v.hand_figure([HAND], widget=True), go.FigureWidget)
+    with pytest.raises(ValueError, match="2 panels, 1 titles"):
+        v.hand_figure([HAND, HAND], ["a"])
+    with pytest.raises(ValueError, match="front"):
+        v.hand_figure([HAND], view="behind")
+
+
+def test_still_shows_each_view_from_its_side():
+    bump = VERTICES.copy()
+    far = bump[:, 2] > 0.02  # away from the camera
+    colours = np.where(far[:, None], (0, 0, 0), (250, 190, 150)).astype(np.uint8)
+    seen = {}
+    for view in ("front", "back"):
+        picture = np.asarray(v.still([v.Hand(bump, FACES, colour=colours)], view=view, size=80))
+        seen[view] = (picture < 60).all(axis=2).mean()
+    assert seen["back"] > 0.1 > seen["front"]
+
+
+def test_still_panels_share_one_scale_and_lay_out_in_columns():
+    small = v.Hand(VERTICES / 2, FACES)
+    picture = np.asarray(v.still([HAND, small], ["large", "small"], size=100))
+    height = picture.shape[0]
+    large_area = (picture[height - 100 :, :100] < 240).any(axis=2).sum()
+    small_area = (picture[height - 100 :, -100:] < 240).any(axis=2).sum()
+    assert 3.3 < large_area / small_area < 4.8
+    assert v.still([HAND] * 3, size=50, columns=2).size == (104, 104)
+
+
+def test_still_draws_skeletons_and_translucent_hands():
+    alone = np.asarray(v.still([v.Hand(joints=JOINTS)], size=120)).astype(int)
+    assert np.ptp(alone, axis=2).max() > 100  # coloured lines
+    clear = np.asarray(v.still([v.Hand(VERTICES, FACES, opacity=0.3)], size=80)).astype(int)
+    solid = np.asarray(v.still([HAND], size=80)).astype(int)
+    assert clear[40, 40].sum() > solid[40, 40].sum()
+
+
+def test_errors_are_painted_on_one_scale():
+    colours = v.error_colours(np.array([0.0, 5.0, 10.0, 20.0]), 10.0)
+    assert colours[0].sum() < colours[1].sum() < colours[2].sum()
+    assert np.array_equal(colours[2], colours[3])
+
+
+def test_joints_are_drawn_where_they_are_and_only_the_valid_ones():
+    blank = np.full((100, 160, 3), 255, np.uint8)
+    points = np.tile([120.0, 30.0], (21, 1))
+    drawn = v.draw_joints(blank, points)
+    assert np.allclose(ink(drawn), [120 / 160 - 0.5, 30 / 100 - 0.5], atol=0.02)
+    valid = np.zeros(21, bool)
+    assert np.array_equal(v.draw_joints(blank, points, valid), blank)
+    with pytest.raises(ValueError, match=r"\(21, 2\)"):
+        v.draw_joints(blank, points[:20])
+
+
+def test_overlay_covers_the_projected_mesh_only():
+    photo = np.full((90, 120, 3), 255, np.uint8)
+    intrinsics = np.array([[200.0, 0, 60], [0, 200, 45], [0, 0, 1]])
+    place = np.array([0.06, -0.03, 0.6])
+    drawn = v.overlay(photo, VERTICES + place, FACES, intrinsics, colour=(60, 60, 60), alpha=1.0)
+    target = project(place[None], intrinsics)[0]
+    assert np.allclose(ink(drawn), target / [120, 90] - 0.5, atol=0.02)
+    assert (drawn[80:] == 255).all()
+
+
+def test_grids_hold_every_picture_in_order():
+    pictures = [np.full((10, 20, 3), 40 * n, np.uint8) for n in range(5)]
+    sheet = np.asarray(v.image_grid(pictures, columns=3, gap=2))
+    assert sheet.shape == (22, 64, 3)
+    assert sheet[5, 10, 0] == 0 and sheet[5, 54, 0] == 80 and sheet[17, 32, 0] == 160
+    assert v.image_grid(pictures, [str(n) for n in range(5)], 3).size[1] > 22
+    with pytest.raises(ValueError, match="at least one"):
+        v.image_grid([])
+    with pytest.raises(ValueError, match="5 pictures and 2 titles"):
+        v.image_grid(pictures, ["a", "b"])
+
+
+def test_fitting_into_a_square_keeps_proportions():
+    wide = np.zeros((30, 60, 3), np.uint8)
+    square = v.fit_square(wide, 120)
+    assert square.shape == (120, 120, 3)
+    assert (square[:29] == 255).all() and (square[31:89] == 0).all() and (square[91:] == 255).all()
+
+
+def test_png_is_small_and_true_to_the_picture():
+    picture = v.still([HAND], size=120)
+    data = v.png_bytes(picture)
+    back = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert len(data) < 14_000 and np.abs(back - np.asarray(picture)).mean() < 2
+
+
+def test_photographs_are_stored_as_jpeg_and_line_drawings_as_png():
+    photo = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    photo = np.asarray(Image.fromarray(photo).resize((240, 240), Image.BICUBIC))
+    (kind,) = v.still_bundle(photo)
+    data = v.still_bundle(photo)[kind]
+    back = np.asarray(Image.open(io.BytesIO(data))).astype(int)
+    assert kind == "image/jpeg" and np.abs(back - photo).mean() < 14
+    lines = np.full((200, 300, 3), 255, np.uint8)
+    lines[50:52, 20:280] = lines[20:180, 90:92] = 0
+    assert list(v.still_bundle(lines)) == ["image/png"]
+
+
+def test_show_gives_a_png_headless_and_the_live_figure_alone_in_jupyterlab(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+    v.show(v.hand_figure([HAND]), v.still([HAND], size=40), "two hands")
+    assert set(shown[0]) == {"text/plain", "image/png", "application/vnd.plotly.v1+json"}
+    assert shown[0]["text/plain"] == "two hands"
+
+    class Kernel:
+        def get_parent(self):
+            return {"metadata": {"cellId": "abc"}}
+
+    monkeypatch.setattr("IPython.get_ipython", lambda: type("Shell", (), {"kernel": Kernel()})())
+    assert v.in_live_frontend()
+    v.show(v.hand_figure([HAND]), v.still([HAND], size=40))
+    assert "image/png" not in shown[1] and "application/vnd.plotly.v1+json" in shown[1]
+    v.show(None, v.still([HAND], size=40))
+    assert {"image/png", "image/jpeg"} & set(shown[2])
+
+
+def test_curves_are_labelled_lines():
+    figure = v.curves({"a": ([0, 1], [2, 3]), "b": ([0, 1], [3, 1])}, "step", "mm", log_y=True)
+    (axis,) = figure.axes
+    assert axis.get_xlabel() == "step" and axis.get_yscale() == "log" and len(axis.lines) == 2
+    assert axis.lines[1].get_ydata().tolist() == [3, 1]

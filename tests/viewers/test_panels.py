@@ -1,0 +1,174 @@
+import base64
+import datetime
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hand_lib.hand.model import HandModel
+from hand_lib.inference.predictor import HandPrediction
+from hand_lib.viewers import panels as demo
+
+MODEL = HandModel.builtin()
+PHOTO = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+
+
+class FakePredictor:
+    """Puts the template half a metre away and remembers what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def predict(self, image, boxes=None, sides=None, intrinsics=None):
+        self.asked.append((image.shape, boxes, sides))
+        if boxes and boxes[0][0] > 100:
+            raise ValueError("box lies outside the picture")
+        vertices = MODEL.vertices.numpy()
+        joints = MODEL.regress_joints(vertices)
+        return [
+            HandPrediction(
+                vertices, MODEL.faces.numpy(), joints, np.full((21, 2), 60.0), np.ones(3),
+                np.array([0, 0, 0.5]), np.array([[200.0, 0, 80], [0, 200, 60], [0, 0, 1]]), True,
+                np.eye(3)[:2], (0, 0, 9, 9), sides[0],
+            )
+        ]  # fmt: skip
+
+
+@pytest.fixture
+def panel():
+    return demo.demo_panel(FakePredictor(), {"noise": PHOTO, "flipped": PHOTO[:, ::-1]})
+
+
+def drag(figure, x0, y0, x1, y1):
+    """What the browser says after a box was drawn."""
+    shape = {"type": "rect", "x0": x0, "y0": y0, "x1": x1, "y1": y1, "legendrank": object()}
+    demo._drawn(figure, {"relayout_data": {"shapes": [shape]}})
+
+
+def test_prediction_comes_with_overlay_and_skeleton():
+    hand, drawn = demo.predict_boxed(FakePredictor(), PHOTO, (1, 2, 30, 40), "left")
+    assert hand.side == "left" and set(drawn) == set(demo.SHOWS)
+    assert all(picture.shape == PHOTO.shape for picture in drawn.values())
+    assert len({picture.tobytes() for picture in (PHOTO, *drawn.values())}) == 4
+
+
+def test_overlays_of_large_pictures_are_drawn_at_a_size_for_screens():
+    hand = FakePredictor().predict(PHOTO, None, ["right"])[0]
+    large = replace(hand, intrinsics=np.diag([20.0, 20, 1]) @ hand.intrinsics)
+    drawn = demo.overlays_of(np.repeat(np.repeat(PHOTO, 20, 0), 20, 1), large)
+    assert drawn["mesh"].shape == (1200, 1600, 3)
+
+
+def test_a_remark_says_what_is_doubted_and_assumed():
+    hand = FakePredictor().predict(PHOTO, None, ["right"])[0]
+    assert "60 degrees" in demo.remark(hand) and "confidence" not in demo.remark(hand)
+    assert "confidence 0.90" in demo.remark(replace(hand, confidence=0.9))
+    doubt = demo.remark(replace(hand, confidence=0.1, doubtful=True, assumed_intrinsics=False))
+    assert "is there a hand?" in doubt and "60 degrees" not in doubt
+
+
+def test_picture_strip_lists_pictures_only_and_counts_as_people_do(tmp_path):
+    for name in ("b10.jpg", "b9.jpg", "a.PNG", "notes.txt", "7.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    assert list(demo.picture_strip(tmp_path)) == ["7.jpg", "a.PNG", "b9.jpg", "b10.jpg"]
+    assert demo.picture_strip(tmp_path / "none") == {}
+
+
+def test_download_links_carry_whole_files():
+    hand, drawn = demo.predict_boxed(FakePredictor(), PHOTO)
+    links = demo.download_links(hand, drawn["mesh"], "my<hand")
+    found = dict(re.findall(r'download="my&lt;hand\.(\w+)".*?base64,([^"]+)"', links))
+    assert set(found) == {"ply", "obj", "glb", "json", "png"}
+    assert base64.b64decode(found["ply"]).startswith(b"ply")
+    assert base64.b64decode(found["glb"]).startswith(b"glTF")
+
+
+def test_a_dragged_box_is_the_last_one_clipped_to_the_picture():
+    figure = demo.box_figure(PHOTO)
+    assert demo.last_box(figure, PHOTO) is None
+    drag(figure, 20, 30, 60, 80)
+    drag(figure, 150, 100, -20, 10)
+    assert demo.last_box(figure, PHOTO) == (0, 10, 150, 100) and len(figure.layout.shapes) == 1
+    moved = {"shapes[0].x0": 40.0, "shapes[0].y0": 20.0}
+    moved |= {"shapes[0].x1": 90.0, "shapes[0].y1": 70.0}
+    demo._drawn(figure, {"relayout_data": moved})
+    assert demo.last_box(figure, PHOTO) == (40, 20, 90, 70)
+    demo._drawn(figure, None)
+    demo.set_picture(figure, PHOTO)
+    assert demo.last_box(figure, PHOTO) is None
+
+
+def test_the_panel_predicts_at_start_and_after_every_choice(panel):
+    assert panel.result.side == "right" and len(panel.hand_figure.data) == 1
+    panel.side.value = "left"
+    assert panel.result.side == "left"
+    drag(panel.box_figure, 10, 20, 60, 80)
+    panel.side.value = "right"
+    predictor_saw = panel.result
+    assert predictor_saw is not None and "60 degrees" in panel.message.value
+    panel.pick.value = "flipped"
+    assert demo.last_box(panel.box_figure, PHOTO) is None
+
+
+def upload(panel, name, content):
+    now = datetime.datetime.now(datetime.UTC)
+    item = {"name": name, "type": "image/png", "size": len(content), "last_modified": now}
+    panel.upload.value = ({**item, "content": memoryview(content)},)
+
+
+def test_a_box_drawn_in_the_browser_predicts_at_once():
+    predictor = FakePredictor()
+    panel = demo.demo_panel(predictor, {"noise": PHOTO})
+    shape = {"type": "rect", "x0": 10.0, "y0": 20.0, "x1": 60.0, "y1": 80.0}
+    panel.box_figure._js2py_relayout = {"relayout_data": {"shapes": [shape]}, "source_view_id": "a"}
+    assert predictor.asked[-1][1] == [(10.0, 20.0, 60.0, 80.0)]
+
+
+def test_an_upload_is_opened_and_a_bad_one_is_answered_in_the_panel(panel, tmp_path):
+    path = tmp_path / "big.png"
+    Image.new("RGB", (2000, 1000), (10, 200, 90)).save(path)
+    upload(panel, "big.png", path.read_bytes())
+    assert panel.box_figure.layout.images[0].sizex == 2000
+    upload(panel, "broken.png", b"no picture")
+    assert "broken.png is not a picture" in panel.message.value
+
+
+def test_a_box_that_cannot_be_used_is_answered_in_the_panel(panel):
+    drag(panel.box_figure, 110, 20, 150, 80)
+    panel.side.value = "left"
+    assert "outside the picture" in panel.message.value
+    with pytest.raises(ValueError, match="at least one picture"):
+        demo.demo_panel(FakePredictor(), {})
+
+
+def test_mesh_skeleton_or_both_are_shown_from_the_camera_and_from_the_side(panel):
+    seen = {}
+    for show in demo.SHOWS:
+        panel.show.value = show
+        seen[show] = (len(panel.hand_figure.data), panel.overlay.value)
+    assert [count for count, _ in seen.values()] == [1, 5, 6]
+    assert len({bytes(picture) for _, picture in seen.values()}) == 3
+    front = panel.hand_figure.layout.scene.camera.eye
+    panel.look.value = "side"
+    side = panel.hand_figure.layout.scene.camera.eye
+    assert abs(front.z) > 1 > abs(front.x) and abs(side.x) > 1 > abs(side.z)
+
+
+def test_a_picture_with_a_known_side_sets_the_button_and_predicts_once():
+    predictor = FakePredictor()
+    panel = demo.demo_panel(predictor, {"a": PHOTO, "b": PHOTO}, sides={"a": "left", "b": "right"})
+    assert panel.side.value == "left" and [s for *_, s in predictor.asked] == [["left"]]
+    panel.pick.value = "b"
+    assert panel.side.value == "right" and [s for *_, s in predictor.asked] == [["left"], ["right"]]
+
+
+def test_a_row_of_the_strip_shows_all_hands_and_its_title_names_them():
+    hand = FakePredictor().predict(PHOTO, None, ["left"])[0]
+    picture, joints, meshes = demo.strip_row(PHOTO, [hand])
+    assert np.array_equal(picture, PHOTO) and (joints != PHOTO).any() and (meshes != PHOTO).any()
+    assert np.array_equal(demo.strip_row(PHOTO, [])[2], PHOTO)
+    assert demo.verdict([]) == "no hand found" and demo.verdict([hand]) == "left"
+    sure, doubt = replace(hand, confidence=0.9), replace(hand, confidence=0.1, doubtful=True)
+    assert demo.verdict([sure, doubt]) == "left 0.90, left 0.10?"
