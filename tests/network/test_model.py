@@ -15,6 +15,7 @@ from scipy.sparse import random as random_sparse
 from torch.nn import functional
 
 from hand_lib.hand.rotations import axis_angle_to_matrix
+from hand_lib.network import coarse_to_fine
 from hand_lib.network.coarse_to_fine import SpiralMix, fit_weak_perspective, look_up, palm_frame
 from hand_lib.network.decoders import (
     DenseRows,
@@ -31,7 +32,7 @@ from hand_lib.network.encoders import (
     load_encoder_weights,
 )
 from hand_lib.network.losses import total_loss
-from hand_lib.network.model import NetworkConfig, build_network, coarse_to_fine
+from hand_lib.network.model import NetworkConfig, build_network
 from hand_lib.network.second_look import cut
 from hand_lib.network.youtubehand import parameter_counts
 from hand_lib.render.camera import project_weak_perspective

@@ -22,8 +22,9 @@ from toy_training import (
     weights,
 )
 
+from hand_lib.training import checkpoints, manners
 from hand_lib.training import loop as training
-from hand_lib.training.loop import Task, TrainingStopped, checkpoints, manners, train
+from hand_lib.training.loop import Task, TrainingStopped, train
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
