@@ -1,5 +1,9 @@
-"""Bytes of a data set: pictures decoded with care, big JSON lists parsed once and memory-mapped."""
+"""Files: where a path is, written whole or not at all, JSON, big lists of numbers read once.
 
+``resolve`` is the one rule for relative paths. Nothing here knows what a file is about.
+"""
+
+import contextlib
 import hashlib
 import json
 import os
@@ -32,6 +36,94 @@ _SHOWN_ABOVE_BYTES = 100 << 20
 
 class SampleError(ValueError):
     """One sample cannot be used; the message names data set, split, index and file."""
+
+
+def resolve(place, base=None, new: bool = False) -> Path:
+    """Where a path is that somebody gave: the one rule for relative paths.
+
+    place: absolute, or relative to the current folder, as one types it at a command; where nothing
+    is there, the workbook's folder is tried.   base: ``ROOT`` for the parameters of a notebook:
+    this folder is tried first, then the current one.   new: it is going to be written, so it need
+    not be there and counts from the first of the two.
+    raises FileNotFoundError that names both places.
+    """
+    path = Path(place).expanduser()
+    places = dict.fromkeys((Path(base or "") / path, path, ROOT / path))
+    found = next((place.absolute() for place in places if place.exists()), None)
+    if found is None and not new:
+        looked = " or ".join(dict.fromkeys(str(place.absolute()) for place in places))
+        raise FileNotFoundError(f"{place}: there is no {looked}")
+    return found if found is not None else next(iter(places)).absolute()
+
+
+def natural_key(name) -> tuple:
+    """Key to sort names by as people do, numbers by their value.   name: a text or a path.
+
+    >>> sorted(["frame10.png", "frame9.png", "Frame1.png"], key=natural_key)
+    ['Frame1.png', 'frame9.png', 'frame10.png']
+    """
+    parts = re.split(r"(\d+)", str(name))
+    parts[::2] = [text.lower() for text in parts[::2]]
+    parts[1::2] = [int(digits) for digits in parts[1::2]]
+    return parts, str(name)
+
+
+@contextlib.contextmanager
+def written_atomically(path):
+    """Yield a path to write to, which takes the place of ``path`` when the block ends well.
+
+    If the block fails, the disk being full for instance, what was there before stays.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"{path} could not be written ({reason})") from error
+    finally:
+        if temporary.exists():  # its space is free at once, even if a writer still holds it open
+            os.truncate(temporary, 0)
+            temporary.unlink()
+
+
+def write_text(path, text: str) -> None:
+    """Write a text file atomically, as UTF-8."""
+    with written_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path, content: dict) -> None:
+    """Write a JSON file atomically; numbers that are not finite become null."""
+    write_text(path, json.dumps(_finite(content), indent=2) + "\n")
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not (abs(value) < float("inf")):
+        return None
+    return value
+
+
+def read_json(path, optional: bool = False):
+    """A JSON file's content; a byte-order mark is fine.   optional: None where there is no file.
+
+    raises ValueError that names the file when it is cut off or no JSON.
+    """
+    path = Path(path)
+    if optional and not path.exists():
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are of this kind
+        raise ValueError(f"{path} is not whole JSON ({error}); copy or write it again") from None
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:

@@ -71,7 +71,7 @@ def draw_examples():
 def write_examples(folder=None) -> Path:
     """Draw the examples into a folder.   returns its path."""
     from hand_lib.data.writers import encode_jpeg
-    from hand_lib.training.checkpoints import write_text
+    from hand_lib.files import write_text
 
     folder = Path(folder or FOLDER)
     folder.mkdir(parents=True, exist_ok=True)

@@ -131,7 +131,7 @@ def calibrate(predictor, count: int = 600, seed: int = 4711) -> Calibration:
 
 def save_calibration(run_folder, calibration: Calibration) -> Path:
     """Write ``confidence.json`` into a run folder.   returns its path."""
-    from hand_lib.training.checkpoints import write_text
+    from hand_lib.files import write_text
 
     path = Path(run_folder) / FILE
     numbers = {

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hand_lib.files import write_text, written_atomically
 from hand_lib.hand.joints import JOINT_NAMES
 from hand_lib.inference.gltf import animation_glb
-from hand_lib.training.checkpoints import write_text, written_atomically
 
 MESH_FORMATS = (".ply", ".obj", ".glb", ".stl")
 

@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from hand_lib.files import written_atomically
 from hand_lib.inference.smoothing import OneEuro, jitter, smooth
 from hand_lib.render.camera import default_intrinsics, solve_translation
-from hand_lib.training.checkpoints import written_atomically
 
 CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG", ".mov": "mp4v", ".mkv": "VP80"}
 """What OpenCV's own encoder writes; browsers play the .webm."""

@@ -18,12 +18,12 @@ import numpy as np
 
 from hand_lib.data.crops import JOINT_BOX_MARGIN
 from hand_lib.data.writers import write_freihand
+from hand_lib.files import write_json
 from hand_lib.fitting.fit import HandFit, empty_fit, fit_hands, hand_size
 from hand_lib.fitting.keypoints import Keypoints
 from hand_lib.hand.model import HandModel
 from hand_lib.inference.fit_samples import fit_samples, write_youtube
 from hand_lib.render.camera import apply_affine, crop_affine, transform_intrinsics
-from hand_lib.training.checkpoints import write_json
 
 OVERLAP = 0.35
 """Two hands nearer than this share of their size, joint by joint, are one hand seen twice."""

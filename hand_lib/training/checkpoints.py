@@ -15,7 +15,6 @@ import contextlib
 import csv
 import fcntl
 import io
-import json
 import os
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hand_lib import ROOT
+from hand_lib.files import write_text, written_atomically
 
 STATE_FILE = "state.pt"
 MODEL_FILE = "model.safetensors"
@@ -39,40 +39,6 @@ def run_folder(name) -> Path:
     if not path.is_absolute() and path.parts[:1] == ("runs",):
         return ROOT / path
     return ROOT / "runs" / path
-
-
-@contextlib.contextmanager
-def written_atomically(path):
-    """Yield a path to write to, which takes the place of ``path`` when the block ends well.
-
-    If the block fails, the disk being full for instance, what was there before stays.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(f"{path} could not be written ({reason})") from error
-    finally:
-        if temporary.exists():  # its space is free at once, even if a writer still holds it open
-            os.truncate(temporary, 0)
-            temporary.unlink()
-
-
-def write_text(path, text: str) -> None:
-    """Write a text file atomically."""
-    with written_atomically(path) as temporary:
-        temporary.write_text(text)
-
-
-def write_json(path, content: dict) -> None:
-    """Write a JSON file atomically; numbers that are not finite become null."""
-    write_text(path, json.dumps(_finite(content), indent=2) + "\n")
 
 
 def save_state(folder, state: dict) -> None:
@@ -235,13 +201,3 @@ def _cell(value) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else repr(float(value))
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, float) and not (abs(value) < float("inf")):
-        return None
-    return value

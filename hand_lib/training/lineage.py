@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hand_lib.files import write_text
 from hand_lib.training import checkpoints
 from hand_lib.training.config import config_from_json
 
@@ -77,7 +78,7 @@ def keep_history(folder, start_from: str) -> None:
         table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-        checkpoints.write_text(Path(folder) / HISTORY_FILE, out.getvalue())
+        write_text(Path(folder) / HISTORY_FILE, out.getvalue())
 
 
 def read_history(folder) -> list[dict]:

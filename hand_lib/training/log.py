@@ -1,7 +1,6 @@
 """What one can see of a run while it goes and after it ended: log, scores, pictures, report."""
 
 import contextlib
-import json
 import math
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 
+from hand_lib.files import read_json, write_json, write_text, written_atomically
 from hand_lib.hand.joints import BONES, FINGER_COLOURS, FINGERS
 from hand_lib.metrics import mesh_errors
 from hand_lib.render.camera import crop_to_pixels
@@ -34,8 +34,8 @@ class Record:
     def __init__(self, folder, step: int, task, config):
         self.folder, self.task, self.config = Path(folder), task, config
         self.log = checkpoints.Log(folder, step)
-        self.metrics = read_json(self.folder / "metrics.json") or {}
-        self.continued_at = (read_json(self.folder / "provenance.json") or {}).get(
+        self.metrics = read_json(self.folder / "metrics.json", optional=True) or {}
+        self.continued_at = (read_json(self.folder / "provenance.json", optional=True) or {}).get(
             "continued_at_steps", []
         )
         self._board, self._purge = None, step + 1
@@ -81,7 +81,7 @@ class Record:
         self.board.add_image("validation hands", skeletons(images, shown), step, dataformats="HWC")
         self.metrics |= {"status": "running", "step": step, "steps": total_steps}
         self.metrics |= {"validation": scores, "template_only": self.task.baseline}
-        checkpoints.write_json(self.folder / "metrics.json", self.metrics)
+        write_json(self.folder / "metrics.json", self.metrics)
         known = (words.format(scores[name]) for name, words in _TOLD.items() if name in scores)
         left = _minutes(seconds, step, total_steps)
         say(f"step {step}/{total_steps}: {self._lately()}validation {', '.join(known)}, {left}")
@@ -113,8 +113,8 @@ class Record:
             kept = f"step {state['step']}" if state else "none"
             lines += [f"checkpoint  {kept}", "continue    train(resume=<this folder>)"]
         for name, write in (
-            ("metrics.json", lambda path: checkpoints.write_json(path, self.metrics)),
-            ("report.txt", lambda path: checkpoints.write_text(path, "\n".join(lines) + "\n")),
+            ("metrics.json", lambda path: write_json(path, self.metrics)),
+            ("report.txt", lambda path: write_text(path, "\n".join(lines) + "\n")),
             ("provenance.json", self._close_provenance),
         ):
             try:
@@ -126,14 +126,14 @@ class Record:
             self._board.close()
 
     def _close_provenance(self, path) -> None:
-        notes = (read_json(path) or {}) | {"ended": origin.now()}
+        notes = (read_json(path, optional=True) or {}) | {"ended": origin.now()}
         notes |= {name: self.metrics[name] for name in ("status", "seconds", "peak_memory_mb")}
-        checkpoints.write_json(path, notes)
+        write_json(path, notes)
 
     def _keep(self, name, arrays) -> None:
         folder = self.folder / "snapshots"
         folder.mkdir(exist_ok=True)
-        with checkpoints.written_atomically(folder / name) as temporary:
+        with written_atomically(folder / name) as temporary:
             with open(temporary, "wb") as file:
                 np.savez_compressed(file, **arrays)
 
@@ -169,7 +169,7 @@ def report_of_failure(folder):
             if isinstance(error, KeyboardInterrupt):  # so hasty that the loop wrote no report
                 what = "status      interrupted, stopped by the user or by the system"
             with contextlib.suppress(OSError):
-                checkpoints.write_text(path, f"run         {path.parent.name}\n{what}\n")
+                write_text(path, f"run         {path.parent.name}\n{what}\n")
         raise
 
 
@@ -263,7 +263,7 @@ def summary(*folders) -> dict[str, list[float | None]]:
     """Scores on the validation set by name: "template only", then each run; columns ``SUMMARY``."""
     rows = {}
     for folder in map(Path, folders):
-        metrics = read_json(folder / "metrics.json") or {}
+        metrics = read_json(folder / "metrics.json", optional=True) or {}
         rows.setdefault("template only", metrics.get("template_only", {}))
         rows[folder.name] = metrics.get("validation", {})
     return {who: [row.get(column) for column in SUMMARY] for who, row in rows.items()}
@@ -277,12 +277,6 @@ def summary_table(*folders) -> str:
         lines.append(f"{who:18s} " + "".join(cells))
     lines.append("joints: with the fingertips of the validation labels")
     return "\n".join(lines)
-
-
-def read_json(path) -> dict | None:
-    """A JSON file's content; ``None`` where there is no such file."""
-    path = Path(path)
-    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _colour(joint) -> tuple[int, int, int]:

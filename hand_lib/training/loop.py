@@ -23,6 +23,7 @@ from torch import nn
 from tqdm import tqdm
 
 from hand_lib.data.feeding import SharedLoader, batch_stream
+from hand_lib.files import read_json, write_json, write_text
 from hand_lib.training import checkpoints
 from hand_lib.training import log as watching
 from hand_lib.training import provenance as origin
@@ -114,7 +115,7 @@ def train(
                     f"{folder} already holds a run; continue it with resume={str(folder)!r}, "
                     "or choose another name"
                 )
-            checkpoints.write_text(folder / "config.json", config.to_json())
+            write_text(folder / "config.json", config.to_json())
             stack.enter_context(watching.report_of_failure(folder))
         else:
             say = _silent
@@ -144,7 +145,7 @@ def train_or_continue(
     if checkpoints.has_state(folder):
         settings = {"resume": folder, "allow_changes": allow_changes}
         same = _continued(config, folder, allow_changes) == read_config(folder)
-        metrics = watching.read_json(folder / "metrics.json") or {}
+        metrics = read_json(folder / "metrics.json", optional=True) or {}
         if same and metrics.get("status") == "finished":
             say(f"{folder.name} is trained already; for another run choose another name")
             return read_run(folder)
@@ -161,7 +162,7 @@ def train_or_continue(
 
 def read_run(folder) -> RunResult:
     """What a run left in its folder, without the network."""
-    metrics = watching.read_json(Path(folder) / "metrics.json")
+    metrics = read_json(Path(folder) / "metrics.json", optional=True)
     if metrics is None:
         raise FileNotFoundError(f"{folder} holds no metrics.json: no run got as far as validating")
     log = checkpoints.read_log(folder)
@@ -208,7 +209,7 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
         notes = origin.provenance(config, device, loader.datasets, accelerator.num_processes)
         notes |= {"validation_fingerprint": task.fingerprint, "bf16": bf16}
         notes["continued_at_steps"] = [*record.continued_at, step] if state else []
-        checkpoints.write_json(folder / "provenance.json", notes)
+        write_json(folder / "provenance.json", notes)
         if task.hierarchy is not None and not (folder / "hierarchy.npz").exists():
             task.hierarchy.save(folder / "hierarchy.npz")
 

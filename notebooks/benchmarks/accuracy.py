@@ -22,13 +22,12 @@ from benchmarks.network import QUARTER_CHANNELS
 from hand_lib import ROOT
 from hand_lib.data.crops import MemoryPool
 from hand_lib.data.synthetic.hands import SyntheticHands
+from hand_lib.files import read_json, write_json
 from hand_lib.mesh.sampling import builtin_hierarchy
 from hand_lib.mesh.topology import align_similarity
 from hand_lib.network.losses import YOUTUBEHAND_LOSSES, LossConfig, total_loss
 from hand_lib.network.model import build_network
-from hand_lib.training.checkpoints import write_json
 from hand_lib.training.config import make_config
-from hand_lib.training.log import read_json
 from hand_lib.training.optimisation import make_optimizer
 from hand_lib.training.setup import LABELS, training_crops
 
@@ -306,7 +305,7 @@ def learning_curves(rows, measure: str = "pa_mm") -> dict:
 
 def kept_rows(kind: str, path=KEPT) -> list[dict]:
     """Rows that ``--keep`` saved for "compare" or "ablate"; none: an empty list."""
-    return (read_json(path) or {}).get(kind, [])
+    return (read_json(path, optional=True) or {}).get(kind, [])
 
 
 def main(arguments=None) -> int:
@@ -326,7 +325,7 @@ def main(arguments=None) -> int:
     }[given.kind]  # fmt: skip
     rows = run(given.images, given.seeds, say=lambda row: sys.stderr.write(f"{row}\n"))
     if given.keep:
-        write_json(KEPT, (read_json(KEPT) or {}) | {given.kind: rows})
+        write_json(KEPT, (read_json(KEPT, optional=True) or {}) | {given.kind: rows})
     sys.stdout.write(score_table(rows, beside) + "\n")
     return 0
 

@@ -20,6 +20,7 @@ import torch
 from hand_lib import ROOT
 from hand_lib.data.crops import MemoryPool, Part
 from hand_lib.data.synthetic.hands import SyntheticHands
+from hand_lib.files import read_json, write_json
 from hand_lib.fitting.fit import fit_hands
 from hand_lib.fitting.trials import MISSING, NOISE_PX, spoil
 from hand_lib.hand.model import HandModel
@@ -28,9 +29,7 @@ from hand_lib.mesh.sampling import builtin_hierarchy
 from hand_lib.mesh.topology import align_similarity
 from hand_lib.network.model import build_network
 from hand_lib.render.camera import crop_affine, crop_to_pixels, pixels_to_crop, transform_intrinsics
-from hand_lib.training.checkpoints import write_json
 from hand_lib.training.config import make_config
-from hand_lib.training.log import read_json
 from hand_lib.training.loop import Task, train
 from hand_lib.training.setup import (
     LABELS,
@@ -239,7 +238,7 @@ def table(result: dict) -> str:
 
 def saved_table(path=TABLE) -> str:
     """The long table as text, or how to make it."""
-    result = read_json(Path(path))
+    result = read_json(Path(path), optional=True)
     if result is None:
         return "not made yet: python -m benchmarks.weak_supervision 40000 1000 5000 0 --keep"
     return table(result)

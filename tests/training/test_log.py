@@ -8,6 +8,7 @@ import pytest
 import torch
 from toy_training import ToyData, run, same, toy_config, toy_task, weights
 
+from hand_lib.files import write_json
 from hand_lib.training import checkpoints, provenance
 from hand_lib.training import log as watching
 from hand_lib.training.loop import train
@@ -73,7 +74,7 @@ def test_the_summary_puts_the_run_beside_template_only(tmp_path):
     content = {"template_only": {"vertices_mm": 50.0, "vertices_pa_mm": 16.0},
                "validation": {"vertices_mm": 20.0, "vertices_pa_mm": 12.0,
                               "joints_mm": 19.0}}  # fmt: skip
-    checkpoints.write_json(tmp_path / "metrics.json", content)
+    write_json(tmp_path / "metrics.json", content)
     assert watching.summary(tmp_path) == {
         "template only": [50.0, 16.0, None, None], tmp_path.name: [20.0, 12.0, 19.0, None],
     }  # fmt: skip

@@ -22,6 +22,7 @@ from toy_training import (
     weights,
 )
 
+from hand_lib.files import write_json
 from hand_lib.training import checkpoints, manners
 from hand_lib.training import loop as training
 from hand_lib.training.loop import Task, TrainingStopped, train
@@ -189,7 +190,7 @@ def test_training_again_continues_or_returns_what_is_there(tmp_path, monkeypatch
     again = training.train_or_continue(config, folder, say=quiet)
     assert builds == [None] and again.step == 8
     assert again.metrics == first.metrics and again.log == first.log
-    checkpoints.write_json(folder / "metrics.json", {**first.metrics, "status": "interrupted"})
+    write_json(folder / "metrics.json", {**first.metrics, "status": "interrupted"})
     training.train_or_continue(config, folder, say=quiet)
     assert builds == [None, folder]
     with pytest.raises(ValueError, match="seed was 88, now 1"):

@@ -15,6 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_training import quiet, toy_config, toy_task
 
+from hand_lib.files import written_atomically
 from hand_lib.training import checkpoints
 from hand_lib.training.loop import train
 
@@ -218,7 +219,7 @@ def test_a_run_that_cannot_write_stops_with_a_report_and_goes_on_bit_identical(
 
 def test_what_a_failed_write_took_is_given_back_while_its_writer_is_still_open(tmp_path):
     with pytest.raises(OSError, match="file could not be written .No space"):
-        with checkpoints.written_atomically(tmp_path / "file") as temporary:
+        with written_atomically(tmp_path / "file") as temporary:
             writer = open(temporary, "wb")  # as in the traceback of torch's writer
             writer.write(bytes(100_000))
             writer.flush()

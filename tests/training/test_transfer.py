@@ -7,6 +7,7 @@ import pytest
 import torch
 from network_fixtures import ball_hierarchy, ball_regressor, random_batch, small_network
 
+from hand_lib.files import write_text
 from hand_lib.inference.predictor import load_network
 from hand_lib.mesh.sampling import builtin_hierarchy
 from hand_lib.network.model import NetworkConfig, build_network
@@ -68,7 +69,7 @@ def run_folder(tmp_path_factory):
     config = make_config("quick", backbone="regnety_002", image_size=64, train_images=64,
                          validation_images=8)  # fmt: skip
     network = shaken(build_network(config, builtin_hierarchy()))
-    checkpoints.write_text(folder / "config.json", config.to_json())
+    write_text(folder / "config.json", config.to_json())
     checkpoints.save_model(folder, network.state_dict(), step=1)
     return folder, config, network
 
@@ -111,7 +112,7 @@ def test_a_coarser_mesh_takes_what_it_can(run_folder):
 def test_a_run_on_an_earlier_hand_is_loaded_with_a_warning_and_can_be_gone_on_from(tmp_path):
     config = make_config("quick", backbone="regnety_002", image_size=64)
     network = build_network(config, builtin_hierarchy())
-    checkpoints.write_text(tmp_path / "config.json", config.to_json())
+    write_text(tmp_path / "config.json", config.to_json())
     checkpoints.save_model(tmp_path, network.state_dict(), step=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
