@@ -224,15 +224,15 @@ def overview(run) -> Image.Image:
     """
     import torch
 
-    from hand_lib.hand import poses as anatomy
     from hand_lib.hand.model import HandModel
+    from hand_lib.hand.poses import GESTURES
     from hand_lib.hand.skin import skin_colours
     from hand_lib.inference.predictor import Predictor
     from hand_lib.viewers import figures as viewers
 
     model = HandModel.builtin()
     names = ("spread", "point", "victory", "ok", "fist", "thumbs_up", "grasp", "call_me")
-    pose = torch.tensor(np.stack([anatomy.GESTURES[n] for n in names]), dtype=torch.float32)
+    pose = torch.tensor(np.stack([GESTURES[n] for n in names]), dtype=torch.float32)
     posed = viewers.stand_up(model(pose).vertices.numpy())
     faces, tones = model.faces.numpy(), np.linspace(0.05, 0.95, len(names))
     hands = [

@@ -5,7 +5,8 @@ from functools import cache
 import numpy as np
 
 from hand_lib import ROOT
-from hand_lib.hand import poses as anatomy
+from hand_lib.hand import anatomy
+from hand_lib.hand.joints import MANO_PARENTS
 from hand_lib.mesh.topology import boundary_loops
 
 
@@ -31,7 +32,7 @@ def posed(pose, betas=None, correct=True, chunk=250):
             features = (rotations[:, 1:] - np.eye(3)).reshape(n, 135)
             points = points + (features @ a["posedirs"].reshape(-1, 135).T).reshape(points.shape)
         linear, place = np.empty((n, 16, 3, 3)), np.empty((n, 16, 3))
-        for j, parent in enumerate(anatomy.PARENTS):
+        for j, parent in enumerate(MANO_PARENTS):
             if j == 0:
                 linear[:, 0], place[:, 0] = rotations[:, 0], joints[0]
                 continue

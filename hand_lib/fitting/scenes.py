@@ -13,8 +13,8 @@ from hand_lib.data.synthetic.draw import rotations_from, vectors_from
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.fitting.keypoints import Keypoints, from_arrays
 from hand_lib.fitting.trials import MISSING, NOISE_PX, corrupt, spoil
-from hand_lib.hand import poses as anatomy
 from hand_lib.hand.joints import FINGERS
+from hand_lib.hand.poses import gesture
 from hand_lib.inference.frames import write_video
 from hand_lib.render.camera import crop_to_pixels
 
@@ -38,7 +38,7 @@ class SyntheticTrack(SyntheticHands):
         found = np.repeat(super().parameters([0]), len(indices))
         share = indices / max(self.count - 1, 1)
         swing = ((1 - np.cos(2 * np.pi * share)) / 2)[:, None, None]  # there and back
-        pose = (1 - swing) * anatomy.gesture("spread") + swing * anatomy.gesture("grasp")
+        pose = (1 - swing) * gesture("spread") + swing * gesture("grasp")
         found["pose"][:, 1:] = pose[:, 1:]
         wave = np.sin(2 * np.pi * share)
         turn = np.stack([0.6 * (swing[:, 0, 0] - 0.5), 0.8 * (share - 0.5), 0.3 * wave], 1)

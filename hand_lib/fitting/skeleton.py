@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hand_lib.hand import poses as anatomy
-from hand_lib.hand.joints import MANO_PARENTS, MANO_TO_21, TIPS_21
+from hand_lib.hand import anatomy
+from hand_lib.hand.joints import MANO_FINGERS, MANO_PARENTS, MANO_TO_21, TIPS_21
+from hand_lib.hand.kinematics import matrix_to_axis_angle
 from hand_lib.hand.mano import mirror_arrays
-from hand_lib.hand.rotations import matrix_to_axis_angle
+from hand_lib.hand.poses import sample_angles
 from hand_lib.mesh.topology import align_similarity
 
 LIMITS = anatomy.JOINT_LIMITS
@@ -24,13 +25,14 @@ FREE = np.argwhere(LIMITS[1:, :, 1] > LIMITS[1:, :, 0])  # (27, 2) finger joint 
 ORDER = np.array([*MANO_TO_21, *TIPS_21])
 """Inside the fit joints come in MANO's order, then the tips: their places in the 21 order."""
 
-_FINGER_OF_TIP = (4, 0, 1, 3, 2)  # thumb, index, middle, ring, little as rows of (5, 3) joints
+_FINGER_OF_TIP = [last // 3 - 1 for _, _, last in MANO_FINGERS.values()]
+"""Row of the (5, 3) finger joints of each fingertip, thumb to little finger."""
 
 
 @lru_cache(maxsize=1)
 def pose_prior(count: int = 3000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean (27,), inverse covariance (27, 27) and draws (count, 27) of the free angles."""
-    angles = anatomy.sample_angles(count, np.random.default_rng(0))[:, 1:]
+    angles = sample_angles(count, np.random.default_rng(0))[:, 1:]
     draws = angles[:, FREE[:, 0], FREE[:, 1]]
     covariance = np.cov(draws.T) + np.diag(np.full(len(FREE), np.deg2rad(3.0) ** 2))
     return draws.mean(0), np.linalg.inv(covariance), draws
@@ -78,7 +80,7 @@ class Skeleton:
         tip_rest, tip_shaped = arrays["v_template"][tips], arrays["shapedirs"][tips]
         bones, bone_shapes = rest[1:] - rest[MANO_PARENTS[1:]], shaped[:, 1:]
         bone_shapes = bone_shapes - shaped[:, MANO_PARENTS[1:]]
-        last = [3 * f + 3 for f in _FINGER_OF_TIP]
+        last = [last for _, _, last in MANO_FINGERS.values()]
         self.dtype, self.device, self.model = dtype, device, model
         self.wrist, self.wrist_shapes = put(rest[0]), put(shaped[:, 0])
         self.rest, self.rest_shapes = put(rest), put(shaped)
@@ -134,8 +136,8 @@ class Skeleton:
         world = world[:, self.free_slot]  # (B, 27, 3)
         grown = torch.einsum("bjac,kjc->bkja", above, self.bone_shapes)
         grown = grown.view(batch, 10, 5, 3, 3).cumsum(3)
-        last = turned.view(batch, 5, 3, 3, 3)[:, list(_FINGER_OF_TIP), 2]
-        tip_grown = grown[:, :, list(_FINGER_OF_TIP), 2]
+        last = turned.view(batch, 5, 3, 3, 3)[:, _FINGER_OF_TIP, 2]
+        tip_grown = grown[:, :, _FINGER_OF_TIP, 2]
         tip_grown = tip_grown + torch.einsum("btac,ktc->bkta", last, self.tip_shapes)
         by_shape = torch.cat([grown.reshape(batch, 10, 15, 3), tip_grown], 2)
         pivots = joints[:, self.free_joint].unbind(-1)  # each (B, 27)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hand_lib.fitting.skeleton import ORDER
 from hand_lib.hand.joints import FINGERS
+from hand_lib.hand.kinematics import axis_angle_to_matrix, matrix_to_axis_angle
 from hand_lib.hand.model import mirror_pose
-from hand_lib.hand.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 _VIEWS, _POSES = 120, 20
 

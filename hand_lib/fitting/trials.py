@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from hand_lib.fitting.fit import fit_hands, hand_size
-from hand_lib.hand import poses as anatomy
 from hand_lib.hand.joints import FINGERS
 from hand_lib.hand.model import HandModel, mirror_pose
+from hand_lib.hand.poses import sample_poses
 from hand_lib.mesh.topology import align_similarity
 from hand_lib.render.camera import project
 
@@ -45,7 +45,7 @@ def known_hands(count: int, seed: int = 0, model=None) -> KnownHands:
     """Random hands half a metre in front of ``CAMERA``.   model: built-in right hand by default."""
     rng = np.random.default_rng(seed)
     model = model or HandModel.builtin()
-    pose = torch.from_numpy(anatomy.sample_poses(count, rng)).float()
+    pose = torch.from_numpy(sample_poses(count, rng)).float()
     turn = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(count, 3))), dim=1)
     turn = turn * torch.from_numpy(rng.uniform(0, 3.1, (count, 1)))
     pose[:, 0] = turn.float()

@@ -1,4 +1,4 @@
-"""Bones, joint axes and joint limits of the built-in hand (numpy only; use it through ``anatomy``).
+"""Bones, joint axes and joint limits of the built-in hand, without torch.
 
 Rest frame of the right hand, metres: x distal, y radial (thumb side), z dorsal, wrist at the
 origin. Sixteen joints in MANO's order: wrist, index 1-3, middle 4-6, little 7-9, ring 10-12,
@@ -13,19 +13,12 @@ Hand length: ANSUR (Gordon et al. 1989, NATICK TR-89/044), midway between the me
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS, MANO_PARENTS
 
 HAND_LENGTH = 0.187
 """Metres, wrist to the tip of the middle finger."""
-
-DIGITS = ("thumb", "index", "middle", "ring", "little")
-DIGIT_JOINTS = {
-    "thumb": (13, 14, 15),
-    "index": (1, 2, 3),
-    "middle": (4, 5, 6),
-    "ring": (10, 11, 12),
-    "little": (7, 8, 9),
-}
-PARENTS = np.array([-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14])
 
 SEGMENTS = {
     "thumb": (0.251, 0.196, 0.158),
@@ -82,7 +75,7 @@ def _rest_frames() -> tuple[dict, NDArray]:
     """Chains (4, 3) of joint centres and tip per digit; frames (16, 3, 3), columns along,
     flexion axis, dorsal."""
     chains, frames = {}, np.tile(np.eye(3), (16, 1, 1))
-    for name in DIGITS:
+    for name in FINGER_NAMES:
         splay, roll, bends = (np.deg2rad(v) for v in _REST_DEG[name])
         if name == "thumb":
             base, along, dorsal = _THUMB_BASE, _unit(_THUMB_ALONG), _THUMB_DORSAL
@@ -95,7 +88,7 @@ def _rest_frames() -> tuple[dict, NDArray]:
         dorsal = _unit(dorsal - along * (along @ dorsal))
         points = [base]
         for joint, bend, segment in zip(
-            DIGIT_JOINTS[name], bends, SEGMENTS[name][-3:], strict=True
+            MANO_FINGERS[name], bends, SEGMENTS[name][-3:], strict=True
         ):
             bent = np.cos(bend) * along - np.sin(bend) * dorsal
             up = np.cos(bend) * dorsal + np.sin(bend) * along
@@ -110,8 +103,8 @@ REST_CHAIN, FRAMES = _rest_frames()
 bone, flexion axis, dorsal."""
 
 REST_JOINTS = np.zeros((16, 3))
-for _name in DIGITS:
-    REST_JOINTS[list(DIGIT_JOINTS[_name])] = REST_CHAIN[_name][:3]
+for _name in FINGER_NAMES:
+    REST_JOINTS[list(MANO_FINGERS[_name])] = REST_CHAIN[_name][:3]
 
 FLEXION_AXES = FRAMES[:, :, 1].copy()
 """(16, 3) unit axes in the rest frame; a positive angle curls towards the palm."""
@@ -138,7 +131,7 @@ def _limits() -> NDArray:
     degrees = np.zeros((16, 3, 2))
     splay = {"index": (-15, 20), "middle": (-14, 14), "ring": (-15, 13), "little": (-22, 15)}
     for name, sides in splay.items():
-        knuckle, middle, end = DIGIT_JOINTS[name]
+        knuckle, middle, end = MANO_FINGERS[name]
         degrees[knuckle] = (-20, 90), sides, (-6, 6)
         degrees[middle] = (-5, 105), (0, 0), (0, 0)
         degrees[end] = (-5, 80), (0, 0), (0, 0)
@@ -152,45 +145,9 @@ JOINT_LIMITS = _limits()
 """(16, 3, 2) lowest and highest flexion, abduction and twist of each joint, radians from rest."""
 
 
-def _euler_to_matrix(angles):
-    """Flexion about y, then abduction about the turned z, then twist about the turned x."""
-    (cf, ca, ct), (sf, sa, st) = np.cos(angles).T, np.sin(angles).T
-    rows = (
-        (cf * ca, sf * st - cf * sa * ct, cf * sa * st + sf * ct),
-        (sa, ca * ct, -ca * st),
-        (-sf * ca, sf * sa * ct + cf * st, cf * ct - sf * sa * st),
-    )
-    return np.moveaxis(np.array([[r.T for r in row] for row in rows]), (0, 1), (-2, -1))
-
-
-def _matrix_to_axis_angle(matrix):
-    """Axis-angle (..., 3) of rotation matrices whose angle stays below pi."""
-    skew = np.stack(
-        [
-            matrix[..., 2, 1] - matrix[..., 1, 2],
-            matrix[..., 0, 2] - matrix[..., 2, 0],
-            matrix[..., 1, 0] - matrix[..., 0, 1],
-        ],
-        axis=-1,
-    )
-    sine = 0.5 * np.linalg.norm(skew, axis=-1, keepdims=True)
-    cosine = 0.5 * (np.trace(matrix, axis1=-2, axis2=-1)[..., None] - 1.0)
-    angle = np.arctan2(sine, cosine)
-    factor = np.where(sine > 1e-9, angle / np.maximum(2 * sine, 1e-18), 0.5)
-    return skew * factor
-
-
 def axis_angle_to_matrix(axis_angle: NDArray) -> NDArray:
-    """Rodrigues' formula in NumPy. axis_angle: (..., 3) radians; returns (..., 3, 3)."""
-    axis_angle = np.asarray(axis_angle, dtype=np.float64)
-    angle = np.linalg.norm(axis_angle, axis=-1)[..., None, None]
-    x, y, z = np.moveaxis(axis_angle, -1, 0)
-    zero = np.zeros_like(x)
-    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1)
-    cross = cross.reshape(*axis_angle.shape[:-1], 3, 3)
-    first = np.sinc(angle / np.pi)
-    second = 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
-    return np.eye(3) + first * cross + second * (cross @ cross)
+    """Rotation matrices (..., 3, 3) of axis-angle vectors (..., 3), radians."""
+    return Rotation.from_rotvec(axis_angle).as_matrix()
 
 
 def _check_rows(array, name: str) -> NDArray:
@@ -206,18 +163,14 @@ def pose_from_angles(angles: NDArray) -> NDArray:
     angles: (..., 16, 3) radians; the wrist's row turns the whole hand.
     returns (..., 16, 3) axis-angle, radians, rest frame axes.
     """
-    angles = _check_rows(angles, "angles")
-    return _matrix_to_axis_angle(FRAMES @ _euler_to_matrix(angles) @ FRAMES.transpose(0, 2, 1))
+    local = Rotation.from_euler("YZX", _check_rows(angles, "angles")).as_rotvec()
+    return (FRAMES @ local[..., None])[..., 0]
 
 
 def angles_from_pose(pose: NDArray) -> NDArray:
     """Inverse of ``pose_from_angles``. pose: (..., 16, 3) axis-angle; returns (..., 16, 3)."""
-    pose = _check_rows(pose, "pose")
-    local = FRAMES.transpose(0, 2, 1) @ axis_angle_to_matrix(pose) @ FRAMES
-    flexion = np.arctan2(-local[..., 2, 0], local[..., 0, 0])
-    abduction = np.arcsin(np.clip(local[..., 1, 0], -1, 1))
-    twist = np.arctan2(-local[..., 1, 2], local[..., 1, 1])
-    return np.stack([flexion, abduction, twist], axis=-1)
+    local = FRAMES.transpose(0, 2, 1) @ _check_rows(pose, "pose")[..., None]
+    return Rotation.from_rotvec(local[..., 0]).as_euler("YZX")
 
 
 def clamp_angles(angles: NDArray) -> NDArray:
@@ -243,7 +196,7 @@ def pose_joints(pose: NDArray) -> tuple[NDArray, NDArray]:
     rotations, joints = np.empty_like(local), np.zeros(local.shape[:-1])
     rotations[:, 0] = local[:, 0]
     for j in range(1, 16):
-        parent = PARENTS[j]
+        parent = MANO_PARENTS[j]
         joints[:, j] = joints[:, parent] + rotations[:, parent] @ (
             REST_JOINTS[j] - REST_JOINTS[parent]
         )

@@ -21,11 +21,6 @@ JOINT_NAMES = (
     "little_mcp", "little_pip", "little_dip", "little_tip",
 )  # fmt: skip
 
-JOINT_PARENTS = np.array([-1, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19])
-
-BONES = np.stack([JOINT_PARENTS[1:], np.arange(1, 21)], axis=1)
-"""(20, 2) parent and child of each bone, in the 21 order."""
-
 FINGERS = {
     "thumb": (1, 2, 3, 4),
     "index": (5, 6, 7, 8),
@@ -33,7 +28,16 @@ FINGERS = {
     "ring": (13, 14, 15, 16),
     "little": (17, 18, 19, 20),
 }
-"""Indices in the 21 order, base to tip."""
+"""Indices in the 21 order, base to tip: the one table of finger chains, all others follow."""
+
+FINGER_NAMES = tuple(FINGERS)
+TIPS_21 = tuple(chain[3] for chain in FINGERS.values())
+
+JOINT_PARENTS = np.arange(-1, 20)
+JOINT_PARENTS[[chain[0] for chain in FINGERS.values()]] = 0
+
+BONES = np.stack([JOINT_PARENTS[1:], np.arange(1, 21)], axis=1)
+"""(20, 2) parent and child of each bone, in the 21 order."""
 
 FINGER_COLOURS = {
     "wrist": "#7f7f7f",
@@ -44,11 +48,16 @@ FINGER_COLOURS = {
     "little": "#9d5fb0",
 }
 
-TIPS_21 = (4, 8, 12, 16, 20)
+_MANO_ORDER = ("index", "middle", "little", "ring", "thumb")
 
-MANO_PARENTS = np.array([-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14])
+MANO_FINGERS = {
+    name: tuple(3 * _MANO_ORDER.index(name) + level for level in (1, 2, 3)) for name in FINGERS
+}
+"""The three joints of each finger in MANO's order, base first."""
 
-MANO_TO_21 = np.array([0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3])
+MANO_PARENTS = np.array([-1, *(0 if joint % 3 == 1 else joint - 1 for joint in range(1, 16))])
+
+MANO_TO_21 = np.array([0, *(joint for name in _MANO_ORDER for joint in FINGERS[name][:3])])
 """(16,) index in the 21 order of each MANO joint (freihand toolbox, utils/mano_utils.py)."""
 
 MANO_JOINT_NAMES = tuple(JOINT_NAMES[i] for i in MANO_TO_21)
@@ -123,24 +132,6 @@ def convert_joints(joints, source: str, back: bool = False):
         raise ValueError(f"expected joints (..., 21, D), found {tuple(joints.shape)}")
     order = np.array(_FROM_OTHER_ORDER[source])
     return joints[..., np.argsort(order) if back else order, :]
-
-
-def mano_to_21(joints16, fingertips):
-    """Join MANO's 16 joints and five fingertips into the 21 order.
-
-    joints16: (..., 16, D) NumPy array in MANO's order.
-    fingertips: (..., 5, D) thumb, index, middle, ring, little.
-    returns (..., 21, D).
-    """
-    if joints16.shape[-2] != 16 or fingertips.shape[-2] != 5:
-        raise ValueError(
-            "expected joints (..., 16, D) and fingertips (..., 5, D), "
-            f"found {joints16.shape} and {fingertips.shape}"
-        )
-    joints = np.empty((*joints16.shape[:-2], 21, joints16.shape[-1]), dtype=joints16.dtype)
-    joints[..., MANO_TO_21, :] = joints16
-    joints[..., TIPS_21, :] = fingertips
-    return joints
 
 
 def fingertip_vertices(source: str = DEFAULT_FINGERTIPS, side: str = "right") -> tuple[int, ...]:

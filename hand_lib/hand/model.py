@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from hand_lib.hand.joints import (
     FINGERTIP_VERTICES,
+    MANO_FINGERS,
     MANO_PARENTS,
     MANO_TO_21,
     TIPS_21,
     fingertip_vertices,
 )
+from hand_lib.hand.kinematics import chain, quaternion_products, rotation_matrices, skin_vertices
 from hand_lib.hand.mano import (
     builtin_path,
     left_shape_is_wrong,
@@ -28,13 +30,11 @@ from hand_lib.hand.mano import (
     read_mano,
     write_mano,
 )
-from hand_lib.hand.skinning import chain, quaternion_products, rotation_matrices, skin_vertices
 
 _SIDES = ("right", "left")
 _MANO_OF_21 = np.empty(21, np.int64)
 _MANO_OF_21[MANO_TO_21] = np.arange(16)
 _MANO_OF_21[list(TIPS_21)] = np.arange(16, 21)
-_LAST_JOINT_OF_TIP = (15, 3, 6, 12, 9)  # thumb, index, middle, ring, little
 
 
 @dataclass
@@ -320,8 +320,8 @@ def fingertip_ids(arrays, side, source=None) -> np.ndarray:
         return arrays["fingertips"]
     joints = arrays["J_regressor"] @ arrays["v_template"]
     tips = []
-    for last in _LAST_JOINT_OF_TIP:
-        along = joints[last] - joints[MANO_PARENTS[last]]
+    for _, before, last in MANO_FINGERS.values():
+        along = joints[last] - joints[before]
         reach = (arrays["v_template"] - joints[last]) @ along
         tips.append(np.where(arrays["weights"][:, last] > 0.5, reach, -np.inf).argmax())
     return np.array(tips)

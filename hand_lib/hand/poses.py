@@ -1,7 +1,6 @@
-"""Bones, joint limits, named gestures and the pose prior of the built-in hand (numpy only).
+"""Named gestures, the pose prior and the capsule collisions of the built-in hand, without torch.
 
-The tables and the translation between angles and poses live in ``skeleton`` and are offered here
-too. A pose is (16, 3) axis-angle in MANO's joint order and in the axes of the rest frame (x distal,
+A pose is (16, 3) axis-angle in MANO's joint order and in the axes of the rest frame (x distal,
 y radial, z dorsal); angles are (16, 3) flexion, abduction and twist about each joint's own axes.
 
 >>> rng = np.random.default_rng(0)
@@ -13,35 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hand_lib.hand.anatomy import (
-    ABDUCTION_AXES,
-    ANGLE_NAMES,
-    DIGIT_JOINTS,
-    DIGITS,
-    FLEXION_AXES,
-    FRAMES,
     HALF_BREADTHS,
-    HAND_LENGTH,
     JOINT_LIMITS,
-    LIMIT_SOURCES,
-    PARENTS,
     REST_CHAIN,
     REST_JOINTS,
-    SEGMENTS,
-    angles_from_pose,
-    axis_angle_to_matrix,
     clamp_angles,
-    clamp_pose,
     pose_from_angles,
     pose_joints,
 )
-
-__all__ = [
-    "ABDUCTION_AXES", "ANGLE_NAMES", "DIGITS", "DIGIT_JOINTS", "FLEXION_AXES", "FRAMES",
-    "GESTURES", "GESTURE_ANGLES", "HALF_BREADTHS", "HAND_LENGTH", "JOINT_LIMITS", "LIMIT_SOURCES",
-    "PARENTS", "REST_CHAIN", "REST_JOINTS", "SEGMENTS", "angles_from_pose", "axis_angle_to_matrix",
-    "clamp_angles", "clamp_pose", "gesture", "penetration_depth", "pose_from_angles",
-    "pose_joints", "sample_angles", "sample_poses",
-]  # fmt: skip
+from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
 
 # Degrees. Fingers: knuckle, middle joint, end joint, splay. Thumb: base flexion, abduction and
 # twist, knuckle, end joint. Contacts (pinch, ok, fist) were solved for on the capsules.
@@ -101,7 +80,7 @@ _GESTURES_DEG = {
 def _gesture_angles(table: dict) -> NDArray:
     angles = np.zeros((16, 3))
     for name, row in table.items():
-        base, middle, end = DIGIT_JOINTS[name]
+        base, middle, end = MANO_FINGERS[name]
         if name == "thumb":
             angles[base], angles[middle, 0], angles[end, 0] = row[:3], row[3], row[4]
         else:
@@ -131,9 +110,9 @@ def gesture(name: str) -> NDArray:
 def _capsules() -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Bone, the two ends (rest frame) and the radius of each capsule; then the pairs to test."""
     bones, ends, radii, digits = [], [], [], []
-    for k, name in enumerate(DIGITS):
+    for k, name in enumerate(FINGER_NAMES):
         chain, half = REST_CHAIN[name], HALF_BREADTHS[name]
-        for i, bone in enumerate(DIGIT_JOINTS[name]):
+        for i, bone in enumerate(MANO_FINGERS[name]):
             a, b = chain[i], chain[i + 1]
             if i == 0:
                 a = a + (0.35 if name != "thumb" else 0.55) * (b - a)
@@ -144,8 +123,8 @@ def _capsules() -> tuple[NDArray, NDArray, NDArray, NDArray]:
             ends.append((a, b))
             radii.append(radius)
             digits.append((k, i))
-    for name in DIGITS[1:]:
-        head = REST_JOINTS[DIGIT_JOINTS[name][0]]
+    for name in FINGER_NAMES[1:]:
+        head = REST_JOINTS[MANO_FINGERS[name][0]]
         bones.append(0)
         ends.append((np.array([0.012, 0.5 * head[1], -0.002]), head - (0.004, 0, 0.002)))
         radii.append(0.0115)
@@ -203,7 +182,7 @@ def _free_angles(n: int, rng: np.random.Generator) -> NDArray:
     bias = rng.normal(0.0, 0.22, (n, 1))  # knuckles or middle joints bend first
     fan = rng.normal(0.0, 6.0, (n, 1))
     for k, name in enumerate(("index", "middle", "ring", "little")):
-        knuckle, middle, end = DIGIT_JOINTS[name]
+        knuckle, middle, end = MANO_FINGERS[name]
         c = curl[:, k]
         mcp = 84 * np.clip(c + bias[:, 0], -0.1, 1.05) - 6 + rng.normal(0, 7, n)
         pip = 102 * np.clip(c - 0.6 * bias[:, 0], 0, 1.02) + rng.normal(0, 7, n)

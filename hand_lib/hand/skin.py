@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hand_lib import ROOT
 from hand_lib.hand import anatomy as skeleton
+from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
 from hand_lib.hand.refinement import Refinement, refine_mesh
 from hand_lib.mesh.topology import vertex_normals
 
@@ -73,7 +74,7 @@ def _on_digit(points: NDArray, name: str):
     chain = skeleton.REST_CHAIN[name] * 1000.0
     best, phalanx = np.full(len(points), np.inf), np.zeros(len(points), int)
     local = np.zeros_like(points)
-    for i, joint in enumerate(skeleton.DIGIT_JOINTS[name]):
+    for i, joint in enumerate(MANO_FINGERS[name]):
         offset = (points - chain[i]) @ skeleton.FRAMES[joint]
         length = np.linalg.norm(chain[i + 1] - chain[i])
         gap = offset - np.stack([np.clip(offset[:, 0], 0, length), *np.zeros((2, len(points)))], 1)
@@ -92,7 +93,7 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
     returns (N, 6) in 0..1, columns as in ``MASKS``.
     """
     points = np.asarray(points, dtype=np.float64) * 1000.0
-    where = [_on_digit(points, name) for name in skeleton.DIGITS]
+    where = [_on_digit(points, name) for name in FINGER_NAMES]
     nearest = np.argmin([w[2] for w in where], axis=0)
     masks = {name: np.zeros(len(points)) for name in MASKS}
     thin = np.hypot(1.0, blur_mm)
@@ -101,12 +102,12 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
 
     in_palm = points[:, 0] < 92.0
     palmar = -normals[:, 2]
-    for k, name in enumerate(skeleton.DIGITS):
+    for k, name in enumerate(FINGER_NAMES):
         phalanx, local, distance = where[k]
         own = (nearest == k) & (distance < 22.0)
         chain = skeleton.REST_CHAIN[name] * 1000.0
         lengths = np.linalg.norm(np.diff(chain, axis=0), axis=1)
-        dorsal = np.stack([skeleton.FRAMES[j][:, 2] for j in skeleton.DIGIT_JOINTS[name]])
+        dorsal = np.stack([skeleton.FRAMES[j][:, 2] for j in MANO_FINGERS[name]])
         facing = (normals * dorsal[phalanx]).sum(1)
         half = np.array(skeleton.HALF_BREADTHS[name]) * 1000.0
         tube = own * np.where(phalanx > 0, 1.0, _step(0.3, 0.6, local[:, 0] / lengths[0]))
@@ -124,11 +125,11 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
         folds = [(1, 0.0), (1, -2.4), (2, 0.0)]
         folds += [(0, 0.46 * lengths[0])] if name != "thumb" else [(1, 2.0)]
         for joint, shift in folds:
-            at = chain[joint] + shift * skeleton.FRAMES[skeleton.DIGIT_JOINTS[name][joint]][:, 0]
-            along = (points - at) @ skeleton.FRAMES[skeleton.DIGIT_JOINTS[name][joint]][:, 0]
+            at = chain[joint] + shift * skeleton.FRAMES[MANO_FINGERS[name][joint]][:, 0]
+            along = (points - at) @ skeleton.FRAMES[MANO_FINGERS[name][joint]][:, 0]
             masks["crease"] += own * front * faint * np.exp(-((along / (0.8 * thin)) ** 2))
         for joint in (1, 2):
-            frame = skeleton.FRAMES[skeleton.DIGIT_JOINTS[name][joint]]
+            frame = skeleton.FRAMES[MANO_FINGERS[name][joint]]
             along = (points - chain[joint]) @ frame[:, 0]
             over = own * back * np.exp(-((along / 5.0) ** 2))
             masks["knuckle"] += over
@@ -164,7 +165,7 @@ def _stored() -> dict[str, NDArray]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing; it comes with the repository, and "
-            "'python -m template.build.template' builds it again"
+            "'python -m template.build' builds it again"
         )
     with np.load(path) as arrays:
         keys = ("v_template", "f", "masks", "shape_names")

@@ -6,7 +6,7 @@ from scipy.sparse import identity
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hand_lib.hand.rotations import rotation_6d_to_matrix
+from hand_lib.hand.kinematics import rotation_6d_to_matrix
 from hand_lib.mesh.similarity import lay_onto
 from hand_lib.network.decoders import DenseRows, apply_rows
 from hand_lib.network.heads import ImageHead, expected_places, surface_summary

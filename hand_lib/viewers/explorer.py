@@ -10,8 +10,9 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
-from hand_lib.hand import poses as anatomy
+from hand_lib.hand import anatomy
 from hand_lib.hand.joints import FINGER_COLOURS, FINGERS, MANO_JOINT_NAMES
+from hand_lib.hand.poses import GESTURE_ANGLES, GESTURES
 from hand_lib.hand.skin import shape_names, skin_colours
 from hand_lib.viewers import figures as viewers
 from hand_lib.viewers.canvas import HandCanvas, fine_skin, has_builtin_skin
@@ -91,7 +92,7 @@ def hand_explorer(model, height: int = 500):
     angles, betas = np.zeros((16, 3)), np.zeros(10)
     builtin = has_builtin_skin(model.faces.numpy())
     names = shape_names() if builtin else [f"shape {k + 1}" for k in range(10)]
-    pick = widgets.Dropdown(options=["", *anatomy.GESTURES], description="gesture")
+    pick = widgets.Dropdown(options=["", *GESTURES], description="gesture")
     colouring = widgets.Dropdown(options=COLOURINGS, description="colour")
     tone = widgets.FloatSlider(0.35, min=0, max=1, step=0.05, description="tone")
     skeleton = widgets.Checkbox(True, description="skeleton", indent=False)
@@ -131,7 +132,7 @@ def hand_explorer(model, height: int = 500):
 
     def gesture(change):
         if change["new"]:
-            settle(anatomy.GESTURE_ANGLES[change["new"]], None)
+            settle(GESTURE_ANGLES[change["new"]], None)
 
     def start_again(_):
         pick.value = ""

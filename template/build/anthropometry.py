@@ -1,6 +1,6 @@
 """Published measurements of hands and the same measurements taken on a hand mesh (numpy only).
 
-``compare`` puts them side by side; it is what notebook 01 shows and what the tests hold on to.
+``compare`` puts them side by side; anthropometry.csv keeps the table, notebook 01 shows it.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hand_lib.hand import anatomy as skeleton
+from hand_lib.hand.joints import MANO_FINGERS
 from hand_lib.mesh.topology import as_mesh_arrays
 
 _BURYANOV = "Buryanov and Kotiuk 2010, Int. J. Morphol. 28(3)"
@@ -123,8 +124,8 @@ def finger_size(vertices, faces, digit: str, joint: str) -> tuple[float, float]:
     joint: "PIP" or "DIP" of a finger, "MCP" or "IP" of the thumb.
     """
     level = {"PIP": 1, "DIP": 2, "MCP": 1, "IP": 2}[joint]
-    this = skeleton.DIGIT_JOINTS[digit][level]
-    above = skeleton.DIGIT_JOINTS[digit][level - 1]
+    this = MANO_FINGERS[digit][level]
+    above = MANO_FINGERS[digit][level - 1]
     along = skeleton.FRAMES[this][:, 0] + skeleton.FRAMES[above][:, 0]
     line = outline(vertices, faces, skeleton.REST_JOINTS[this], along / np.linalg.norm(along))
     across = line.reshape(-1, 3) @ skeleton.FLEXION_AXES[this]
@@ -172,7 +173,7 @@ def compare(vertices: NDArray, faces: NDArray) -> list[Measurement]:
             tissue = TIP_TISSUE_MM[name] if i == 2 else 0.0
             segment = float(np.linalg.norm(chain[i + 1] - chain[i]))
             if i == 2:  # theirs ends at the skin, so does ours
-                along = skeleton.FRAMES[skeleton.DIGIT_JOINTS[name][2]][:, 0]
+                along = skeleton.FRAMES[MANO_FINGERS[name][2]][:, 0]
                 offset = 1000 * vertices - chain[2]
                 near = np.linalg.norm(offset, axis=1) < 1.6 * segment
                 segment = float((offset[near] @ along).max())

@@ -13,7 +13,8 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from hand_lib.hand import poses as anatomy
+from hand_lib.hand import anatomy
+from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
 from hand_lib.mesh.topology import boundary_loops, unique_edges
 from template.build import surface as build_surface
 
@@ -45,7 +46,7 @@ def _along_chain(name: str, marks: NDArray, s: float):
     """Centre and frame (columns along, across, dorsal) of the ring at distance s."""
     chain = anatomy.REST_CHAIN[name] * 1000.0
     k = int(np.clip(np.searchsorted(marks, s, side="right") - 1, 0, 2))
-    frames = [anatomy.FRAMES[j] for j in anatomy.DIGIT_JOINTS[name]]
+    frames = [anatomy.FRAMES[j] for j in MANO_FINGERS[name]]
     centre = chain[k] + frames[k][:, 0] * (s - marks[k])
     other = k - 1 if (s - marks[k]) < 6.0 else min(k + 1, 2)
     near = marks[k] if other < k else marks[k + 1]
@@ -72,7 +73,7 @@ def _cast(centre, directions, rows) -> NDArray:
 def digit_sites(rows) -> tuple[NDArray, dict[str, int]]:
     """Ring points of all digits (N, 3) and, per digit, the row of its tip."""
     sites, tips = [], {}
-    for name in anatomy.DIGITS:
+    for name in FINGER_NAMES:
         around = _AROUND[name]
         stations, marks = _stations(name)
         for turn, s in enumerate(stations):
@@ -98,7 +99,7 @@ def _target_edge(points: NDArray) -> NDArray:
     """Wanted edge length (mm) away from the digits' rings: short at knuckles and webs."""
     edge = np.full(len(points), 10.5)
     fingers = ("index", "middle", "ring", "little")
-    chains = {n: anatomy.REST_CHAIN[n] * 1000.0 for n in anatomy.DIGITS}
+    chains = {n: anatomy.REST_CHAIN[n] * 1000.0 for n in FINGER_NAMES}
 
     def refine(centre, radius, least):
         far = np.linalg.norm(points - centre, axis=1) / radius

@@ -13,7 +13,8 @@ import scipy.sparse as sparse
 from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 
-from hand_lib.hand import poses as anatomy
+from hand_lib.hand import anatomy
+from hand_lib.hand.joints import MANO_PARENTS
 from hand_lib.mesh.topology import unique_edges
 from template.build import surface as build_surface
 
@@ -56,7 +57,7 @@ def _support(weights, faces, joint: int) -> NDArray[np.bool_]:
     """Vertices near a joint: where its bone (with all beyond) and the rest share the skin."""
     moved = [joint]
     for j in range(joint + 1, 16):
-        if anatomy.PARENTS[j] in moved:
+        if MANO_PARENTS[j] in moved:
             moved.append(j)
     share = weights[:, moved].sum(1)
     near = (share > 0.015) & (share < 0.985)
@@ -112,7 +113,7 @@ def corrections(vertices, faces, weights, joint: int) -> tuple[NDArray, NDArray]
     pose = anatomy.pose_from_angles(angles)
     transforms = bone_transforms(pose)
     added = np.zeros((len(pose), len(vertices), 3))
-    reach = 70.0 if anatomy.PARENTS[joint] == 0 else 42.0
+    reach = 70.0 if MANO_PARENTS[joint] == 0 else 42.0
     gap = np.linalg.norm(vertices - 1000.0 * anatomy.REST_JOINTS[joint], axis=1)
     fade = np.clip(3.0 - 3.0 * gap / reach, 0.0, 1.0)
     for n in range(len(pose)):

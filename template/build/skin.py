@@ -13,7 +13,8 @@ from scipy.optimize import nnls
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
-from hand_lib.hand import poses as anatomy
+from hand_lib.hand import anatomy
+from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS, MANO_PARENTS
 
 SHAPE_NAMES = (
     "size",
@@ -43,13 +44,13 @@ def bone_segments() -> list[list[tuple[NDArray, NDArray]]]:
     """Per joint the segments that heat the skin; the wrist owns carpals and metacarpals."""
     segments: list[list] = [[] for _ in range(16)]
     segments[0] = [(np.array([-30.0, 0, 0]), np.zeros(3))]
-    for name in anatomy.DIGITS:
+    for name in FINGER_NAMES:
         chain = anatomy.REST_CHAIN[name] * 1000.0
         if name == "thumb":
             segments[0].append((np.zeros(3), chain[0] * 0.75))
         else:
             segments[0].append((np.zeros(3), chain[0] * 0.96))
-        for i, joint in enumerate(anatomy.DIGIT_JOINTS[name]):
+        for i, joint in enumerate(MANO_FINGERS[name]):
             start = chain[i] + (0.02 if i else 0.0) * (chain[i + 1] - chain[i])
             segments[joint].append((start, chain[i + 1]))
     return segments
@@ -85,11 +86,11 @@ def bone_heat(vertices, faces, heat: float = 0.55) -> NDArray:
 
 
 def digit_of(points) -> tuple[NDArray, NDArray]:
-    """Nearest digit of each point (index into ``anatomy.DIGITS``) and its position along that
+    """Nearest digit of each point (index into ``FINGER_NAMES``) and its position along that
     digit's chain, in lengths of the first segment."""
     best = np.full(len(points), np.inf)
     digit, position = np.zeros(len(points), int), np.zeros(len(points))
-    for k, name in enumerate(anatomy.DIGITS):
+    for k, name in enumerate(FINGER_NAMES):
         chain = anatomy.REST_CHAIN[name] * 1000.0
         first = np.linalg.norm(chain[1] - chain[0])
         offset = 0.0
@@ -112,8 +113,8 @@ def skin_weights(vertices, dense_vertices, dense_faces) -> NDArray:
     blend /= blend.sum(1, keepdims=True)
     weights = (blend[..., None] * heat[near]).sum(1)
     digit, position = digit_of(vertices)
-    for k, name in enumerate(anatomy.DIGITS):
-        own = [0, *anatomy.DIGIT_JOINTS[name]]
+    for k, name in enumerate(FINGER_NAMES):
+        own = [0, *MANO_FINGERS[name]]
         tube = (digit == k) & (position > (1.05 if name == "thumb" else 0.55))
         other = np.setdiff1d(np.arange(16), own)
         weights[np.ix_(tube, other)] = 0.0
@@ -126,8 +127,8 @@ def skin_weights(vertices, dense_vertices, dense_faces) -> NDArray:
 def _bone_maps(name: str, amount: float) -> tuple[NDArray, NDArray]:
     """Per bone the affine map (16, 3, 4) of one named shape change, and the new joints (16, 3)."""
     palm, along, girth = np.ones(3), np.ones(16), np.ones(16)
-    fingers = [j for n in anatomy.DIGITS if n != "thumb" for j in anatomy.DIGIT_JOINTS[n]]
-    thumb = list(anatomy.DIGIT_JOINTS["thumb"])
+    fingers = [j for n in FINGER_NAMES if n != "thumb" for j in MANO_FINGERS[n]]
+    thumb = list(MANO_FINGERS["thumb"])
     if name == "size":
         palm, along, girth = palm * (1 + amount), along * (1 + amount), girth * (1 + amount)
     elif name == "finger_length":
@@ -144,15 +145,15 @@ def _bone_maps(name: str, amount: float) -> tuple[NDArray, NDArray]:
     elif name == "thumb_length":
         along[thumb] += amount
     elif name == "taper":
-        for n in anatomy.DIGITS:
-            girth[list(anatomy.DIGIT_JOINTS[n])] += amount * np.array([0.5, -0.1, -1.0])
+        for n in FINGER_NAMES:
+            girth[list(MANO_FINGERS[n])] += amount * np.array([0.5, -0.1, -1.0])
     elif name == "digit_ratio":
-        along[list(anatomy.DIGIT_JOINTS["index"])] += amount
-        along[list(anatomy.DIGIT_JOINTS["ring"])] -= amount
+        along[list(MANO_FINGERS["index"])] += amount
+        along[list(MANO_FINGERS["ring"])] -= amount
     joints = np.zeros((16, 3))
     maps = np.zeros((16, 3, 4))
     for j in range(16):
-        parent = anatomy.PARENTS[j]
+        parent = MANO_PARENTS[j]
         if j == 0:
             linear = np.diag(palm)
         else:
@@ -183,8 +184,8 @@ def _joint_swelling(vertices, spread) -> NDArray:
     """Outward growth round the two finger joints of each digit, Gaussians of 5 mm."""
     digit, _ = digit_of(vertices)
     move = np.zeros_like(vertices)
-    for k, name in enumerate(anatomy.DIGITS):
-        for joint in anatomy.DIGIT_JOINTS[name][1:]:
+    for k, name in enumerate(FINGER_NAMES):
+        for joint in MANO_FINGERS[name][1:]:
             offset = vertices - _JOINTS_MM[joint]
             axis = anatomy.FRAMES[joint][:, 0]
             along = offset @ axis
@@ -203,7 +204,7 @@ def joint_regressor(vertices, shapes, joint_moves) -> NDArray:
     regressor = np.zeros((16, len(vertices)))
     for j in range(16):
         distance = np.linalg.norm(vertices - _JOINTS_MM[j], axis=1)
-        count = 90 if j == 0 else 64 if anatomy.PARENTS[j] == 0 else 44
+        count = 90 if j == 0 else 64 if MANO_PARENTS[j] == 0 else 44
         near = np.argsort(distance, kind="stable")[:count]
         spread = SHAPE_SPREAD[0] * 10
         rows = [np.ones((1, count)) * 300.0, (vertices[near] - _JOINTS_MM[j]).T * 60.0]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
-from hand_lib.hand import poses as anatomy
+from hand_lib.hand import anatomy
+from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
 
 WRIST_CUT_MM = -24.0
 """x of the planar rim behind the wrist."""
@@ -52,7 +53,7 @@ class _Field:
 
 def _digit(field: _Field, name: str) -> None:
     """Phalanges, knuckles, pads and the flattened nail bed of one digit."""
-    joints = anatomy.DIGIT_JOINTS[name]
+    joints = MANO_FINGERS[name]
     points = anatomy.REST_CHAIN[name] * 1000.0  # (4, 3) base, ..., tip of the bone
     radii = BREADTHS[name]
     thumb = name == "thumb"
@@ -86,12 +87,12 @@ def _digit(field: _Field, name: str) -> None:
 
 
 def _palm(field: _Field) -> None:
-    chain = {name: anatomy.REST_CHAIN[name] * 1000.0 for name in anatomy.DIGITS}
+    chain = {name: anatomy.REST_CHAIN[name] * 1000.0 for name in FINGER_NAMES}
     for name in ("index", "middle", "ring", "little"):
         head = chain[name][0]
         start = np.array([10.0, head[1] * 0.52, -1.2])
         radius = BREADTHS[name][0]
-        tilt = anatomy.FRAMES[anatomy.DIGIT_JOINTS[name][0]]
+        tilt = anatomy.FRAMES[MANO_FINGERS[name][0]]
         field.cone(0, "palm", start, head - (4, 0, 1.2), 15.0, radius + 0.3, tilt, 1.0)
         field.ellipsoid(0, "palm", head + (-3, 0, 2.4), (13.0, 5.8, 8.2))  # knuckle
         field.ellipsoid(0, "palm", head + (-2, 0, -6.4), (14, 8.5, 5.0))  # distal pad
@@ -114,7 +115,7 @@ def primitives() -> NDArray[np.float64]:
     """(P, 20): bone, blend group, 3x3 matrix, origin, axis (scaled), two radii, distance scale."""
     field = _Field()
     _palm(field)
-    for name in anatomy.DIGITS:
+    for name in FINGER_NAMES:
         _digit(field, name)
     return np.array(field.rows)
 

@@ -1,8 +1,10 @@
-"""Builds template/hand.npz, the built-in hand with MANO's arrays: python -m template.build.template
+"""The recipe of template/hand.npz, the built-in hand with MANO's arrays: python -m template.build
 
-The same machine gives the same bytes. Needs the build-time files ``build_*`` and nothing else.
+The same machine gives the same bytes. Beside it goes anthropometry.csv, the hand's measures and
+published ones.
 """
 
+import csv
 import sys
 from pathlib import Path
 
@@ -10,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hand_lib import ROOT
-from hand_lib.hand import poses as anatomy
+from hand_lib.hand import anatomy
 from hand_lib.hand import skin as appearance
-from hand_lib.hand.joints import FINGERTIP_VERTICES
+from hand_lib.hand.joints import FINGER_NAMES, FINGERTIP_VERTICES, MANO_FINGERS, MANO_PARENTS
+from hand_lib.hand.poses import sample_poses
 from hand_lib.mesh.topology import check_mesh, unique_edges, vertex_normals
+from template.build import anthropometry
 from template.build import mesh as build_mesh
 from template.build import pose as build_pose
 from template.build import skin as build_skin
 from template.build import surface as build_surface
-
-TEMPLATE_PATH = ROOT / "template" / "hand.npz"
 
 _NEIGHBOUR_IDS = {
     "thumb": (745,),
@@ -50,11 +52,11 @@ def vertex_order(vertices, faces, tips: dict[str, int]) -> NDArray[np.int64]:
     order = np.lexsort((np.arange(len(vertices)), np.round(along, 9), part))
     fixed: dict[int, int] = {}
     edges = unique_edges(faces)
-    for name, new in zip(anatomy.DIGITS, FINGERTIP_VERTICES["freihand"]["right"], strict=True):
+    for name, new in zip(FINGER_NAMES, FINGERTIP_VERTICES["freihand"]["right"], strict=True):
         tip = tips[name]
         fixed[new] = tip
         around = np.r_[edges[edges[:, 0] == tip, 1], edges[edges[:, 1] == tip, 0]]
-        dorsal = anatomy.FRAMES[anatomy.DIGIT_JOINTS[name][2]][:, 2]
+        dorsal = anatomy.FRAMES[MANO_FINGERS[name][2]][:, 2]
         around = around[np.argsort(vertices[around] @ dorsal, kind="stable")]
         fixed.update(zip(_NEIGHBOUR_IDS[name], around.tolist(), strict=False))
     taken = set(fixed.values())
@@ -64,7 +66,7 @@ def vertex_order(vertices, faces, tips: dict[str, int]) -> NDArray[np.int64]:
 
 def pose_statistics(count: int = 6000, seed: int = 11) -> tuple[NDArray, NDArray]:
     """Mean (45,) and principal components (45, 45), rows by falling variance, of sampled poses."""
-    poses = anatomy.sample_poses(count, np.random.default_rng(seed))[:, 1:].reshape(count, 45)
+    poses = sample_poses(count, np.random.default_rng(seed))[:, 1:].reshape(count, 45)
     mean = poses.mean(0)
     _, vectors = np.linalg.eigh(np.cov((poses - mean).T))
     rows = vectors.T[::-1]
@@ -107,7 +109,7 @@ def build() -> dict[str, NDArray]:
         "posedirs": quantise(build_pose.pose_basis(vertices, faces, weights) / 1000.0, 18),
         "J_regressor": regressor,
         "weights": weights,
-        "kintree_table": np.stack([anatomy.PARENTS, np.arange(16)]).astype(np.int64),
+        "kintree_table": np.stack([MANO_PARENTS, np.arange(16)]).astype(np.int64),
         "hands_mean": mean,
         "hands_components": components,
         "fingertips": np.array(FINGERTIP_VERTICES["freihand"]["right"]),
@@ -119,13 +121,22 @@ def build() -> dict[str, NDArray]:
     return arrays
 
 
-def main(path: Path = TEMPLATE_PATH) -> int:
+def write_measures(path: Path, arrays: dict) -> None:
+    """Our measures beside published ones, a row each, as a CSV table."""
+    rows = anthropometry.compare(arrays["v_template"], arrays["f"])
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["measure", "ours_mm", "published_mm", "deviation_mm", "source"])
+        for row in rows:
+            numbers = (row.ours_mm, row.theirs_mm, row.spread_mm)
+            writer.writerow([row.name, *(f"{x:.2f}" for x in numbers), row.source])
+
+
+def main(folder: Path = ROOT / "template") -> int:
     """Build and save; a line on standard error says what was written."""
-    path.parent.mkdir(exist_ok=True)
-    np.savez_compressed(path, **build())
+    folder.mkdir(exist_ok=True)
+    arrays, path = build(), folder / "hand.npz"
+    np.savez_compressed(path, **arrays)
+    write_measures(folder / "anthropometry.csv", arrays)
     sys.stderr.write(f"wrote {path.name}: {path.stat().st_size} bytes\n")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -10,10 +10,11 @@ from hand_lib.fitting.fit import fit_hands, follow_fit, hand_size
 from hand_lib.fitting.skeleton import FREE, ORDER, Skeleton, bone_frames, pose_prior
 from hand_lib.fitting.solver import PAIRS, swapped_columns
 from hand_lib.fitting.trials import CAMERA
-from hand_lib.hand import poses as anatomy
+from hand_lib.hand import anatomy
 from hand_lib.hand.joints import FINGERS
+from hand_lib.hand.kinematics import axis_angle_to_matrix, matrix_to_axis_angle
 from hand_lib.hand.model import HandModel
-from hand_lib.hand.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from hand_lib.hand.poses import sample_poses
 from hand_lib.render.camera import project
 
 
@@ -132,7 +133,7 @@ def test_more_starts_leave_no_hand_worse(model):
 
 def test_a_track_shares_its_shape_and_moves_smoothly(model):
     rng = np.random.default_rng(0)
-    ends = torch.from_numpy(anatomy.sample_poses(2, rng)).float()
+    ends = torch.from_numpy(sample_poses(2, rng)).float()
     share = torch.linspace(0, 1, 12)[:, None, None]
     pose = (1 - share) * ends[:1] + share * ends[1:]
     pose[:, 0] = torch.tensor([0.3, 0.2, 1.0]) + share[:, 0] * 0.5
@@ -307,7 +308,7 @@ def test_bone_lengths_keep_their_proportions(model):
 
 def test_a_track_chooses_one_side_of_the_mirror(model):
     rng = np.random.default_rng(1)
-    pose = torch.from_numpy(anatomy.sample_poses(1, rng)).float().repeat(30, 1, 1)
+    pose = torch.from_numpy(sample_poses(1, rng)).float().repeat(30, 1, 1)
     share = torch.linspace(0, 1, 30)
     pose[:, 0] = torch.stack([0.4 + 0.3 * share, 1.2 - 0.6 * share, 1.0 + 0.2 * share], 1)
     joints = model(pose, None, torch.tensor([0.0, 0, 1.6])).joints.double().numpy()

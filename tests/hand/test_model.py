@@ -11,9 +11,9 @@ from benchmarks.model import measure_hand_model
 from mano_fixture import mano_bytes
 
 from hand_lib.hand.joints import FINGERTIP_VERTICES, MANO_PARENTS, MANO_TO_21, TIPS_21
+from hand_lib.hand.kinematics import axis_angle_to_matrix, matrix_to_axis_angle
 from hand_lib.hand.mano import builtin_path, left_shape_is_wrong, mirror_arrays, read_mano
 from hand_lib.hand.model import HandModel, mirror_pose
-from hand_lib.hand.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from hand_lib.hand import poses as anatomy
+from hand_lib.hand import anatomy
+from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS, MANO_PARENTS
+from hand_lib.hand.poses import (
+    GESTURE_ANGLES,
+    GESTURES,
+    gesture,
+    penetration_depth,
+    sample_angles,
+    sample_poses,
+)
 
 DEG = np.pi / 180
 
@@ -13,8 +22,8 @@ def chains(pose):
     """Joint centres and tip (4, 3) of each digit in one pose, metres."""
     rotations, joints = anatomy.pose_joints(pose[None])
     out = {}
-    for name in anatomy.DIGITS:
-        ids = list(anatomy.DIGIT_JOINTS[name])
+    for name in FINGER_NAMES:
+        ids = list(MANO_FINGERS[name])
         bone = anatomy.REST_CHAIN[name][3] - anatomy.REST_CHAIN[name][2]
         tip = joints[0, ids[-1]] + rotations[0, ids[-1]] @ bone
         out[name] = np.concatenate([joints[0, ids], tip[None]])
@@ -36,7 +45,7 @@ def random_angles(n, seed=0):
 
 
 def test_segments_have_the_published_share_of_hand_length():
-    for name in anatomy.DIGITS:
+    for name in FINGER_NAMES:
         steps = np.linalg.norm(np.diff(anatomy.REST_CHAIN[name], axis=0), axis=1)
         expected = np.array(anatomy.SEGMENTS[name][-3:]) * anatomy.HAND_LENGTH
         np.testing.assert_allclose(steps, expected, rtol=1e-9)
@@ -52,23 +61,23 @@ def test_frames_are_right_handed_and_follow_the_bones():
         atol=1e-12,
     )
     np.testing.assert_allclose(np.linalg.det(anatomy.FRAMES), 1.0)
-    for name in anatomy.DIGITS:
+    for name in FINGER_NAMES:
         bones = np.diff(anatomy.REST_CHAIN[name], axis=0)
         bones /= np.linalg.norm(bones, axis=1, keepdims=True)
-        along = anatomy.FRAMES[list(anatomy.DIGIT_JOINTS[name]), :, 0]
+        along = anatomy.FRAMES[list(MANO_FINGERS[name]), :, 0]
         np.testing.assert_allclose(along, bones, atol=1e-12)
 
 
 def test_the_thumbs_nail_faces_60_to_90_degrees_away_from_the_fingers():
     thumb = anatomy.FRAMES[15][:, 2]
     for name in ("index", "middle"):
-        nail = anatomy.FRAMES[anatomy.DIGIT_JOINTS[name][2]][:, 2]
+        nail = anatomy.FRAMES[MANO_FINGERS[name][2]][:, 2]
         assert 50 < np.degrees(np.arccos(thumb @ nail)) < 95
 
 
 @pytest.mark.parametrize("name", ["index", "middle", "ring", "little"])
 def test_positive_flexion_curls_every_finger_towards_the_palm(name):
-    for joint in anatomy.DIGIT_JOINTS[name]:
+    for joint in MANO_FINGERS[name]:
         bent = chains(one_joint(joint, flexion=40 * DEG))[name][3]
         assert bent[2] < anatomy.REST_CHAIN[name][3, 2] - 0.008
 
@@ -81,7 +90,7 @@ def test_flexing_the_thumb_brings_its_tip_across_the_palm():
 
 def test_positive_abduction_swings_fingers_to_the_thumb_side_and_the_thumb_off_the_palm():
     for name in ("index", "middle", "ring", "little"):
-        moved = chains(one_joint(anatomy.DIGIT_JOINTS[name][0], abduction=12 * DEG))[name][3]
+        moved = chains(one_joint(MANO_FINGERS[name][0], abduction=12 * DEG))[name][3]
         assert moved[1] > anatomy.REST_CHAIN[name][3, 1] + 0.01
     assert chains(one_joint(13, abduction=20 * DEG))["thumb"][3, 2] < -0.055
 
@@ -123,7 +132,7 @@ def test_clamping_holds_every_angle_and_leaves_good_ones_alone():
 
 def test_middle_and_end_joints_are_hinges():
     span = anatomy.JOINT_LIMITS[..., 1] - anatomy.JOINT_LIMITS[..., 0]
-    hinges = [j for n in anatomy.DIGITS[1:] for j in anatomy.DIGIT_JOINTS[n][1:]] + [15]
+    hinges = [j for n in FINGER_NAMES[1:] for j in MANO_FINGERS[n][1:]] + [15]
     assert (span[hinges, 1:] == 0).all() and (span[hinges, 0] > 1).all()
     assert (span[0] == 0).all()
     assert len(anatomy.LIMIT_SOURCES) == 7 and anatomy.ANGLE_NAMES[0] == "flexion"
@@ -133,7 +142,7 @@ def test_forward_kinematics_keeps_bone_lengths_and_turns_with_the_wrist():
     pose = anatomy.pose_from_angles(random_angles(30, seed=3))
     rotations, joints = anatomy.pose_joints(pose)
     for j in range(1, 16):
-        parent = anatomy.PARENTS[j]
+        parent = MANO_PARENTS[j]
         length = np.linalg.norm(joints[:, j] - joints[:, parent], axis=1)
         rest = np.linalg.norm(anatomy.REST_JOINTS[j] - anatomy.REST_JOINTS[parent])
         np.testing.assert_allclose(length, rest)
@@ -145,24 +154,24 @@ def test_forward_kinematics_keeps_bone_lengths_and_turns_with_the_wrist():
 
 
 def test_samples_are_within_limits_apart_and_leave_the_wrist_still():
-    angles = anatomy.sample_angles(600, np.random.default_rng(4))
+    angles = sample_angles(600, np.random.default_rng(4))
     assert angles.shape == (600, 16, 3) and (angles[:, 0] == 0).all()
     np.testing.assert_allclose(anatomy.clamp_angles(angles), angles)
-    depth = anatomy.penetration_depth(anatomy.pose_from_angles(angles))
+    depth = penetration_depth(anatomy.pose_from_angles(angles))
     assert depth.max() <= 0.0018 + 1e-9
-    strict = anatomy.sample_poses(200, np.random.default_rng(4), max_penetration=-0.001)
-    assert anatomy.penetration_depth(strict).max() <= -0.001 + 1e-9
+    strict = sample_poses(200, np.random.default_rng(4), max_penetration=-0.001)
+    assert penetration_depth(strict).max() <= -0.001 + 1e-9
 
 
 def test_samples_repeat_with_the_seed_and_differ_otherwise():
-    first = anatomy.sample_poses(20, np.random.default_rng(5))
-    np.testing.assert_array_equal(first, anatomy.sample_poses(20, np.random.default_rng(5)))
-    assert np.abs(first - anatomy.sample_poses(20, np.random.default_rng(6))).max() > 0.1
-    assert anatomy.sample_poses(0, np.random.default_rng(5)).shape == (0, 16, 3)
+    first = sample_poses(20, np.random.default_rng(5))
+    np.testing.assert_array_equal(first, sample_poses(20, np.random.default_rng(5)))
+    assert np.abs(first - sample_poses(20, np.random.default_rng(6))).max() > 0.1
+    assert sample_poses(0, np.random.default_rng(5)).shape == (0, 16, 3)
 
 
 def test_samples_cover_open_and_closed_hands_and_move_digits_independently():
-    angles = anatomy.sample_angles(3000, np.random.default_rng(7), gestures_share=0.0)
+    angles = sample_angles(3000, np.random.default_rng(7), gestures_share=0.0)
     curl = angles[:, [1, 4, 10, 7], 0]
     middle = angles[:, [2, 5, 11, 8], 0]
     assert np.percentile(middle, 5) < 12 * DEG and np.percentile(middle, 95) > 70 * DEG
@@ -173,8 +182,8 @@ def test_samples_cover_open_and_closed_hands_and_move_digits_independently():
 
 
 def test_gestures_share_draws_round_the_named_gestures():
-    angles = anatomy.sample_angles(200, np.random.default_rng(8), gestures_share=1.0)
-    bank = np.stack(list(anatomy.GESTURE_ANGLES.values()))
+    angles = sample_angles(200, np.random.default_rng(8), gestures_share=1.0)
+    bank = np.stack(list(GESTURE_ANGLES.values()))
     pairs = [(a, b) for a in range(len(bank)) for b in range(a, len(bank))]
     lines = np.stack([(bank[a] - bank[b])[1:].ravel() for a, b in pairs])
     starts = np.stack([bank[b][1:].ravel() for _, b in pairs])
@@ -187,28 +196,28 @@ def test_gestures_share_draws_round_the_named_gestures():
 
 def test_every_promised_gesture_is_there_within_limits_and_its_own_copy():
     promised = "flat fist point pinch ok victory thumbs_up grasp claw spread three call_me"
-    assert set(promised.split()) <= set(anatomy.GESTURES)
-    for name, angles in anatomy.GESTURE_ANGLES.items():
+    assert set(promised.split()) <= set(GESTURES)
+    for name, angles in GESTURE_ANGLES.items():
         np.testing.assert_allclose(anatomy.clamp_angles(angles), angles, err_msg=name)
-        np.testing.assert_allclose(anatomy.gesture(name), anatomy.pose_from_angles(angles))
-    anatomy.gesture("fist")[:] = 0
-    assert np.abs(anatomy.gesture("fist")).max() > 1
+        np.testing.assert_allclose(gesture(name), anatomy.pose_from_angles(angles))
+    gesture("fist")[:] = 0
+    assert np.abs(gesture("fist")).max() > 1
     with pytest.raises(ValueError, match="unknown gesture 'wave'.*fist"):
-        anatomy.gesture("wave")
+        gesture("wave")
 
 
 def test_gestures_do_what_their_names_say():
     for name in ("pinch", "ok"):
-        tips = chains(anatomy.gesture(name))
+        tips = chains(gesture(name))
         assert np.linalg.norm(tips["thumb"][3] - tips["index"][3]) < 0.022
-    fist = chains(anatomy.gesture("fist"))
+    fist = chains(gesture("fist"))
     for name in ("index", "middle", "ring", "little"):
         assert fist[name][3, 0] < 0.085 and fist[name][3, 2] < -0.01
-    pointing = chains(anatomy.gesture("point"))
+    pointing = chains(gesture("point"))
     assert pointing["index"][3, 0] > 0.16 and pointing["middle"][3, 0] < 0.085
-    up = chains(anatomy.gesture("thumbs_up"))["thumb"]
+    up = chains(gesture("thumbs_up"))["thumb"]
     assert up[3, 1] > 0.09
-    victory = chains(anatomy.gesture("victory"))
+    victory = chains(gesture("victory"))
     gap = np.linalg.norm(victory["index"][3] - victory["middle"][3])
     assert gap > 1.3 * np.linalg.norm(
         anatomy.REST_CHAIN["index"][3] - anatomy.REST_CHAIN["middle"][3]
@@ -219,12 +228,12 @@ def test_penetration_is_positive_where_digits_cross_and_negative_where_they_are_
     crossed = np.zeros((16, 3))
     crossed[1, 1], crossed[4, 1] = -15 * DEG, 14 * DEG
     through = np.zeros((16, 3))
-    for joint, angle in zip(anatomy.DIGIT_JOINTS["middle"], (90, 105, 0), strict=True):
+    for joint, angle in zip(MANO_FINGERS["middle"], (90, 105, 0), strict=True):
         through[joint, 0] = (angle + 25) * DEG
-    poses = anatomy.pose_from_angles(np.stack([crossed, through, anatomy.GESTURE_ANGLES["spread"]]))
-    depth = anatomy.penetration_depth(poses)
+    poses = anatomy.pose_from_angles(np.stack([crossed, through, GESTURE_ANGLES["spread"]]))
+    depth = penetration_depth(poses)
     assert depth[0] > 0.004 and depth[1] > 0.004 and depth[2] < -0.003
-    assert max(anatomy.penetration_depth(np.stack(list(anatomy.GESTURES.values())))) < 0.002
+    assert max(penetration_depth(np.stack(list(GESTURES.values())))) < 0.002
 
 
 def test_bad_arguments_are_refused_with_what_was_found():
@@ -232,6 +241,6 @@ def test_bad_arguments_are_refused_with_what_was_found():
     with pytest.raises(ValueError, match=r"\(16, 3\).*\(15, 3\)"):
         anatomy.pose_from_angles(np.zeros((15, 3)))
     with pytest.raises(ValueError, match="gestures_share"):
-        anatomy.sample_angles(3, rng, gestures_share=1.5)
+        sample_angles(3, rng, gestures_share=1.5)
     with pytest.raises(ValueError, match="-1"):
-        anatomy.sample_poses(-1, rng)
+        sample_poses(-1, rng)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hand_lib.hand import poses as anatomy
-from hand_lib.hand import refinement
+from hand_lib.hand import anatomy, refinement
 from hand_lib.hand import skin as appearance
+from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
 from hand_lib.mesh.topology import check_mesh, unique_edges, vertex_normals
 
 
@@ -69,8 +69,8 @@ def test_every_digit_has_a_nail_on_its_back_and_nowhere_else(rest):
     fine, points, masks = appearance.detailed_skin(4)
     normals = vertex_normals(points, fine.faces)
     nail = column(masks, "nail") > 0.5
-    for name in anatomy.DIGITS:
-        joint = anatomy.DIGIT_JOINTS[name][2]
+    for name in FINGER_NAMES:
+        joint = MANO_FINGERS[name][2]
         local = (points - anatomy.REST_JOINTS[joint]) @ anatomy.FRAMES[joint]
         length = np.linalg.norm(np.diff(anatomy.REST_CHAIN[name][2:], axis=0))
         own = (
@@ -137,7 +137,7 @@ def test_bad_tones_and_masks_are_refused():
 def test_a_missing_template_says_how_to_get_it(tmp_path, monkeypatch):
     appearance._stored.cache_clear()
     monkeypatch.setattr(appearance, "ROOT", tmp_path)
-    with pytest.raises(FileNotFoundError, match="hand.npz.*build_template"):
+    with pytest.raises(FileNotFoundError, match="hand.npz.*template.build"):
         appearance.shape_names()
     monkeypatch.undo()
     appearance._stored.cache_clear()

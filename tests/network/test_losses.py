@@ -5,8 +5,8 @@ import pytest
 import torch
 from network_fixtures import random_batch, small_network
 
+from hand_lib.hand.kinematics import axis_angle_to_matrix
 from hand_lib.hand.model import HandModel
-from hand_lib.hand.rotations import axis_angle_to_matrix
 from hand_lib.network.losses import (
     YOUTUBEHAND_LOSSES,
     LossConfig,

@@ -14,7 +14,7 @@ from network_fixtures import (
 from scipy.sparse import random as random_sparse
 from torch.nn import functional
 
-from hand_lib.hand.rotations import axis_angle_to_matrix
+from hand_lib.hand.kinematics import axis_angle_to_matrix
 from hand_lib.network import coarse_to_fine
 from hand_lib.network.coarse_to_fine import SpiralMix, fit_weak_perspective, look_up, palm_frame
 from hand_lib.network.decoders import (

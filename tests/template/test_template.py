@@ -1,4 +1,6 @@
-"""The built-in hand as it lies in template/hand.npz: its arrays, its mesh and how it bends."""
+"""The built-in hand as it lies in template/hand.npz, and its recipe: runs with SLOW_TESTS=1."""
+
+import os
 
 import igl
 import numpy as np
@@ -13,8 +15,9 @@ from template_checks import (
 )
 
 from hand_lib import ROOT
-from hand_lib.hand import poses as anatomy
-from hand_lib.hand.joints import FINGERTIP_VERTICES
+from hand_lib.hand import anatomy
+from hand_lib.hand.joints import FINGER_NAMES, FINGERTIP_VERTICES, MANO_FINGERS, MANO_PARENTS
+from hand_lib.hand.poses import GESTURES, gesture, sample_poses
 from hand_lib.mesh.topology import boundary_loops, check_mesh, unique_edges
 from template.build import anthropometry
 from template.build import pose as build_pose
@@ -22,12 +25,16 @@ from template.build import skin as build_skin
 from template.build import surface as build_surface
 from template.build.template import _exact_rows, build, main, quantise
 
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("SLOW_TESTS"), reason="the recipe of the hand: needs SLOW_TESTS=1"
+)
+
 
 @pytest.fixture(scope="module")
 def bent():
     """2,000 sampled poses and every gesture, posed with corrections."""
-    pose = anatomy.sample_poses(2000, np.random.default_rng(21))
-    pose = np.concatenate([pose, np.stack(list(anatomy.GESTURES.values()))])
+    pose = sample_poses(2000, np.random.default_rng(21))
+    pose = np.concatenate([pose, np.stack(list(GESTURES.values()))])
     return pose, posed(pose)
 
 
@@ -51,7 +58,7 @@ def test_the_file_has_manos_arrays_counts_and_order():
         assert arrays()[name].shape == shape, name
         assert np.isfinite(arrays()[name]).all(), name
     assert len(unique_edges(arrays()["f"])) == 2315
-    np.testing.assert_array_equal(arrays()["kintree_table"][0], anatomy.PARENTS)
+    np.testing.assert_array_equal(arrays()["kintree_table"][0], MANO_PARENTS)
     assert (ROOT / "template" / "hand.npz").stat().st_size < 600_000
     assert len(arrays()["shape_names"]) == 10
 
@@ -97,12 +104,12 @@ def test_weights_are_convex_and_stay_on_their_digit():
     weights = arrays()["weights"]
     assert (weights >= 0).all()
     np.testing.assert_array_equal(weights.sum(1), 1.0)
-    for k, name in enumerate(anatomy.DIGITS):
-        own = [0, *anatomy.DIGIT_JOINTS[name]]
+    for k, name in enumerate(FINGER_NAMES):
+        own = [0, *MANO_FINGERS[name]]
         foreign = np.setdiff1d(np.arange(16), own)
         assert (weights[np.ix_(parts() == k, foreign)] == 0).all(), name
     tips = arrays()["fingertips"]
-    ends = [anatomy.DIGIT_JOINTS[name][2] for name in anatomy.DIGITS]
+    ends = [MANO_FINGERS[name][2] for name in FINGER_NAMES]
     assert (weights[tips, ends] > 0.93).all()
 
 
@@ -176,9 +183,9 @@ def test_random_shapes_stay_sound_meshes():
 def test_every_fingertip_table_names_a_vertex_on_the_right_fingertip():
     vertices = arrays()["v_template"]
     np.testing.assert_array_equal(arrays()["fingertips"], FINGERTIP_VERTICES["freihand"]["right"])
-    for name, tip in zip(anatomy.DIGITS, arrays()["fingertips"], strict=True):
-        axis = anatomy.FRAMES[anatomy.DIGIT_JOINTS[name][2]][:, 0]
-        own = parts() == anatomy.DIGITS.index(name)
+    for name, tip in zip(FINGER_NAMES, arrays()["fingertips"], strict=True):
+        axis = anatomy.FRAMES[MANO_FINGERS[name][2]][:, 0]
+        own = parts() == FINGER_NAMES.index(name)
         assert vertices[tip] @ axis > np.max(vertices[own] @ axis) - 3e-4
         assert np.linalg.norm(vertices[tip] - anatomy.REST_CHAIN[name][3]) < 0.005
     for source, table in FINGERTIP_VERTICES.items():
@@ -196,14 +203,14 @@ def test_measurements_follow_published_anthropometry():
         if "girth" in row.name:
             assert abs(row.ours_mm / row.theirs_mm - 1) < 0.02 and abs(row.deviation) < 0.25, row
     assert {row.name for row in rows} >= {"hand length", "hand breadth", "thumb metacarpal"}
-    assert {row.name for row in rows} >= {f"{d} PIP girth" for d in anatomy.DIGITS[1:]}
+    assert {row.name for row in rows} >= {f"{d} PIP girth" for d in FINGER_NAMES[1:]}
 
 
 def test_a_thicker_finger_measures_more_and_its_neighbour_is_left_out():
     vertices, faces = arrays()["v_template"], arrays()["f"]
     names = [str(n) for n in arrays()["shape_names"]]
     thicker = vertices + 2 * arrays()["shapedirs"][:, :, names.index("finger_girth")]
-    for digit in anatomy.DIGITS:
+    for digit in FINGER_NAMES:
         joint = "IP" if digit == "thumb" else "PIP"
         girth, breadth = anthropometry.finger_size(vertices, faces, digit, joint)
         assert 2.2 < girth / breadth < 3.4  # one round outline, not two
@@ -242,18 +249,18 @@ def test_edges_stay_within_their_bounds_over_poses_and_gestures(bent):
 
 def test_no_edge_at_the_webs_shoots_up_in_a_fist():
     edges = unique_edges(arrays()["f"])
-    fist = posed(anatomy.gesture("fist")[None])[0]
+    fist = posed(gesture("fist")[None])[0]
     ratio = lengths(fist, edges) / lengths(arrays()["v_template"], edges)
     assert ratio.max() < 2.2
     web = np.flatnonzero((parts() < 0) & (arrays()["v_template"][:, 0] > 0.09))
-    joints = anatomy.pose_joints(anatomy.gesture("fist")[None])[1][0]
+    joints = anatomy.pose_joints(gesture("fist")[None])[1][0]
     assert fist[web, 0].max() < joints[[1, 4, 7, 10], 0].max() + 0.022
 
 
 @pytest.mark.parametrize("name", ["index", "middle", "ring", "little", "thumb"])
 def test_knuckles_keep_their_girth_when_bent_at_right_angles(name):
-    for joint in anatomy.DIGIT_JOINTS[name][1:]:
-        parent, girths = anatomy.PARENTS[joint], []
+    for joint in MANO_FINGERS[name][1:]:
+        parent, girths = MANO_PARENTS[joint], []
         for degrees in (0.0, 50.0, min(90.0, np.degrees(anatomy.JOINT_LIMITS[joint, 0, 1]))):
             angles = np.zeros((16, 3))
             angles[joint, 0] = np.deg2rad(degrees)
@@ -275,8 +282,8 @@ def test_pose_blend_shapes_vanish_at_rest_are_local_and_give_volume_back():
     for joint in range(1, 16):
         used = arrays()["v_template"][reach[:, joint - 1] > 1e-6]
         gap = np.linalg.norm(used - anatomy.REST_JOINTS[joint], axis=1)
-        assert gap.max() < (0.0701 if anatomy.PARENTS[joint] == 0 else 0.0421)
-    fist = anatomy.gesture("fist")[None]
+        assert gap.max() < (0.0701 if MANO_PARENTS[joint] == 0 else 0.0421)
+    fist = gesture("fist")[None]
     rest_volume = volumes(rest[None], arrays()["f"])[0]
     plain = volumes(posed(fist, correct=False), arrays()["f"])[0] / rest_volume
     corrected = volumes(posed(fist), arrays()["f"])[0] / rest_volume
@@ -301,7 +308,7 @@ def test_digits_do_not_pass_through_each_other_or_the_palm(bent):
     shells = {k: closed(faces[(part[faces] == k).all(1)], 778) for k in range(5)}
     depth = np.array([deepest(v, part, shells) for v in bent[1][500:1500]])
     assert np.mean(depth <= 0.003) >= 0.99
-    through = anatomy.gesture("flat")
+    through = gesture("flat")
     through[1], through[4] = 0.5 * -anatomy.ABDUCTION_AXES[1], 0.2 * anatomy.ABDUCTION_AXES[4]
     assert deepest(posed(through[None])[0], part, shells) > 0.004  # the check can tell
 
@@ -309,7 +316,7 @@ def test_digits_do_not_pass_through_each_other_or_the_palm(bent):
 def test_pose_components_are_orthonormal_and_carry_the_sampled_poses():
     rows = arrays()["hands_components"]
     np.testing.assert_allclose(rows @ rows.T, np.eye(45), atol=1e-9)
-    pose = anatomy.sample_poses(1500, np.random.default_rng(3))[:, 1:].reshape(-1, 45)
+    pose = sample_poses(1500, np.random.default_rng(3))[:, 1:].reshape(-1, 45)
     offset = pose - arrays()["hands_mean"]
     assert np.abs(offset.mean(0)).max() < 0.05
     variance = ((offset @ rows.T) ** 2).mean(0)
@@ -336,7 +343,7 @@ def test_pose_shapes_are_regressed_on_each_joints_rotation(monkeypatch):
     truth = np.random.default_rng(0).normal(size=(16, 9, 778, 3))
 
     def fake(vertices, faces, weights, joint):
-        pose = anatomy.sample_poses(60, np.random.default_rng(joint))[:, 13] * 2
+        pose = sample_poses(60, np.random.default_rng(joint))[:, 13] * 2
         features = (anatomy.axis_angle_to_matrix(pose) - np.eye(3)).reshape(60, 9)
         return np.einsum("nk,kvc->nvc", features, truth[joint]), features
 
@@ -393,6 +400,11 @@ def test_rounding_is_exact_and_rows_still_sum_to_one():
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("template.build.template.build", lambda: {"a": np.arange(5.0)})
-    assert main(tmp_path / "one.npz") == 0 and main(tmp_path / "two.npz") == 0
-    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+    monkeypatch.setattr("template.build.template.build", arrays)
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        assert main(folder) == 0
+    for name in ("hand.npz", "anthropometry.csv"):
+        one, two = (tmp_path / folder / name for folder in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+    committed = (ROOT / "template" / "anthropometry.csv").read_text()
+    assert two.read_text() == committed

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from hand_lib.hand import poses as anatomy
+from hand_lib.hand import anatomy
 from hand_lib.hand.model import HandModel
+from hand_lib.hand.poses import GESTURE_ANGLES
 from hand_lib.viewers import explorer as e
 from hand_lib.viewers import figures as viewers
 
@@ -23,7 +24,7 @@ def test_weight_colours_follow_the_finger_that_moves_a_vertex():
 
 
 def test_explorer_hand_is_the_model_in_the_pose_of_the_sliders(model):
-    angles = anatomy.GESTURE_ANGLES["fist"]
+    angles = GESTURE_ANGLES["fist"]
     betas = np.linspace(-1, 1, 10)
     hand = e.explorer_hand(model, angles, betas)
     import torch
@@ -50,7 +51,7 @@ def test_sliders_gestures_and_reset_move_the_hand(model):
     panel = e.hand_explorer(model)
     rest = shown(panel)[0]
     panel.gesture.value = "fist"
-    expected = e.explorer_hand(model, anatomy.GESTURE_ANGLES["fist"], np.zeros(10))
+    expected = e.explorer_hand(model, GESTURE_ANGLES["fist"], np.zeros(10))
     fist, joints = shown(panel)
     assert np.abs(fist - expected.vertices).max() < 1e-3 < np.abs(fist - rest).max()
     assert np.abs(joints - expected.joints).max() < 1e-3

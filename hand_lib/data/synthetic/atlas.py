@@ -8,13 +8,12 @@ the picture's own colours and strengths are mixed in later. Lengths in millimetr
 import numpy as np
 from numpy.typing import NDArray
 
+from hand_lib.hand.joints import MANO_FINGERS
 from hand_lib.mesh.topology import vertex_normals
 
 TEXELS = 8
 CHANNELS = ("palm", "nail", "crease", "red", "vein", "mottle", "fine", "knuckle")
 
-_CHAINS = {"thumb": (13, 14, 15), "index": (1, 2, 3), "middle": (4, 5, 6), "ring": (10, 11, 12),
-           "little": (7, 8, 9)}  # fmt: skip
 _THUMB_DORSAL = np.array([-0.30, 0.81, 0.50])
 # creases of the palm, in units of the palm's length (x distal) and half breadth (y radial)
 _PALM_LINES = (
@@ -116,7 +115,7 @@ def skin_atlas(body, faces: NDArray, weights: NDArray, arm_vertices: NDArray, ar
     red = np.zeros(len(points), np.float32)
     finger_palm = np.zeros(len(points), np.float32)
     on_finger = np.zeros(len(points), np.float32)
-    for number, (name, joints) in enumerate(_CHAINS.items()):
+    for number, (name, joints) in enumerate(MANO_FINGERS.items()):
         chain = np.concatenate([rest[list(joints)], tips[number : number + 1]])
         belongs = _smooth(0.3, 0.7, share[:, list(joints)].sum(axis=1))
         dorsal = _THUMB_DORSAL if name == "thumb" else np.array([0, 0, 1.0])

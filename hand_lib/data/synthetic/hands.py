@@ -33,8 +33,8 @@ from hand_lib.data.synthetic.layout import (
 from hand_lib.data.synthetic.paint import paint, tone_curve
 from hand_lib.data.synthetic.scene import draw_buffers, light_vertices, make_scratch, place_shaped
 from hand_lib.data.synthetic.solids import forearm
-from hand_lib.hand import poses as anatomy
 from hand_lib.hand.mano import builtin_path, read_mano
+from hand_lib.hand.poses import GESTURES, sample_poses
 from hand_lib.render.camera import pixels_to_crop, project
 
 VERSION = 2
@@ -85,14 +85,14 @@ def make_banks(model_path=None, seed: int = 0, tile_size: int = 256) -> Banks:
         body, arrays["f"], arrays["weights"], arm[1:].reshape(-1, 3), layout.faces[first:last]
     )
     rng = np.random.default_rng([seed, 11])
-    poses = anatomy.sample_poses(POSES, rng, gestures_share=0.0)
+    poses = sample_poses(POSES, rng, gestures_share=0.0)
     return Banks(
         body,
         layout,
         atlas,
         poses,
         np.abs(poses).max(axis=0) > 1e-3,
-        np.stack(list(anatomy.GESTURES.values())),
+        np.stack(list(GESTURES.values())),
         np.asarray(arrays["hands_mean"]),
         pack_tiles(background_bank(TILES, tile_size, seed)),
         bank_kinds(TILES, seed),

@@ -9,7 +9,13 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from hand_lib.hand.joints import MANO_PARENTS, MANO_TO_21, TIPS_21, fingertip_vertices
+from hand_lib.hand.joints import (
+    MANO_FINGERS,
+    MANO_PARENTS,
+    MANO_TO_21,
+    TIPS_21,
+    fingertip_vertices,
+)
 from hand_lib.mesh.topology import boundary_loops
 from hand_lib.render.zbuffer import ID_MASK
 
@@ -102,7 +108,7 @@ def _f32(array):
 
 def _finger_radii(template, rest, weights):
     radii = []
-    for base in (13, 1, 4, 10, 7):
+    for base, _, _ in MANO_FINGERS.values():
         along = rest[base + 1] - rest[base]
         length = np.linalg.norm(along)
         offset = template - rest[base]

@@ -25,6 +25,7 @@ from hand_lib.data.synthetic.layout import (
     skin,
 )
 from hand_lib.data.synthetic.solids import around_arm, forearm, superquadric
+from hand_lib.hand.joints import FINGERS, MANO_FINGERS
 from hand_lib.render.zbuffer import draw_seen, make_buffer
 
 SHADOW_SIDE = 96
@@ -32,7 +33,9 @@ SHADOW_REACH = 0.17
 """Pixels a side of the lamp's depth map, and metres it covers each way from the hand's middle."""
 
 _BAND = (0.0, 1.0, 1.0, 0.0)
-_BASES = (1, 5, 9, 13, 17)
+_BASES = tuple(chain[0] for chain in FINGERS.values())
+_FIRST_BONES = tuple(chain[0] for chain in MANO_FINGERS.values())
+"""Per finger its first joint, in the 21 order and in MANO's."""
 
 
 SCREEN, NORMAL, POINT, SKY, LAMP = 0, 3, 6, 9, 12
@@ -141,7 +144,7 @@ def _frame(body, pose, out):
 def _finger_ring(points, first, around, joints, frame, body, ring):
     finger = int(ring[0])
     base = _BASES[finger]
-    first_bone = (13, 1, 4, 10, 7)[finger]
+    first_bone = _FIRST_BONES[finger]
     along, across, up = np.empty(3), np.empty(3), np.empty(3)
     length = rest = 0.0
     for a in range(3):

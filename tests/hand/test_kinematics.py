@@ -1,0 +1,100 @@
+"""Rotations against SciPy; the chain and skinning against plain matrix products."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from hand_lib.hand import kinematics
+from hand_lib.hand.joints import MANO_PARENTS
+
+
+def random_axis_angles(count=500, limit=np.pi - 1e-3):
+    generator = torch.Generator().manual_seed(0)
+    axis = torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    angle = torch.rand(count, 1, generator=generator, dtype=torch.float64) * limit
+    return axis / axis.norm(dim=1, keepdim=True) * angle
+
+
+def test_axis_angle_agrees_with_scipy_at_all_sizes():
+    for scale in (1.0, 1e-2, 1e-5, 0.0):
+        vectors = random_axis_angles() * scale
+        expected = Rotation.from_rotvec(vectors.numpy()).as_matrix()
+        assert np.abs(kinematics.axis_angle_to_matrix(vectors).numpy() - expected).max() < 1e-12
+
+
+def test_axis_angle_there_and_back():
+    vectors = random_axis_angles()
+    back = kinematics.matrix_to_axis_angle(kinematics.axis_angle_to_matrix(vectors))
+    assert (back - vectors).abs().max() < 1e-9
+    half_turn = torch.tensor([[np.pi, 0, 0], [0, 0, np.pi]], dtype=torch.float64)
+    matrices = kinematics.axis_angle_to_matrix(half_turn)
+    again = kinematics.axis_angle_to_matrix(kinematics.matrix_to_axis_angle(matrices))
+    assert (again - matrices).abs().max() < 1e-9
+
+
+def test_gradients_are_exact_at_and_near_zero():
+    for size in (0.0, 1e-9, 1e-4, 1.0):
+        vector = torch.full((2, 3), size, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(kinematics.axis_angle_to_matrix, (vector,), atol=1e-5)
+
+
+def test_six_numbers_give_rotations_and_come_back():
+    matrices = kinematics.axis_angle_to_matrix(random_axis_angles())
+    six = matrices[..., :2].mT.flatten(1)  # the first two columns
+    assert (kinematics.rotation_6d_to_matrix(six) - matrices).abs().max() < 1e-9
+    anything = kinematics.rotation_6d_to_matrix(torch.randn(50, 6, dtype=torch.float64))
+    assert (anything @ anything.mT - torch.eye(3, dtype=torch.float64)).abs().max() < 1e-9
+    assert (torch.linalg.det(anything) - 1).abs().max() < 1e-9
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_matrices_of_half_vectors_are_those_of_the_axis_angle():
+    first, second = (torch.from_numpy(table) for table in kinematics.quaternion_products())
+    pose = normal(7, 16, 3)
+    pose[0] = 0
+    found = kinematics.rotation_matrices(pose.permute(2, 1, 0) / 2, first, second)
+    expected = kinematics.axis_angle_to_matrix(pose).permute(2, 3, 1, 0)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+def test_composing_is_the_matrix_product_of_every_column():
+    rotations, steps = normal(3, 4, 5, 2), normal(3, 4, 5, 2, seed=1)
+    expected = torch.einsum("rkfb,kcfb->rcfb", rotations[:, :3], steps)
+    torch.testing.assert_close(kinematics.compose(rotations, steps), expected)
+
+
+def test_the_chain_is_the_product_of_all_rotations_above_a_joint():
+    rotations, bones, start = normal(3, 3, 16, 2), normal(3, 15, 2, seed=1), normal(3, 1, 2, seed=2)
+    root, others = rotations.split([1, 15], 2)
+    turned, placed = kinematics.chain(root, others, bones, start)
+    matrices, where = {0: rotations[:, :, 0]}, {0: start[:, 0]}
+    for joint in range(1, 16):
+        above = matrices[int(MANO_PARENTS[joint])]
+        matrices[joint] = torch.einsum("rkb,kcb->rcb", above, rotations[:, :, joint])
+        moved = torch.einsum("rkb,kb->rb", above, bones[:, joint - 1])
+        where[joint] = where[int(MANO_PARENTS[joint])] + moved
+    torch.testing.assert_close(turned, torch.stack([*matrices.values()], 2))
+    torch.testing.assert_close(placed, torch.stack([*where.values()], 1))
+
+
+@pytest.mark.parametrize("used", ["vertices", "tips", "both"])
+def test_the_gradient_of_skinning_is_autograds_own_also_when_differentiated_again(used):
+    maps, shaped = normal(3, 4, 16, 2).requires_grad_(), normal(2, 3, 8, seed=1).requires_grad_()
+    skin, tips = normal(16, 8, seed=2).softmax(0), torch.tensor([0, 2, 2, 4, 5])
+    parts = {"vertices": slice(0, 1), "tips": slice(1, 2), "both": slice(0, 2)}[used]
+
+    def run(maps, shaped):
+        return kinematics.skin_vertices(maps, shaped, skin, tips, 6)[parts]
+
+    with torch.no_grad():
+        vertices, ends = kinematics.skin_vertices(maps, shaped, skin, tips, 6)
+        expected = torch.einsum("rkjb,bkv,jv->bvr", maps[:, :3], shaped, skin)
+        expected += torch.einsum("rjb,jv->bvr", maps[:, 3], skin)
+    torch.testing.assert_close(vertices, expected[:, :6])
+    assert (ends == vertices[:, tips]).all()
+    assert torch.autograd.gradcheck(run, (maps, shaped))
+    assert torch.autograd.gradgradcheck(run, (maps, shaped))

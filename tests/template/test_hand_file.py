@@ -1,0 +1,41 @@
+"""What template/hand.npz promises, in a few seconds; the recipe's own tests run when asked for."""
+
+import csv
+
+import numpy as np
+from template_checks import arrays, posed, volumes
+
+from hand_lib import ROOT
+from hand_lib.hand.joints import FINGERTIP_VERTICES, MANO_PARENTS
+from hand_lib.hand.mano import read_mano
+from hand_lib.hand.poses import GESTURES, sample_poses
+from hand_lib.mesh.topology import boundary_loops, check_mesh, unique_edges
+
+
+def test_the_built_in_hand_keeps_its_promises():
+    path = ROOT / "template" / "hand.npz"
+    read_mano(path)
+    assert path.stat().st_size < 600_000
+    rest, faces = arrays()["v_template"], arrays()["f"]
+    edges, (rim,) = unique_edges(faces), boundary_loops(faces)
+    assert (len(rest), len(faces), len(edges), len(rim)) == (778, 1538, 2315, 16)
+    assert arrays()["shapedirs"].shape == (778, 3, 10)
+    assert arrays()["posedirs"].shape == (778, 3, 135)
+    assert arrays()["kintree_table"][0].tolist() == MANO_PARENTS.tolist()
+    assert arrays()["fingertips"].tolist() == list(FINGERTIP_VERTICES["freihand"]["right"])
+    check_mesh(rest, faces)
+
+    poses = np.stack([*GESTURES.values(), *sample_poses(150, np.random.default_rng(21))])
+    bent = posed(poses)
+    volume = volumes(bent, faces) / volumes(rest[None], faces)
+    assert np.mean(np.abs(volume - 1) < 0.10) >= 0.99
+    length = np.linalg.norm(bent[:, edges[:, 0]] - bent[:, edges[:, 1]], axis=2)
+    length /= np.linalg.norm(rest[edges[:, 0]] - rest[edges[:, 1]], axis=1)
+    assert np.mean((length > 0.4) & (length < 2.2)) >= 0.999
+
+    with (ROOT / "template" / "anthropometry.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 28
+    for row in rows:
+        ours, theirs, spread = (float(row[f"{n}_mm"]) for n in ("ours", "published", "deviation"))
+        assert abs(ours - theirs) < spread, row
