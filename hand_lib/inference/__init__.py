@@ -1,0 +1,12 @@
+"""A trained network at work: single pictures, videos, files to take away, weak labels."""
+
+from hand_lib import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    Predictor="predictor",
+    HandPrediction="predictor",
+    save_predictions="export",
+    process_video="video",
+    WeakLabels="weak_labels",
+)

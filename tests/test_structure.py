@@ -1,0 +1,151 @@
+"""How the house is built: imports run one way, files stay short, the front door opens at once."""
+
+import ast
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hand_lib
+from hand_lib import ROOT
+
+PACKAGE = ROOT / "hand_lib"
+RANKS = {
+    "hand_lib": 0, "files": 0, "mesh": 1, "hand": 2, "metrics": 3, "render": 3, "data": 4,
+    "data.synthetic": 5, "network": 5, "training": 6, "fitting": 6, "inference": 7,
+    "evaluation": 8, "viewers": 9, "workbook": 10, "launch": 10, "pickles": 0, "number_lists": 0,
+}  # fmt: skip
+STRANGERS = {"network": {"data", "data.synthetic"}, "fitting": {"network", "training"},
+             "metrics": {"render"}, "render": {"metrics"}}  # fmt: skip
+PACKAGES = [PACKAGE, *sorted(path.parent for path in PACKAGE.glob("*/**/__init__.py"))]
+STILL_WRONG = {  # (module, room) while the rooms are being rebuilt
+    ("hand_lib.data.crops", "network"),
+    ("hand_lib.data.examples", "data.synthetic"),
+    ("hand_lib.files", "data"),
+    ("hand_lib.fitting.scenes", "inference"),
+    ("hand_lib.fitting.trials", "inference"),
+    ("hand_lib.inference.video", "viewers"),
+    ("hand_lib.inference.video", "workbook"),
+    ("hand_lib.mesh.sampling", "hand"),
+    ("hand_lib.render.overlays", "viewers"),
+    ("hand_lib.training.transfer", "inference"),
+    ("hand_lib.workbook", "launch"),
+}
+REBUILDING = pytest.mark.xfail(reason="the rooms are being rebuilt", strict=False)
+
+
+def room(module: str) -> str:
+    """The package, or the file at the root, that a dotted module of ``hand_lib`` belongs to."""
+    parts = module.split(".")[1:]
+    if parts[:2] == ["data", "synthetic"]:
+        return "data.synthetic"
+    return parts[0] if parts else "hand_lib"
+
+
+def imports(path: Path) -> set[str]:
+    """Every module of ``hand_lib`` that a file imports, also inside its functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import in line {node.lineno}"
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return {name for name in found if name.split(".")[0] == "hand_lib"}
+
+
+def module_files() -> dict[str, Path]:
+    files = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        files[".".join(parts).removesuffix(".__init__")] = path
+    return files
+
+
+def climbs(own: str, other: str) -> bool:
+    """Whether one room may not import from another."""
+    if "hand_lib" in (own, other):
+        return False
+    higher = RANKS[other] > RANKS[own] or (RANKS[other] == RANKS[own] and other != own)
+    return higher or other in STRANGERS.get(own, ())
+
+
+def test_imports_run_one_way():
+    wrong = set()
+    for module, path in module_files().items():
+        rooms = {room(name) if room(name) in RANKS else "hand_lib" for name in imports(path)}
+        wrong |= {(module, other) for other in rooms if climbs(room(module), other)}
+    assert sorted(wrong - STILL_WRONG) == []
+
+
+@REBUILDING
+def test_no_two_files_import_each_other_in_a_circle():
+    files, before = module_files(), {}
+    for module, path in files.items():
+        names = {n if n in files else n.rpartition(".")[0] for n in imports(path)} - {"hand_lib"}
+        before[module] = {name for name in names if name in files and name != module}
+
+    def follow(module, path):
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        for other in sorted(before[module]):
+            follow(other, [*path, module])
+        before[module] = set()  # whatever it leads to is free of circles
+
+    for module in files:
+        follow(module, [])
+
+
+@REBUILDING
+def test_no_file_is_longer_than_one_reads():
+    lines = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in module_files().values()}
+    assert [str(path) for path, count in lines.items() if count > 400] == []
+    assert len([path for path, count in lines.items() if count > 300]) <= 10
+
+
+def fresh(code: str, **environment) -> str:
+    """What another Python prints that runs ``code``."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | environment,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_front_door_opens_at_once():
+    code = """import sys, time
+start = time.perf_counter(); import hand_lib; seconds = time.perf_counter() - start
+print(seconds, *sorted({"torch", "numba", "numpy", "cv2"} & set(sys.modules)))"""
+    answers = [fresh(code).split() for _ in range(3)]
+    assert min(float(seconds) for seconds, *loaded in answers) < 0.2
+    assert all(loaded == [] for _, *loaded in answers)
+
+
+@REBUILDING
+def test_every_module_can_be_imported_without_unix():
+    names = [name for name in module_files() if name not in ("hand_lib",)]
+    fresh(f"""import sys, importlib
+sys.modules["fcntl"] = sys.modules["resource"] = None
+for name in {names!r}: importlib.import_module(name)""")
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
+def test_every_name_on_a_face_leads_somewhere(folder):
+    package = importlib.import_module(".".join(folder.relative_to(ROOT).parts))
+    assert len(package.__doc__) > 80 and 3 <= len(package.__all__) <= 12
+    inside = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    assert not inside & set(package.__all__), "a name hides a module"
+    for name in package.__all__:
+        assert getattr(package, name) is not None and name in dir(package)
+    assert set(dir(hand_lib)) >= set(hand_lib.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'unheard_of'"):
+        _ = package.unheard_of
+
+
+def test_the_docstring_lists_the_names_on_the_front_door():
+    told = [line.split()[0] for line in hand_lib.__doc__.split("\n\n")[2].splitlines()]
+    assert sorted(told) == sorted(hand_lib.__all__)
