@@ -8,27 +8,15 @@ import hashlib
 import json
 import os
 import re
-import struct
 import tempfile
 import warnings
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from hand_lib import ROOT
-from hand_lib.data.picture_checks import picture_problem
 
-REDUCTIONS = (8, 4, 2)
-"""Factors by which a picture can be shrunk while it is decoded."""
-
-_DECODE_FLAGS = {
-    1: cv2.IMREAD_COLOR_RGB,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 _CACHE_ABOVE_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 24
 _SHOWN_ABOVE_BYTES = 100 << 20
@@ -124,52 +112,6 @@ def read_json(path, optional: bool = False):
         return json.loads(path.read_bytes())
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are of this kind
         raise ValueError(f"{path} is not whole JSON ({error}); copy or write it again") from None
-
-
-def picture_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height from the header of a JPEG or PNG, without decoding; None when unknown.
-
-    >>> picture_size(cv2.imencode(".png", np.zeros((4, 7, 3), np.uint8))[1].tobytes())
-    (7, 4)
-    """
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
-        return struct.unpack(">II", data[16:24])
-    if data[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return width, height
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
-
-
-def decode_picture(data: bytes, name: str, reduce: int = 1, check: bool = True) -> np.ndarray:
-    """Decode a JPEG or PNG as stored, without turning it by its EXIF tag.
-
-    data: the file's bytes.   name: what an error calls it.   reduce: 1, 2, 4 or 8, the factor by
-    which a JPEG is shrunk inside the decoder, which costs a fraction of decoding it whole.
-    check: look for damage, which the decoder paints over (see ``picture_checks``).
-    returns (ceil(H / reduce), ceil(W / reduce), 3) uint8 RGB.
-    """
-    if len(data) == 0:
-        raise SampleError(f"{name}: the picture is empty (0 bytes); copy or unpack it again")
-    if check and (problem := picture_problem(data)):
-        raise SampleError(f"{name}: the picture is {problem}; copy or unpack it again")
-    try:
-        image = cv2.imdecode(
-            np.frombuffer(data, np.uint8), _DECODE_FLAGS[reduce] | cv2.IMREAD_IGNORE_ORIENTATION
-        )
-    except cv2.error:
-        image = None
-    if image is None:
-        raise SampleError(f"{name}: not a readable picture ({len(data)} bytes); unpack it again")
-    return image if reduce == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def read_bytes(path: Path, name: str) -> bytes:

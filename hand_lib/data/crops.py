@@ -23,9 +23,10 @@ from hand_lib.data.loader import HandLoader, make_loader
 from hand_lib.data.reading import ERROR_MODES
 from hand_lib.data.splits import Part, split_unique
 from hand_lib.data.warp import PLAIN, warp_into
-from hand_lib.files import REDUCTIONS, SampleError, picture_size
+from hand_lib.files import SampleError
 from hand_lib.network.second_look import CloserLooks, closer_affines
 from hand_lib.render.camera import crop_to_pixels, default_intrinsics, pixels_to_crop
+from hand_lib.render.images import REDUCTIONS, picture_size
 
 __all__ = ["HandCrops", "HandLoader", "MemoryPool", "Part", "hand_frame", "make_loader",
            "split_unique"]  # fmt: skip

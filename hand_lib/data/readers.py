@@ -25,7 +25,6 @@ from hand_lib.data.youtube import WrongHandModel, YouTubeHands
 from hand_lib.files import (
     SampleError,
     check_folder,
-    decode_picture,
     load_json_array,
     natural_names,
     read_bytes,
@@ -33,6 +32,7 @@ from hand_lib.files import (
 from hand_lib.hand.joints import fingertips_of
 from hand_lib.pickles import load_pickle_safely
 from hand_lib.render.camera import project
+from hand_lib.render.images import decode_picture
 
 _WHERE_FREIHAND = (
     "Get FreiHAND from https://lmb.informatik.uni-freiburg.de/projects/freihand/ and unpack it "

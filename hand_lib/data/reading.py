@@ -3,7 +3,8 @@
 import numpy as np
 
 from hand_lib.data.sample import HandSample, make_sample
-from hand_lib.files import SampleError, decode_picture
+from hand_lib.files import SampleError
+from hand_lib.render.images import decode_picture
 
 FREIHAND_VERSIONS = ("gs", "hom", "sample", "auto")
 """Backgrounds of the training pictures; version v of hand i is picture i + v * (unique hands)."""
@@ -27,7 +28,6 @@ class Reader:
         self.on_error = on_error
         self.skipped: dict[int, str] = {}
         self.missing: list[str] = []
-        self._whole: set[int] = set()  # whose pictures were found whole
 
     def __getitem__(self, index: int) -> HandSample:
         if not -len(self) <= index < len(self):
@@ -42,13 +42,8 @@ class Reader:
         return f"{self.dataset}/{self.split}[{index}]"
 
     def _decode(self, data: bytes, index: int, what, reduce: int = 1) -> np.ndarray:
-        """The picture of a sample; it is searched for damage when it is read the first time.
-
-        what: file or key, for errors.   the rest: see ``files.decode_picture``.
-        """
-        image = decode_picture(data, f"{self.name(index)} {what}", reduce, index not in self._whole)
-        self._whole.add(index)
-        return image
+        """The picture of a sample.   what: file or key, for errors.   See ``decode_picture``."""
+        return decode_picture(data, f"{self.name(index)} {what}", reduce)
 
     def _make(self, image, index: int, **fields) -> HandSample:
         """``make_sample`` with this reader's name; whatever it refuses is a ``SampleError``."""

@@ -14,11 +14,11 @@ from hand_lib.files import (
     SampleError,
     check_folder,
     find_cache,
-    picture_size,
     read_bytes,
     store_cache,
 )
 from hand_lib.hand.joints import TIPS_21, fingertip_vertices, fingertips_of
+from hand_lib.render.images import picture_size
 
 MESH_BOX_MARGIN = 1.3
 """Side of the default crop over the longer side of the box around the mesh."""

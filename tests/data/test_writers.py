@@ -170,7 +170,7 @@ def test_samples_that_do_not_fit_the_layout_are_refused(tmp_path):
 
 def test_jpeg_bytes_keep_colours():
     image = np.full((16, 16, 3), (200, 30, 90), np.uint8)
-    from hand_lib.files import decode_picture
+    from hand_lib.render.images import decode_picture
 
     assert np.abs(decode_picture(encode_jpeg(image), "a").astype(int) - image).max() <= 3
 

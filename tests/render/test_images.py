@@ -71,3 +71,46 @@ def test_what_is_not_a_picture_is_answered_clearly(tmp_path, monkeypatch):
 def test_a_large_picture_within_the_limit_is_read():
     large = Image.new("L", (10_000, 10_000), 90)
     assert read_image(encoded(large, "PNG")).shape == (10_000, 10_000, 3)
+
+
+def test_heic_is_read_upright():
+    import pillow_heif
+
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    smooth = np.repeat(np.repeat(PHOTO[:8, :8] // 2, 8, 0), 6, 1)
+    pillow_heif.from_pillow(Image.fromarray(smooth)).save(buffer, quality=95, exif=exif.tobytes())
+    found = read_image(buffer.getvalue(), "IMG_1.HEIC")
+    assert found.shape == (48, 64, 3)
+    assert np.abs(found.astype(int) - np.rot90(smooth, -1)).mean() < 12
+
+
+def test_no_odd_tag_stops_a_photograph():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = bytearray(encoded(Image.fromarray(PHOTO), "JPEG", exif=exif, quality=95))
+    at = bytes(data).find(b"\x12\x01\x03\x00")  # the orientation's entry: little-endian SHORT
+    entry = b"\x98\x82\x0c\x00\x01\x00\x00\x00\xff\xff\x00\x00"  # Copyright as a DOUBLE, nowhere
+    start = bytes(data).find(b"Exif\0\0")
+    if at > 0:  # beside the orientation stands one whose bytes are missing
+        count = at - 2
+        data[count : count + 2] = b"\x02\x00"
+        data[at + 12 : at + 12] = entry
+        length = int.from_bytes(data[start - 2 : start], "big") + len(entry)
+        data[start - 2 : start] = length.to_bytes(2, "big")
+    assert read_image(bytes(data)).shape == (30, 20, 3)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("colour", [False, True])
+def test_deep_pictures_that_use_few_bits_become_visible(bits, colour):
+    import cv2
+
+    levels = (PHOTO if colour else PHOTO[..., 0]).astype(np.uint16) << (bits - 8)
+    for kind in (".png", ".tiff"):
+        stored = levels[..., ::-1] if colour else levels
+        found = read_image(cv2.imencode(kind, stored)[1].tobytes())
+        expected = PHOTO if colour else np.repeat(PHOTO[..., :1], 3, 2)
+        assert np.array_equal(found, expected), kind
+    with pytest.raises(ValueError, match="0 to 65535"):
+        read_image(Image.fromarray(np.full((20, 30), 70_000, np.int32)), "deep.tif")
