@@ -4,7 +4,8 @@ From the command line, without a notebook::
 
     python -m hand_lib.evaluation.freihand pred.json --truth data/FreiHAND
 
-Predictions that cannot be measured as they are get a defined treatment, always said in the report:
+Predictions are scored as they are; where something else explains them far better (another unit,
+other axes, the wrist as origin, another order), one note says so. Beyond that:
 
 * A hand with a NaN or an infinity counts as no prediction: all its points are put at the origin, so
   it scores as FreiHAND's zero predictor does. (The official script stops with an exception.)
@@ -13,146 +14,116 @@ Predictions that cannot be measured as they are get a defined treatment, always 
 * A hand that only fits when mirrored is scored as the official script scores it, and flagged, with
   the rotation-only error beside it.
 * Vertices that are not as many as the true ones have no counterparts: joints are scored, vertices
-  are refused. (The official script then scales vertices by the true joints' norm without dividing
-  by that of the predicted ones, so its aligned F-scores of such meshes mean nothing.)
+  are refused. (The official script's aligned F-scores of such meshes mean nothing.)
 """
 
 import argparse
 import sys
 import warnings
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from hand_lib import metrics
-from hand_lib.evaluation.score_report import ScoreReport, write_scores
-from hand_lib.evaluation.submission import (
-    UNITS,
-    detect_joint_order,
-    in_metres,
-    read_predictions,
-    read_truth,
-    spread,
-)
-from hand_lib.hand.joints import fingertips_of
+from hand_lib.evaluation.predictions import read_predictions, read_truth
+from hand_lib.files import resolve, write_json, write_text
+from hand_lib.hand.joints import JOINT_SOURCES, convert_joints, fingertips_of
 
 MIRROR_TOLERANCE = 1e-4
 """A hand counts as mirrored when its mean errors after the two alignments differ by more (m)."""
 
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+"""Metres in one unit of length that predictions come in."""
+
+MEANS = {
+    "none": ("", "as given, camera space"),
+    "root": ("root_", "wrists brought together"),
+    "scale": ("scale_", "wrists brought together, best scale"),
+    "rotation": ("pa_", "PA: rotation only (METRO, HaMeR, WiLoR)"),
+    "reflection": ("pa_reflection_", "PA: mirroring allowed (FreiHAND's scorer)"),
+}
+"""Alignment -> beginning of its keys in ``ScoreReport.millimetres``, and what it is in words."""
+
 _CHUNK = 64
 
 
-def _as_points(points, name, count=None):
-    points = np.asarray(points)
-    if points.dtype == object or points.dtype.kind not in "fiu":
-        raise ValueError(f"{name}: expected numbers (N, P, 3), every hand with as many points")
-    if points.ndim != 3 or points.shape[-1] != 3:
-        raise ValueError(f"{name}: expected (N, P, 3), found {points.shape}")
-    if count is not None and points.shape[1] != count:
-        raise ValueError(f"{name}: expected {count} points per hand, found {points.shape[1]}")
-    return points.astype(np.float64, copy=False)
+@dataclass(frozen=True)
+class ScoreReport:
+    """What was measured and what was done to the predictions before; ``str(report)`` says it."""
 
+    joint_errors: dict[str, np.ndarray]  # alignment -> (N, 21) metres
+    vertex_errors: dict[str, np.ndarray]  # alignment -> (N, V) metres; empty without vertices
+    f_scores: dict[str, np.ndarray]  # alignment -> (N, 2), F@5 and F@15; empty without vertices
+    missing: np.ndarray  # indices of hands with NaN or infinity, scored as zeros
+    collapsed: np.ndarray  # indices of hands whose joints all coincide
+    notes: tuple[str, ...]  # sentences: all that a reader should know
+    fingertips: str = "as their makers took them"  # which tables the joints' fingertips are from
 
-def _check_arrays(pred_joints, pred_vertices, true_joints, true_vertices):
-    """Checked float64 arrays, and the reason why vertices are refused (or an empty string)."""
-    true_joints = _as_points(true_joints, "true joints", 21)
-    pred_joints = _as_points(pred_joints, "predicted joints", 21)
-    true_vertices, pred_vertices = (
-        None if points is None else _as_points(points, name)
-        for points, name in (
-            (true_vertices, "true vertices"),
-            (pred_vertices, "predicted vertices"),
-        )
-    )
-    count = len(true_joints)
-    if not count:
-        raise ValueError("there are no hands to score: the truth is empty")
-    for name, points in (
-        ("predicted joints", pred_joints),
-        ("true vertices", true_vertices),
-        ("predicted vertices", pred_vertices),
-    ):
-        if points is not None and len(points) != count:
-            raise ValueError(
-                f"{name}: expected {count} hands, one per true hand in the same order, "
-                f"found {len(points)}"
-            )
-    for name, points in (("true joints", true_joints), ("true vertices", true_vertices)):
-        if points is not None and not np.isfinite(points).all():
-            bad = int(np.argmin(np.isfinite(points).all((1, 2))))
-            raise ValueError(
-                f"{name}: hand {bad} has a NaN or an infinity; the truth must be known"
-            )
-    if true_vertices is None or pred_vertices is None:
-        absent = "true" if true_vertices is None else "predicted"
-        return pred_joints, None, true_joints, None, f"vertices not scored: none are {absent}"
-    if pred_vertices.shape[1] != true_vertices.shape[1]:
-        reason = (
-            f"vertices refused: {pred_vertices.shape[1]} per hand are predicted, the true meshes "
-            f"have {true_vertices.shape[1]}, so no vertex has a counterpart; joints are scored"
-        )
-        return pred_joints, None, true_joints, None, reason
-    return pred_joints, pred_vertices, true_joints, true_vertices, ""
+    @cached_property
+    def official(self) -> dict[str, float]:
+        """FreiHAND's keys and units (cm); the alignment may mirror."""
+        return self.by_freihand("reflection")
 
+    @cached_property
+    def proper(self) -> dict[str, float]:
+        """The same keys, aligned by rotations only."""
+        return self.by_freihand("rotation")
 
-def _fill_missing(joints, vertices):
-    """Zeros in place of hands with a NaN or an infinity; returns joints, vertices, indices."""
-    bad = ~np.isfinite(joints).all((1, 2))
-    if vertices is not None:
-        bad |= ~np.isfinite(vertices).all((1, 2))
-    if bad.any():
-        joints = np.where(bad[:, None, None], 0.0, joints)
-        vertices = None if vertices is None else np.where(bad[:, None, None], 0.0, vertices)
-    return joints, vertices, np.flatnonzero(bad)
+    def by_freihand(self, aligned: str) -> dict[str, float]:
+        """FreiHAND's dictionary.   aligned: the alignment of its ``al_`` numbers."""
+        result = {}
+        for name, errors in (("xyz", self.joint_errors), ("mesh", self.vertex_errors)):
+            for infix, kind in (("", "none"), ("al_", aligned)):
+                if errors:
+                    result[f"{name}_{infix}mean3d"] = 100 * float(errors[kind].mean())
+                    result[f"{name}_{infix}auc3d"] = metrics.auc(errors[kind])
+        for column, threshold in enumerate(metrics.F_THRESHOLDS if self.f_scores else ()):
+            for infix, kind in (("", "none"), ("al_", aligned)):
+                mean = float(self.f_scores[kind][:, column].mean())
+                result[f"f_{infix}score_{1000 * threshold:.0f}"] = mean
+        return result
 
+    @cached_property
+    def millimetres(self) -> dict[str, float]:
+        """Every mean in mm, AUC 0-50 and 20-50 mm, and F-scores; ``pa_`` is by rotation only."""
+        result = {}
+        for term, errors in (("mpjpe", self.joint_errors), ("mpvpe", self.vertex_errors)):
+            for kind in errors:
+                result[f"{MEANS[kind][0]}{term}_mm"] = 1000 * float(errors[kind].mean())
+            for kind in ("root", "rotation") if errors else ():
+                for low, high in ((0, 50), (20, 50)):
+                    area = metrics.auc(errors[kind], low / 1000, high / 1000)
+                    result[f"{MEANS[kind][0]}{term}_auc_{low}_{high}"] = area
+        for column, threshold in enumerate(metrics.F_THRESHOLDS if self.f_scores else ()):
+            mean = float(self.f_scores["rotation"][:, column].mean())
+            result[f"pa_f_{1000 * threshold:.0f}"] = mean
+        return result
 
-def _measure(pred, true, kinds, roots, with_f, progress=None):
-    """Distances after each alignment and F-scores of (N, P, 3) points, in chunks.
+    @cached_property
+    def mirrored(self) -> np.ndarray:
+        """(M,) indices where the two alignments differ by more than ``MIRROR_TOLERANCE``."""
+        found = filter(None, (self.joint_errors, self.vertex_errors))
+        gaps = [abs(e["rotation"].mean(1) - e["reflection"].mean(1)) for e in found]
+        return np.flatnonzero(np.max(gaps, axis=0) > MIRROR_TOLERANCE)
 
-    returns errors: kind -> (N, P); f: kind -> (N, 2); mirrored (N,) bool.
-    """
-    count, points = pred.shape[:2]
-    errors = {kind: np.zeros((count, points)) for kind in kinds}
-    f_kinds = [kind for kind in ("none", "reflection", "rotation") if with_f and kind in kinds]
-    scores = {kind: np.zeros((count, len(metrics.F_THRESHOLDS))) for kind in f_kinds}
-    mirrored = np.zeros(count, bool)
-    for start in range(0, count, _CHUNK):
-        part = slice(start, min(start + _CHUNK, count))
-        p, t = pred[part], true[part]
-        reflection, rotation, mirrored[part] = metrics.align_procrustes(p, t)
-        for kind in kinds:
-            if kind == "reflection":
-                moved = metrics.apply_alignment(p, reflection)
-            elif kind == "rotation":
-                moved = metrics.apply_alignment(p, rotation)
-            else:
-                moved = metrics.align(p, t, kind, 0, roots[0][part], roots[1][part])
-            errors[kind][part] = metrics.point_errors(moved, t)
-            if kind == "rotation" and "reflection" in f_kinds:  # alike unless mirrored
-                flipped = mirrored[part]
-                scores[kind][part] = scores["reflection"][part]
-                if flipped.any():
-                    scores[kind][part][flipped] = metrics.f_scores(moved[flipped], t[flipped])
-            elif kind in f_kinds:
-                scores[kind][part] = metrics.f_scores(moved, t)
-        if progress is not None:
-            progress.update(part.stop - part.start)
-    return errors, scores, mirrored
-
-
-def _official(joint_errors, vertex_errors, f, aligned) -> dict[str, float]:
-    """The official dictionary from measured distances; ``aligned`` names the alignment to use."""
-    result = {}
-    for name, errors in (("xyz", joint_errors), ("mesh", vertex_errors)):
-        for infix, kind in (("", "none"), ("al_", aligned)):
-            if errors:
-                result[f"{name}_{infix}mean3d"] = 100 * float(errors[kind].mean())
-                result[f"{name}_{infix}auc3d"] = metrics.auc(errors[kind])
-    for column, threshold in enumerate(metrics.F_THRESHOLDS):
-        for infix, kind in (("", "none"), ("al_", aligned)):
-            if f:
-                millimetres = round(1000 * threshold)
-                result[f"f_{infix}score_{millimetres}"] = float(f[kind][:, column].mean())
-    return result
+    def __str__(self) -> str:
+        vertices = self.vertex_errors["none"].shape[1] if self.vertex_errors else 0
+        also = f", {vertices} vertices" if vertices else ""
+        lines = [f"{len(self.joint_errors['none'])} hands, 21 joints{also}"]
+        lines += [f"fingertips: {self.fingertips}", *(f"note: {note}" for note in self.notes), ""]
+        lines += ["FreiHAND's keys (means in cm)         mirroring allowed = official"
+                  "      rotation only"]  # fmt: skip
+        for key, value in self.official.items():
+            lines.append(f"  {key:<34} {value:>26.6f} {self.proper[key]:>18.6f}")
+        lines += ["", f"{'mean error in mm':<44}{'joints':>16}{'vertices' if vertices else '':>16}"]
+        for kind, (_, words) in MEANS.items():
+            values = [self.joint_errors[kind], *([self.vertex_errors[kind]] if vertices else [])]
+            numbers = "".join(f"{1000 * errors.mean():>16.3f}" for errors in values)
+            lines.append(f"  {words:<42}{numbers}")
+        return "\n".join(lines)
 
 
 def freihand_scores(
@@ -168,169 +139,216 @@ def freihand_scores(
     and F-scores in [0, 1]. Without vertices that can be scored the last eight are absent; for that,
     and for hands that are not finite, a UserWarning says so (the module's text says what is done).
     """
-    *arrays, reason = _check_arrays(pred_joints, pred_vertices, true_joints, true_vertices)
-    joints, vertices, true_joints, true_vertices = arrays
-    if reason and pred_vertices is not None:
-        warnings.warn(reason, UserWarning, stacklevel=2)
-    joints, vertices, missing = _fill_missing(joints, vertices)
-    if len(missing):
-        warnings.warn(_say_missing(missing), UserWarning, stacklevel=2)
-    aligned = "reflection" if reflections else "rotation"
-    roots = joints[:, 0], true_joints[:, 0]
-    joint_errors, _, _ = _measure(joints, true_joints, ("none", aligned), roots, False)
-    vertex_errors, f = {}, {}
-    if vertices is not None:
-        vertex_errors, f, _ = _measure(vertices, true_vertices, ("none", aligned), roots, True)
-    return _official(joint_errors, vertex_errors, f, aligned)
+    kinds = ("none", "reflection" if reflections else "rotation")
+    arrays = _check_arrays(pred_joints, pred_vertices, true_joints, true_vertices)
+    found = _measure_all(*arrays, kinds)
+    for note in found.notes:
+        if pred_vertices is not None or "not scored" not in note:
+            warnings.warn(note, UserWarning, stacklevel=2)
+    return found.by_freihand(kinds[1])
+
+
+def report(
+    pred_joints, pred_vertices, true_joints, true_vertices,
+    units="m", mirror=False, progress=False, fingertips="",
+) -> ScoreReport:  # fmt: skip
+    """Score predictions completely: both alignments, every mean, every flag.
+
+    pred_joints, true_joints: (N, 21, 3).   pred_vertices, true_vertices: (N, V, 3), or None.
+    The truth in metres.   units: of the predictions, ``m``, ``cm`` or ``mm``.
+    mirror: negate x of the predictions first (left hands).   progress: show a bar.
+    fingertips: from which tables they are, to be said beside the errors.
+    """
+    if units not in UNITS:
+        raise ValueError(f"unknown units {units!r}; known: {', '.join(UNITS)}")
+    arrays = _check_arrays(pred_joints, pred_vertices, true_joints, true_vertices)
+    factor = UNITS[units] * np.array([-1.0 if mirror else 1.0, 1.0, 1.0])
+    arrays[:2] = (None if points is None else points * factor for points in arrays[:2])
+    found = _measure_all(*arrays, metrics.ALIGNMENTS, progress)
+    joints, true, notes = np.nan_to_num(arrays[0], posinf=0, neginf=0), arrays[2], [*found.notes]
+    if mirror:
+        notes.append("x of all predictions was negated before scoring, as told")
+    collapsed = np.setdiff1d(np.flatnonzero(spread(joints) < 1e-9), found.missing)
+    if len(collapsed):
+        notes.append(
+            f"{_some(collapsed)} are a single point: aligned, the truth's centre"
+        )
+    good = np.setdiff1d(np.arange(len(joints)), [*found.missing, *collapsed])
+    notes += [found for found in [_explanation(joints[good], true[good])] if found]
+    if len(found.mirrored):
+        notes.append(
+            f"{_some(found.mirrored)} fit better mirrored: official and rotation-only alignment "
+            f"differ by over {1000 * MIRROR_TOLERANCE:g} mm"
+        )
+    fingertips = fingertips or found.fingertips
+    return replace(found, collapsed=collapsed, notes=tuple(notes), fingertips=fingertips)
+
+
+def _check_arrays(pred_joints, pred_vertices, true_joints, true_vertices) -> list:
+    """The four as float64, checked: predicted joints, vertices, true joints, vertices or None."""
+    names = ("true joints", "predicted joints", "true vertices", "predicted vertices")
+    given, found = (true_joints, pred_joints, true_vertices, pred_vertices), {}
+    for name, points in zip(names, given, strict=True):
+        found[name] = points = None if points is None else np.asarray(points)
+        if points is None:
+            continue
+        if points.dtype.kind not in "fiu":
+            raise ValueError(f"{name}: expected numbers (N, P, 3), every hand with as many points")
+        if points.ndim != 3 or points.shape[-1] != 3:
+            raise ValueError(f"{name}: expected (N, P, 3), found {points.shape}")
+        if "joints" in name and points.shape[1] != 21:
+            raise ValueError(f"{name}: expected 21 points per hand, found {points.shape[1]}")
+        if not (count := len(found["true joints"])):
+            raise ValueError("there are no hands to score: the truth is empty")
+        if len(points) != count:
+            raise ValueError(
+                f"{name}: expected {count} hands, one per true hand in the same order, "
+                f"found {len(points)}"
+            )
+        finite = np.isfinite(points).all((1, 2))
+        if "true" in name and not finite.all():
+            bad = f"hand {finite.argmin()} has a NaN or an infinity"
+            raise ValueError(f"{name}: {bad}; the truth must be known")
+        found[name] = points.astype(np.float64, copy=False)
+    return [found[names[n]] for n in (1, 3, 0, 2)]
+
+
+def _measure_all(joints, vertices, true_joints, true_vertices, kinds, progress=False):
+    """A ``ScoreReport`` of checked arrays, its notes on what could not be scored as it is."""
+    notes, vertex_errors, f = [], {}, {}
+    if vertices is None or true_vertices is None:
+        notes.append(f"vertices not scored: none are {'predicted' if vertices is None else 'true'}")
+    elif vertices.shape[1] != true_vertices.shape[1]:
+        notes.append(
+            f"vertices refused: {vertices.shape[1]} per hand are predicted, the true meshes "
+            f"have {true_vertices.shape[1]}, so no vertex has a counterpart; joints are scored"
+        )
+    scored = [joints] if notes else [joints, vertices]
+    bad = np.any([~np.isfinite(points).all((1, 2)) for points in scored], axis=0)
+    if bad.any():
+        said = f"{_some(np.flatnonzero(bad))} hold a NaN or an infinity and count as no prediction"
+        notes.append(f"{said} (all points at the origin)")
+        scored = [np.where(bad[:, None, None], 0.0, points) for points in scored]
+    roots = scored[0][:, 0], true_joints[:, 0]
+    joint_errors, _ = _measure(scored[0], true_joints, kinds, roots)
+    if len(scored) == 2:
+        vertex_errors, f = _measure(scored[1], true_vertices, kinds, roots, True, progress)
+    none = np.zeros(0, int)
+    return ScoreReport(joint_errors, vertex_errors, f, np.flatnonzero(bad), none, tuple(notes))
+
+
+def _measure(pred, true, kinds, roots, with_f=False, progress=False):
+    """Distances after each alignment and F-scores of (N, P, 3) points, in chunks.
+
+    returns errors: kind -> (N, P); f: kind -> (N, 2), for none, reflection and rotation.
+    """
+    errors = {kind: np.zeros(pred.shape[:2]) for kind in kinds}
+    f_kinds = [k for k in ("none", "reflection", "rotation") if with_f and k in kinds]
+    f = {kind: np.zeros((len(pred), len(metrics.F_THRESHOLDS))) for kind in f_kinds}
+    bar = tqdm(total=len(pred), unit="hand", desc="scoring", disable=not progress)
+    for start in range(0, len(pred), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        p, t = pred[part], true[part]
+        reflection, rotation, mirrored = metrics.align_procrustes(p, t)
+        for kind in kinds:
+            if kind in ("reflection", "rotation"):
+                which = reflection if kind == "reflection" else rotation
+                moved = metrics.apply_alignment(p, which)
+            else:
+                moved = metrics.align(p, t, kind, 0, roots[0][part], roots[1][part])
+            errors[kind][part] = metrics.point_errors(moved, t)
+            if kind == "rotation" and "reflection" in f:  # alike unless mirrored
+                f[kind][part] = f["reflection"][part]
+                if mirrored.any():
+                    f[kind][part][mirrored] = metrics.f_scores(moved[mirrored], t[mirrored])
+            elif kind in f:
+                f[kind][part] = metrics.f_scores(moved, t)
+        bar.update(len(p))
+    bar.close()
+    return errors, f
+
+
+def spread(points) -> np.ndarray:
+    """Root mean square distance from the centre.   points: (N, P, 3) -> (N,), the same unit."""
+    centred = points - points.mean(1, keepdims=True)
+    return np.sqrt(np.einsum("npi,npi->n", centred, centred) / points.shape[1])
+
+
+def _explanation(joints, true) -> str:
+    """What explains predictions twice as well as what they claim to be; "" for nothing.
+
+    joints, true: (N, 21, 3) metres, hands with a size.
+    """
+    if not len(joints):
+        return ""
+    ratio = float(np.median(spread(joints) / spread(true)))
+    if not 0.5 < ratio < 2:
+        unit = min(UNITS, key=lambda name: abs(np.log(ratio * UNITS[name])))
+        hint = "an unknown unit or scale" if unit == "m" else f"in {unit}? (--units {unit})"
+        return f"hands are {ratio:.3g} times the size of the true ones: {hint}"
+    pick = np.linspace(0, len(true) - 1, min(len(true), 400)).astype(int)
+    hands, targets, all_true = ((p - p[:, :1]) for p in (joints[pick], true[pick], true))
+    error = {"": 0.5 * metrics.point_errors(hands, targets).mean()}
+    for text, axes in (
+        ("look like left hands, FreiHAND's are right: --mirror negates x", (-1, 1, 1)),
+        ("look as if in OpenGL's axes: negate y and z", (1, -1, -1)),
+    ):
+        error[text] = metrics.point_errors(hands * axes, targets).mean()
+    for source in JOINT_SOURCES:
+        other = convert_joints(hands, source)
+        text = f"look as if their joints were in the order of {source!r} (convert_joints)"
+        error[text] = metrics.point_errors(other - other[:, :1], targets).mean()
+    flat = all_true.reshape(len(true), -1)
+    nearest = ((flat**2).sum(1) - 2 * hands.reshape(len(hands), -1) @ flat.T).argmin(1)
+    if len(set(nearest)) > 0.8 * len(pick):  # each another hand: an order, not one mean hand
+        text = "fit other hands of the truth better than their own: is their order shuffled?"
+        error[text] = metrics.point_errors(hands, all_true[nearest]).mean()
+    if best := min(error, key=error.get):
+        return f"the predictions {best}; they are scored as they are"
+    if np.median(np.linalg.norm(joints[:, 0], axis=1)) < 0.02 < abs(true[:, 0]).max():
+        return (
+            "every predicted wrist is at the origin, the truth is in the camera frame: un-aligned "
+            "scores measure the missing position; root-relative and aligned ones are meaningful"
+        )
+    return ""
 
 
 def _some(indices, limit=8) -> str:
     shown = ", ".join(str(int(i)) for i in indices[:limit])
-    return shown if len(indices) <= limit else f"{shown}, ... ({len(indices)} in all)"
-
-
-def _say_missing(missing) -> str:
-    return (
-        f"{len(missing)} hand(s) hold a NaN or an infinity and count as no prediction "
-        f"(all points at the origin): {_some(missing)}"
-    )
-
-
-def _notice(joints, true_joints, mirrored, vertices_too):
-    """Sentences on what looks wrong in predictions that are already in metres."""
-    notes = []
-    if np.abs(joints[:, 0]).max() < 1e-6 < np.abs(true_joints[:, 0]).max():
-        notes.append(
-            "every predicted wrist is at the origin, the truth is in the camera frame: un-aligned "
-            "scores measure the missing position; root-relative and aligned ones are meaningful"
-        )
-    if len(mirrored):
-        what = "joints or vertices" if vertices_too else "joints"
-        notes.append(
-            f"{len(mirrored)} hand(s) fit better mirrored, so the official and the rotation-only "
-            f"alignment of {what} differ by over {1000 * MIRROR_TOLERANCE:g} mm: {_some(mirrored)}"
-        )
-    if 2 * len(mirrored) > len(joints):
-        notes.append(
-            "most predictions look like left hands, but FreiHAND's are right: mirror them "
-            "(x negated, --mirror) and score again"
-        )
-    order = detect_joint_order(joints, true_joints)
-    if order != "freihand":
-        notes.append(
-            f"the joints look as if in the order of {order!r}: reorder them with convert_joints "
-            "and score again"
-        )
-    return notes
-
-
-def report(
-    pred_joints,
-    pred_vertices,
-    true_joints,
-    true_vertices,
-    units="auto",
-    mirror=False,
-    progress=False,
-    fingertips="",
-) -> ScoreReport:
-    """Score predictions completely: both alignments, every mean, every flag.
-
-    pred_joints, true_joints: (N, 21, 3).   pred_vertices, true_vertices: (N, V, 3), or None.
-    The truth in metres.   units: of the predictions, ``auto``, ``m``, ``cm`` or ``mm``.
-    mirror: negate x of the predictions first (left hands).   progress: show a bar.
-    fingertips: from which tables they are, to be said beside the errors.
-    """
-    if units not in ("auto", *UNITS):
-        raise ValueError(f"unknown units {units!r}; known: auto, {', '.join(UNITS)}")
-    *arrays, reason = _check_arrays(pred_joints, pred_vertices, true_joints, true_vertices)
-    joints, vertices, true_joints, true_vertices = arrays
-    notes = [reason] if reason else []
-    joints, vertices, missing = _fill_missing(joints, vertices)
-    if len(missing):
-        notes.append(_say_missing(missing))
-    joints, vertices, said = in_metres(joints, vertices, true_joints, units, mirror)
-    notes += said
-    collapsed = np.setdiff1d(np.flatnonzero(spread(joints) < 1e-9), missing)
-    if len(collapsed):
-        notes.append(
-            f"{len(collapsed)} hand(s) are a single point; aligned, they sit on the centre of the "
-            f"true hand: {_some(collapsed)}"
-        )
-    roots = joints[:, 0], true_joints[:, 0]
-    kinds = metrics.ALIGNMENTS
-    bar = progress_bar(len(joints), progress)
-    joint_errors, _, _ = _measure(joints, true_joints, kinds, roots, False)
-    vertex_errors, f = {}, {}
-    if vertices is not None:
-        vertex_errors, f, _ = _measure(vertices, true_vertices, kinds, roots, True, bar)
-    bar.close()
-    differ = np.zeros(len(joints), bool)
-    for errors in filter(None, (joint_errors, vertex_errors)):
-        gap = np.abs(errors["rotation"].mean(1) - errors["reflection"].mean(1))
-        differ |= gap > MIRROR_TOLERANCE
-    mirrored = np.flatnonzero(differ)
-    notes += _notice(joints, true_joints, mirrored, vertices is not None)
-    return ScoreReport(
-        official=_official(joint_errors, vertex_errors, f, "reflection"),
-        proper=_official(joint_errors, vertex_errors, f, "rotation"),
-        millimetres=_millimetres(joint_errors, vertex_errors, f),
-        joint_errors=joint_errors,
-        vertex_errors=vertex_errors,
-        f_scores=f,
-        mirrored=mirrored,
-        missing=missing,
-        collapsed=collapsed,
-        notes=tuple(notes),
-        fingertips=fingertips or ScoreReport.fingertips,
-    )
-
-
-def progress_bar(total: int, wanted: bool, doing: str = "scoring"):
-    """A tqdm bar over hands, silent unless ``wanted``."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="hand", desc=doing, disable=not wanted)
-
-
-_MEANS = {
-    "none": "",
-    "root": "root_",
-    "scale": "scale_",
-    "rotation": "pa_",
-    "reflection": "pa_reflection_",
-}
-
-
-def _millimetres(joint_errors, vertex_errors, f) -> dict[str, float]:
-    """Every mean in mm, AUC 0-50 and 20-50 mm, and F-scores; ``pa_`` is by rotation only."""
-    result = {}
-    for term, errors in (("mpjpe", joint_errors), ("mpvpe", vertex_errors)):
-        for kind, prefix in _MEANS.items():
-            if errors:
-                result[f"{prefix}{term}_mm"] = 1000 * float(errors[kind].mean())
-        if errors:
-            for kind in ("root", "rotation"):
-                for low, high in ((0, 50), (20, 50)):
-                    area = metrics.auc(errors[kind], low / 1000, high / 1000)
-                    result[f"{_MEANS[kind]}{term}_auc_{low}_{high}"] = area
-    for column, threshold in enumerate(metrics.F_THRESHOLDS):
-        if f:
-            result[f"pa_f_{round(1000 * threshold)}"] = float(f["rotation"][:, column].mean())
-    return result
+    return f"{len(indices)} hand(s) ({shown}{', ...' if len(indices) > limit else ''})"
 
 
 def score_file(
-    predictions, truth, split="evaluation", units="auto", mirror=False, progress=False
+    predictions, truth, split="evaluation", units="m", mirror=False, progress=False
 ) -> ScoreReport:
     """Score anyone's ``pred.json`` against a folder of truth.
 
     predictions: the file, a zip of it, or its folder.   truth: folder of ``<split>_xyz.json`` and
     ``<split>_verts.json``.   units, mirror, progress: as in ``report``.
     """
-    true = read_truth(truth, split)
+    truth = resolve(truth)
     tips = f"truth {fingertips_of(truth)}, predictions as their maker took them"
-    return report(*read_predictions(predictions), *true, units, mirror, progress, tips)
+    arrays = *read_predictions(resolve(predictions)), *read_truth(truth, split)
+    return report(*arrays, units, mirror, progress, tips)
+
+
+def write_scores(folder, scores: ScoreReport) -> None:
+    """``scores.txt`` as the official script writes it, and ``scores.json`` with everything."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"{key}: {value:f}\n" for key, value in scores.official.items()]
+    write_text(folder / "scores.txt", "".join(lines))
+    everything = {
+        "official, alignment may mirror": scores.official,
+        "rotation only": scores.proper,
+        "millimetres": scores.millimetres,
+        "mirrored": scores.mirrored.tolist(),
+        "missing": scores.missing.tolist(),
+        "collapsed": scores.collapsed.tolist(),
+        "notes": list(scores.notes),
+        "fingertips": scores.fingertips,
+    }
+    write_json(folder / "scores.json", everything)
 
 
 def main(arguments=None) -> int:
@@ -341,20 +359,20 @@ def main(arguments=None) -> int:
     parser.add_argument("predictions", help="pred.json, a zip of it, or a folder with one json")
     parser.add_argument("--truth", required=True, help="folder of <set>_xyz.json, <set>_verts.json")
     parser.add_argument("--set", default="evaluation", help="file name prefix of the truth")
-    parser.add_argument("--units", default="auto", choices=("auto", *UNITS))
+    parser.add_argument("--units", default="m", choices=UNITS, help="of the predictions")
     parser.add_argument("--mirror", action="store_true", help="negate x first (left hands)")
     parser.add_argument("--out", help="folder for scores.txt (official) and scores.json (all)")
-    options = parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
     try:
         scores = score_file(
-            options.predictions, options.truth, options.set, options.units, options.mirror, True
+            given.predictions, given.truth, given.set, given.units, given.mirror, progress=True
         )
-    except (ValueError, FileNotFoundError) as error:
-        sys.stderr.write(f"{error}\n")
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
         return 2
     sys.stdout.write(f"{scores}\n")
-    if options.out:
-        write_scores(options.out, scores)
+    if given.out:
+        write_scores(given.out, scores)
     return 0
 
 

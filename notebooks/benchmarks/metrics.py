@@ -15,7 +15,7 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import cKDTree
 
 from hand_lib.evaluation.freihand import freihand_scores
-from hand_lib.evaluation.submission import read_predictions, write_predictions
+from hand_lib.evaluation.predictions import read_predictions, write_predictions
 
 
 def hand_like(count: int, vertices: int = 778, seed: int = 0):

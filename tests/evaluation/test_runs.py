@@ -11,7 +11,7 @@ from hand_lib.data.sample import make_sample
 from hand_lib.data.writers import write_freihand
 from hand_lib.evaluation import freihand as scoring
 from hand_lib.evaluation import runs as evaluation
-from hand_lib.evaluation import submission
+from hand_lib.evaluation.predictions import write_predictions
 from hand_lib.hand.model import HandModel
 from hand_lib.inference.tta import augmentations
 
@@ -199,7 +199,7 @@ def test_a_submission_for_a_folder_scores_as_the_evaluation_did(model, samples, 
     test = evaluation.open_test_set(str(tmp_path))
     assert len(test) == 6 and "evaluation pictures of" in test.words
     found = evaluation.evaluate_predictor(KnowingPredictor(model, samples, jitter=0.004), test)
-    path = submission.write_predictions(tmp_path / "pred.json", *found.in_camera())
+    path = write_predictions(tmp_path / "pred.json", *found.in_camera())
     scores = scoring.score_file(path, tmp_path)
     assert scores.official == pytest.approx(found.scores.official, abs=1e-4)
     assert 0.3 < scores.official["mesh_al_mean3d"] < 1.0

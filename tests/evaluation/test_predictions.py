@@ -4,7 +4,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from hand_lib.evaluation import submission
+from hand_lib.evaluation import predictions
 
 
 @pytest.fixture
@@ -13,45 +13,45 @@ def hands():
     return rng.normal(size=(4, 21, 3)) * 0.05 + 0.6, rng.normal(size=(4, 30, 3)) * 0.05 + 0.6
 
 
-@pytest.mark.parametrize("name", ["pred.json", "submission.zip"])
+@pytest.mark.parametrize("name", ["pred.json", "predictions.zip"])
 def test_predictions_come_back_to_a_tenth_of_a_micrometre(hands, tmp_path, name):
-    path = submission.write_predictions(tmp_path / name, *hands)
-    for found, expected in zip(submission.read_predictions(path), hands, strict=True):
+    path = predictions.write_predictions(tmp_path / name, *hands)
+    for found, expected in zip(predictions.read_predictions(path), hands, strict=True):
         np.testing.assert_allclose(found, expected, atol=5.1e-8)
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_the_file_is_a_list_of_joints_and_vertices_as_the_competition_reads_it(hands, tmp_path):
-    content = json.loads(submission.write_predictions(tmp_path / "pred.json", *hands).read_text())
+    content = json.loads(predictions.write_predictions(tmp_path / "pred.json", *hands).read_text())
     assert len(content) == 2
     assert np.array(content[0]).shape == (4, 21, 3) and np.array(content[1]).shape == (4, 30, 3)
-    path = submission.write_predictions(tmp_path / "a.zip", *hands)
+    path = predictions.write_predictions(tmp_path / "a.zip", *hands)
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == ["pred.json"]
         assert json.loads(archive.read("pred.json")) == content
 
 
 def test_a_folder_with_one_json_is_enough(hands, tmp_path):
-    submission.write_predictions(tmp_path / "mine.json", *hands)
-    assert submission.read_predictions(tmp_path)[0].shape == (4, 21, 3)
-    submission.write_predictions(tmp_path / "other.json", *hands)
+    predictions.write_predictions(tmp_path / "mine.json", *hands)
+    assert predictions.read_predictions(tmp_path)[0].shape == (4, 21, 3)
+    predictions.write_predictions(tmp_path / "other.json", *hands)
     with pytest.raises(FileNotFoundError, match="found 2"):
-        submission.read_predictions(tmp_path)
+        predictions.read_predictions(tmp_path)
     with pytest.raises(FileNotFoundError, match="nothing.json does not exist"):
-        submission.read_predictions(tmp_path / "nothing.json")
+        predictions.read_predictions(tmp_path / "nothing.json")
 
 
 def test_a_zip_without_a_json_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("readme.txt", "no predictions")
     with pytest.raises(ValueError, match="single json file, found 0"):
-        submission.read_predictions(tmp_path / "a.zip")
+        predictions.read_predictions(tmp_path / "a.zip")
 
 
 def test_a_file_without_vertices_gives_joints_alone(hands, tmp_path):
     for empty in ([], [[], [], [], []]):
         (tmp_path / "pred.json").write_text(json.dumps([hands[0].tolist(), empty]))
-        joints, vertices = submission.read_predictions(tmp_path / "pred.json")
+        joints, vertices = predictions.read_predictions(tmp_path / "pred.json")
         assert joints.shape == (4, 21, 3) and vertices is None
 
 
@@ -67,28 +67,28 @@ def test_a_file_without_vertices_gives_joints_alone(hands, tmp_path):
         (lambda j, v: [[[p[:2] for p in h] for h in j], v], "three numbers"),
         (lambda j, v: [[sum(h, []) for h in j], v], "three numbers"),
         (lambda j, v: [[1.0, 2.0], v], "list of hands"),
-        (lambda j, v: {"xyz": j}, "byte 0"),
+        (lambda j, v: {"xyz": j}, "list of two lists.*found names"),
     ],
 )
 def test_wrong_nesting_is_refused_with_the_hand(hands, tmp_path, change, message):
     content = change(*(points.tolist() for points in hands))
     (tmp_path / "pred.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="pred.json.*" + message):
-        submission.read_predictions(tmp_path / "pred.json")
+        predictions.read_predictions(tmp_path / "pred.json")
 
 
 def test_truth_is_read_with_or_without_vertices(hands, tmp_path):
     with pytest.raises(FileNotFoundError, match="evaluation_xyz.json"):
-        submission.read_truth(tmp_path)
+        predictions.read_truth(tmp_path)
     (tmp_path / "training_xyz.json").write_text(json.dumps(hands[0].tolist()))
-    joints, vertices = submission.read_truth(tmp_path, "training")
+    joints, vertices = predictions.read_truth(tmp_path, "training")
     np.testing.assert_allclose(joints, hands[0], rtol=1e-15)
     assert vertices is None
     (tmp_path / "training_verts.json").write_text(json.dumps(hands[1].tolist()))
-    assert submission.read_truth(tmp_path, "training")[1].shape == (4, 30, 3)
+    assert predictions.read_truth(tmp_path, "training")[1].shape == (4, 30, 3)
     (tmp_path / "training_verts.json").write_text("[]")
     with pytest.raises(ValueError, match="training_verts.json: holds no points"):
-        submission.read_truth(tmp_path, "training")
+        predictions.read_truth(tmp_path, "training")
 
 
 @pytest.mark.parametrize(
@@ -102,35 +102,5 @@ def test_truth_is_read_with_or_without_vertices(hands, tmp_path):
 )
 def test_what_the_competition_would_reject_is_not_written(hands, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
-        submission.write_predictions(tmp_path / "pred.json", *change(*hands))
+        predictions.write_predictions(tmp_path / "pred.json", *change(*hands))
     assert not list(tmp_path.iterdir())
-
-
-def test_spread_is_the_root_mean_square_distance_from_the_centre():
-    points = np.array([[[3.0, 0, 0], [-3.0, 0, 0]], [[5.0, 5, 5], [5.0, 5, 5]]])
-    assert submission.spread(points).tolist() == [3.0, 0.0]
-
-
-@pytest.mark.parametrize(("unit", "factor"), [("m", 1.3), ("cm", 80.0), ("mm", 1200.0)])
-def test_units_are_told_by_the_size_of_the_hand(hands, unit, factor):
-    found, ratio = submission.detect_units(hands[0] * factor, hands[0])
-    assert found == unit and ratio == pytest.approx(factor)
-    assert submission.detect_units(0 * hands[0], hands[0]) == ("m", 0.0)
-
-
-def test_predictions_are_brought_to_metres_and_a_strange_size_is_said(hands):
-    joints, vertices, notes = submission.in_metres(
-        *(10 * p for p in hands), hands[0], "auto", False
-    )
-    assert len(notes) == 2 and "unknown unit or scale" in notes[1]
-    joints, vertices, notes = submission.in_metres(*(1e3 * p for p in hands), hands[0], "mm", True)
-    np.testing.assert_allclose(vertices, hands[1] * [-1, 1, 1])
-    assert len(notes) == 1 and "negated" in notes[0]
-
-
-def test_the_joint_order_that_fits_is_found(hands):
-    from hand_lib.hand.joints import convert_joints
-
-    assert submission.detect_joint_order(hands[0], hands[0]) == "freihand"
-    other = convert_joints(hands[0], "manopth_raw", back=True)
-    assert submission.detect_joint_order(other, hands[0]) == "manopth_raw"

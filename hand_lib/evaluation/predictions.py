@@ -1,0 +1,163 @@
+"""The predictions file: FreiHAND's ``pred.json`` and its zip, read and written, and the truth.
+
+It is a list of two lists, joints (N, 21, 3) and vertices (N, V, 3), metres, camera frame, in the
+order of the evaluation set, without keys. The truth is ``<set>_xyz.json`` and ``<set>_verts.json``.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import simdjson
+
+from hand_lib.files import written_atomically
+
+
+def read_predictions(path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Joints (N, 21, 3) and vertices (N, V, 3) of anyone's ``pred.json``, in the file's units.
+
+    path: the file, a zip of it, or a folder that holds it. Vertices are None if the file has none.
+    Wrong nesting or unequal hands raise ValueError naming the hand.
+    """
+    document, name = _parse(*_read_bytes(Path(path)))
+    if isinstance(document, dict | simdjson.Object) or len(document) != 2:
+        found = "names" if isinstance(document, dict | simdjson.Object) else len(document)
+        raise ValueError(
+            f"{name}: expected a list of two lists, joints and vertices; found {found}"
+        )
+    joints, vertices = (
+        _hands(part, f"{name}, {what}")
+        for part, what in zip(document, ("joints", "vertices"), strict=True)
+    )
+    if joints is None:
+        raise ValueError(f"{name}: the first list holds no joints")
+    if joints.shape[1] != 21:
+        swapped = vertices is not None and vertices.shape[1] == 21
+        raise ValueError(
+            f"{name}: expected 21 joints per hand, found {joints.shape[1]}"
+            f"{'; the two lists are swapped, joints come first' if swapped else ''}"
+        )
+    if vertices is not None and len(vertices) != len(joints):
+        raise ValueError(f"{name}: {len(joints)} hands have joints, but {len(vertices)} vertices")
+    return joints, vertices
+
+
+def read_truth(folder, split: str = "evaluation") -> tuple[np.ndarray, np.ndarray | None]:
+    """Joints (N, 21, 3) and vertices (N, V, 3) in metres of ``<split>_xyz.json``, ``_verts.json``.
+
+    Vertices are None when only the joints are there.
+    """
+    xyz, verts = (Path(folder) / f"{split}_{suffix}.json" for suffix in ("xyz", "verts"))
+    if not xyz.exists():
+        raise FileNotFoundError(
+            f"{xyz} does not exist; FreiHAND's archive with the evaluation annotations has it"
+        )
+    found = [
+        _hands(*_parse(path.read_bytes(), path.name)) for path in (xyz, verts) if path.exists()
+    ]
+    for path, hands in zip((xyz, verts), found, strict=False):
+        if hands is None:
+            raise ValueError(f"{path.name}: holds no points")
+    return found[0], found[1] if len(found) == 2 else None
+
+
+def _read_bytes(path: Path) -> tuple[bytes, str]:
+    """The one JSON document at ``path``, and what errors call it."""
+    if path.is_dir():
+        found = [path / "pred.json"]
+        if not found[0].exists():
+            found = sorted(path.glob("*.json"))
+        if len(found) != 1:
+            raise FileNotFoundError(
+                f"{path} should hold pred.json or a single json file, found {len(found)}"
+            )
+        path = found[0]
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; expected a pred.json, a zip or a folder")
+    if not zipfile.is_zipfile(path):
+        return path.read_bytes(), path.name
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".json")]
+        if len(names) != 1:
+            raise ValueError(f"{path.name} should hold a single json file, found {len(names)}")
+        return archive.read(names[0]), f"{path.name}/{names[0]}"
+
+
+def _parse(data: bytes, name: str):
+    """The document, as simdjson holds it, or as Python does where a number is NaN; and ``name``."""
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return simdjson.Parser().parse(data), name
+    except ValueError:
+        pass
+    try:
+        return json.loads(data), name
+    except ValueError as error:
+        raise ValueError(f"{name} is not whole JSON ({error}); copy or write it again") from None
+
+
+def _hands(hands, name: str) -> np.ndarray | None:
+    """(N, P, 3) float64 of a parsed list of hands; None where there are no points at all."""
+    lists = (list, simdjson.Array)
+    if not isinstance(hands, lists) or not all(isinstance(hand, lists) for hand in hands):
+        raise ValueError(f"{name}: expected a list of hands, each a list of [x, y, z]")
+    counts = np.array([len(hand) for hand in hands], int)
+    if not counts.any():
+        return None
+    if (counts != counts[0]).any():
+        usual = int(np.bincount(counts).argmax())
+        odd = int(np.argmax(counts != usual))
+        raise ValueError(f"{name}: hand {odd} has {counts[odd]} points, the others {usual}")
+    try:
+        if isinstance(hands, list):
+            return np.array(hands, float).reshape(len(hands), counts[0], 3)
+        per_hand = [np.frombuffer(hand.as_buffer(of_type="d")) for hand in hands]
+        return np.stack(per_hand).reshape(len(hands), counts[0], 3)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: every point should be three numbers [x, y, z]") from None
+
+
+def write_predictions(path, joints, vertices) -> Path:
+    """Write ``pred.json`` as the FreiHAND competition takes it; a name in ``.zip`` makes the zip.
+
+    joints: (N, 21, 3), vertices: (N, V, 3) metres, camera frame, in the order of the evaluation
+    set.   path: ``pred.json``, or for instance ``submission.zip``, which then holds ``pred.json``.
+    Coordinates are rounded to 0.1 micrometre. The file appears complete or not at all.
+    """
+    path, joints, vertices = Path(path), np.asarray(joints), np.asarray(vertices)
+    for name, points, count in (("joints", joints, 21), ("vertices", vertices, "V")):
+        fits = points.ndim == 3 and points.shape[2] == 3 and len(points) == len(joints)
+        if not fits or count not in (points.shape[1], "V"):
+            raise ValueError(f"{name} should be ({len(joints)}, {count}, 3), found {points.shape}")
+        finite = np.isfinite(points).all((1, 2))
+        if not finite.all():
+            bad = f"hand {finite.argmin()} has a NaN or an infinity"
+            raise ValueError(f"{name}: {bad}; the file has no such")
+    size = np.median(np.ptp(joints, axis=1).max(axis=1)) if len(joints) else 0.1
+    if size > 2:
+        raise ValueError(
+            f"hands are {size:.3g} m large: the file is in metres, these look like centimetres or "
+            "millimetres"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_atomically(path) as temporary:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+                with archive.open("pred.json", "w", force_zip64=True) as stream:
+                    _write_lists(stream, joints, vertices)
+        else:
+            with open(temporary, "wb") as stream:
+                _write_lists(stream, joints, vertices)
+    return path
+
+
+def _write_lists(stream, *parts):
+    for before, points in zip((b"[", b", "), parts, strict=True):
+        template = "[" + ", ".join(["[%.7f, %.7f, %.7f]"] * points.shape[1]) + "]"
+        stream.write(before + b"[")
+        for index, hand in enumerate(points):
+            text = template % tuple(hand.ravel().tolist())
+            stream.write((", " if index else "").encode() + text.encode())
+        stream.write(b"]")
+    stream.write(b"]")
