@@ -10,7 +10,8 @@ from scipy.sparse import csr_matrix
 
 from hand_lib.hand.model import HandModel
 from hand_lib.mesh.sampling import build_hierarchy
-from hand_lib.network.model import NetworkConfig, build_network
+from hand_lib.network.model import build_network
+from hand_lib.training.config import make_config
 
 HAND_SIZES = (778, 389, 195, 98, 49)
 
@@ -39,11 +40,19 @@ def ball_regressor(count=162):
     return regressor
 
 
-def small_network(decoder="coarse_to_fine", encoder="regnety_002", size=64, seed=0, **fields):
+def network_config(decoder="coarse_to_fine", backbone="regnety_002", size=64, **fields):
+    """A ``TrainConfig`` whose network sees crops of ``size`` pixels."""
+    preset = "youtubehand" if decoder == "youtubehand" else "full"
+    fields = {"image_size": size, "view_size": 0, "pretrained": False} | fields
+    return make_config(preset, backbone=backbone, decoder=decoder, **fields)
+
+
+def small_network(decoder="coarse_to_fine", backbone="regnety_002", size=64, seed=0, **fields):
+    """A network on the ball's mesh, from random weights."""
     torch.manual_seed(seed)
     if decoder == "youtubehand":
         fields = {"channels": (4, 8), "spiral_length": 7} | fields
-    config = NetworkConfig(encoder=encoder, decoder=decoder, image_size=size, **fields)
+    config = network_config(decoder, backbone, size, **fields)
     return build_network(config, ball_hierarchy(), ball_regressor())
 
 

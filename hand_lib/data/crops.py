@@ -202,7 +202,7 @@ class HandCrops:
                 crops[row] = degrade(crops[row], self.augment, changes.random[row])
         batch = {"image": crops.transpose(0, 3, 1, 2)} | self._move(labels, affines)
         if self.surface is not None:
-            batch["surface"] = self._draw_surface(batch)
+            batch["correspondence"] = self._draw_surface(batch)
         return batch | {"index": shown}
 
     def _draw_surface(self, batch: dict) -> np.ndarray:

@@ -163,11 +163,11 @@ class CoarseToFineDecoder(nn.Module):
             "vertices": self.up(shown),
             "camera": None,
             "joints_2d_direct": joints_2d,
-            "levels": (direct, coarse, finer),
+            "intermediate": (direct, coarse, finer),
             "canonical": canonical,
             "rotation": rotation,
-            "heat": heat,
-            "surface": surface,
+            "heatmaps": heat,
+            "correspondence": surface,
         }
 
 

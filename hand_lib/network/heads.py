@@ -70,33 +70,39 @@ def surface_summary(surface: Tensor, cells: int = 8) -> Tensor:
     return functional.adaptive_avg_pool2d(seen, cells).flatten(1)
 
 
-def heat_loss(heat: Tensor, joints_2d: Tensor, valid: Tensor, spread: float = 0.1) -> Tensor:
+def heatmap_loss(heatmaps: Tensor, joints_2d: Tensor, valid: Tensor, spread: float = 0.1) -> Tensor:
     """Cross entropy -sum_c t_c log softmax(heat)_c between heat maps and Gaussians at the joints.
 
-    heat: (B, J, h, w) logits.   joints_2d: (B, J, 2) crop units.   valid: (B, J) bool; joints
+    heatmaps: (B, J, h, w) logits.   joints_2d: (B, J, 2) crop units.   valid: (B, J) bool; joints
     outside the crop do not count.   spread: standard deviation of the Gaussian, crop units.
     """
-    height, width = heat.shape[2:]
-    x = (joints_2d[..., :1] - cell_centres(width, heat.device)) / spread
-    y = (joints_2d[..., 1:] - cell_centres(height, heat.device)) / spread
+    height, width = heatmaps.shape[2:]
+    x = (joints_2d[..., :1] - cell_centres(width, heatmaps.device)) / spread
+    y = (joints_2d[..., 1:] - cell_centres(height, heatmaps.device)) / spread
     target = torch.exp(-0.5 * (y.square()[..., :, None] + x.square()[..., None, :])).flatten(2)
     target = target / target.sum(2, keepdim=True).clamp_min(1e-8)
-    entropy = -(target * heat.flatten(2).log_softmax(2)).sum(2)
+    entropy = -(target * heatmaps.flatten(2).log_softmax(2)).sum(2)
     inside = valid & (joints_2d.abs() < 1).all(2)
     return torch.where(inside, entropy, 0.0).sum() / inside.sum().clamp_min(1)
 
 
-def surface_loss(surface: Tensor, true: Tensor) -> Tensor:
+def correspondence_loss(correspondence: Tensor, true: Tensor | None) -> Tensor:
     """Binary cross entropy of the hand's share plus L1 between rest positions where the hand is.
 
-    surface: (B, 4, h, w) as ``ImageHead`` gives it.   true: (B, 4, n, n) as ``SurfaceMaps`` draws
-    it; a hand whose map is empty has none and does not count.
+    correspondence: (B, 4, h, w) as ``ImageHead`` gives it.   true: (B, 4, n, n) as ``SurfaceMaps``
+    draws it; a hand whose map is empty has none and does not count. None: zero, and so is its
+    gradient, which processes that train together wait for.
     """
-    if surface.shape[2:] != true.shape[2:]:
-        surface = functional.adaptive_avg_pool2d(surface, true.shape[2:])
+    if true is None:
+        return 0 * correspondence.sum()
+    true = true.float()
+    if correspondence.shape[2:] != true.shape[2:]:
+        correspondence = functional.adaptive_avg_pool2d(correspondence, true.shape[2:])
     share = true[:, 0]
     known = (share.flatten(1).amax(1) > 0).float()
-    entropy = functional.binary_cross_entropy_with_logits(surface[:, 0], share, reduction="none")
+    entropy = functional.binary_cross_entropy_with_logits(
+        correspondence[:, 0], share, reduction="none"
+    )
     entropy = (entropy.mean((1, 2)) * known).sum() / known.sum().clamp_min(1)
-    distance = (surface[:, 1:] - true[:, 1:]).abs().mean(1) * share
+    distance = (correspondence[:, 1:] - true[:, 1:]).abs().mean(1) * share
     return entropy + distance.sum() / share.sum().clamp_min(1)

@@ -1,13 +1,12 @@
 """The network: image -> hand mesh, 2-D joints and camera. Arrays come in, never paths.
 
-network = build_network(NetworkConfig(encoder="regnety_002", image_size=128), hierarchy)
+network = build_network(make_config("small", view_size=0, image_size=128), hierarchy)
 prediction = network(images)                # (B, 3, 128, 128) uint8 or float in [0, 1]
 prediction.vertices.shape, prediction.joints.shape, prediction.camera.shape
 # ((B, 778, 3), (B, 21, 3), (B, 3))
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,21 +26,6 @@ LAST_LOOK = 0.7
 """Share of a closer look in where the hand is; the rest is that of the looks before it."""
 
 
-@dataclass(frozen=True)
-class NetworkConfig:
-    """What a network is made of; a training configuration holds the same names."""
-
-    encoder: str = "resnet18"  # any timm name
-    pretrained: bool | str = False  # True: ImageNet weights when reachable; or a local file
-    decoder: str = "coarse_to_fine"  # one of DECODERS
-    channels: tuple[int, ...] | None = None  # None: the decoder's own default
-    spiral_length: int | None = None  # None: 27 for youtubehand, 9 for coarse_to_fine
-    dilation: int = 1
-    image_size: int = 224  # side of the crop in pixels
-    view_size: int = 0  # side of what the encoder sees of it; 0: the same
-    looks: int = 2  # how often our decoder looks at a crop; 1 is enough where hands are upright
-
-
 @dataclass
 class Prediction:
     """What the network says about a batch of crops."""
@@ -51,23 +35,16 @@ class Prediction:
     camera: Tensor  # (B, 3) s (1/m), tx, ty (m): weak perspective onto the crop
     joints_2d: Tensor  # (B, 21, 2) crop units: the joints through the camera
     joints_2d_direct: Tensor | None = None  # (B, 21, 2) crop units, read from the image
-    levels: tuple[Tensor, ...] = ()  # (B, Vi, 3) metres: the coarse mesh, guess by guess
+    intermediate: tuple[Tensor, ...] = ()  # (B, Vi, 3) metres: the coarse mesh, guess by guess
     canonical: Tensor | None = None  # (B, Vi, 3) metres, vertices in the palm's own frame
     rotation: Tensor | None = None  # (B, 3, 3) from the palm's frame to camera axes
-    heat: Tensor | None = None  # (B, 21, h, w) logits of each joint's cell; of a first look only
-    surface: Tensor | None = None  # (B, 4, h, w) hand's share (logit), rest position; the same
+    heatmaps: Tensor | None = None  # (B, 21, h, w) logits of each joint's cell; first look only
+    correspondence: Tensor | None = None  # (B, 4, h, w) hand's share (logit), rest position; same
 
 
 torch.export.register_dataclass(
     Prediction, serialized_type_name="hand_lib.network.model.Prediction"
 )
-
-
-class LossMesh(NamedTuple):
-    """What the losses must know of the mesh."""
-
-    faces: Tensor  # (F, 3) int64
-    level_down: Tensor  # (Vi, V) from vertices to those of the coarse level
 
 
 class HandNetwork(nn.Module):
@@ -90,11 +67,6 @@ class HandNetwork(nn.Module):
         self.register_buffer("regressor", regressor)
         self.register_buffer("faces", faces)
         self.register_buffer("level_down", level_down)
-
-    @property
-    def mesh(self) -> LossMesh:
-        """Faces and level matrix for ``losses.total_loss``, where the network now lives."""
-        return LossMesh(self.faces, self.level_down)
 
     def forward(self, images: Tensor) -> Prediction:
         """images: (B, 3, H, W) RGB, uint8 or float in [0, 1].   returns a ``Prediction``."""
@@ -143,7 +115,7 @@ class HandNetwork(nn.Module):
                 camera = fit_weak_perspective(joints - wrist, direct)
                 vertices, joints = vertices - wrist, joints - wrist
             joints_2d = project_weak_perspective(joints, camera)
-        names = ("levels", "canonical", "rotation", "heat", "surface")
+        names = ("intermediate", "canonical", "rotation", "heatmaps", "correspondence")
         rest = {name: out[name] for name in names if name in out}
         return Prediction(vertices, joints, camera, joints_2d, direct, **rest)
 
@@ -151,23 +123,23 @@ class HandNetwork(nn.Module):
 def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     """The network that ``config`` describes, for the mesh of ``hierarchy``.
 
-    config: a ``NetworkConfig``, or any object with its fields.   hierarchy: a ``MeshHierarchy``.
+    config: a ``TrainConfig``.   hierarchy: a ``MeshHierarchy``.
     joint_regressor: (21, V), from vertices to joints; None takes the built-in hand's.
     """
     regressor = _regressor(joint_regressor, len(hierarchy.vertices[0]))
     faces = torch.tensor(np.asarray(hierarchy.faces[0], np.int64))  # a copy, to load into
-    view_size = getattr(config, "view_size", 0)
+    view_size = config.view_size
     if config.decoder == "youtubehand":
-        encoder = PooledEncoder(config.encoder, config.pretrained)
+        encoder = PooledEncoder(config.backbone, config.pretrained)
         spirals = hierarchy.spirals(config.spiral_length or 27, config.dilation)
-        channels = config.channels or published_channels(config.encoder)
+        channels = config.channels or published_channels(config.backbone)
         decoder = YoutubehandDecoder(encoder.channels, hierarchy, channels, spirals)
         down = torch.zeros(0, len(regressor[0]))
         return HandNetwork(encoder, decoder, regressor, faces, down, view_size, looks=1)
     if config.decoder != "coarse_to_fine":
         raise ValueError(f"unknown decoder {config.decoder!r}; known: {', '.join(DECODERS)}")
     encoder = GridEncoder(
-        config.encoder, view_size or config.image_size, pretrained=config.pretrained
+        config.backbone, view_size or config.image_size, pretrained=config.pretrained
     )
     spirals = hierarchy.spirals(config.spiral_length or 9, config.dilation)
     decoder = CoarseToFineDecoder(
@@ -181,9 +153,7 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     for i in range(decoder.level):
         down = hierarchy.down[i] @ down
     down = torch.as_tensor(down.toarray().astype(np.float32))
-    return HandNetwork(
-        encoder, decoder, regressor, faces, down, view_size, getattr(config, "looks", 2)
-    )
+    return HandNetwork(encoder, decoder, regressor, faces, down, view_size, config.n_crops)
 
 
 def joint_regressor(hand, count: int | None = None) -> np.ndarray:

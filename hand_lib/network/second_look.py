@@ -99,7 +99,7 @@ def brought_back(prediction, look: Look) -> dict:
         "joints": prediction.joints @ turn,
         "camera": torch.cat([scale[:, None], shift], 1),
         "joints_2d": look.unsee(prediction.joints_2d),
-        "levels": tuple(level @ turn for level in prediction.levels),
+        "intermediate": tuple(mesh @ turn for mesh in prediction.intermediate),
         "canonical": prediction.canonical,
     }
     if prediction.joints_2d_direct is not None:

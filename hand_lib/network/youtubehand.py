@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hand_lib.network.encoders import read_state_dict, unwrap_state_dict
-from hand_lib.network.model import HandNetwork, NetworkConfig, build_network
+from hand_lib.network.model import HandNetwork
 
 PUBLISHED = {
     "resnet18": ((64, 128, 256, 512), 36_405_862),
@@ -30,16 +30,6 @@ def parameter_counts(network: HandNetwork) -> dict[str, int]:
     keeps_classifier = hasattr(network.decoder, "cam_pred_1")
     count["without_classifier"] = count["total"] - sum(p.numel() for p in unused) * keeps_classifier
     return count
-
-
-def published_counts(hierarchy, joint_regressor=None) -> dict[str, dict[str, int]]:
-    """``parameter_counts`` of the three published networks, built without using memory."""
-    counts = {}
-    for encoder in PUBLISHED:
-        config = NetworkConfig(encoder=encoder, decoder="youtubehand")
-        with torch.device("meta"):
-            counts[encoder] = parameter_counts(build_network(config, hierarchy, joint_regressor))
-    return counts
 
 
 def load_youtubehand_state_dict(network: HandNetwork, state_dict: dict | str | Path) -> list[str]:

@@ -29,7 +29,7 @@ class TrainConfig:
     validation_images: int = 256
     image_size: int = 64  # side of the square crop, pixels
     view_size: int = 0  # side of what the encoder is shown, at most image_size; 0: image_size
-    looks: int = 2  # 2: our network finds the hand, then looks again, upright and tightly; or 1
+    n_crops: int = 2  # 2: our network finds the hand, then reads an upright, tight crop of it; or 1
     augmentation: str = "none"  # "none", "default" or "metro"
     workers: int = 0  # loader processes for real data; 0 loads in a thread beside the loop
 
@@ -45,18 +45,18 @@ class TrainConfig:
     dilation: int = 1  # of the spirals
     factors: tuple[int, ...] = (2, 2, 2, 2)  # how much coarser each level of the hierarchy is
 
-    # losses: weights of the terms of `losses.total_loss`
-    loss_vertices: float = 10.0
-    loss_joints: float = 20.0
-    joint_distance: str = "l1"  # "l1" or "squared"
-    loss_joints_2d: float = 1.0
-    loss_edges: float = 1.0
-    loss_normals: float = 0.1
-    loss_levels: float = 5.0
-    loss_canonical: float = 5.0
-    loss_rotation: float = 0.2
-    loss_heat: float = 0.05
-    loss_surface: float = 0.5
+    # losses: weights of the terms of `losses.total_loss`, metres and crop units
+    loss_vertices: float = 10.0  # L1 between vertices
+    loss_joints: float = 20.0  # between 3-D joints
+    joint_distance: str = "l1"  # "l1", or "squared" as Youtubehand has it
+    loss_joints_2d: float = 1.0  # between 2-D joints
+    loss_edges: float = 1.0  # L1 between edge lengths
+    loss_normals: float = 0.1  # cosine between predicted edges and true normals
+    loss_intermediate: float = 5.0  # L1 between vertices of intermediate, coarser meshes
+    loss_canonical: float = 5.0  # L1 between vertices in the palm's own frame
+    loss_rotation: float = 0.2  # L1 between entries of the palm's rotation
+    loss_heatmaps: float = 0.05  # cross entropy of the joints' heat maps
+    loss_correspondence: float = 0.5  # cross entropy of the hand's share, L1 in units of 5 cm
 
     # optimiser
     batch_size: int = 32  # images per step, over all processes and pieces together
@@ -110,11 +110,6 @@ class TrainConfig:
         if any(factor < 2 for factor in self.factors):
             raise ValueError(f"factors should all be 2 or more, found {self.factors}")
 
-    @property
-    def encoder(self) -> str:
-        """What the network calls the backbone."""
-        return self.backbone
-
     def to_json(self) -> str:
         """The config as JSON text that ``config_from_json`` reads back."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
@@ -129,13 +124,21 @@ CHOICES = {
     "device": ("auto", "cpu"),
 }
 
+RENAMED = {
+    "looks": "n_crops",
+    "loss_levels": "loss_intermediate",
+    "loss_heat": "loss_heatmaps",
+    "loss_surface": "loss_correspondence",
+}
+"""Fields of older config.json files -> their names today."""
+
 _MANY = 10**9
 RANGES = {
     "train_images": (0, _MANY),
     "validation_images": (1, _MANY),
     "image_size": (32, 1024),
     "view_size": (0, 1024),
-    "looks": (1, 8),
+    "n_crops": (1, 8),
     "workers": (0, 256),
     "batch_size": (1, 65536),
     "accumulate": (1, 1024),
@@ -199,12 +202,12 @@ PRESETS = {
         loss_joints_2d=0.1,
         loss_edges=1.0,
         loss_normals=0.1,
-        loss_levels=0.0,
+        loss_intermediate=0.0,
         loss_canonical=0.0,
         loss_rotation=0.0,
-        loss_heat=0.0,
-        loss_surface=0.0,
-        looks=1,
+        loss_heatmaps=0.0,
+        loss_correspondence=0.0,
+        n_crops=1,
         workers=8,
     ),
     "full": dict(
@@ -252,6 +255,7 @@ def config_from_json(text: str, name: str = "config.json") -> TrainConfig:
         raise ValueError(f"{name} is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{name} should hold one object, found {type(fields).__name__}")
+    fields = {RENAMED.get(field, field): value for field, value in fields.items()}
     for field in fields:
         if field not in field_names():
             raise ValueError(f"{name}: " + _unknown(f"parameter {field!r}", field, field_names()))

@@ -15,7 +15,7 @@ from hand_lib.data.surface_maps import SurfaceMaps
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.joints import fingertips_of
 from hand_lib.mesh.topology import align_similarity
-from hand_lib.network import losses
+from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network, joint_regressor
 from hand_lib.network.second_look import CloserLooks
 from hand_lib.training.log import geometric_scores
@@ -61,16 +61,11 @@ def build_task(config, say=tqdm.write) -> Task:
         network,
         train_data,
         validation,
-        network_loss,
+        total_loss,
         fingerprint_arrays({name: value.numpy() for name, value in validation.items()}),
         single_mesh_scores(some, validation),
         None if is_builtin(hand) else hierarchy,
     )
-
-
-def network_loss(prediction, batch, network, config):
-    """``losses.total_loss`` for a network of ``build_network``."""
-    return losses.total_loss(prediction, batch, network.mesh, config)
 
 
 def open_data(config) -> tuple[list, dict, dict]:
@@ -104,8 +99,8 @@ def training_crops(config, dataset, hierarchy) -> HandCrops:
     """
     closer = surface = None
     if config.decoder == "coarse_to_fine":
-        closer = CloserLooks() if config.looks > 1 else None
-        if config.loss_surface:
+        closer = CloserLooks() if config.n_crops > 1 else None
+        if config.loss_correspondence:
             surface = SurfaceMaps(hierarchy.vertices[0], hierarchy.faces[0])
     return HandCrops(
         dataset, config.view_size or config.image_size, config.augmentation, config.seed,

@@ -25,7 +25,7 @@ from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.files import read_json, write_json
 from hand_lib.mesh.sampling import builtin_hierarchy
 from hand_lib.mesh.topology import align_similarity
-from hand_lib.network.losses import YOUTUBEHAND_LOSSES, LossConfig, total_loss
+from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
 from hand_lib.training.config import make_config
 from hand_lib.training.optimisation import make_optimizer
@@ -34,15 +34,11 @@ from hand_lib.training.setup import LABELS, training_crops
 KEPT = ROOT / "runs" / "reference" / "decoders.json"
 """The long tables that notebook 07 shows."""
 
-OUR_LOSSES = LossConfig(loss_edges=0.0, loss_normals=0.0, loss_canonical=50.0)
-"""Those of the presets that train from scratch."""
-
 
 @dataclasses.dataclass
 class _Run:
     name: str
     config: object
-    losses: LossConfig
     change: object = None  # what is done to the network before it learns
     network: nn.Module | None = None
     optimizer: object = None
@@ -74,12 +70,13 @@ def compare_decoders(
     """
     same = dict(backbone=encoder, image_size=image_size, view_size=0, weight_decay=1e-2)
     ours = make_config("small", learning_rate=learning_rates[0], **same)
+    published = dataclasses.asdict(make_config("youtubehand"))
+    names = [name for name in published if name.startswith("loss_") or name == "joint_distance"]
     theirs = make_config(
-        "small", learning_rate=learning_rates[1], decoder="youtubehand", channels=channels, **same
-    )
-    runs = [
-        _Run("coarse_to_fine", ours, OUR_LOSSES), _Run("youtubehand", theirs, YOUTUBEHAND_LOSSES)
-    ]  # fmt: skip
+        "small", learning_rate=learning_rates[1], decoder="youtubehand", channels=channels,
+        **same, **{name: published[name] for name in names},
+    )  # fmt: skip
+    runs = [_Run("coarse_to_fine", ours), _Run("youtubehand", theirs)]
     return _side_by_side(runs, images, seeds, batch_size, test_images, reports, hierarchy, device,
                          say)  # fmt: skip
 
@@ -111,9 +108,8 @@ def ablate_decoder(
     )
     runs = []
     for name in parts or ABLATIONS:
-        change, looks, losses = ABLATIONS[name]
-        config_here = dataclasses.replace(config, looks=looks)
-        runs.append(_Run(name, config_here, dataclasses.replace(OUR_LOSSES, **losses), change))
+        change, fields = ABLATIONS[name]
+        runs.append(_Run(name, dataclasses.replace(config, **fields), change))
     return _side_by_side(runs, images, seeds, batch_size, test_images, reports, hierarchy, device,
                          say)  # fmt: skip
 
@@ -205,7 +201,7 @@ def _learn(run, batch, step, pace, hierarchy, device):
     images = batch["image"].contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16):
         prediction = run.network(images)
-    loss, _ = total_loss(prediction, batch, run.network.mesh, run.losses)
+    loss, _ = total_loss(prediction, batch, run.network, run.config)
     run.optimizer.zero_grad()
     loss.backward()
     run.optimizer.step()
@@ -241,17 +237,17 @@ def _no_canonical(decoder):
 
 
 ABLATIONS = {
-    "whole": (None, 2, {}),
-    "one look": (None, 1, {}),
-    "no surface maps": (None, 2, {"loss_surface": 0.0}),
-    "no heat or surface maps": (None, 2, {"loss_surface": 0.0, "loss_heat": 0.0}),
-    "image averaged, not a grid": (_average_grid, 2, {}),
-    "no features looked up in the image": (_no_look_up, 2, {}),
-    "no correction along spirals": (_no_correction, 2, {}),
-    "no canonical hand": (_no_canonical, 2, {"loss_canonical": 0.0, "loss_rotation": 0.0}),
-    "no losses at coarse levels": (None, 2, {"loss_levels": 0.0}),
+    "whole": (None, {}),
+    "one look": (None, {"n_crops": 1}),
+    "no surface maps": (None, {"loss_correspondence": 0.0}),
+    "no heat or surface maps": (None, {"loss_correspondence": 0.0, "loss_heatmaps": 0.0}),
+    "image averaged, not a grid": (_average_grid, {}),
+    "no features looked up in the image": (_no_look_up, {}),
+    "no correction along spirals": (_no_correction, {}),
+    "no canonical hand": (_no_canonical, {"loss_canonical": 0.0, "loss_rotation": 0.0}),
+    "no losses at coarse levels": (None, {"loss_intermediate": 0.0}),
 }
-"""Part taken out -> what is done to the decoder, how often it looks, and the losses."""
+"""Part taken out -> what is done to the decoder, and the fields of the config."""
 
 
 MEASURES = {"plain_mm": "plain mm", "pa_mm": "PA mm", "joints_px": "2-D joints px"}

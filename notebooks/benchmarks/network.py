@@ -14,8 +14,9 @@ import torch
 from torch.nn import functional as F
 
 from hand_lib.network.decoders import SparseRows, apply_rows, spiral_project
-from hand_lib.network.losses import YOUTUBEHAND_LOSSES, LossConfig, total_loss
-from hand_lib.network.model import NetworkConfig, build_network
+from hand_lib.network.losses import total_loss
+from hand_lib.network.model import build_network
+from hand_lib.training.config import make_config
 
 QUARTER_CHANNELS = (16, 32, 64, 128)
 """Youtubehand's channel widths by four: its full decoder learns from 5 images/s on a CPU."""
@@ -40,10 +41,18 @@ def rows(
     try:
         images = torch.randint(0, 256, (batch, 3, image_size, image_size), dtype=torch.uint8)
         networks = {
-            decoder: build_network(
-                NetworkConfig(encoder, False, decoder, widths, image_size=image_size), hierarchy
+            preset: build_network(
+                make_config(
+                    preset,
+                    backbone=encoder,
+                    pretrained=False,
+                    channels=widths,
+                    image_size=image_size,
+                    view_size=0,
+                ),
+                hierarchy,
             )
-            for decoder, widths in (("coarse_to_fine", None), ("youtubehand", channels))
+            for preset, widths in (("full", None), ("youtubehand", channels))
         }
         ours, theirs = networks.values()
         table = []
@@ -224,8 +233,8 @@ def _step(network, images):
         "valid_2d": torch.ones(count, 21, dtype=torch.bool),
     }
     ours = type(network.decoder).__name__ == "CoarseToFineDecoder"
-    losses = LossConfig() if ours else YOUTUBEHAND_LOSSES
-    total_loss(network(images), batch, network.mesh, losses)[0].backward()
+    config = make_config("full" if ours else "youtubehand")
+    total_loss(network(images), batch, network, config)[0].backward()
 
 
 def _milliseconds(calls, repeats) -> list[float]:

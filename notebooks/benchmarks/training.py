@@ -135,7 +135,7 @@ def plain_loop(network, config, device):
 
     def step():
         moved = {name: value.to(device) for name, value in batch.items()}
-        total, parts = total_loss(network(moved["image"]), moved, network.mesh, config)
+        total, parts = total_loss(network(moved["image"]), moved, network, config)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -173,7 +173,7 @@ def random_batch(config) -> dict:
         "image": generator.integers(0, 255, (count, 3, size, size), dtype=np.uint8),
         "vertices": vertices, "joints": vertices[:, :21], "joints_2d": vertices[:, :21, :2] * 10,
         "has_vertices": known, "has_joints": known, "valid_2d": np.ones((count, 21), bool),
-        "surface": generator.random((count, 4, CELLS, CELLS)).astype(np.float16),
+        "correspondence": generator.random((count, 4, CELLS, CELLS)).astype(np.float16),
     }  # fmt: skip
     batch = {name: torch.from_numpy(value) for name, value in arrays.items()}
     batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)

@@ -27,13 +27,13 @@ from hand_lib.hand.model import HandModel
 from hand_lib.inference.fit_samples import fitted_hand
 from hand_lib.mesh.sampling import builtin_hierarchy
 from hand_lib.mesh.topology import align_similarity
+from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
 from hand_lib.render.camera import crop_affine, crop_to_pixels, pixels_to_crop, transform_intrinsics
 from hand_lib.training.config import make_config
 from hand_lib.training.loop import Task, train
 from hand_lib.training.setup import (
     LABELS,
-    network_loss,
     single_mesh_scores,
     synthetic_pool,
     training_crops,
@@ -200,7 +200,7 @@ def _train_rows(sets, config, base, validation, baseline, say) -> dict:
         shutil.rmtree(base / key, ignore_errors=True)
         torch.manual_seed(config.seed)
         network = build_network(config, hierarchy)
-        task = Task(network, data, validation, network_loss, baseline=baseline)
+        task = Task(network, data, validation, total_loss, baseline=baseline)
         began = time.perf_counter()
         scores = train(config, base / key, task=task, say=lambda text: None).metrics["validation"]
         rows[key] = {

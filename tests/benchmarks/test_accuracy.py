@@ -8,7 +8,8 @@ from network_fixtures import hand_hierarchy
 from torch import nn
 
 from hand_lib.data.synthetic.hands import SyntheticHands
-from hand_lib.network.model import NetworkConfig, build_network
+from hand_lib.network.model import build_network
+from hand_lib.training.config import make_config
 
 
 def test_the_comparison_gives_both_decoders_the_same_images_and_reports_both():
@@ -35,8 +36,8 @@ def test_a_part_taken_out_does_nothing_any_more():
     with pytest.raises(ValueError, match="unknown parts .'nose'.*whole"):
         benchmarks_accuracy.ablate_decoder(16, parts=("nose",), hierarchy=hand_hierarchy())
     images = torch.rand(2, 3, 64, 64)
-    config = NetworkConfig("regnety_002", image_size=64)
-    assert benchmarks_accuracy.ABLATIONS["one look"][1] == 1
+    config = make_config("small", backbone="regnety_002", image_size=64)
+    assert benchmarks_accuracy.ABLATIONS["one look"][1] == {"n_crops": 1}
     for name, field in (
         ("no canonical hand", "canonical.weight"),
         ("no correction along spirals", "mix.0.taps"),

@@ -1,23 +1,19 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
-from network_fixtures import random_batch, small_network
+from network_fixtures import network_config, random_batch, small_network
 
 from hand_lib.hand.kinematics import axis_angle_to_matrix
 from hand_lib.hand.model import HandModel
 from hand_lib.network.losses import (
-    YOUTUBEHAND_LOSSES,
-    LossConfig,
     edge_loss,
     joint_loss,
-    mesh_edges,
     normal_loss,
     surface_errors,
     total_loss,
     vertex_loss,
 )
+from hand_lib.training.config import field_names
 
 FACES = torch.tensor([[0, 1, 2], [0, 2, 3], [2, 1, 4], [3, 2, 5]])
 
@@ -69,21 +65,6 @@ def test_surface_losses_of_whole_hands_equal_the_published_formulas_face_by_face
         (ours,) = torch.autograd.grad(fast, predicted)
         (theirs,) = torch.autograd.grad(slow, predicted, retain_graph=True)
         torch.testing.assert_close(ours, theirs, atol=1e-6 * theirs.abs().max().item(), rtol=1e-4)
-
-
-def test_every_edge_is_found_once_with_all_its_faces():
-    faces = torch.tensor([[0, 1, 2], [0, 2, 3], [2, 1, 4], [2, 0, 5]])  # 0-2 has three faces
-    ends, sides = mesh_edges(faces)
-    pairs = {tuple(pair): set(side) - {4} for pair, side in zip(ends.T.tolist(), sides.T.tolist(),
-                                                                strict=True)}  # fmt: skip
-    assert sides.shape == (3, ends.shape[1]) and len(pairs) == ends.shape[1]
-    assert pairs == {
-        (min(i, j), max(i, j)): {f for f, face in enumerate(faces.tolist()) if {i, j} <= set(face)}
-        for face in faces.tolist() for i, j in zip(face, face[1:] + face[:1], strict=True)
-    }  # fmt: skip
-    assert mesh_edges(faces)[0] is ends  # kept
-    faces[3, 2] = 4
-    assert (2, 4) in set(map(tuple, mesh_edges(faces)[0].T.tolist()))  # until the faces change
 
 
 @pytest.mark.parametrize("known", [None, torch.tensor([True, False, True])])
@@ -157,12 +138,12 @@ def test_the_total_is_the_weighted_sum_of_its_parts():
     network = small_network()
     torch.nn.init.normal_(network.decoder.correct.weight, std=0.01)  # it starts at zero
     batch = random_batch(network)
-    batch["surface"] = torch.rand(4, 4, 16, 16)
+    batch["correspondence"] = torch.rand(4, 4, 16, 16)
     prediction = network(batch["image"])
-    config = LossConfig(*(1.0 + i for i in range(2)), "l1", *(0.5 + i for i in range(8)))
-    total, parts = total_loss(prediction, batch, network.mesh, config)
-    weights = dataclasses.asdict(config)
-    assert {f"loss_{name}" for name in parts} == set(weights) - {"joint_distance"}
+    names = [name for name in field_names() if name.startswith("loss_")]
+    weights = {name: 0.5 + i for i, name in enumerate(names)}
+    total, parts = total_loss(prediction, batch, network, network_config(**weights))
+    assert [f"loss_{name}" for name in parts] == names
     assert all(part > 0 for part in parts.values())
     expected = sum(weights[f"loss_{name}"] * part for name, part in parts.items())
     torch.testing.assert_close(total.detach(), expected)
@@ -171,24 +152,11 @@ def test_the_total_is_the_weighted_sum_of_its_parts():
     assert not [name for name in silent if name.startswith("decoder") and "mix" not in name]
 
 
-def test_an_object_without_a_weight_gets_the_default_one():
-    network = small_network()
-    batch = random_batch(network)
-    prediction = network.eval()(batch["image"])
-    fields = dataclasses.asdict(LossConfig())
-    del fields["loss_canonical"]
-    partial = type("Partial", (), fields)
-    torch.testing.assert_close(
-        total_loss(prediction, batch, network.mesh, partial)[0],
-        total_loss(prediction, batch, network.mesh)[0],
-    )
-
-
 def test_the_baseline_trains_with_its_own_losses():
     network = small_network("youtubehand")
     batch = random_batch(network)
     prediction = network(batch["image"])
-    total, parts = total_loss(prediction, batch, network.mesh, YOUTUBEHAND_LOSSES)
+    total, parts = total_loss(prediction, batch, network, network_config("youtubehand"))
     slow = (
         vertex_loss(prediction.vertices, batch["vertices"])
         + (prediction.joints - prediction.joints[:, :1] - batch["joints"]).square().mean()
@@ -197,15 +165,15 @@ def test_the_baseline_trains_with_its_own_losses():
         + 0.1 * normal_loss(prediction.vertices, batch["vertices"], network.faces)
     )
     torch.testing.assert_close(total, slow)
-    assert parts["levels"] == parts["canonical"] == 0
+    assert parts["intermediate"] == parts["canonical"] == 0
 
 
 def test_hands_without_vertices_still_teach_joints():
     network = small_network()
     batch = random_batch(network)
     batch["has_vertices"] = torch.tensor([False] * 4)
-    total, parts = total_loss(network(batch["image"]), batch, network.mesh)
-    assert parts["vertices"] == parts["levels"] == parts["edges"] == parts["canonical"] == 0
+    total, parts = total_loss(network(batch["image"]), batch, network, network_config())
+    assert parts["vertices"] == parts["intermediate"] == parts["edges"] == parts["canonical"] == 0
     assert parts["joints"] > 0 and parts["rotation"] > 0 and total.isfinite()
 
 
@@ -215,9 +183,9 @@ def test_wrong_shapes_name_expected_and_found():
     prediction = network(batch["image"])
     with pytest.raises(ValueError, match=r"vertices: .*\(4, 162, 3\).*\(4, 161, 3\)"):
         short = batch | {"vertices": batch["vertices"][:, 1:]}
-        total_loss(prediction, short, network.mesh)
+        total_loss(prediction, short, network, network_config())
     with pytest.raises(ValueError, match=r"flags \(4,\), found \(3,\)"):
         few = batch | {"has_vertices": batch["has_vertices"][1:]}
-        total_loss(prediction, few, network.mesh)
+        total_loss(prediction, few, network, network_config())
     with pytest.raises(ValueError, match="'l1' or 'squared', found 'l3'"):
         joint_loss(batch["joints"], batch["joints"], distance="l3")

@@ -11,9 +11,9 @@ from hand_lib.mesh.similarity import lay_onto
 from hand_lib.network.heads import (
     ImageHead,
     cell_centres,
+    correspondence_loss,
     expected_places,
-    heat_loss,
-    surface_loss,
+    heatmap_loss,
     surface_summary,
 )
 from hand_lib.network.model import LAST_LOOK, Prediction
@@ -88,7 +88,7 @@ def test_what_is_brought_back_projects_where_it_did():
     turn = torch.linalg.qr(torch.randn(4, 3, 3, generator=generator))[0]
     seen = project_weak_perspective(joints, camera)
     prediction = Prediction(
-        joints, joints, camera, seen, seen, levels=(joints,), canonical=joints, rotation=turn
+        joints, joints, camera, seen, seen, intermediate=(joints,), canonical=joints, rotation=turn
     )
     look = look_at(joints_2d(4))
     back = brought_back(prediction, look)
@@ -100,7 +100,7 @@ def test_what_is_brought_back_projects_where_it_did():
     spin[:, :2, :2] = look.turn
     palm = joints @ turn.transpose(1, 2) @ spin  # from the palm's frame, then back from the look
     torch.testing.assert_close(joints @ back["rotation"].transpose(1, 2), palm)
-    assert (back["vertices"] == back["levels"][0]).all() and back["canonical"] is joints
+    assert (back["vertices"] == back["intermediate"][0]).all() and back["canonical"] is joints
 
 
 def test_the_last_look_undoes_a_turn_of_the_picture(monkeypatch):
@@ -173,11 +173,11 @@ def test_the_soft_arg_max_finds_peaks_and_heat_loss_pulls_there():
     heat = torch.zeros(2, 21, 16, 16, requires_grad=True)
     valid = torch.ones(2, 21, dtype=torch.bool)
     optimizer = torch.optim.Adam([heat], lr=0.5)
-    first = heat_loss(heat, places, valid).item()
+    first = heatmap_loss(heat, places, valid).item()
     assert first == pytest.approx(np.log(256), rel=1e-4)
     for _ in range(60):
         optimizer.zero_grad()
-        heat_loss(heat, places, valid).backward()
+        heatmap_loss(heat, places, valid).backward()
         optimizer.step()
     assert (expected_places(heat) - places).abs().max() < 0.05
 
@@ -187,15 +187,15 @@ def test_heat_loss_ignores_unknown_joints_and_those_outside():
     places = joints_2d(1) * 0.5
     valid = torch.ones(1, 21, dtype=torch.bool)
     valid[0, 3] = False
-    before = heat_loss(heat, places, valid)
+    before = heatmap_loss(heat, places, valid)
     moved = places.clone()
     moved[0, 3] = 0.1
-    assert heat_loss(heat, moved, valid) == before
+    assert heatmap_loss(heat, moved, valid) == before
     moved[0, 4] = 1.5
     valid_too = valid.clone()
     valid_too[0, 4] = False
-    assert heat_loss(heat, moved, valid) == heat_loss(heat, places, valid_too)
-    assert heat_loss(heat, places, torch.zeros_like(valid)) == 0
+    assert heatmap_loss(heat, moved, valid) == heatmap_loss(heat, places, valid_too)
+    assert heatmap_loss(heat, places, torch.zeros_like(valid)) == 0
 
 
 def test_surface_maps_show_the_rest_position_of_what_is_seen():
@@ -235,14 +235,14 @@ def test_the_surface_loss_is_zero_only_for_the_truth_and_skips_empty_maps():
     true[:2, 1:, 4:9, 4:9] = torch.randn(2, 3, 5, 5)
     right = true.clone()
     right[:, 0] = true[:, 0] * 40 - 20
-    assert surface_loss(right, true) < 1e-6
+    assert correspondence_loss(right, true) < 1e-6
     wrong = right.clone()
     wrong[2] = 30.0  # the third hand has no map
-    assert surface_loss(wrong, true) < 1e-6
+    assert correspondence_loss(wrong, true) < 1e-6
     wrong[0, 1:] += 0.5
-    assert surface_loss(wrong, true).item() == pytest.approx(0.25, abs=1e-3)
+    assert correspondence_loss(wrong, true).item() == pytest.approx(0.25, abs=1e-3)
     fine = torch.nn.functional.interpolate(right, scale_factor=2)
-    torch.testing.assert_close(surface_loss(fine, true), surface_loss(right, true))
+    torch.testing.assert_close(correspondence_loss(fine, true), correspondence_loss(right, true))
 
 
 def test_the_head_joins_maps_of_any_sizes():

@@ -3,23 +3,33 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from network_fixtures import ball_hierarchy, ball_regressor, hand_shapes, small_network
+from network_fixtures import (
+    ball_hierarchy,
+    ball_regressor,
+    hand_shapes,
+    network_config,
+    small_network,
+)
 from torch.nn import functional
 
 from hand_lib.network.encoders import load_encoder_weights, read_state_dict, unwrap_state_dict
-from hand_lib.network.model import NetworkConfig, build_network
+from hand_lib.network.model import build_network
 from hand_lib.network.youtubehand import (
     PUBLISHED,
     load_youtubehand_state_dict,
     parameter_counts,
-    published_counts,
     youtubehand_names,
     youtubehand_state_dict,
 )
 
 
 def test_parameter_counts_are_the_published_ones():
-    counts = published_counts(hand_shapes(), np.zeros((21, 778)))
+    counts = {}
+    with torch.device("meta"):  # without using memory
+        for backbone in PUBLISHED:
+            config = network_config("youtubehand", backbone)
+            network = build_network(config, hand_shapes(), np.zeros((21, 778)))
+            counts[backbone] = parameter_counts(network)
     assert {name: count["total"] for name, count in counts.items()} == {
         "resnet18": 36_405_862,
         "resnet50": 418_884_198,
@@ -45,7 +55,7 @@ def test_the_decoder_equals_gather_concatenate_linear(factors):
     torch.manual_seed(0)
     hierarchy = ball_hierarchy(2, factors)
     channels, steps = (4, 8, 16)[: len(factors)], len(factors)
-    config = NetworkConfig("resnet18", decoder="youtubehand", channels=channels, spiral_length=9)
+    config = network_config("youtubehand", "resnet18", channels=channels, spiral_length=9)
     network = build_network(config, hierarchy, ball_regressor()).eval()
     images = torch.rand(2, 3, 64, 64)
     state = youtubehand_state_dict(network)

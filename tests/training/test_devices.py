@@ -4,15 +4,14 @@ torch's fake tensors have a shape, a type and a device and no values. An operati
 "cuda" and one left behind on the CPU raises, as on a real GPU, without there being one.
 """
 
-from dataclasses import replace
-
 import pytest
 import torch
 from network_fixtures import random_batch, small_network
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hand_lib.hand.model import HandModel
-from hand_lib.network.losses import YOUTUBEHAND_LOSSES, LossConfig, total_loss
+from hand_lib.network.losses import total_loss
+from hand_lib.training.config import make_config
 
 
 def moved(module, to="cuda"):
@@ -34,18 +33,17 @@ def test_the_network_and_its_loss_stay_on_a_gpu(decoder, train):
     network = small_network(decoder, view_size=64).train(train)
     size = 64 if train else 96
     batch = random_batch(network, size=size)
-    losses = LossConfig() if decoder == "coarse_to_fine" else YOUTUBEHAND_LOSSES
-    losses = replace(losses, loss_edges=0.0, loss_normals=0.0)  # their edges are found from values
+    config = make_config("full" if decoder == "coarse_to_fine" else "youtubehand")
     with FakeTensorMode():
         moved(network)
         batch = {
             name: torch.empty(value.shape, dtype=value.dtype, device="cuda")
             for name, value in batch.items()
         }
-        batch["surface"] = torch.empty(4, 4, 16, 16, device="cuda")
+        batch["correspondence"] = torch.empty(4, 4, 16, 16, device="cuda")
         prediction = network(batch["image"])
         found = [prediction.vertices, prediction.joints, prediction.camera, prediction.joints_2d]
-        loss, terms = total_loss(prediction, batch, network.mesh, losses)
+        loss, terms = total_loss(prediction, batch, network, config)
     assert {value.device.type for value in [*found, loss, *terms.values()]} == {"cuda"}
     assert prediction.vertices.dtype == torch.float32
 

@@ -108,7 +108,8 @@ def test_training_crops_are_first_and_second_looks_with_surface_maps(hands):
     config = make_config("small", image_size=48, view_size=40)
     pool = tasks.synthetic_pool(48, 40, 3)
     batch = tasks.training_crops(config, pool, builtin_hierarchy()).fetch_batch(np.arange(40))
-    assert batch["image"].shape == (40, 3, 40, 40) and batch["surface"].shape == (40, 4, 16, 16)
+    assert batch["image"].shape == (40, 3, 40, 40)
+    assert batch["correspondence"].shape == (40, 4, 16, 16)
     upright = np.abs(batch["joints_2d"][:, [5, 9, 13, 17], 0].mean(1) - batch["joints_2d"][:, 0, 0])
     plain = HandCrops(pool, 40).fetch_batch(np.arange(40))
     first = np.abs(batch["joints_2d"] - plain["joints_2d"]).max((1, 2)) < 1e-6

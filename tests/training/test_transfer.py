@@ -5,12 +5,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from network_fixtures import ball_hierarchy, ball_regressor, random_batch, small_network
+from network_fixtures import random_batch, small_network
 
 from hand_lib.files import write_text
 from hand_lib.inference.predictor import load_network
 from hand_lib.mesh.sampling import builtin_hierarchy
-from hand_lib.network.model import NetworkConfig, build_network
+from hand_lib.network.model import build_network
 from hand_lib.training import checkpoints
 from hand_lib.training.config import make_config
 from hand_lib.training.provenance import provenance
@@ -47,7 +47,7 @@ def test_on_another_mesh_the_first_guess_lies_on_the_old_one():
     assert carry_over(source, target) == []
     with torch.no_grad():
         maps = source.encoder(source.normalize(random_batch(source)["image"]))
-        ours, theirs = (net.decoder.eval()(maps)["levels"][0] for net in (target, source))
+        ours, theirs = (net.decoder.eval()(maps)["intermediate"][0] for net in (target, source))
     torch.testing.assert_close(ours, theirs[:, order], atol=1e-5, rtol=1e-4)
 
 
@@ -132,5 +132,4 @@ def test_another_network_is_refused(run_folder):
     with pytest.raises(ValueError, match="regnety_002.*do not fit"):
         start_from(other, folder)
     with pytest.raises(FileNotFoundError, match="config.json"):
-        start_from(build_network(NetworkConfig(image_size=64), ball_hierarchy(), ball_regressor()),
-                   folder / "nowhere")  # fmt: skip
+        start_from(small_network(), folder / "nowhere")
