@@ -15,7 +15,7 @@ lab: $(READY)  ## JupyterLab in notebooks/
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
 
 bench: $(READY)  ## the benchmark notebook, executed into runs/
-	@$(BIN)/python -m hand_lib.launch 07_benchmarks
+	@$(BIN)/python -m hand_lib.workbook 07_benchmarks
 
 setup: $(READY)
 

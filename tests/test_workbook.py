@@ -1,11 +1,19 @@
-import json
+"""Notebooks run from the command line with parameters that exist; what notebooks share is made."""
 
-import numpy as np
+import io
+import json
+import subprocess
+import sys
+
+import nbformat
 import pytest
 
-from hand_lib import workbook as workflow
-from hand_lib.evaluation.runs import open_test_set
+from hand_lib import ROOT, workbook
+from hand_lib.data.readers import FreiHand
+from hand_lib.training import checkpoints
 
+PARAMETERS = 'run: str = ""  # name\nsteps: int = 3  # how many\nrate: float = 0.5\n'
+CHECK = "from hand_lib.training.config import *\nrefuse_unknown_parameters(globals())"
 SCORES = {
     "template only": {"root_mpvpe_mm": 96.0, "root_mpjpe_mm": 100.0, "pa_mpvpe_mm": 15.0,
                       "pa_mpjpe_mm": 18.0},
@@ -16,12 +24,33 @@ SCORES = {
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(workflow, "ROOT", tmp_path)
+    """A workbook's folder of its own."""
+    monkeypatch.setattr(workbook, "ROOT", tmp_path)
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
     (tmp_path / "runs").mkdir()
     return tmp_path
 
 
-def finished_run(root, name, status="finished", age=0):
+@pytest.fixture
+def notebook(root):
+    """A notebook with three parameters, the check, and a printed answer."""
+    cells = [nbformat.v4.new_code_cell(source) for source in (PARAMETERS, CHECK, "steps * rate")]
+    cells[0].metadata["tags"] = ["parameters"]
+    book = nbformat.v4.new_notebook(cells=cells)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    book.metadata["kernelspec"] = kernel
+    path = root / "book.ipynb"
+    nbformat.write(book, path)
+    return path
+
+
+def append_cell(notebook, source):
+    book = nbformat.read(notebook, as_version=4)
+    book.cells.append(nbformat.v4.new_code_cell(source))
+    nbformat.write(book, notebook)
+
+
+def finished_run(root, name, status="finished"):
     folder = root / "runs" / name
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
@@ -30,119 +59,217 @@ def finished_run(root, name, status="finished", age=0):
     return folder
 
 
+def test_a_notebook_runs_with_its_parameters_quietly_and_leaves_no_stamps(
+    notebook, tmp_path, capfd
+):
+    parameters = {"steps": 5, "rate": 2}
+    output = workbook.run_notebook(
+        notebook, parameters, tmp_path / "new" / "out.ipynb", log=sys.stderr
+    )
+    book = nbformat.read(output, as_version=4)
+    assert book.cells[-1].outputs[0]["data"]["text/plain"] == "10.0"
+    assert "papermill" not in book.metadata
+    assert all("papermill" not in cell.metadata for cell in book.cells)
+    assert book.cells[0].metadata["tags"] == ["parameters"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path):
+    with pytest.raises(ValueError, match="'stepz'; did you mean 'steps'.*run, steps, rate"):
+        workbook.run_notebook(notebook, {"stepz": 5}, tmp_path / "out.ipynb")
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_papermill_alone_is_stopped_by_the_notebook_itself(notebook, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"),
+         "-p", "stepz", "5"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "unknown parameter 'stepz'; did you mean 'steps'? Valid: run, steps, rate" in done.stderr
+
+
+def test_values_are_read_as_the_type_beside_the_name(notebook):
+    given = {"run": 7, "steps": "4", "rate": "1"}
+    checked = workbook.checked_parameters(notebook, given)
+    assert checked == {"run": "7", "steps": 4, "rate": 1.0}
+    assert isinstance(checked["rate"], float)
+    for wrong in ("many", 2.5, True):
+        with pytest.raises(TypeError, match="steps should be int like its default 3, found"):
+            workbook.checked_parameters(notebook, {"steps": wrong})
+
+
+@pytest.mark.parametrize("name", ["2024_05_01", "1e3", "0x10", "007", "None", "True", "[1]", "'a'"])
+def test_a_run_is_called_what_was_typed(notebook, name):
+    assert workbook.checked_parameters(notebook, {"run": name}) == {"run": name}
+
+
+def test_a_switch_is_typed_as_true_or_false(notebook):
+    book = nbformat.read(notebook, as_version=4)
+    book.cells[0].source += "quick: bool = True\nmore: str = None\n"
+    nbformat.write(book, notebook)
+    checked = workbook.checked_parameters(notebook, {"quick": "false", "more": "12"})
+    assert checked == {"quick": False, "more": "12"}
+    with pytest.raises(TypeError, match="quick should be bool like its default True, found 'no'"):
+        workbook.checked_parameters(notebook, {"quick": "no"})
+
+
+def test_the_command_line_lists_refuses_and_reports(notebook, capsys):
+    assert workbook.main([str(notebook), "--list"]) == 0
+    assert "steps = 3" in capsys.readouterr().out
+    assert workbook.main([str(notebook), "-p", "stepz", "5"]) == 2
+    assert "did you mean 'steps'" in capsys.readouterr().err
+    assert workbook.main(["no-such-notebook"]) == 2
+    assert "no notebook 'no-such-notebook'" in capsys.readouterr().err
+
+
+def test_a_failing_cell_keeps_the_good_copy_and_makes_no_folder(notebook, root, capsys):
+    good = workbook.run_notebook(notebook, {"run": "mine"})
+    assert good == root / "runs" / "mine" / "book.ipynb"
+    before = good.read_text()
+    append_cell(notebook, "raise RuntimeError('no luck')")
+    assert workbook.main([str(notebook), "-p", "run", "mine"]) == 1
+    assert "RuntimeError: no luck" in capsys.readouterr().err
+    assert good.read_text() == before
+    failed = nbformat.read(good.with_name("book.failed.ipynb"), as_version=4)
+    assert failed.cells[-1].outputs
+    assert workbook.main([str(notebook), "-p", "run", "typo"]) == 1
+    assert not (root / "runs" / "typo").exists()
+    assert (root / "runs" / "notebooks" / "book.failed.ipynb").exists()
+
+
+def test_a_kernel_that_dies_is_one_line(notebook, capsys):
+    append_cell(notebook, "import os\nos._exit(9)")
+    assert workbook.main([str(notebook)]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "its kernel died" in line
+
+
+def test_a_stop_by_the_user_says_how_to_go_on(notebook, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workbook, "run_notebook", stopped)
+    assert workbook.main([str(notebook)]) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_notebooks_are_found_by_path_and_by_the_beginning_of_their_name(notebook, monkeypatch):
+    monkeypatch.setattr(workbook, "NOTEBOOKS", notebook.parent)
+    assert workbook.notebook_path("bo") == workbook.notebook_path("book") == notebook
+    assert workbook.notebook_path(str(notebook)) == notebook
+    with pytest.raises(FileNotFoundError, match="there are: book"):
+        workbook.notebook_path("else")
+
+
+def test_of_a_progress_bar_its_end_is_kept(notebook, tmp_path):
+    append_cell(notebook, "import sys\nsys.stderr.write('\\r 1%|\\r 9%|\\r100%|#|\\n')")
+    book = nbformat.read(workbook.run_notebook(notebook), as_version=4)
+    texts = [out.text for out in book.cells[-1].outputs if out.get("name") == "stderr"]
+    assert texts == ["100%|#|\n"]
+
+
+def test_a_refreshed_notebook_is_fit_for_git_and_a_failing_one_stays_as_it_was(notebook):
+    append_cell(notebook, "import sys, ipywidgets\nprint('noise', file=sys.stderr)\n"
+                "ipywidgets.IntSlider(3)")  # fmt: skip
+    assert workbook.run_notebook(notebook, refresh=True) == notebook
+    book = nbformat.read(notebook, as_version=4)
+    assert [cell.execution_count for cell in book.cells] == [1, 2, 3, 4]
+    assert book.cells[2].outputs[0]["data"]["text/plain"] == "1.5"
+    (panel,) = book.cells[3].outputs
+    assert set(panel["data"]) == {"text/plain"} and "JupyterLab" in panel["data"]["text/plain"]
+    assert "widgets" not in book.metadata
+    append_cell(notebook, "1 / 0")
+    before = notebook.read_text()
+    with pytest.raises(Exception, match="division"):
+        workbook.run_notebook(notebook, refresh=True)
+    assert notebook.read_text() == before
+    assert [p.name for p in notebook.parent.glob("*.ipynb")] == [notebook.name]
+
+
 def test_the_table_shows_errors_and_the_share_below_the_template():
-    lines = workflow.table(SCORES).splitlines()
+    lines = workbook.table(SCORES).splitlines()
     assert lines[0].split() == ["vertices", "joints", "vertices", "PA", "joints", "PA"]
     assert "96.0" in lines[1] and "%" not in lines[1]
     assert "48.0 (-50 %)" in lines[2] and "12.0 (-20 %)" in lines[2] and "(+5 %)" in lines[2]
 
 
+def test_runs_are_compared_with_the_best_single_mesh():
+    reference = ROOT / "runs" / "reference"
+    rows = workbook.comparison({"this run": reference}, count=40, progress=False)
+    assert list(rows) == ["template only", "this run"]
+    for key, _ in workbook.TABLE_KEYS.values():
+        assert 0 < rows["this run"][key] < rows["template only"][key]
+
+
 def test_a_named_run_is_taken_and_an_unknown_one_answered_with_the_known(root):
     folder = finished_run(root, "mine")
     for name in ("runs/mine", "mine", str(folder)):
-        assert workflow.ensure_run(name) == folder
-    with pytest.raises(FileNotFoundError, match="finished runs in runs/: mine"):
-        workflow.ensure_run("runs/other")
+        assert workbook.ensure_run(name) == folder
+    with pytest.raises(FileNotFoundError, match="mine"):
+        workbook.ensure_run("runs/other")
 
 
 def test_the_reference_model_is_what_one_gets_without_a_name(root):
     finished_run(root, "mine")
     reference = finished_run(root, "reference")
-    assert workflow.ensure_run() == reference
-
-
-def test_a_finished_run_is_kept_an_interrupted_one_resumed_and_a_missing_one_trained(root):
-    assert workflow.train_parameters("small") == {"preset": "small", "run": "small"}
-    finished_run(root, "small")
-    assert workflow.train_parameters("small") is None
-    finished_run(root, "half", status="interrupted")
-    assert workflow.train_parameters("half") == {"resume": "half", "run": "half"}
-
-
-def test_the_template_is_scored_on_the_truth_of_the_test_set():
-    test = open_test_set("synthetic-test", 40)
-    scores = workflow.template_row(test, count=60)
-    assert set(scores) == set(workflow.TABLE_KEYS.values())
-    assert 40 < scores["root_mpvpe_mm"] < 150 and 8 < scores["pa_mpvpe_mm"] < 25
-    assert scores["pa_mpvpe_mm"] < scores["root_mpvpe_mm"]
-
-
-def test_example_pictures_are_always_the_same():
-    first, again = workflow.example_pictures(2, 64), workflow.example_pictures(2, 64)
-    assert list(first) == list(again) and all(np.array_equal(first[k], again[k]) for k in first)
-    assert first["synthetic 0"].shape == (64, 64, 3)
+    assert workbook.ensure_run() == reference
 
 
 def test_data_made_by_another_version_is_replaced_and_foreign_folders_refused(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(workflow, "DATA_COUNT", 6)
-    monkeypatch.setattr(workflow, "DATA_SIZE", 64)
-    folder = workflow.ensure_data(tmp_path / "set")
-    assert len(workflow.open_data(folder)) == 6
+    monkeypatch.setattr(workbook, "DATA_COUNT", 6)
+    monkeypatch.setattr(workbook, "DATA_SIZE", 64)
+    folder = workbook.ensure_data(tmp_path / "set")
+    assert len(FreiHand(folder, "training")) == 6
     stamp = next(
         p for p in folder.iterdir() if p.is_file() and "fingerprint" in p.read_text()[:2000]
     )
     picture = sorted((folder / "training" / "rgb").iterdir())[0]
     before = picture.stat().st_mtime_ns
-    workflow.ensure_data(folder)
+    workbook.ensure_data(folder)
     assert picture.stat().st_mtime_ns == before
     stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"fingerprint": "older"}))
-    workflow.ensure_data(folder)
+    workbook.ensure_data(folder)
     assert picture.stat().st_mtime_ns > before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "photo.jpg").write_bytes(b"x")
     with pytest.raises(ValueError, match="not empty"):
-        workflow.ensure_data(tmp_path / "mine")
+        workbook.ensure_data(tmp_path / "mine")
     assert (tmp_path / "mine" / "photo.jpg").exists()
 
 
 def test_the_whole_run_passes_on_what_each_notebook_needs(root, monkeypatch):
     called = []
-    monkeypatch.setattr(workflow, "NOTEBOOKS", ("01_a", "03_train", "04_evaluation", "05_demo"))
+    monkeypatch.setattr(workbook, "IN_ORDER", ("01_a", "03_train", "04_evaluation", "05_demo"))
     monkeypatch.setattr(
-        "hand_lib.launch.launch",
-        lambda name, output, parameters, log: called.append((name, parameters)) or output,
+        workbook, "run_notebook", lambda name, given, *_: called.append((name, given))
     )
-    monkeypatch.setattr(workflow, "comparison", lambda runs: SCORES)
-    said = []
-    assert workflow.run_all("small", said.append) == SCORES
+    monkeypatch.setattr(workbook, "comparison", lambda runs: SCORES)
+    log = io.StringIO()
+    assert workbook.run_all("small", log) == SCORES
     assert called == [
         ("01_a", {}),
         ("03_train", {"preset": "small", "run": "small"}),
         ("04_evaluation", {"runs": "runs/small"}),
         ("05_demo", {"run": "runs/small"}),
     ]
-    text = "\n".join(said)
+    text = log.getvalue()
     assert "[2/4] 03_train" in text and "48.0 (-50 %)" in text and "05_demo.ipynb" in text
     finished_run(root, "small")
+    finished_run(root, "half", status="interrupted")
     called.clear()
-    workflow.run_all("small", said.append)
+    workbook.run_all("small", log)
     assert [name for name, _ in called] == ["01_a", "04_evaluation", "05_demo"]
+    workbook.run_all("half", log)
+    assert ("03_train", {"preset": "small", "resume": "half"}) in called
 
 
-def test_the_command_line_answers_instead_of_tracing(root, monkeypatch, capsys):
-    monkeypatch.setattr(
-        workflow, "run_all", lambda run: (_ for _ in ()).throw(OSError("disk full"))
-    )
-    assert workflow.main([]) == 2 and "disk full" in capsys.readouterr().err
-    monkeypatch.setattr(workflow, "run_all", lambda run: (_ for _ in ()).throw(KeyboardInterrupt()))
-    assert workflow.main([]) == 130 and "goes on from here" in capsys.readouterr().err
+def test_the_command_line_answers_instead_of_tracing(monkeypatch, capsys):
+    def full(run):
+        raise OSError("disk full")
 
-
-def test_publishing_copies_what_ships_and_draws_the_overview(root, monkeypatch):
-    run = finished_run(root, "mine")
-    for name in ("log.csv", "provenance.json"):
-        (run / name).write_text(name)
-    from PIL import Image
-
-    from hand_lib.inference.predictor import Predictor, confidence
-
-    measured = confidence.Calibration(-1.0, 2.0, 0.5, 0.4, 0.05, 0.9, 600)
-    monkeypatch.setattr(workflow, "overview", lambda run: Image.new("RGB", (20, 10)))
-    monkeypatch.setattr(confidence, "calibrate", lambda predictor: measured)
-    monkeypatch.setattr(Predictor, "load", classmethod(lambda cls, run: run))
-    target = workflow.publish("runs/mine")
-    made = [*workflow.PUBLISHED, "overview.jpg", "confidence.json"]
-    assert sorted(p.name for p in target.iterdir()) == sorted(made)
-    assert confidence.load_calibration(target) == measured
+    monkeypatch.setattr(workbook, "run_all", full)
+    assert workbook.main([]) == 2 and "disk full" in capsys.readouterr().err

@@ -187,16 +187,6 @@ def test_a_folder_that_is_no_run_is_answered_with_what_is_missing(run_folder, tm
         Predictor.load(tmp_path)
 
 
-def test_the_workflow_compares_and_draws_a_run(run_folder):
-    from hand_lib import workbook as workflow
-
-    rows = workflow.comparison({"this run": run_folder[0]}, count=40, progress=False)
-    assert list(rows) == ["template only", "this run"]
-    assert all(key in rows["this run"] for key in workflow.TABLE_KEYS.values())
-    picture = workflow.overview(run_folder[0])
-    assert picture.size[0] > 1000 and np.asarray(picture).std() > 20
-
-
 def stored(tmp_path, kind):
     """A picture file of a kind that people really have, with a bright dot at (205, 92)."""
     photo = Image.fromarray(photo_with_dot(205.0, 92.0))

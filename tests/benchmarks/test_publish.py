@@ -1,0 +1,33 @@
+import numpy as np
+from benchmarks import publish
+from PIL import Image
+
+from hand_lib import ROOT
+from hand_lib.inference import confidence
+from hand_lib.inference.predictor import Predictor
+
+
+def test_publishing_copies_what_ships_and_draws_the_overview(tmp_path, monkeypatch):
+    run = tmp_path / "mine"
+    run.mkdir()
+    for name in publish.PUBLISHED:
+        (run / name).write_text(name)
+    measured = confidence.Calibration(-1.0, 2.0, 0.5, 0.4, 0.05, 0.9, 600)
+    monkeypatch.setattr(publish, "overview", lambda run: Image.new("RGB", (20, 10)))
+    monkeypatch.setattr(publish, "calibrate", lambda predictor: measured)
+    monkeypatch.setattr(Predictor, "load", classmethod(lambda cls, run: run))
+    target = publish.publish(run, tmp_path / "reference")
+    made = [*publish.PUBLISHED, "overview.jpg", "confidence.json"]
+    assert sorted(p.name for p in target.iterdir()) == sorted(made)
+    assert confidence.load_calibration(target) == measured
+
+
+def test_the_overview_shows_gestures_photographs_and_predictions():
+    picture = publish.overview(ROOT / "runs" / "reference")
+    assert picture.size[0] > 1000 and np.asarray(picture).std() > 20
+
+
+def test_example_pictures_are_always_the_same():
+    first, again = publish.example_pictures(2, 64), publish.example_pictures(2, 64)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert first[0].shape == (64, 64, 3)
