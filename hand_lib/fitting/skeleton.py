@@ -16,7 +16,6 @@ from hand_lib.hand.joints import MANO_FINGERS, MANO_PARENTS, MANO_TO_21, TIPS_21
 from hand_lib.hand.kinematics import matrix_to_axis_angle
 from hand_lib.hand.mano import mirror_arrays
 from hand_lib.hand.poses import sample_angles
-from hand_lib.mesh.topology import align_similarity
 
 LIMITS = anatomy.JOINT_LIMITS
 FREE = np.argwhere(LIMITS[1:, :, 1] > LIMITS[1:, :, 0])  # (27, 2) finger joint 0..14, angle 0..2
@@ -36,30 +35,6 @@ def pose_prior(count: int = 3000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     draws = angles[:, FREE[:, 0], FREE[:, 1]]
     covariance = np.cov(draws.T) + np.diag(np.full(len(FREE), np.deg2rad(3.0) ** 2))
     return draws.mean(0), np.linalg.inv(covariance), draws
-
-
-def bone_frames(rest: np.ndarray) -> np.ndarray:
-    """Axes of each finger joint for any right hand's rest skeleton.
-
-    rest: (16, 3) metres.   returns (15, 3, 3), columns along the bone, flexion axis, dorsal.
-    The built-in hand's axes are turned with the whole skeleton, then each by the smallest rotation
-    that lays it along its own bone.
-    """
-    _, (_, rotation, _) = align_similarity(anatomy.REST_JOINTS[None], rest[None])
-    frames, turn = np.asarray(rotation).reshape(3, 3) @ anatomy.FRAMES[1:], np.eye(3)
-    for k in range(15):
-        if k % 3 < 2:  # the last joint keeps the turn of the one before: its bone has no end joint
-            bone = rest[k + 2] - rest[k + 1]
-            turn = _smallest_turn(frames[k][:, 0], bone / np.linalg.norm(bone))
-        frames[k] = turn @ frames[k]
-    return frames
-
-
-def _smallest_turn(source, target):
-    axis = np.cross(source, target)
-    return anatomy.axis_angle_to_matrix(
-        axis * np.arctan2(np.linalg.norm(axis), source @ target) / max(np.linalg.norm(axis), 1e-12)
-    )
 
 
 class Skeleton:
@@ -97,7 +72,7 @@ class Skeleton:
         )
         self.tip_poses = put(arrays["posedirs"][tips].reshape(15, 135).T)  # (135, 15)
         self.tip_weights = put(arrays["weights"][tips])  # (5, 16)
-        self.frames = put(bone_frames(rest))  # (15, 3, 3)
+        self.frames = put(model.frames[1:])  # (15, 3, 3)
         mean, precision, draws = pose_prior()
         self.prior_mean, self.prior_precision = put(mean), put(precision)
         self.draws = put(draws)

@@ -157,20 +157,38 @@ def _check_rows(array, name: str) -> NDArray:
     return array
 
 
-def pose_from_angles(angles: NDArray) -> NDArray:
+def bone_frames(rest: NDArray) -> NDArray:
+    """Axes (16, 3, 3) of the joints of any right hand's rest skeleton, columns as in ``FRAMES``.
+
+    rest: (16, 3) metres. The built-in hand's axes are turned with the whole skeleton, then each by
+    the smallest rotation that lays it along its own bone.
+    """
+    centred = rest - rest.mean(0), REST_JOINTS - REST_JOINTS.mean(0)
+    frames = Rotation.align_vectors(*centred)[0].as_matrix() @ FRAMES
+    for base, middle, end in MANO_FINGERS.values():
+        for joint, after in ((base, middle), (middle, end)):
+            bone = rest[after] - rest[joint]
+            swing = Rotation.align_vectors(bone[None], frames[joint][None, :, 0])[0].as_matrix()
+            frames[joint] = swing @ frames[joint]
+        frames[end] = swing @ frames[end]  # its bone has no joint at the other end
+    return frames
+
+
+def pose_from_angles(angles: NDArray, frames: NDArray = FRAMES) -> NDArray:
     """Axis-angle pose of flexion, abduction and twist: R = F Ry(flex) Rz(abd) Rx(twist) F^T.
 
-    angles: (..., 16, 3) radians; the wrist's row turns the whole hand.
+    angles: (..., 16, 3) radians; the wrist's row turns the whole hand.   frames: (16, 3, 3) the
+    joints' axes F at rest.
     returns (..., 16, 3) axis-angle, radians, rest frame axes.
     """
     local = Rotation.from_euler("YZX", _check_rows(angles, "angles")).as_rotvec()
-    return (FRAMES @ local[..., None])[..., 0]
+    return (frames @ local[..., None])[..., 0]
 
 
-def angles_from_pose(pose: NDArray) -> NDArray:
+def angles_from_pose(pose: NDArray, frames: NDArray = FRAMES) -> NDArray:
     """Inverse of ``pose_from_angles``. pose: (..., 16, 3) axis-angle; returns (..., 16, 3)."""
-    local = FRAMES.transpose(0, 2, 1) @ _check_rows(pose, "pose")[..., None]
-    return Rotation.from_rotvec(local[..., 0]).as_euler("YZX")
+    local = frames.transpose(0, 2, 1) @ _check_rows(pose, "pose")[..., None]
+    return Rotation.from_rotvec(local[..., 0]).as_euler("YZX", suppress_warnings=True)
 
 
 def clamp_angles(angles: NDArray) -> NDArray:

@@ -6,32 +6,25 @@ two matrices is three long multiplications, not hundreds of tiny ones; what is l
 the vertices last.
 """
 
-import math
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-TINY = 1e-30
-"""Added to a squared angle, radians^2, so that no gradient divides by zero."""
 
-
-def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
+def axis_angle_to_matrix(axis_angle: Tensor, dim: int = -1) -> Tensor:
     """Rodrigues' formula, R = I + a [v] + b [v]^2 with a = sin t / t and b = (1 - cos t) / t^2.
 
-    axis_angle: (..., 3) radians.   returns (..., 3, 3).
+    axis_angle: (..., 3) radians, its coordinates along ``dim``.   returns (..., 3, 3) in its place.
     Below 1e-2 rad (float64: 1e-4) a and b come from their Taylor series, so that value and
     gradient are exact at zero.
     """
-    squared = (axis_angle * axis_angle).sum(-1, keepdim=True)
+    x, y, z = axis_angle.unbind(dim)
+    squared = x * x + y * y + z * z
     small = squared < (1e-4 if axis_angle.dtype != torch.float64 else 1e-8)
     safe = torch.where(small, torch.ones_like(squared), squared)
     angle = safe.sqrt()
     a = torch.where(small, 1 - squared / 6 + squared * squared / 120, angle.sin() / angle)
     b = torch.where(small, 0.5 - squared / 24 + squared * squared / 720, (1 - angle.cos()) / safe)
-    x, y, z = axis_angle.unbind(-1)
-    a, b = a[..., 0], b[..., 0]
     bx, by, bz = b * x, b * y, b * z
     ax, ay, az = a * x, a * y, a * z
     bxy, bxz, byz = bx * y, bx * z, by * z
@@ -41,7 +34,7 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
         bxy + az, 1 - bxx - bzz, byz - ax,
         bxz - ay, byz + ax, 1 - bxx - byy,
     )  # fmt: skip
-    return torch.stack(rows, -1).reshape(*axis_angle.shape[:-1], 3, 3)
+    return torch.stack(rows, dim).unflatten(dim, (3, 3))
 
 
 def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
@@ -86,41 +79,6 @@ def rotation_6d_to_matrix(six: Tensor) -> Tensor:
     return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
 
 
-def quaternion_products() -> tuple[np.ndarray, np.ndarray]:
-    """Tables (20, 4) and (9, 10) that turn quaternions into rotation matrices.
-
-    With q = (w, x, y, z), ``first @ q`` holds both factors of the ten products q_i q_j, i <= j, and
-    ``second @ products`` is the matrix, row by row.
-    """
-    pairs = [(i, j) for i in range(4) for j in range(i, 4)]
-    first = np.zeros((2, len(pairs), 4))
-    second = np.zeros((3, 3, len(pairs)))
-    for n, (i, j) in enumerate(pairs):
-        first[0, n, i] = first[1, n, j] = 1
-    column = {pair: n for n, pair in enumerate(pairs)}
-    for i in range(3):
-        second[i, i, column[0, 0]] = 1
-        for k in range(3):
-            second[i, i, column[k + 1, k + 1]] = 1 if k == i else -1
-        j, k = (i + 1) % 3, (i + 2) % 3
-        both = column[min(i, j) + 1, max(i, j) + 1]
-        second[i, j, both] = second[j, i, both] = 2
-        second[k, j, column[0, i + 1]], second[j, k, column[0, i + 1]] = 2, -2
-    return first.reshape(20, 4), second.reshape(9, 10)
-
-
-def rotation_matrices(half: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Rotation matrices of half axis-angle vectors, by unit quaternions; smooth at zero.
-
-    half: (3, J, B) half the axis-angle, radians.   first, second: of ``quaternion_products``.
-    returns (3, 3, J, B).
-    """
-    angle = ((half * half).sum(0, keepdim=True) + TINY / 4).sqrt()  # half the angle
-    quaternion = torch.cat([angle.cos(), half * torch.sinc(angle / math.pi)]).flatten(1)
-    one, other = (first @ quaternion).view(2, 10, -1).unbind(0)
-    return (second @ (one * other)).view(3, 3, *half.shape[1:])
-
-
 def compose(rotations: Tensor, steps: Tensor) -> Tensor:
     """R [S | t] = [R S | R t].   rotations: (3, 3, ...) or [R | .].   steps: (3, 4, ...)."""
     columns, rows = rotations[:, :, None].unbind(1), steps.unbind(0)
@@ -152,25 +110,24 @@ def chain(root: Tensor, rotations: Tensor, bones: Tensor, start: Tensor) -> tupl
     return turned, torch.cat([start, placed.view(3, 15, batch)], 1)
 
 
-def skin_vertices(maps, shaped, skin, tips, count: int) -> tuple[Tensor, Tensor]:
-    """v = sum_j w_vj (A_j v' + t_j): vertices (B, V, 3), and the tips (B, 5, 3) again.
+def skin_vertices(maps: Tensor, shaped: Tensor, skin: Tensor, count: int) -> Tensor:
+    """v = sum_j w_vj (A_j v' + t_j): vertices (B, V, 3).
 
     maps: (3, 4, 16, B), rows of [A_j | t_j].   shaped: (B, 3, W) and skin: (16, W), the vertices
-    filled up to W.   tips: (5,) vertex ids.   count: V.
+    filled up to W.   count: V.
     """
     if torch.is_grad_enabled() and (maps.requires_grad or shaped.requires_grad):
-        return _Skinning.apply(maps, shaped, skin, tips, count)
-    return _skin(maps, shaped, skin, tips, count)
+        return _Skinning.apply(maps, shaped, skin, count)
+    return _skin(maps, shaped, skin, count)
 
 
-def _skin(maps, shaped, skin, tips, count):
+def _skin(maps, shaped, skin, count):
     batch, _, width = shaped.shape
     rows = maps.permute(3, 0, 1, 2).reshape(-1, 16)
     mx, my, mz, points = (rows @ skin).view(batch, 3, 4, width).unbind(2)  # each (B, 3, W)
     x, y, z = shaped[:, :, None].unbind(1)  # each (B, 1, W)
     points.addcmul_(mx, x).addcmul_(my, y).addcmul_(mz, z)
-    vertices = points[:, :, :count].transpose(1, 2).contiguous()
-    return vertices, vertices[:, tips]
+    return points[:, :, :count].transpose(1, 2).contiguous()
 
 
 class _Skinning(torch.autograd.Function):
@@ -179,27 +136,19 @@ class _Skinning(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(maps, shaped, skin, tips, count):
-        return _skin(maps, shaped, skin, tips, count)
+    def forward(maps, shaped, skin, count):
+        return _skin(maps, shaped, skin, count)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs[:4])
-        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs[:3])
 
     @staticmethod
-    def backward(ctx, slope, tip_slope):
-        maps, shaped, skin, tips = ctx.saved_tensors
+    def backward(ctx, slope):
+        maps, shaped, skin = ctx.saved_tensors
         batch, _, width = shaped.shape
-        if slope is not None:
-            slope = nn.functional.pad(slope.transpose(1, 2), (0, width - slope.shape[1]))
-        elif tip_slope is not None:
-            slope = tip_slope.new_zeros(batch, 3, width)
-        else:
-            return None, None, None, None, None
-        if tip_slope is not None:
-            slope = slope.index_add(2, tips, tip_slope.transpose(1, 2))  # (B, 3, W)
-        outer = (slope[:, :, None] * shaped[:, None]).view(-1, width)  # (B 3 3, W)
+        slope = nn.functional.pad(slope.transpose(1, 2), (0, width - slope.shape[1]))  # (B, 3, W)
+        outer = (slope[:, :, None] * shaped[:, None]).reshape(-1, width)  # (B 3 3, W)
         turn = (outer @ skin.T).view(batch, 3, 3, 16)
         shift = (slope.reshape(-1, width) @ skin.T).view(batch, 3, 1, 16)
         # the blended rotations again: cheaper to make than to keep, and right when differentiated
@@ -208,4 +157,4 @@ class _Skinning(torch.autograd.Function):
         sx, sy, sz = slope[:, :, None].unbind(1)  # each (B, 1, W)
         back = torch.addcmul(linear[:, 0] * sx, linear[:, 1], sy)
         back = torch.addcmul(back, linear[:, 2], sz)
-        return torch.cat([turn, shift], 2).permute(1, 2, 3, 0), back, None, None, None
+        return torch.cat([turn, shift], 2).permute(1, 2, 3, 0), back, None, None

@@ -3,7 +3,7 @@
 One class for the built-in hand and for MANO (Romero, Tzionas and Black, SIGGRAPH Asia 2017), right
 and left. It agrees with smplx's MANO class on the same file and is more than twice as fast: shape
 and pose corrections are one matrix product, the kinematic chain is three vectorised levels, and
-skinning is one product with the transposed weights, coordinate by coordinate (``skinning``).
+skinning is one product with the transposed weights, coordinate by coordinate (``kinematics``).
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hand_lib.hand.anatomy import FRAMES, bone_frames, pose_from_angles
 from hand_lib.hand.joints import (
-    FINGERTIP_VERTICES,
     MANO_FINGERS,
     MANO_PARENTS,
     MANO_TO_21,
     TIPS_21,
     fingertip_vertices,
 )
-from hand_lib.hand.kinematics import chain, quaternion_products, rotation_matrices, skin_vertices
+from hand_lib.hand.kinematics import axis_angle_to_matrix, chain, skin_vertices
 from hand_lib.hand.mano import (
     builtin_path,
     left_shape_is_wrong,
@@ -30,6 +30,7 @@ from hand_lib.hand.mano import (
     read_mano,
     write_mano,
 )
+from hand_lib.hand.poses import sample_angles
 
 _SIDES = ("right", "left")
 _MANO_OF_21 = np.empty(21, np.int64)
@@ -62,22 +63,34 @@ class HandModel(nn.Module):
     (torch.Size([2, 778, 3]), torch.Size([2, 21, 3]))
     """
 
-    def __init__(self, arrays, side="right", flat_mean=False, fingertips=None, dtype=torch.float32):
-        """arrays: as ``mano_files.read_mano`` returns them, for this very side."""
+    def __init__(
+        self, arrays, side="right", flat_mean=False, fingertips=None, dtype=torch.float32,
+        pose_corrections=True, frames=None,
+    ):  # fmt: skip
+        """arrays: as ``mano.read_mano`` returns them, for this very side.
+
+        pose_corrections: False leaves out ``posedirs``: plain linear blend skinning.
+        frames: (16, 3, 3) axes in which the joints of the right hand bend; None finds them along
+        the bones (``anatomy.bone_frames``).
+        """
         super().__init__()
         check_side(side)
         self.side, self.flat_mean = side, flat_mean
         self.fingertips = fingertips
         self.notes: tuple[str, ...] = ()
-        tips = fingertip_ids(arrays, side, fingertips)
         template, shapes, regressor = (
             arrays[key] for key in ("v_template", "shapedirs", "J_regressor")
         )
-        joints = np.concatenate([template[..., None], shapes], 2)
-        joints = np.einsum("jv,vak->kja", regressor, joints)  # (11, 16, 3)
+        rest, shaped = regressor @ template, np.einsum("jv,vak->kja", regressor, shapes)
+        if frames is None:
+            frames = bone_frames(rest * (-1, 1, 1) if side == "left" else rest)
+        self.frames = frames
         # R - I has its joint last here, first in posedirs
         corrections = arrays["posedirs"].reshape(-1, 3, 15, 9).swapaxes(2, 3).reshape(-1, 3, 135)
-        directions = np.concatenate([shapes, corrections], 2)  # (V, 3, 145)
+        corrections = corrections * float(pose_corrections)
+        joints = np.concatenate([rest[None], shaped])  # (11, 16, 3)
+        bones = joints[:, 1:] - joints[:, MANO_PARENTS[1:]]
+        skeleton = np.concatenate([joints, bones], 1).transpose(2, 1, 0).reshape(93, 11)
 
         def keep(name, value):
             self.register_buffer(name, torch.from_numpy(np.array(value)))
@@ -85,34 +98,28 @@ class HandModel(nn.Module):
         def keep_float(name, value):
             self.register_buffer(name, torch.from_numpy(np.array(value, order="C")).to(dtype))
 
-        # coordinate-major: x of all vertices, then y, then z; V filled up to whole cache lines
+        def keep_vertices(name, value):  # coordinate-major, V filled up to whole cache lines
+            keep_float(name, np.pad(value.T, [(0, 0)] * (value.ndim - 1) + [(0, -self.count % 16)]))
+
         self.count = len(template)
-        fill = -self.count % 16
-        template = np.pad(template, ((0, fill), (0, 0)))
-        directions = np.pad(directions, ((0, fill), (0, 0), (0, 0)))
-        keep_float("template", template.T.reshape(-1))  # (3 V,)
-        keep_float("directions", directions.transpose(2, 1, 0).reshape(145, -1))  # (145, 3 V)
-        keep_float("skin", np.pad(arrays["weights"].T, ((0, 0), (0, fill))))  # (16, V)
-        bones = joints.copy()
-        bones[:, 1:] -= joints[:, MANO_PARENTS[1:]]
-        both = np.concatenate([joints, bones[:, 1:]], 1).transpose(2, 1, 0).reshape(93, 11)
-        keep_float("rest_skeleton", both[:, :1])  # (93, 1) coordinate-major: 16 joints, 15 bones
-        keep_float("skeleton_directions", both[:, 1:])  # (93, 10)
-        first, second = quaternion_products()
-        keep_float("quaternion_factors", first)  # (20, 4)
-        keep_float("from_products", second)  # (9, 10)
+        keep_vertices("template", template)  # (3, V)
+        keep_vertices("shape_directions", shapes)  # (10, 3, V)
+        keep_vertices("pose_directions", corrections)  # (135, 3, V)
+        keep_vertices("skin", arrays["weights"])  # (16, V)
+        keep_float("rest_skeleton", skeleton[:, :1])  # (93, 1): x of 16 joints and 15 bones, y, z
+        keep_float("skeleton_directions", skeleton[:, 1:])  # (93, 10)
         keep_float("joint_regressor", regressor)  # (16, V)
         keep_float("pose_mean", arrays["hands_mean"])  # (45,)
-        half = np.zeros(48) if flat_mean else np.r_[0, 0, 0, arrays["hands_mean"]] / 2
-        keep_float("half_mean", half.reshape(16, 3, 1).transpose(1, 0, 2))  # (3, 16, 1)
         keep_float("pose_components", arrays["hands_components"])  # (45, 45), rows
         keep_float("identity", np.eye(3).reshape(9).repeat(15)[:, None])  # (135, 1)
         keep("faces", arrays["f"])  # (F, 3)
-        keep("tips", tips)  # (5,)
+        keep("tips", fingertip_ids(arrays, side, fingertips))  # (5,)
         keep("joint_order", _MANO_OF_21)  # (21,)
 
     @classmethod
-    def builtin(cls, side="right", flat_mean=True, dtype=torch.float32) -> "HandModel":
+    def builtin(
+        cls, side="right", flat_mean=True, dtype=torch.float32, pose_corrections=True
+    ) -> "HandModel":
         """The workbook's own hand. Pose zero is the template unless ``flat_mean=False``."""
         check_side(side)
         path = builtin_path()
@@ -124,12 +131,13 @@ class HandModel(nn.Module):
         arrays = read_mano(path)
         if side == "left":
             arrays = mirror_arrays(arrays)
-        return cls(arrays, side, flat_mean, None, dtype)
+        return cls(arrays, side, flat_mean, None, dtype, pose_corrections, FRAMES)
 
     @classmethod
     def from_mano(
-        cls, path=None, side="right", flat_mean=False, fingertips=None, dtype=torch.float32
-    ) -> "HandModel":
+        cls, path=None, side="right", flat_mean=False, fingertips=None, dtype=torch.float32,
+        pose_corrections=True,
+    ) -> "HandModel":  # fmt: skip
         """MANO, from MANO_RIGHT.pkl, MANO_LEFT.pkl, an .npz of the same arrays, or their folder.
 
         side: the hand wanted. A file with "left" in its name is a left hand, any other a right one;
@@ -162,7 +170,7 @@ class HandModel(nn.Module):
             notes.append(f"{path}: the {file_side} hand, mirrored")
         if fingertips is None and "fingertips" not in arrays:
             fingertips = "freihand"
-        model = cls(arrays, side, flat_mean, fingertips, dtype)
+        model = cls(arrays, side, flat_mean, fingertips, dtype, pose_corrections)
         model.notes = tuple(notes)
         for note in notes:
             log.warning(note)
@@ -176,7 +184,7 @@ class HandModel(nn.Module):
     @property
     def vertices(self) -> Tensor:
         """(V, 3) metres, the template in its rest frame."""
-        return self.template.view(3, -1)[:, : self.count].T
+        return self.template[:, : self.count].T
 
     def forward(self, pose, betas=None, translation=None) -> Hand:
         """Pose, shape and place the hand.
@@ -193,14 +201,13 @@ class HandModel(nn.Module):
         rotations = self._batch_last(pose)  # (3, 3, 16, B)
         batch = rotations.shape[-1]
         root, others = rotations.split([1, 15], 2)
-        corrections = others.reshape(135, batch) - self.identity
-        skeleton = self.rest_skeleton.expand(93, batch)
+        shaped, skeleton = self.template.reshape(-1), self.rest_skeleton.expand(93, batch)
         if betas is not None:
-            betas = self.check_betas(betas, batch).T  # (10, B)
-            skeleton = torch.addmm(self.rest_skeleton, self.skeleton_directions, betas)
-            corrections = torch.cat([betas, corrections])  # (145, B)
-        directions = self.directions[-len(corrections) :]
-        shaped = torch.addmm(self.template, corrections.T, directions).view(batch, 3, -1)
+            betas = self.check_betas(betas, batch)
+            shaped = torch.addmm(shaped, betas, self.shape_directions.flatten(1))
+            skeleton = torch.addmm(self.rest_skeleton, self.skeleton_directions, betas.T)
+        corrections = others.reshape(135, batch) - self.identity
+        shaped = torch.addmm(shaped, corrections.T, self.pose_directions.flatten(1))
         rest, bones = skeleton.view(3, 31, batch).split([16, 15], 1)
         start = rest[:, :1]
         if translation is not None:
@@ -212,9 +219,9 @@ class HandModel(nn.Module):
         turned, placed = chain(root, others, bones, start)  # (3, 3, 16, B), (3, 16, B)
         offset = placed - (turned * rest).sum(1)
         maps = torch.cat([turned, offset[:, None]], 1)  # (3, 4, 16, B)
-        vertices, tips = skin_vertices(maps, shaped, self.skin, self.tips, self.count)
-        joints = torch.cat([placed.permute(2, 1, 0), tips], 1).index_select(1, self.joint_order)
-        return Hand(vertices, joints)
+        vertices = skin_vertices(maps, shaped.view(batch, 3, -1), self.skin, self.count)
+        joints = torch.cat([placed.permute(2, 1, 0), vertices[:, self.tips]], 1)
+        return Hand(vertices, joints[:, self.joint_order])
 
     def rotations(self, pose) -> Tensor:
         """Rotation of each joint against its parent (B, 16, 3, 3), the mean pose included."""
@@ -230,8 +237,10 @@ class HandModel(nn.Module):
                 f"expected pose (B, 16, 3), (B, 48) or (B, 16, 3, 3), found {shape}; for principal "
                 f"components call model.pose_from_pca first"
             )
-        half = torch.add(self.half_mean, pose.reshape(-1, 16, 3).permute(2, 1, 0), alpha=0.5)
-        return rotation_matrices(half, self.quaternion_factors, self.from_products)
+        pose = pose.reshape(-1, 16, 3).permute(2, 1, 0)
+        if not self.flat_mean:
+            pose = pose + nn.functional.pad(self.pose_mean, (3, 0)).view(16, 3, 1).transpose(0, 1)
+        return axis_angle_to_matrix(pose, 0)
 
     def check_betas(self, betas, batch) -> Tensor:
         """betas as (B, 10), missing columns zero."""
@@ -257,6 +266,18 @@ class HandModel(nn.Module):
             global_rotation = torch.zeros_like(fingers[:, :3])
         return torch.cat([global_rotation, fingers], 1).view(-1, 16, 3)
 
+    def sample_poses(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Plausible poses (n, 16, 3) for this very model (``poses.sample_angles``), wrist unturned.
+
+        Angles are about this hand's own joint axes; its mean pose, where it has one, is taken off.
+        """
+        pose = pose_from_angles(sample_angles(n, rng), self.frames)
+        if self.side == "left":
+            pose = mirror_pose(pose)
+        if not self.flat_mean:
+            pose[:, 1:] -= self.pose_mean.cpu().numpy().reshape(15, 3)
+        return pose
+
     def regress_joints(self, vertices):
         """21 joints of a mesh of this model.   vertices: (B, V, 3) or (V, 3), tensor or array."""
         if not torch.is_tensor(vertices):
@@ -277,15 +298,17 @@ class HandModel(nn.Module):
         def get(tensor):
             return tensor.detach().cpu().numpy().astype(np.float64)
 
-        directions = get(self.directions).reshape(145, 3, -1)[:, :, : self.count].transpose(2, 1, 0)
-        corrections = directions[:, :, 10:].reshape(-1, 3, 9, 15).swapaxes(2, 3)
+        def vertices(tensor):  # without the fill
+            return np.ascontiguousarray(get(tensor)[..., : self.count].T)
+
+        corrections = vertices(self.pose_directions).reshape(-1, 3, 9, 15).swapaxes(2, 3)
         return {
-            "v_template": get(self.vertices),
+            "v_template": vertices(self.template),
             "f": self.faces.cpu().numpy().copy(),
-            "shapedirs": directions[:, :, :10].copy(),
-            "posedirs": corrections.reshape(-1, 3, 135).copy(),
+            "shapedirs": vertices(self.shape_directions),
+            "posedirs": corrections.reshape(-1, 3, 135),
             "J_regressor": get(self.joint_regressor),
-            "weights": get(self.skin)[:, : self.count].T.copy(),
+            "weights": vertices(self.skin),
             "kintree_table": np.stack([MANO_PARENTS, np.arange(16)]),
             "hands_mean": get(self.pose_mean),
             "hands_components": get(self.pose_components),
@@ -325,6 +348,3 @@ def fingertip_ids(arrays, side, source=None) -> np.ndarray:
         reach = (arrays["v_template"] - joints[last]) @ along
         tips.append(np.where(arrays["weights"][:, last] > 0.5, reach, -np.inf).argmax())
     return np.array(tips)
-
-
-__all__ = ["FINGERTIP_VERTICES", "Hand", "HandModel", "chain", "mirror_pose"]

@@ -134,25 +134,14 @@ def builtin_hierarchy(
 
 
 def posed_vertices(model, n: int, seed: int = 0) -> np.ndarray:
-    """(n, V, 3) float32 metres: a hand model in sampled poses, its wrist unturned.
-
-    The pose prior speaks the rest frame of the built-in hand (fingers along x). A model that rests
-    otherwise, as MANO does, is posed by normal coefficients of its own principal components.
-    """
+    """(n, V, 3) float32 metres: a hand model in sampled poses, its wrist unturned."""
     import torch
 
-    from hand_lib.hand.poses import sample_poses
-
-    rng = np.random.default_rng(seed)
+    poses = model.sample_poses(n, np.random.default_rng(seed))
     with torch.no_grad():
-        joints = model(torch.zeros(1, 16, 3, dtype=model.template.dtype)).joints[0]
-        finger = (joints[9] - joints[0]) / (joints[9] - joints[0]).norm()
-        if finger[0] > 0.9:
-            pose = torch.from_numpy(sample_poses(n, rng)).to(model.template)
-        else:
-            coefficients = torch.from_numpy(rng.normal(size=(n, 45))).to(model.template)
-            pose = model.pose_from_pca(coefficients)
-        return model(pose).vertices.cpu().numpy().astype(np.float32)
+        return model(torch.from_numpy(poses).to(model.template)).vertices.cpu().numpy().astype(
+            np.float32
+        )
 
 
 def level_sizes(n_vertices: int, factors) -> list[int]:

@@ -7,7 +7,7 @@ from mano_fixture import mano_bytes
 
 from hand_lib.fitting import trials as fitting_trials
 from hand_lib.fitting.fit import fit_hands, follow_fit, hand_size
-from hand_lib.fitting.skeleton import FREE, ORDER, Skeleton, bone_frames, pose_prior
+from hand_lib.fitting.skeleton import FREE, ORDER, Skeleton, pose_prior
 from hand_lib.fitting.solver import PAIRS, swapped_columns
 from hand_lib.fitting.trials import CAMERA
 from hand_lib.hand import anatomy
@@ -60,12 +60,6 @@ def test_the_skeleton_equals_the_model_and_its_slopes_are_right(model):
         difference = (moved - joints) / step - slopes[:, k]
         assert difference[:, :16].abs().max() < 1e-5
         assert difference[:, 16:].abs().max() < 0.02  # tips: taken as rigid
-
-
-def test_the_axes_of_another_skeleton_follow_its_bones():
-    turn = axis_angle_to_matrix(torch.tensor([0.4, -1.0, 2.0], dtype=torch.float64)).numpy()
-    frames = bone_frames(1.1 * anatomy.REST_JOINTS @ turn.T)
-    np.testing.assert_allclose(frames, turn @ anatomy.FRAMES[1:], atol=1e-6)
 
 
 def test_the_prior_covers_every_free_angle():

@@ -14,6 +14,7 @@ from hand_lib.hand.joints import FINGERTIP_VERTICES, MANO_PARENTS, MANO_TO_21, T
 from hand_lib.hand.kinematics import axis_angle_to_matrix, matrix_to_axis_angle
 from hand_lib.hand.mano import builtin_path, left_shape_is_wrong, mirror_arrays, read_mano
 from hand_lib.hand.model import HandModel, mirror_pose
+from hand_lib.mesh.topology import align_similarity
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,32 @@ def test_pose_zero_is_the_template_unless_the_mean_pose_is_asked_for(model, arra
     pose = torch.cat([torch.zeros(3), mean])[None]
     flat = HandModel(arrays, flat_mean=True)
     torch.testing.assert_close(bent(torch.zeros(1, 48)).vertices, flat(pose).vertices)
+
+
+def test_without_pose_corrections_it_is_plain_linear_blend_skinning(arrays):
+    pose, betas, _ = random_inputs(2)
+    plain = HandModel(arrays, flat_mean=True, pose_corrections=False)
+    expected = HandModel({**arrays, "posedirs": 0 * arrays["posedirs"]}, flat_mean=True)
+    assert torch.equal(plain(pose, betas).vertices, expected(pose, betas).vertices)
+    assert not HandModel.builtin(pose_corrections=False).pose_directions.any()
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("flat_mean", [True, False])
+def test_every_model_samples_poses_about_its_own_axes(arrays, side, flat_mean):
+    turned = axis_angle_to_matrix(torch.tensor([0.4, -1.0, 2.0], dtype=torch.float64)).numpy()
+    other = {**arrays, "v_template": arrays["v_template"] @ turned.T}
+    other["posedirs"] = 0 * arrays["posedirs"]
+    if side == "left":
+        other = mirror_arrays(other)
+    own = HandModel.builtin(pose_corrections=False)
+    model = HandModel(other, side, flat_mean)
+    hands = []
+    for one in (own, model):
+        pose = torch.from_numpy(one.sample_poses(20, np.random.default_rng(4))).float()
+        hands.append(one(pose).joints.numpy() * ((-1, 1, 1) if one.side == "left" else 1))
+    aligned, _ = align_similarity(hands[1], hands[0])
+    assert np.linalg.norm(aligned - hands[0], axis=2).max() < 2e-4
 
 
 def test_a_global_rotation_and_translation_move_the_hand_rigidly(model):

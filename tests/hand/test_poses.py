@@ -117,6 +117,12 @@ def test_axis_angle_matrices_agree_with_scipy_and_are_exact_at_zero():
     np.testing.assert_allclose(anatomy.axis_angle_to_matrix(vectors), expected, atol=1e-12)
 
 
+def test_the_axes_of_another_skeleton_follow_its_bones():
+    turn = Rotation.from_rotvec([0.4, -1.0, 2.0]).as_matrix()
+    frames = anatomy.bone_frames(1.1 * anatomy.REST_JOINTS @ turn.T)
+    np.testing.assert_allclose(frames, turn @ anatomy.FRAMES, atol=1e-6)
+
+
 def test_clamping_holds_every_angle_and_leaves_good_ones_alone():
     inside = random_angles(50)
     np.testing.assert_allclose(anatomy.clamp_angles(inside), inside)
