@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     freihand_scores="freihand",
     score_file="freihand",
-    ScoreReport="score_report",
+    ScoreReport="freihand",
     evaluate_run="runs",
     find_runs="runs",
 )

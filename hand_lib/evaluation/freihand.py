@@ -170,9 +170,7 @@ def report(
         notes.append("x of all predictions was negated before scoring, as told")
     collapsed = np.setdiff1d(np.flatnonzero(spread(joints) < 1e-9), found.missing)
     if len(collapsed):
-        notes.append(
-            f"{_some(collapsed)} are a single point: aligned, the truth's centre"
-        )
+        notes.append(f"{_some(collapsed)} are a single point: aligned, the truth's centre")
     good = np.setdiff1d(np.arange(len(joints)), [*found.missing, *collapsed])
     notes += [found for found in [_explanation(joints[good], true[good])] if found]
     if len(found.mirrored):

@@ -1,4 +1,4 @@
-"""From a picture to hand meshes: crop, predict, place in the full frame and in space.
+"""From a picture to hand meshes: crop, network, then the hand's place in the picture and in space.
 
 >>> predictor = Predictor.load("runs/reference")
 >>> hand = predictor.predict("photo.jpg", boxes=[(120, 80, 360, 330)], sides=["left"])[0]
@@ -7,20 +7,22 @@
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
-from hand_lib.inference.confidence import Calibration, confidence, load_calibration
+from hand_lib.files import read_json
 from hand_lib.render.camera import (
     apply_affine,
     crop_affine,
     crop_to_pixels,
     default_intrinsics,
     invert_affine,
+    pixels_to_crop,
     solve_translation,
 )
 from hand_lib.render.images import read_image
@@ -53,24 +55,27 @@ class HandPrediction:
         return self.vertices + self.translation
 
 
+class Crop(NamedTuple):
+    """Where a hand is cut out of its picture; fields as in ``HandPrediction``."""
+
+    affine: np.ndarray
+    box: tuple[float, float, float, float]
+    side: str
+    intrinsics: np.ndarray
+    assumed_intrinsics: bool
+
+
 class Predictor:
     """A trained network with what it takes to use it on pictures of any size."""
 
-    def __init__(
-        self,
-        network,
-        image_size: int,
-        name: str = "network",
-        device: str = "auto",
-        calibration: Calibration | None = None,
-    ):
+    def __init__(self, network, image_size: int, name="network", device="auto", calibration=None):
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
         self.image_size = image_size
         self.name = name
-        self.calibration = calibration
+        self.calibration: Calibration | None = calibration
 
     @classmethod
     def load(cls, run_folder, device: str = "auto") -> "Predictor":
@@ -81,25 +86,6 @@ class Predictor:
         network, config = load_network(run_folder)
         calibration = load_calibration(run_folder)
         return cls(network, config.image_size, Path(run_folder).name, device, calibration)
-
-    @torch.inference_mode()
-    def predict_crops(self, crops) -> dict[str, np.ndarray]:
-        """Run the network on right-hand crops.
-
-        crops: (B, S, S, 3) uint8 RGB.   returns vertices (B, V, 3), joints (B, 21, 3), camera
-        (B, 3), joints_2d (B, 21, 2) in crop units, and joints_2d_direct, the same read from the
-        image, where the network does so.
-        """
-        crops = np.asarray(crops)
-        if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
-            raise ValueError(
-                f"expected crops (B, S, S, 3) uint8, found {crops.shape} {crops.dtype}"
-            )
-        images = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device)
-        out = self.network(images.permute(0, 3, 1, 2))
-        names = ["vertices", "joints", "camera", "joints_2d"]
-        names += ["joints_2d_direct"] * (getattr(out, "joints_2d_direct", None) is not None)
-        return {name: getattr(out, name).float().cpu().numpy() for name in names}
 
     def predict(self, image, boxes=None, sides=None, intrinsics=None) -> list[HandPrediction]:
         """Hands of one picture, one per box.
@@ -130,21 +116,43 @@ class Predictor:
                 f"{count} pictures need as many entries of boxes, sides and intrinsics, found "
                 f"{len(boxes)}, {len(sides)} and {len(intrinsics)}"
             )
-        crops, jobs = [], []
+        owners, crops, pixels = [], [], []
         for n in range(count):
             picture = read_image(images[n])
-            for job in self._jobs(picture, boxes[n], sides[n], intrinsics[n]):
-                jobs.append((n, *job))
-                crops.append(_warp(picture, job[0], self.image_size))
-        results: list[list[HandPrediction]] = [[] for _ in range(count)]
-        for start in range(0, len(jobs), batch_size):
-            out = self.predict_crops(np.stack(crops[start : start + batch_size]))
-            for k, (n, *job) in enumerate(jobs[start : start + batch_size]):
-                results[n].append(self._place({name: out[name][k] for name in out}, *job))
-        return results
+            for crop in self._crops_of(picture, boxes[n], sides[n], intrinsics[n]):
+                owners.append(n)
+                crops.append(crop)
+                pixels.append(cut(picture, crop.affine, self.image_size))
+        hands: list[list[HandPrediction]] = [[] for _ in range(count)]
+        for start in range(0, len(crops), batch_size):
+            part = slice(start, start + batch_size)
+            out = self.predict_crops(np.stack(pixels[part]))
+            for k, (n, crop) in enumerate(zip(owners[part], crops[part], strict=True)):
+                hands[n].append(self._place({name: out[name][k] for name in out}, crop))
+        return hands
 
-    def _jobs(self, picture, boxes, sides, intrinsics):
-        """affine, box, side, intrinsics, assumed for each hand of a picture, checked."""
+    @torch.inference_mode()
+    def predict_crops(self, crops) -> dict[str, np.ndarray]:
+        """Run the network on right-hand crops.
+
+        crops: (B, S, S, 3) uint8 RGB.   returns vertices (B, V, 3), joints (B, 21, 3), camera
+        (B, 3), joints_2d (B, 21, 2) in crop units, and joints_2d_direct, the same read from the
+        image, where the network does so.
+        """
+        crops = np.asarray(crops)
+        if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
+            raise ValueError(
+                f"expected crops (B, S, S, 3) uint8, found {crops.shape} {crops.dtype}"
+            )
+        images = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device)
+        out = self.network(images.permute(0, 3, 1, 2))
+        names = ["vertices", "joints", "camera", "joints_2d"]
+        if getattr(out, "joints_2d_direct", None) is not None:
+            names.append("joints_2d_direct")
+        return {name: getattr(out, name).float().cpu().numpy() for name in names}
+
+    def _crops_of(self, picture, boxes, sides, intrinsics):
+        """A checked ``Crop`` for each hand of a picture."""
         height, width = picture.shape[:2]
         whole = boxes is None
         if isinstance(boxes, str):
@@ -166,35 +174,135 @@ class Predictor:
             centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
             extent = max(box[2] - box[0], box[3] - box[1]) * (1.0 if whole else BOX_MARGIN)
             affine = crop_affine(centre, extent, self.image_size, mirror=side == "left")
-            yield affine, box, side, matrix, assumed
+            yield Crop(affine, box, side, matrix, assumed)
 
-    def _place(self, out, affine, box, side, intrinsics, assumed) -> HandPrediction:
+    def _place(self, out, crop: Crop) -> HandPrediction:
+        """The hand of a crop, brought back to its picture.   out: one row of ``predict_crops``."""
         joints_px = crop_to_pixels(out["joints_2d"].astype(float), self.image_size)
-        joints_2d = apply_affine(invert_affine(affine), joints_px)
-        flip = np.array([-1.0 if side == "left" else 1.0, 1, 1])
-        vertices, joints = out["vertices"] * flip, out["joints"] * flip
-        translation = solve_translation(joints[None], joints_2d[None], intrinsics)[0]
+        joints_2d = apply_affine(invert_affine(crop.affine), joints_px)
+        left = crop.side == "left"
+        flip = np.array([-1.0 if left else 1.0, 1, 1])
+        joints, faces = out["joints"] * flip, self.network.faces.cpu().numpy()
         sure = None
         if self.calibration is not None:
             direct = out.get("joints_2d_direct")
             direct = None if direct is None else direct[None]
             sure = float(confidence(self.calibration, out["joints_2d"][None], direct)[0])
-        faces = self.network.faces.cpu().numpy()
         return HandPrediction(
-            vertices=vertices,
-            faces=faces[:, ::-1] if side == "left" else faces,
+            vertices=out["vertices"] * flip,
+            faces=faces[:, ::-1] if left else faces,
             joints=joints,
             joints_2d=joints_2d,
             camera=out["camera"],
-            translation=translation,
-            intrinsics=intrinsics,
-            assumed_intrinsics=assumed,
-            affine=affine,
-            box=box,
-            side=side,
+            translation=solve_translation(joints[None], joints_2d[None], crop.intrinsics)[0],
             confidence=sure,
             doubtful=sure is not None and sure < self.calibration.threshold,
+            **crop._asdict(),
         )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A logistic regression for "is there a hand?", kept in a run's ``confidence.json``.
+
+    The network answers for any picture. Two things betray an answer about nothing: the joints read
+    from the image and those of the mesh fall apart, and both huddle in the middle of the crop.
+    Rates were measured on hands and backgrounds that no fit had seen; ``calibrate`` beside the
+    benchmarks fits it.
+    """
+
+    disagreement: float  # weight of the logarithm of what the joints disagree by
+    extent: float  # weight of the logarithm of the hand's extent in the crop
+    offset: float
+    threshold: float  # below this confidence a prediction is called doubtful
+    false_alarms: float  # share of held-out synthetic hands called doubtful
+    caught: float  # share of held-out backgrounds without a hand called doubtful
+    count: int  # pictures of each kind that these two shares were measured on
+
+
+def confidence_features(joints_2d, direct=None) -> np.ndarray:
+    """The two numbers that confidence rests on.
+
+    joints_2d: (B, 21, 2) crop units, joints of the mesh.   direct: (B, 21, 2) crop units, joints
+    read from the image; None for networks that read none.
+    returns (B, 2): log of the mean distance between the two over the hand's extent, log of the
+    extent, the side of the joints' bounding square in crop units.
+    """
+    joints_2d = np.asarray(joints_2d, float)
+    extent = np.maximum(np.ptp(joints_2d, axis=1).max(axis=1), 1e-3)
+    gap = np.zeros(len(joints_2d))
+    if direct is not None:
+        apart = np.linalg.norm(np.asarray(direct, float) - joints_2d, axis=-1).mean(axis=1)
+        gap = np.log(np.maximum(apart / extent, 1e-3))
+    return np.stack([gap, np.log(extent)], axis=1)
+
+
+def confidence(calibration: Calibration, joints_2d, direct=None) -> np.ndarray:
+    """How sure it is that there is a hand, (B,) from 0 to 1; see ``confidence_features``."""
+    gap, extent = confidence_features(joints_2d, direct).T
+    score = calibration.disagreement * gap + calibration.extent * extent + calibration.offset
+    return 1 / (1 + np.exp(-np.clip(score, -50, 50)))
+
+
+def load_calibration(run_folder) -> Calibration | None:
+    """The calibration of a run, None where nobody made one; ValueError for a damaged one."""
+    path, names = Path(run_folder) / "confidence.json", {f.name for f in fields(Calibration)}
+    numbers = read_json(path, optional=True)
+    if numbers is None:
+        return None
+    whole = isinstance(numbers, dict) and set(numbers) == names
+    if not whole or None in numbers.values() or not np.isfinite(list(numbers.values())).all():
+        raise ValueError(
+            f"{path} is damaged: expected finite numbers {sorted(names)}; make it anew with "
+            f"python -m benchmarks.calibrate {run_folder}, in the folder notebooks"
+        )
+    return Calibration(**numbers)
+
+
+def predict_averaged(predict_crops, crops, views) -> dict[str, np.ndarray]:
+    """Test-time augmentation: predict turned and scaled copies of each crop, average the answers.
+
+    predict_crops: (B, S, S, 3) uint8 -> dict of arrays, as ``Predictor.predict_crops``.
+    crops: (B, S, S, 3) uint8.   views: pairs (degrees, scale); the content turns clockwise and is
+    enlarged by a scale above 1. Costs one pass of the network per view.
+    returns vertices (B, V, 3), joints (B, 21, 3), joints_2d (B, 21, 2) in crop units, and camera
+    (B, 3), the weak perspective that lays the joints on joints_2d best.
+    """
+    crops, views = np.asarray(crops), [(float(turn), float(scale)) for turn, scale in views]
+    if not views or not np.isfinite(views).all() or min(scale for _, scale in views) <= 0:
+        raise ValueError(f"views should be pairs (degrees, positive scale), found {views}")
+    size, total = crops.shape[1], {}
+    for degrees, scale in views:
+        angle, middle = np.deg2rad(degrees), (size - 1) / 2
+        affine = crop_affine((middle, middle), size / scale, size, angle)
+        same = not degrees and scale == 1.0
+        out = predict_crops(crops if same else np.stack([cut(c, affine, size) for c in crops]))
+        pixels = apply_affine(invert_affine(affine), crop_to_pixels(out["joints_2d"], size))
+        cos, sin = np.cos(angle), np.sin(angle)
+        turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+        back = {
+            "vertices": out["vertices"] @ turn,  # v R: the inverse rotation of each row
+            "joints": out["joints"] @ turn,
+            "joints_2d": pixels_to_crop(pixels, size),
+        }
+        for name, value in back.items():
+            total[name] = total.get(name, 0) + value / len(views)
+    total["camera"] = fit_weak_perspective(total["joints"], total["joints_2d"])
+    return {name: value.astype(np.float32) for name, value in total.items()}
+
+
+def fit_weak_perspective(joints, joints_2d) -> np.ndarray:
+    """Weak perspective (B, 3) s, tx, ty with s (X_xy + t) nearest to joints_2d, least squares.
+
+    joints: (B, 21, 3) metres.   joints_2d: (B, 21, 2) crop units.
+    """
+    xy = joints[..., :2]
+    mean_3d, mean_2d = xy.mean(axis=1, keepdims=True), joints_2d.mean(axis=1, keepdims=True)
+    a, b = xy - mean_3d, joints_2d - mean_2d
+    scale = (a * b).sum(axis=(1, 2)) / np.maximum((a * a).sum(axis=(1, 2)), 1e-12)
+    scale = np.maximum(scale, 1e-6)
+    shift = mean_2d[:, 0] / scale[:, None] - mean_3d[:, 0]
+    return np.concatenate([scale[:, None], shift], axis=1)
 
 
 def load_network(run_folder):
@@ -258,8 +366,8 @@ def check_box(box, width: int, height: int) -> tuple[float, float, float, float]
     return x0, y0, x1, y1
 
 
-def _warp(picture, affine, size) -> np.ndarray:
-    """The crop (size, size, 3), averaged where it shrinks the picture."""
+def cut(picture, affine, size: int) -> np.ndarray:
+    """The crop (size, size, 3) of a picture, averaged where it shrinks the picture."""
     shrink = 1 / np.sqrt(abs(np.linalg.det(affine[:, :2])))
     while shrink >= 2:  # halve first: one bilinear sample would skip pixels
         height, width = picture.shape[:2]

@@ -11,15 +11,14 @@ import numpy as np
 from PIL import Image
 
 from hand_lib import metrics
-from hand_lib.evaluation.published import published_rows
+from hand_lib.evaluation.breakdown import circumstances, error_parts, mean_by_bin
 from hand_lib.evaluation.runs import (
     Evaluation,
-    circumstances,
+    bootstrap_interval,
     compare_runs,
-    error_parts,
     measured_row,
+    published_rows,
 )
-from hand_lib.evaluation.statistics import bootstrap_interval, mean_by_bin
 from hand_lib.hand.joints import FINGER_COLOURS, FINGERS, JOINT_NAMES
 from hand_lib.viewers import figures as viewers
 from hand_lib.viewers.figures import Hand

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.calibrate import calibrate, save_calibration
 from hand_lib import ROOT
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import GESTURES
 from hand_lib.hand.skin import skin_colours
-from hand_lib.inference.confidence import calibrate, save_calibration
 from hand_lib.inference.predictor import Predictor
 from hand_lib.viewers import figures
 from hand_lib.workbook import ensure_run

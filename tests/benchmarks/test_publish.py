@@ -3,8 +3,7 @@ from benchmarks import publish
 from PIL import Image
 
 from hand_lib import ROOT
-from hand_lib.inference import confidence
-from hand_lib.inference.predictor import Predictor
+from hand_lib.inference.predictor import Calibration, Predictor, load_calibration
 
 
 def test_publishing_copies_what_ships_and_draws_the_overview(tmp_path, monkeypatch):
@@ -12,14 +11,14 @@ def test_publishing_copies_what_ships_and_draws_the_overview(tmp_path, monkeypat
     run.mkdir()
     for name in publish.PUBLISHED:
         (run / name).write_text(name)
-    measured = confidence.Calibration(-1.0, 2.0, 0.5, 0.4, 0.05, 0.9, 600)
+    measured = Calibration(-1.0, 2.0, 0.5, 0.4, 0.05, 0.9, 600)
     monkeypatch.setattr(publish, "overview", lambda run: Image.new("RGB", (20, 10)))
     monkeypatch.setattr(publish, "calibrate", lambda predictor: measured)
     monkeypatch.setattr(Predictor, "load", classmethod(lambda cls, run: run))
     target = publish.publish(run, tmp_path / "reference")
     made = [*publish.PUBLISHED, "overview.jpg", "confidence.json"]
     assert sorted(p.name for p in target.iterdir()) == sorted(made)
-    assert confidence.load_calibration(target) == measured
+    assert load_calibration(target) == measured
 
 
 def test_the_overview_shows_gestures_photographs_and_predictions():

@@ -9,11 +9,11 @@ from toy_evaluation import KnowingPredictor, toy_samples, toy_set
 
 from hand_lib.data.sample import make_sample
 from hand_lib.data.writers import write_freihand
+from hand_lib.evaluation import breakdown
 from hand_lib.evaluation import freihand as scoring
 from hand_lib.evaluation import runs as evaluation
 from hand_lib.evaluation.predictions import write_predictions
 from hand_lib.hand.model import HandModel
-from hand_lib.inference.tta import augmentations
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +95,14 @@ def test_a_flat_hand_seen_from_the_front_hides_less_than_one_seen_from_its_edge(
     camera = np.array([[500.0, 0, 63.5], [0, 500, 63.5], [0, 0, 1]])
     front = hand - hand.mean(0)
     edge = front[:, [0, 2, 1]] * [1, 1, -1]
-    found = evaluation.hidden_shares(
+    found = breakdown.hidden_shares(
         np.stack([front, edge]), model.faces.numpy(), np.array([[0, 0, 0.8]] * 2), [camera] * 2, 128
     )
     assert 0.25 < found[0] < 0.6 < found[1] < 0.95
 
 
 def test_circumstances_are_one_number_per_hand(perfect):
-    found = evaluation.circumstances(perfect)
+    found = breakdown.circumstances(perfect)
     assert len(found) == 4
     for values in found.values():
         assert values.shape == (6,) and np.isfinite(values).all() and np.ptp(values) > 0
@@ -118,7 +118,7 @@ def test_the_parts_of_an_error_are_put_right_one_after_the_other(model, samples,
             return out | {name: 1.2 * out[name] @ turn.T for name in ("vertices", "joints")}
 
     found = evaluation.evaluate_predictor(Turned(model, samples), test_set)
-    parts = evaluation.error_parts(found)
+    parts = breakdown.error_parts(found)
     true = np.stack([sample.vertices for sample in samples])
     for scale, name in ((1.2, "wrists together"), (1.0, "true size")):
         expected = 1000 * np.linalg.norm(scale * true @ turn.T - true, axis=2).mean(1)
@@ -139,15 +139,15 @@ def test_the_parts_of_a_missing_and_of_a_collapsed_hand_are_those_of_a_point(
             out["vertices"][0], out["vertices"][1], out["joints"][1] = np.nan, 0, 0
             return out
 
-    parts = evaluation.error_parts(evaluation.evaluate_predictor(Broken(model, samples), test_set))
+    parts = breakdown.error_parts(evaluation.evaluate_predictor(Broken(model, samples), test_set))
     reach = [1000 * np.linalg.norm(sample.vertices, axis=1).mean() for sample in samples[:2]]
     for name in ("true size", "turned about the wrist"):
         np.testing.assert_allclose(parts[name][:2], reach, rtol=1e-4)
         np.testing.assert_allclose(parts[name][2:], 0, atol=0.01)
 
 
-def test_an_unknown_test_set_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(FileNotFoundError, match="'synthetic-test' nor a folder"):
+def test_an_unknown_test_set_is_refused_with_the_known_ones():
+    with pytest.raises(FileNotFoundError, match="'synthetic-test' nor a data set.*FreiHAMD"):
         evaluation.open_test_set("FreiHAMD")
 
 
@@ -162,34 +162,41 @@ def test_the_synthetic_test_set_is_cut_to_a_count_and_said():
         evaluation.open_test_set(count=2001)
 
 
-def test_the_newest_finished_run_and_the_reference_are_found(tmp_path):
+def make_run(folder, status="finished", error=20.0, time=1):
+    """An empty run that says how it ended and how far its mesh is off; the mean mesh: 90 mm."""
+    folder.mkdir()
+    (folder / "model.safetensors").touch()
+    told = {"validation": {"vertices_mm": error}, "template_only": {"vertices_mm": 90.0}}
+    (folder / "metrics.json").write_text(json.dumps({"status": status, **told}))
+    os.utime(folder / "metrics.json", (time, time))
+    return folder
+
+
+def test_the_newest_run_that_learnt_something_and_the_reference_are_found(tmp_path):
     assert evaluation.find_runs(tmp_path) == []
-    for name, status in (("old", "finished"), ("new", "finished"), ("broken", "failed")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").touch()
-        (tmp_path / name / "metrics.json").write_text(json.dumps({"status": status}))
-    os.utime(tmp_path / "old" / "metrics.json", (1, 1))
-    assert evaluation.find_runs(tmp_path) == [tmp_path / "new"]
-    (tmp_path / "reference").mkdir()
-    (tmp_path / "reference" / "model.safetensors").touch()
-    assert evaluation.find_runs(tmp_path) == [tmp_path / "new", tmp_path / "reference"]
+    taste = make_run(tmp_path / "taste", error=5966.0, time=9)
+    assert evaluation.find_runs(tmp_path) == [taste]
+    make_run(tmp_path / "old", time=1)
+    make_run(tmp_path / "broken", "failed", time=8)
+    new = make_run(tmp_path / "new", time=2)
+    assert evaluation.find_runs(tmp_path) == [new]
+    reference = make_run(tmp_path / "reference")
+    assert evaluation.find_runs(tmp_path) == [new, reference]
     assert evaluation.find_runs(tmp_path, ["a", "b"])[1].name == "b"
 
 
 def test_a_run_folder_is_evaluated_by_its_predictor(monkeypatch, model, samples, test_set):
-    from hand_lib.inference import predictor as inference
-
     def load(folder):
         return KnowingPredictor(model, samples, folder.name, jitter=0.002)
 
-    monkeypatch.setattr(inference.Predictor, "load", load)
+    monkeypatch.setattr(evaluation.Predictor, "load", load)
     found = evaluation.evaluate_run(Path("runs") / "mine", test_set)
     assert found.name == "mine" and found.pa_mm.mean() == pytest.approx(3.2, abs=0.3)
 
 
 def test_averaging_over_the_untouched_view_changes_nothing(model, samples, test_set, perfect):
     predictor = KnowingPredictor(model, samples)
-    again = evaluation.evaluate_predictor(predictor, test_set, views=augmentations())
+    again = evaluation.evaluate_predictor(predictor, test_set, views=[(0, 1)])
     assert np.allclose(again.vertices, perfect.vertices, atol=1e-6)
     assert np.allclose(again.joints_2d, perfect.joints_2d, atol=1e-3)
 
@@ -203,3 +210,16 @@ def test_a_submission_for_a_folder_scores_as_the_evaluation_did(model, samples, 
     scores = scoring.score_file(path, tmp_path)
     assert scores.official == pytest.approx(found.scores.official, abs=1e-4)
     assert 0.3 < scores.official["mesh_al_mean3d"] < 1.0
+
+
+def test_every_published_row_names_its_source_and_has_a_plausible_number():
+    rows = evaluation.published_rows()
+    for row in rows:
+        assert row["kind"] == "published" and row["method"] and row["source"]
+        assert "FreiHAND" in row["data"] and "PA" in row["alignment"]
+        errors = [e for e in (row["pa_mpjpe_mm"], row["pa_mpvpe_mm"]) if e is not None]
+        assert errors and all(4 < e < 40 for e in errors), row
+        assert row["f_5"] is None or 0 < row["f_5"] < row["f_15"] < 1
+    assert len({(row["method"], row["backbone"]) for row in rows}) == len(rows) == 30
+    paper = next(row for row in rows if row["method"] == "YouTubeHand (paper)")
+    assert (paper["year"], paper["pa_mpjpe_mm"], paper["f_5"]) == (2020, 8.4, 0.614)

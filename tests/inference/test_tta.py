@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from hand_lib.inference import tta
-from hand_lib.render.camera import project_weak_perspective
+from hand_lib.inference.predictor import predict_averaged
 
 SIZE = 64
 RNG = np.random.default_rng(0)
@@ -48,38 +47,31 @@ def crops_with_spot(angles):
 def test_a_consistent_network_gives_the_same_answer_through_every_view():
     crops, reader = crops_with_spot([0.3, 1.8, -2.0]), TurnReader()
     plain = reader(crops)
-    views = tta.augmentations((-30, 0, 45), (0.8, 1.0, 1.2))
+    views = [(turn, scale) for turn in (-30, 0, 45) for scale in (0.8, 1.0, 1.2)]
     for view in views:
-        back = tta.predict_averaged(reader, crops, [view])
+        back = predict_averaged(reader, crops, [view])
         assert np.abs(back["joints"] - plain["joints"]).max() < 2e-3
         assert np.abs(back["joints_2d"] - plain["joints_2d"]).max() < 0.02
-    averaged = tta.predict_averaged(reader, crops, views)
+    averaged = predict_averaged(reader, crops, views)
     assert np.abs(averaged["vertices"] - plain["vertices"]).max() < 2e-3
 
 
 def test_the_average_is_the_mean_of_the_views_and_costs_one_pass_each():
     crops, reader = crops_with_spot([0.3]), TurnReader()
-    views = tta.augmentations((-90, 0, 90))
-    alone = [tta.predict_averaged(reader, crops, [view])["joints"] for view in views]
+    views = [(-90, 1), (0, 1), (90, 1)]
+    alone = [predict_averaged(reader, crops, [view])["joints"] for view in views]
     reader.calls = 0
-    together = tta.predict_averaged(reader, crops, views)["joints"]
+    together = predict_averaged(reader, crops, views)["joints"]
     assert reader.calls == 3 and np.allclose(together, np.mean(alone, axis=0), atol=1e-6)
 
 
 def test_the_identity_view_changes_nothing():
     crops, reader = crops_with_spot([0.3, 2.0]), TurnReader()
-    same = tta.predict_averaged(reader, crops, tta.augmentations())
+    same = predict_averaged(reader, crops, [(0, 1)])
     assert np.allclose(same["joints"], reader(crops)["joints"], atol=1e-6)
 
 
-def test_camera_fit_recovers_a_known_camera():
-    cameras = np.array([[5.0, 0.02, -0.03], [8.0, -0.01, 0.0]])
-    joints = np.stack([POINTS, POINTS[::-1]])
-    assert np.allclose(tta.fit_camera(joints, project_weak_perspective(joints, cameras)), cameras)
-
-
 def test_impossible_views_are_refused():
-    with pytest.raises(ValueError, match="scales should be positive"):
-        tta.augmentations((0,), (0.0,))
-    with pytest.raises(ValueError, match="rotations_deg"):
-        tta.augmentations((), (1.0,))
+    for views in ([(0, 0.0)], [(np.nan, 1)], []):
+        with pytest.raises(ValueError, match="pairs .degrees, positive scale"):
+            predict_averaged(TurnReader(), crops_with_spot([0.3]), views)

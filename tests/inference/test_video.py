@@ -10,8 +10,7 @@ from inference.test_predictor import DotFinder
 from hand_lib import ROOT
 from hand_lib.data.synthetic.motion import MovingHand
 from hand_lib.inference import video
-from hand_lib.inference.confidence import Calibration
-from hand_lib.inference.predictor import Predictor
+from hand_lib.inference.predictor import Calibration, Predictor
 from hand_lib.inference.smoothing import OneEuro, jitter, lag_seconds
 
 WIDTH, HEIGHT, COUNT = 160, 120, 40

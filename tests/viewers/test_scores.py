@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 from toy_evaluation import KnowingPredictor, toy_samples, toy_set
 
-from hand_lib.evaluation import published as field_results
 from hand_lib.evaluation import runs as evaluation
 from hand_lib.hand.model import HandModel
 from hand_lib.viewers import figures as viewers
@@ -33,7 +32,7 @@ def runs(model):
 
 def test_the_results_table_keeps_measured_and_published_apart(runs):
     lines = viewers_scores.results_table(runs).splitlines()
-    assert len(lines) == 2 + 2 + len(field_results.PUBLISHED)
+    assert len(lines) == 2 + 2 + len(evaluation.published_rows())
     assert {line.count("|") for line in lines} == {8}
     assert lines[2].startswith("| measured | **good**") and "twelve toy hands" in lines[2]
     assert f"**{runs[0].scores.millimetres['pa_mpvpe_mm']:.1f}**" in lines[2]

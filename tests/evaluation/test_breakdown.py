@@ -1,8 +1,10 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from hand_lib.evaluation import statistics
+from hand_lib.evaluation import breakdown, runs
 
 
 @pytest.fixture
@@ -10,26 +12,10 @@ def rng():
     return np.random.default_rng(1)
 
 
-def test_bootstrap_means_scatter_by_the_standard_error(rng):
-    values = rng.normal(size=400)
-    means = statistics.bootstrap_means(values, draws=4000)
-    assert means.shape == (4000,)
-    assert means.mean() == pytest.approx(values.mean(), abs=0.005)
-    assert means.std() == pytest.approx(values.std() / 20, rel=0.05)
-
-
-def test_hands_of_one_group_are_drawn_together(rng):
-    values = rng.normal(size=100).repeat(4)  # four copies say no more than one
-    groups = np.arange(100).repeat(4)
-    grouped = statistics.bootstrap_means(values, groups=groups).std()
-    assert grouped == pytest.approx(values.std() / 10, rel=0.08)
-    assert statistics.bootstrap_means(values).std() < 0.6 * grouped
-
-
 def test_the_interval_holds_the_true_mean_about_as_often_as_it_says(rng):
     inside = 0
     for trial in range(100):
-        _, low, high = statistics.bootstrap_interval(
+        _, low, high = runs.bootstrap_interval(
             rng.exponential(size=60), draws=400, seed=trial
         )
         inside += low <= 1 <= high
@@ -37,43 +23,48 @@ def test_the_interval_holds_the_true_mean_about_as_often_as_it_says(rng):
 
 
 @pytest.mark.parametrize(
-    ("values", "groups", "message"),
-    [([], None, "N > 0"), ([1.0, np.nan], None, "value 1"), ([1.0, 2.0], [1], "2 values")],
+    ("values", "message"), [([], "N > 0"), ([1.0, np.nan], "value 1"), ([[1.0]], r"\(1, 1\)")]
 )
-def test_values_that_cannot_be_drawn_are_refused(values, groups, message):
+def test_values_that_cannot_be_drawn_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
-        statistics.bootstrap_interval(values, groups=groups)
+        runs.bootstrap_interval(values)
+
+
+def toy(name, errors):
+    """An evaluation as far as a comparison looks at it.   errors: (N,) mm."""
+    test = SimpleNamespace(name="toy", indices=np.arange(len(errors)), words=f"{len(errors)} hands")
+    return SimpleNamespace(name=name, test=test, pa_mm=np.asarray(errors))
 
 
 def test_a_paired_comparison_finds_a_gain_far_below_the_spread(rng):
-    first = rng.exponential(0.01, 500)
-    second = first - 0.0004 + rng.normal(size=500) * 0.0003
-    found = statistics.compare(first, second, ("small", "reference"), "PA-MPVPE")
+    first = rng.exponential(10, 500)
+    second = first - 0.4 + rng.normal(size=500) * 0.3
+    found = runs.compare_runs(toy("small", first), toy("reference", second))
     assert found.decided and found.gain_mm == pytest.approx(0.4, abs=0.05)
     assert found.low_mm < 0.4 < found.high_mm < found.low_mm + 0.1
     assert found.better_share == np.mean(second < first)
     assert str(found).startswith("reference is better than small by 0.")
     assert "(PA-MPVPE, 500 hands" in str(found)
-    back = statistics.compare(second, first, ("reference", "small"))
+    back = runs.compare_runs(toy("reference", second), toy("small", first))
     assert str(back).startswith("small is worse than reference by 0.")
 
 
 def test_runs_that_differ_by_noise_cannot_be_told_apart(rng):
-    first = rng.exponential(0.01, 50)
-    found = statistics.compare(first, first + rng.normal(size=50) * 0.001)
+    first = rng.exponential(10, 50)
+    found = runs.compare_runs(toy("A", first), toy("B", first + rng.normal(size=50)))
     assert not found.decided and "cannot be told apart" in str(found)
     with pytest.raises(ValueError, match="same hands"):
-        statistics.compare(first, first[:-1])
+        runs.compare_runs(toy("A", first), toy("B", first[:-1]))
 
 
 def test_bins_share_out_every_hand_once():
-    rows = statistics.mean_by_bin([1.0, 3.0, 5.0, 7.0], [0, 10, 20, 30], [0, 10, 15, 30])
+    rows = breakdown.mean_by_bin([1.0, 3.0, 5.0, 7.0], [0, 10, 20, 30], [0, 10, 15, 30])
     assert [row["count"] for row in rows] == [1, 1, 2]
     assert [row["mean"] for row in rows] == [1.0, 3.0, 6.0]
     assert rows[2]["mean_low"] <= 6.0 <= rows[2]["mean_high"]
-    assert statistics.mean_by_bin([1.0], [5], [0, 1, 9])[0]["mean"] is None
+    assert breakdown.mean_by_bin([1.0], [5], [0, 1, 9])[0]["mean"] is None
     with pytest.raises(ValueError, match="one value per hand"):
-        statistics.mean_by_bin([1.0], [5, 6], [0, 9])
+        breakdown.mean_by_bin([1.0], [5, 6], [0, 9])
 
 
 @pytest.fixture
@@ -89,28 +80,28 @@ def open_hand():
 @pytest.mark.parametrize("angle", [0.0, 30.0, 90.0, 150.0, 180.0])
 def test_palm_angle_is_the_turn_away_from_the_camera(open_hand, angle):
     turn = Rotation.from_euler("y", angle, degrees=True)
-    found = statistics.palm_angles_deg(turn.apply(open_hand)[None])
+    found = breakdown.palm_angles_deg(turn.apply(open_hand)[None])
     assert found[0] == pytest.approx(angle, abs=1e-3)
 
 
 def test_palm_angle_follows_the_ray_to_the_wrist(open_hand):
     turn = Rotation.from_euler("y", 40, degrees=True)  # the whole scene turned about the camera
     root = turn.apply([0, 0, 0.7])
-    found = statistics.palm_angles_deg(turn.apply(open_hand)[None], root[None])
+    found = breakdown.palm_angles_deg(turn.apply(open_hand)[None], root[None])
     assert found[0] == pytest.approx(0, abs=1e-4)
 
 
 @pytest.mark.parametrize("angle", [-120.0, 0.0, 90.0, 179.0])
 def test_in_plane_angle_is_clockwise_from_fingers_up(open_hand, angle):
     turn = Rotation.from_euler("z", angle, degrees=True)  # y is down: positive is clockwise
-    assert statistics.in_plane_angles_deg(turn.apply(open_hand)[None])[0] == pytest.approx(angle)
+    assert breakdown.in_plane_angles_deg(turn.apply(open_hand)[None])[0] == pytest.approx(angle)
 
 
 def test_pose_distance_ignores_place_size_and_viewpoint(open_hand):
     turn = Rotation.random(6, random_state=0).as_matrix()
     joints = 1.3 * open_hand @ turn.swapaxes(1, 2) + 0.4
-    assert statistics.pose_distances(joints).max() < 1e-6
+    assert breakdown.pose_distances(joints).max() < 1e-6
     bent = open_hand.copy()
     bent[5:9, 2] += 0.03
-    found = statistics.pose_distances(np.stack([open_hand, bent]), reference=open_hand)
+    found = breakdown.pose_distances(np.stack([open_hand, bent]), reference=open_hand)
     assert found[0] < 1e-6 < 0.002 < found[1]
