@@ -6,13 +6,14 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
+import simdjson
 from tqdm import tqdm
 
 from hand_lib import ROOT
@@ -186,66 +187,62 @@ def store_cache(path: Path, key: str, array: np.ndarray) -> Path | np.ndarray:
     return array
 
 
+def flat_numbers(data: bytes) -> np.ndarray:
+    """All numbers of nested JSON lists in a row: (M,) float64. raises ValueError at anything else.
+
+    >>> flat_numbers(b"[[1, 2.5], [-3e2]]").tolist()
+    [1.0, 2.5, -300.0]
+    """
+    try:
+        return np.frombuffer(simdjson.Parser().parse(data).as_buffer(of_type="d"))
+    except (TypeError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"not lists of numbers alone ({error})") from None
+
+
 def _parse_json_array(path: Path, shape, name: str, dtype) -> np.ndarray:
-    """Numbers in pieces of 16 MB; slowly where the count looks wrong."""
-    per_entry = int(np.prod(shape, dtype=int))
+    """Numbers in pieces of 16 MB; slowly where they, or the brackets, are not as they should be."""
     pieces, opened, closed, rest = [], 0, 0, b""
     size = path.stat().st_size
     bar = tqdm(
         total=size, desc=f"reading {path.name} once", unit="B", unit_scale=True,
         disable=size < _SHOWN_ABOVE_BYTES,
     )  # fmt: skip
-    with open(path, "rb") as file, warnings.catch_warnings(), bar:
-        warnings.simplefilter("error", DeprecationWarning)  # NumPy's word for text it cannot read
-        while chunk := file.read(_CHUNK_BYTES):
-            bar.update(len(chunk))
-            opened, closed = opened + chunk.count(b"["), closed + chunk.count(b"]")
-            text = rest + chunk.translate(None, b"[] \r\n\t")
-            cut = text.rfind(b",") + 1
-            rest, text = text[cut:], text[: max(cut - 1, 0)]
-            try:
-                if text:
-                    pieces.append(np.fromstring(text, dtype=np.float64, sep=",").astype(dtype))
-            except (DeprecationWarning, ValueError):
-                return _parse_json_slowly(path, shape, name, dtype)
-        try:
-            if rest:
-                pieces.append(np.fromstring(rest, dtype=np.float64, sep=",").astype(dtype))
-        except (DeprecationWarning, ValueError):
-            return _parse_json_slowly(path, shape, name, dtype)
-    flat = np.concatenate(pieces) if pieces else np.empty(0, dtype)
-    count, remainder = divmod(len(flat), per_entry)
-    inner = [int(np.prod(shape[:depth], dtype=int)) for depth in range(len(shape))]
-    plain = 1 + count * sum(inner)
-    if remainder or not count or opened != closed or opened not in (plain, plain + count):
+    try:
+        with open(path, "rb") as file, bar:
+            while chunk := file.read(_CHUNK_BYTES):
+                bar.update(len(chunk))
+                opened, closed = opened + chunk.count(b"["), closed + chunk.count(b"]")
+                text, _, rest = (rest + chunk.translate(None, b"[]")).rpartition(b",")
+                pieces.append(flat_numbers(b"[" + text + b"]").astype(dtype))
+        pieces.append(flat_numbers(b"[" + rest + b"]").astype(dtype))
+    except ValueError:
+        return _parse_json_slowly(path, shape, name, dtype)
+    flat = np.concatenate(pieces)
+    count, remainder = divmod(len(flat), math.prod(shape))
+    plain = 1 + count * sum(math.prod(shape[:depth]) for depth in range(len(shape)))
+    good = rest.strip() and not remainder and opened == closed
+    if not good or opened not in (plain, plain + count):
         return _parse_json_slowly(path, shape, name, dtype)
     return flat.reshape(count, *shape)
 
 
 def _parse_json_slowly(path: Path, shape, name: str, dtype) -> np.ndarray:
     """The same by the json module: says what is wrong, and with which entry."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{name}: {path} is not whole JSON ({error}); copy or unpack it again"
-        ) from None
+    entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{name}: {path} should hold a list with one entry per sample")
     array = np.empty((len(entries), *shape), dtype)
     for index, entry in enumerate(entries):
         try:
             value = np.asarray(entry, dtype=dtype)
+            found = value.shape
         except (TypeError, ValueError):
-            value = None
-        if value is not None and value.shape == (1, *shape):
-            value = value[0]
-        if value is None or value.shape != tuple(shape):
-            found = "uneven or not numeric" if value is None else value.shape
+            found = "uneven or not numeric"
+        if found not in (tuple(shape), (1, *shape)):
             raise ValueError(
                 f"{name}[{index}]: expected numbers of shape {tuple(shape)}, found {found} ({path})"
             )
-        array[index] = value
+        array[index] = value.reshape(shape)
     return array
 
 

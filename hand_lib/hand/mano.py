@@ -10,7 +10,7 @@ import numpy as np
 
 from hand_lib import ROOT
 from hand_lib.hand.joints import MANO_PARENTS
-from hand_lib.pickles import load_pickle_safely
+from hand_lib.mesh.pickles import load_pickle_safely
 
 log = logging.getLogger(__name__)
 

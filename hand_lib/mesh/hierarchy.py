@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from hand_lib.mesh.pickles import load_pickle_safely
 from hand_lib.mesh.spirals import extract_spirals
 
 FORMAT = 1
@@ -172,8 +173,6 @@ def _read_npz(path) -> MeshHierarchy:
 
 
 def _read_transform(path) -> MeshHierarchy:
-    from hand_lib.pickles import load_pickle_safely
-
     content = load_pickle_safely(path)
     names = ("vertices", "face", "down_transform", "up_transform")
     missing = [n for n in names if not isinstance(content, dict) or n not in content]
