@@ -115,16 +115,17 @@ ABDUCTION_AXES = FRAMES[:, :, 2].copy()
 ANGLE_NAMES = ("flexion", "abduction", "twist")
 
 LIMIT_SOURCES = {
-    "finger knuckles": "flexion 0..90 and hyperextension up to 45 (Eaton); 20 kept of the latter",
+    "finger knuckles": "flexion 0..100 (Hume); hyperextension up to 45 (Eaton), of which 20 kept",
     "finger middle joints": "flexion 0..100 (Eaton); 5 more to each side, as rest is a little bent",
-    "finger end joints": "flexion 0..80 (Eaton); 5 of hyperextension",
+    "finger end joints": "flexion 0..85 (Hume); 5 of hyperextension",
     "finger splay": "20 to either side is usual in clinical tables; less for middle and ring",
     "thumb base": "palmar abduction 45 (Eaton); flexion and twist of opposition chosen by eye",
     "thumb knuckle": "flexion 55, hyperextension 10 (Eaton)",
     "thumb end joint": "flexion 80, hyperextension 15 (Eaton)",
 }
 """Where the ranges of ``JOINT_LIMITS`` come from, degrees. Eaton: C. Eaton, Electronic Textbook of
-Hand Surgery, normal range of motion reference values, www.eatonhand.com/clf/clf218.htm."""
+Hand Surgery, normal range of motion reference values, www.eatonhand.com/clf/clf218.htm. Hume et al.
+1990, Functional range of motion of the joints of the hand, J. Hand Surg. 15A, active flexion."""
 
 
 def _limits() -> NDArray:
@@ -132,10 +133,10 @@ def _limits() -> NDArray:
     splay = {"index": (-15, 20), "middle": (-14, 14), "ring": (-15, 13), "little": (-22, 15)}
     for name, sides in splay.items():
         knuckle, middle, end = MANO_FINGERS[name]
-        degrees[knuckle] = (-20, 90), sides, (-6, 6)
+        degrees[knuckle] = (-20, 100), sides, (-6, 6)
         degrees[middle] = (-5, 105), (0, 0), (0, 0)
-        degrees[end] = (-5, 80), (0, 0), (0, 0)
-    degrees[13] = (-25, 45), (-30, 45), (-25, 35)
+        degrees[end] = (-5, 85), (0, 0), (0, 0)
+    degrees[13] = (-25, 45), (-30, 45), (-45, 35)
     degrees[14] = (-10, 55), (-6, 6), (-5, 5)
     degrees[15] = (-15, 80), (0, 0), (0, 0)
     return np.deg2rad(degrees)

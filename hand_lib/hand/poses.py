@@ -23,7 +23,8 @@ from hand_lib.hand.anatomy import (
 from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
 
 # Degrees. Fingers: knuckle, middle joint, end joint, splay. Thumb: base flexion, abduction and
-# twist, knuckle, end joint. Contacts (pinch, ok, fist) were solved for on the capsules.
+# twist, knuckle, end joint. Where skin meets skin (fist, pinch, ok) the angles were searched for on
+# the mesh: pads touch, and no hole is left between folded fingers and the palm.
 _OPEN = (0, 0, 0, 0)
 _TOGETHER = {"index": (0, 0, 0, -4), "middle": _OPEN, "ring": (0, 0, 0, 4), "little": (0, 0, 0, 10)}
 _SPREAD = {
@@ -31,8 +32,8 @@ _SPREAD = {
     "little": (-4, 0, 0, -16),
 }  # fmt: skip
 _FIST = {
-    "index": (86, 105, 68, -7), "middle": (82, 97, 66, -6), "ring": (88, 105, 73, -9),
-    "little": (89, 102, 73, -14),
+    "index": (99, 104, 74, -2), "middle": (100, 105, 60, -6), "ring": (95, 96, 65, -8.5),
+    "little": (99, 96, 80, -13),
 }  # fmt: skip
 _GESTURES_DEG = {
     "flat": {**_TOGETHER, "thumb": (6, -4, 0, 0, 0)},
@@ -41,21 +42,21 @@ _GESTURES_DEG = {
         "index": (16, 24, 10, 0), "middle": (22, 28, 12, 0), "ring": (26, 30, 13, 2),
         "little": (28, 30, 13, 4), "thumb": (4, 8, 4, 10, 12),
     },
-    "fist": {**_FIST, "thumb": (15, 20, -8, 55, 49)},
-    "point": {**_FIST, "index": (2, 4, 2, 0), "thumb": (15, 20, -8, 55, 49)},
+    "fist": {**_FIST, "thumb": (15, 10, -8, 31, 50)},
+    "point": {**_FIST, "index": (2, 4, 2, 0), "thumb": (25, 8, 11, 53, 64)},
     "pinch": {
-        "index": (51, 48, 26, 4), "middle": (30, 34, 18, 0), "ring": (26, 30, 14, 2),
-        "little": (22, 28, 12, 4), "thumb": (19, 17, 11, 16, 22),
+        "index": (28, 60, 6, -15), "middle": (30, 34, 18, -6), "ring": (26, 30, 14, -2),
+        "little": (22, 28, 12, 2), "thumb": (42, -2, -45, -7, -15),
     },
     "ok": {
-        "index": (53, 52, 24, 5), "middle": (12, 12, 6, 0), "ring": (4, 8, 4, -3),
-        "little": (-4, 4, 2, -8), "thumb": (19, 19, 12, 15, 25),
+        "index": (28, 60, 6, -15), "middle": (12, 12, 6, 0), "ring": (4, 8, 4, -3),
+        "little": (-4, 4, 2, -8), "thumb": (42, -2, -45, -7, -15),
     },
     "victory": {
-        **_FIST, "index": (0, 2, 0, 10), "middle": (0, 2, 0, -9), "ring": (88, 105, 73, -6),
-        "thumb": (21, 14, -11, 55, 50),
+        **_FIST, "index": (0, 2, 0, 10), "middle": (0, 2, 0, -9), "ring": (96, 101, 70, 1),
+        "little": (96, 97, 70, -2), "thumb": (12, 8, -11, 55, 47),
     },
-    "thumbs_up": {**_FIST, "thumb": (-24, -20, 0, -8, -10)},
+    "thumbs_up": {**_FIST, "thumb": (-16, 0, -25, -8, -13)},
     "grasp": {
         "index": (34, 42, 24, 6), "middle": (36, 44, 26, 2), "ring": (38, 44, 26, -3),
         "little": (38, 42, 24, -8), "thumb": (4, 26, 10, 12, 18),
@@ -66,14 +67,17 @@ _GESTURES_DEG = {
     },
     "three": {
         "index": (0, 2, 0, 9), "middle": (0, 2, 0, 0), "ring": (0, 4, 2, -7),
-        "little": (85, 104, 67, -5), "thumb": (31, 9, -13, 55, 51),
+        "little": (100, 93, 82, -2), "thumb": (31, 6, -11, 55, 52),
     },
-    "call_me": {**_FIST, "little": (0, 2, 0, -12), "thumb": (-14, -6, 0, -4, -4)},
+    "call_me": {
+        "index": (99, 92, 77, 0), "middle": (100, 105, 60, -2), "ring": (98, 89, 61, -6),
+        "little": (0, 2, 0, -12), "thumb": (-1, 3, -16, -10, -3),
+    },
     "hook": {
         "index": (6, 92, 58, 0), "middle": (6, 94, 58, 0), "ring": (6, 94, 58, 2),
         "little": (6, 90, 56, 5), "thumb": (6, 6, 4, 8, 10),
     },
-    "l_shape": {**_FIST, "index": (0, 2, 0, 0), "thumb": (-14, -14, 0, -4, -4)},
+    "l_shape": {**_FIST, "index": (0, 2, 0, 0), "thumb": (-16, -2, -25, -6, -8)},
 }  # fmt: skip
 
 
@@ -107,8 +111,12 @@ def gesture(name: str) -> NDArray:
     return GESTURES[name].copy()
 
 
+PAD_GIVES = {"palm": 0.0033, "thumb": 0.0025}
+"""Metres by which a finger's pad flattens against the palm, or against the thumb's pad."""
+
+
 def _capsules() -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Bone, the two ends (rest frame) and the radius of each capsule; then the pairs to test."""
+    """Bone and two ends (rest frame) of each capsule; pairs to test and how near they may come."""
     bones, ends, radii, digits = [], [], [], []
     for k, name in enumerate(FINGER_NAMES):
         chain, half = REST_CHAIN[name], HALF_BREADTHS[name]
@@ -129,14 +137,17 @@ def _capsules() -> tuple[NDArray, NDArray, NDArray, NDArray]:
         ends.append((np.array([0.012, 0.5 * head[1], -0.002]), head - (0.004, 0, 0.002)))
         radii.append(0.0115)
         digits.append((9, 0))
-    pairs = []
+    pairs, reach = [], []
     for p in range(len(bones)):
         for q in range(p + 1, len(bones)):
-            (first, i), (second, _) = digits[p], digits[q]
+            (first, i), (second, k) = digits[p], digits[q]
             if first == second or (second == 9 and i == 0):
                 continue
             pairs.append((p, q))
-    return np.array(bones), np.array(ends), np.array(radii), np.array(pairs).T
+            into_palm, pinched = second == 9 and i == 2, first == 0 and i == k == 2
+            flat = PAD_GIVES["palm"] if into_palm else PAD_GIVES["thumb"] if pinched else 0.0
+            reach.append(radii[p] + radii[q] - flat)
+    return np.array(bones), np.array(ends), np.array(pairs).T, np.array(reach)
 
 
 _CAPSULES = _capsules()
@@ -159,15 +170,17 @@ def _segment_gap(a, b, c, d):
 def penetration_depth(pose: NDArray) -> NDArray:
     """How deep digits reach into each other or into the palm, by capsules round the bones.
 
+    Pads are soft: what ``PAD_GIVES`` allows does not count.
+
     pose: (N, 16, 3) axis-angle.   returns (N,) metres, negative where everything is apart.
     """
-    bones, ends, radii, (p, q) = _CAPSULES
+    bones, ends, (p, q), reach = _CAPSULES
     rotations, joints = pose_joints(pose)
     local = ends - REST_JOINTS[bones][:, None]
     placed = np.einsum("nkab,keb->nkea", rotations[:, bones], local) + joints[:, bones][:, :, None]
     start, stop = placed[:, :, 0], placed[:, :, 1]
     gap = _segment_gap(start[:, p], stop[:, p], start[:, q], stop[:, q])
-    return (radii[p] + radii[q] - gap).max(axis=1)
+    return (reach - gap).max(axis=1)
 
 
 def _free_angles(n: int, rng: np.random.Generator) -> NDArray:
@@ -184,7 +197,7 @@ def _free_angles(n: int, rng: np.random.Generator) -> NDArray:
     for k, name in enumerate(("index", "middle", "ring", "little")):
         knuckle, middle, end = MANO_FINGERS[name]
         c = curl[:, k]
-        mcp = 84 * np.clip(c + bias[:, 0], -0.1, 1.05) - 6 + rng.normal(0, 7, n)
+        mcp = 100 * np.clip(c + bias[:, 0], -0.1, 1.05) - 6 + rng.normal(0, 7, n)
         pip = 102 * np.clip(c - 0.6 * bias[:, 0], 0, 1.02) + rng.normal(0, 7, n)
         dip = 0.58 * pip + rng.normal(0, 7, n)  # the end joint follows the middle joint
         loose = np.clip(1 - mcp / 85, 0.15, 1)

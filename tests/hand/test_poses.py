@@ -218,7 +218,7 @@ def test_gestures_do_what_their_names_say():
         assert np.linalg.norm(tips["thumb"][3] - tips["index"][3]) < 0.022
     fist = chains(gesture("fist"))
     for name in ("index", "middle", "ring", "little"):
-        assert fist[name][3, 0] < 0.085 and fist[name][3, 2] < -0.01
+        assert fist[name][3, 0] < 0.085 and fist[name][3, 2] < -0.005
     pointing = chains(gesture("point"))
     assert pointing["index"][3, 0] > 0.16 and pointing["middle"][3, 0] < 0.085
     up = chains(gesture("thumbs_up"))["thumb"]
