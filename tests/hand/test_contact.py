@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from hand_lib import ROOT
 from hand_lib.hand.anatomy import FLEXION_AXES, REST_CHAIN
 from hand_lib.hand.joints import MANO_FINGERS
 from hand_lib.hand.model import HandModel
@@ -15,7 +16,8 @@ from hand_lib.hand.poses import gesture
 MODEL = HandModel.builtin()
 FACES = np.asarray(MODEL.faces, dtype=np.int64)
 REST = MODEL(torch.zeros(1, 16, 3)).vertices[0].double().numpy()
-OWNER = MODEL.skin.argmax(dim=1).numpy()  # the joint that moves each vertex most
+with np.load(ROOT / "template" / "hand.npz") as stored:
+    OWNER = stored["weights"].argmax(axis=1)  # the joint that moves each vertex most
 FOLDED = {
     "fist": "index middle ring little", "thumbs_up": "index middle ring little",
     "point": "middle ring little", "call_me": "index middle ring", "victory": "ring little",
@@ -25,7 +27,8 @@ PIXEL_MM = 0.5
 
 
 def posed(name):
-    return MODEL(torch.tensor(gesture(name)[None], dtype=torch.float32)).vertices[0].double().numpy()
+    pose = torch.tensor(gesture(name)[None], dtype=torch.float32)
+    return MODEL(pose).vertices[0].double().numpy()
 
 
 def pad(finger):
