@@ -61,7 +61,7 @@ def lazy_names(package: str, **modules: str):
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     HandModel="hand.model",
-    build_hierarchy="mesh.sampling",
+    build_hierarchy="mesh.hierarchy",
     load_hierarchy="mesh.hierarchy",
     extract_spirals="mesh.spirals",
     open_data="workbook",

@@ -9,7 +9,7 @@ import trimesh
 from scipy.sparse import csr_matrix
 
 from hand_lib.hand.model import HandModel
-from hand_lib.mesh.sampling import build_hierarchy
+from hand_lib.mesh.hierarchy import build_hierarchy
 from hand_lib.network.model import build_network
 from hand_lib.training.config import make_config
 

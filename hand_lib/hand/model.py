@@ -6,13 +6,15 @@ and pose corrections are one matrix product, the kinematic chain is three vector
 skinning is one product with the transposed weights, coordinate by coordinate (``kinematics``).
 """
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hand_lib import ROOT
 from hand_lib.hand.anatomy import FRAMES, bone_frames, pose_from_angles
 from hand_lib.hand.joints import (
     MANO_FINGERS,
@@ -31,7 +33,10 @@ from hand_lib.hand.mano import (
     write_mano,
 )
 from hand_lib.hand.poses import sample_angles
+from hand_lib.mesh.hierarchy import MeshHierarchy, build_hierarchy, content_key, load_hierarchy
 
+HIERARCHY_POSES = 200
+"""Sampled poses on which the weights of a hand's hierarchy are fitted."""
 _SIDES = ("right", "left")
 _MANO_OF_21 = np.empty(21, np.int64)
 _MANO_OF_21[MANO_TO_21] = np.arange(16)
@@ -348,3 +353,38 @@ def fingertip_ids(arrays, side, source=None) -> np.ndarray:
         reach = (arrays["v_template"] - joints[last]) @ along
         tips.append(np.where(arrays["weights"][:, last] > 0.5, reach, -np.inf).argmax())
     return np.array(tips)
+
+
+def posed_vertices(model: HandModel, n: int, seed: int = 0) -> np.ndarray:
+    """(n, V, 3) float32 metres: a hand model in sampled poses, its wrist unturned."""
+    poses = torch.from_numpy(model.sample_poses(n, np.random.default_rng(seed)))
+    with torch.no_grad():
+        return model(poses.to(model.template)).vertices.float().cpu().numpy()
+
+
+def builtin_hierarchy(
+    model: HandModel | None = None, factors=(2, 2, 2, 2), method: str = "fitted", folder=None
+) -> MeshHierarchy:
+    """Hierarchy of a hand model, its weights fitted on sampled poses; made once, then read.
+
+    model: a right hand, None for the built-in one.   factors, method: as in ``build_hierarchy``.
+    folder: where caches lie (default: the workbook's template folder). A cache is named and checked
+    by a hash of the model's arrays and all settings: others never fit.
+    """
+    model = model or HandModel.builtin()
+    state = {name: np.asarray(value.cpu()) for name, value in model.state_dict().items()}
+    factors = tuple(map(float, factors))
+    settings = (model.flat_mean, factors, method, HIERARCHY_POSES)
+    key = content_key(*(part for item in sorted(state.items()) for part in item), *settings)
+    path = Path(folder or ROOT / "template") / f"hierarchy_{key[:16]}.npz"
+    with contextlib.suppress(FileNotFoundError, ValueError):  # a damaged cache is made again
+        hierarchy = load_hierarchy(path)
+        if hierarchy.key == key:
+            return hierarchy
+    vertices = np.asarray(model.vertices.cpu(), dtype=np.float64)
+    poses = posed_vertices(model, HIERARCHY_POSES)
+    hierarchy = build_hierarchy(vertices, np.asarray(model.faces.cpu()), factors, poses, method)
+    hierarchy = replace(hierarchy, key=key)
+    with contextlib.suppress(OSError):  # a read-only checkout builds it each time
+        hierarchy.save(path)
+    return hierarchy

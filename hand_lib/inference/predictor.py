@@ -312,8 +312,8 @@ def load_network(run_folder):
     is not the built-in one; nothing in it is executed.
     raises FileNotFoundError for a file that is missing, ValueError where weights and config differ.
     """
+    from hand_lib.hand.model import builtin_hierarchy
     from hand_lib.mesh.hierarchy import load_hierarchy
-    from hand_lib.mesh.sampling import builtin_hierarchy
     from hand_lib.network.model import build_network
     from hand_lib.training.checkpoints import load_model
     from hand_lib.training.config import config_from_json, replace

@@ -7,7 +7,7 @@ from hand_lib import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
-    build_hierarchy="sampling",
+    build_hierarchy="hierarchy",
     load_hierarchy="hierarchy",
     MeshHierarchy="hierarchy",
     extract_spirals="spirals",

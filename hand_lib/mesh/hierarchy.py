@@ -1,10 +1,11 @@
-"""Levels of one mesh with the matrices between them: what they are and how they are stored.
+"""Levels of one mesh from fine to coarse, and the sparse matrices that lead down and up.
 
-``MeshHierarchy`` is built by ``sampling.build_hierarchy``, read here from our own ``.npz`` or from
-HandMesh's ``transform.pkl``, and saved as the former.
+Going down selects vertices (``simplify``), going up combines them (``upsample``). Any clean
+triangle mesh will do, open or closed. A ``MeshHierarchy`` is built, or read from our own ``.npz``
+or HandMesh's ``transform.pkl``, and saved as the former.
 """
 
-import os
+import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,25 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from hand_lib.files import written_atomically
 from hand_lib.mesh.pickles import load_pickle_safely
+from hand_lib.mesh.simplify import (
+    POSED_LENGTH_WEIGHT,
+    apply_collapses,
+    collapse_edges,
+    stretch_importance,
+)
 from hand_lib.mesh.spirals import extract_spirals
+from hand_lib.mesh.topology import as_mesh_arrays, check_mesh, closest_point_on_mesh
+from hand_lib.mesh.upsample import barycentric_upsampling, fitted_upsampling
 
 FORMAT = 1
-"""Version of the saved files; part of every cache key."""
+"""Version of the saved files."""
+RECIPE = 2
+"""Version of how a hierarchy is built, part of every key: raise it with any change of ``simplify``
+or ``upsample`` that gives other matrices."""
+METHODS = ("fitted", "barycentric")
+BACKENDS = ("native", "psbody")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +108,7 @@ class MeshHierarchy:
         }
 
     def save(self, path) -> Path:
-        """Write a ``.npz`` that ``load_hierarchy`` reads back bit for bit; appears by renaming."""
+        """Write a ``.npz`` that ``load_hierarchy`` reads back bit for bit."""
         path = Path(path)
         if path.suffix != ".npz":
             raise ValueError(f"{path}: a hierarchy is saved as .npz, found suffix {path.suffix!r}")
@@ -110,10 +125,148 @@ class MeshHierarchy:
                 for part in ("data", "indices", "indptr", "shape"):
                     arrays[f"{name}_{i}_{part}"] = np.asarray(getattr(m, part))
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
-        np.savez_compressed(partial, **arrays)
-        partial.replace(path)
+        with written_atomically(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
         return path
+
+
+def build_hierarchy(
+    vertices,
+    faces=None,
+    factors=(2, 2, 2, 2),
+    poses=None,
+    method: str = "fitted",
+    backend: str = "native",
+) -> MeshHierarchy:
+    """Decimate a mesh level by level and make the matrices between the levels.
+
+    vertices: (V, 3) with faces (F, 3), or one mesh object with .v and .f or .vertices and .faces.
+    factors: level i + 1 has ceil(V_i / factor) vertices, all of them vertices of level i.
+    poses: (P, V, 3) or None, posed meshes on which the fitted weights err least.
+    method: "fitted" or "barycentric" (closest point on the coarse surface).
+    backend: "native", or "psbody" to let psbody-mesh find those closest points.
+
+    >>> h = build_hierarchy(hand.vertices, hand.faces)              # doctest: +SKIP
+    >>> h.sizes                                                      # doctest: +SKIP
+    (778, 389, 195, 98, 49)
+    """
+    vertices, faces = as_mesh_arrays(vertices, faces)
+    check_mesh(vertices, faces)
+    if method not in METHODS:
+        raise ValueError(f"method should be one of {METHODS}, found {method!r}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend should be one of {BACKENDS}, found {backend!r}")
+    nearest = closest_point_on_mesh if backend == "native" else psbody_closest_point()
+    poses = _checked_poses(poses, vertices)
+    posed = None
+    if poses is not None:  # centred first: single precision then resolves a hand at any distance
+        centred = poses - poses.mean(axis=1, keepdims=True)
+        posed = np.moveaxis(centred, 0, 1).astype(np.float32, order="C")
+    sizes = level_sizes(len(vertices), factors)
+    if poses is None:
+        collapses = collapse_edges(vertices, faces, sizes[-1])
+    else:
+        importance = stretch_importance(faces, poses)
+        collapses = collapse_edges(
+            vertices, faces, sizes[-1], importance, POSED_LENGTH_WEIGHT
+        )
+    reached = len(vertices) - len(collapses)
+    if reached > sizes[-1]:
+        level = next(i for i, size in enumerate(sizes) if size < reached)
+        raise ValueError(
+            f"level {level} would have {sizes[level]} of {len(vertices)} vertices, but a mesh of "
+            f"this topology cannot go below {reached}: use fewer or smaller factors than {factors}"
+        )
+    kept, levels = np.arange(len(vertices)), [faces]
+    all_vertices, down, up = [vertices], [], []
+    for size in sizes[1:]:
+        now, coarse = apply_collapses(len(vertices), faces, collapses[: len(vertices) - size])
+        selected = np.searchsorted(kept, now)
+        coarse = np.searchsorted(now, coarse)
+        fine_vertices, coarse_vertices = all_vertices[-1], vertices[now]
+        starts = np.arange(size + 1)
+        down.append(csr_matrix((np.ones(size), selected, starts), shape=(size, len(kept))))
+        if method == "fitted":
+            up.append(fitted_upsampling(fine_vertices, levels[-1], selected, posed))
+        else:
+            up.append(barycentric_upsampling(fine_vertices, coarse_vertices, coarse, nearest))
+        posed = None if posed is None else posed[selected]
+        all_vertices.append(coarse_vertices)
+        levels.append(coarse)
+        kept = now
+    key = content_key(vertices, faces, factors, method, poses)
+    return MeshHierarchy(all_vertices, levels, down, up, tuple(map(float, factors)), method, key)
+
+
+def level_sizes(n_vertices: int, factors) -> list[int]:
+    """Vertices per level: ceil(n / factor) again and again, the finest included.
+
+    >>> level_sizes(778, (2, 2, 2, 2))
+    [778, 389, 195, 98, 49]
+    """
+    sizes = [n_vertices]
+    for i, factor in enumerate(factors):
+        if not (np.isfinite(factor) and factor >= 1):
+            raise ValueError(f"factors[{i}] should be a number of at least 1, found {factor!r}")
+        sizes.append(int(np.ceil(sizes[-1] / factor)))
+        if sizes[-1] < 3:
+            raise ValueError(
+                f"factors[{i}] leaves {sizes[-1]} of {n_vertices} vertices, a mesh needs 3: "
+                f"use fewer or smaller factors than {tuple(factors)}"
+            )
+    if len(sizes) == 1:
+        raise ValueError("factors should name at least one level, found none")
+    return sizes
+
+
+def _checked_poses(poses, vertices):
+    if poses is None:
+        return None
+    poses = np.asarray(poses)
+    if poses.ndim != 3 or poses.shape[1:] != vertices.shape or len(poses) == 0:
+        raise ValueError(f"poses should be (P, {len(vertices)}, 3), found {poses.shape}")
+    bad = ~np.isfinite(poses).all(axis=(1, 2))
+    if bad.any():
+        raise ValueError(f"poses[{bad.argmax()}] is not finite")
+    return poses
+
+
+def content_key(*parts) -> str:
+    """Hash of arrays and settings, and of the way in which a hierarchy is built from them."""
+    digest = hashlib.sha256()
+    for part in (*parts, RECIPE):
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()
+
+
+def psbody_closest_point():
+    """psbody-mesh's AABB tree behind the signature of ``closest_point_on_mesh``."""
+    try:
+        from psbody.mesh import Mesh
+    except ImportError as error:
+        raise ImportError(
+            'backend="psbody" needs psbody-mesh, which is not importable here; install it with '
+            '"pip install git+https://github.com/MPI-IS/mesh.git" (needs a C++ compiler and Boost),'
+            ' or leave backend="native", which needs nothing and gives the same matrices'
+        ) from error
+
+    def nearest(points, vertices, faces):
+        tree = Mesh(v=vertices, f=faces.astype(np.uint32)).compute_aabb_tree()
+        face, _, nearest_points = tree.nearest(points, nearest_part=True)
+        face = np.asarray(face).ravel().astype(np.int64)
+        a, b, c = (vertices[faces[face, i]] for i in range(3))
+        edges = np.stack([b - a, c - a], axis=2)
+        vw = (np.linalg.pinv(edges) @ (nearest_points - a)[:, :, None])[:, :, 0]
+        barycentric = np.clip(np.column_stack([1 - vw.sum(axis=1), vw]), 0, 1)
+        barycentric /= barycentric.sum(axis=1, keepdims=True)
+        distance = np.linalg.norm(points - nearest_points, axis=1)
+        return face, barycentric, nearest_points, distance
+
+    return nearest
 
 
 def load_hierarchy(path) -> MeshHierarchy:
@@ -181,8 +334,10 @@ def _read_transform(path) -> MeshHierarchy:
             f"{path}: not a transform.pkl, it has no {', '.join(missing)}; "
             f"expected a dict with {', '.join(names)}"
         )
-    vertices = [np.asarray(v) for v in content["vertices"]]
-    faces = [np.asarray(f).astype(np.int64) for f in content["face"]]
+    plain = [array for name in names[:2] for array in content[name]]
+    if not all(isinstance(array, np.ndarray) and array.ndim == 2 for array in plain):
+        raise ValueError(f"{path}: vertices and face should be lists of arrays (V, 3) and (F, 3)")
+    vertices, faces = content["vertices"], [f.astype(np.int64) for f in content["face"]]
     down, up = ([csr_matrix(m) for m in content[n]] for n in names[2:])
     sizes = [len(v) for v in vertices]
     for i, (d, u) in enumerate(zip(down, up, strict=True)):

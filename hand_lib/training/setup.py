@@ -38,7 +38,7 @@ _BASELINE_HANDS = 1000
 
 def build_task(config, say=tqdm.write) -> Task:
     """Network, data and loss as the config names them; says what it built."""
-    from hand_lib.mesh.sampling import builtin_hierarchy
+    from hand_lib.hand.model import builtin_hierarchy
 
     started = time.perf_counter()
     sets, validation, some = open_data(config)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from hand_lib import ROOT
-from hand_lib.mesh.hierarchy import MeshHierarchy
-from hand_lib.mesh.sampling import build_hierarchy, builtin_hierarchy, posed_vertices
+from hand_lib.hand.model import builtin_hierarchy, posed_vertices
+from hand_lib.mesh.hierarchy import MeshHierarchy, build_hierarchy
 from hand_lib.mesh.simplify import POSED_LENGTH_WEIGHT, collapse_edges, stretch_importance
 from hand_lib.mesh.topology import boundary_loops, euler_characteristic, unique_edges
 from hand_lib.mesh.upsample import barycentric_upsampling

@@ -23,7 +23,7 @@ from hand_lib import ROOT
 from hand_lib.data.crops import MemoryPool
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.files import read_json, write_json
-from hand_lib.mesh.sampling import builtin_hierarchy
+from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.mesh.topology import align_similarity
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
-from hand_lib.mesh.sampling import build_hierarchy, level_sizes
+from hand_lib.mesh.hierarchy import build_hierarchy, level_sizes
 from hand_lib.mesh.spirals import extract_spirals, rings
 from hand_lib.mesh.topology import closest_point_on_mesh, face_normals, unique_edges
 
@@ -25,12 +25,11 @@ def rows(model=None, repeats: int = 5, big: bool = True) -> list[dict]:
     big: also decimate a hand cut into more than 100,000 vertices (some seconds).
     returns dicts: what, ours_ms, theirs_ms (None where nobody else was run), ratio.
     """
-    from hand_lib.hand.model import HandModel
-    from hand_lib.mesh.sampling import FIT_POSES, posed_vertices
+    from hand_lib.hand.model import HIERARCHY_POSES, HandModel, posed_vertices
 
     model = model or HandModel.builtin()
     vertices, faces = np.asarray(model.vertices, dtype=np.float64), np.asarray(model.faces)
-    poses = posed_vertices(model, FIT_POSES)
+    poses = posed_vertices(model, HIERARCHY_POSES)
     hierarchy = build_hierarchy(vertices, faces)
     levels = list(zip(hierarchy.vertices[:4], hierarchy.faces[:4], strict=True))
     field = median_ms(lambda: field_hierarchy(vertices, faces, (2, 2, 2, 2)), 1)

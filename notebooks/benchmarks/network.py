@@ -194,8 +194,7 @@ _SPIRAL_WAYS = {
 
 
 def _hierarchy():
-    from hand_lib.hand.model import HandModel
-    from hand_lib.mesh.sampling import builtin_hierarchy
+    from hand_lib.hand.model import HandModel, builtin_hierarchy
 
     return builtin_hierarchy(HandModel.builtin(), (2, 2, 2, 2))
 

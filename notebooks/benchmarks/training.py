@@ -20,7 +20,7 @@ import torch
 from benchmarks import stopwatch as benchmarks
 from hand_lib.data.feeding import SharedLoader, batch_stream
 from hand_lib.data.surface_maps import CELLS
-from hand_lib.mesh.sampling import builtin_hierarchy
+from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.decoders import SpiralConv
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network

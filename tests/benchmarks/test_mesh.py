@@ -4,7 +4,7 @@ import numpy as np
 from benchmarks.mesh import field_hierarchy, field_spirals, median_ms, rows, split_faces
 from mesh_shapes import icosphere
 
-from hand_lib.mesh.sampling import build_hierarchy
+from hand_lib.mesh.hierarchy import build_hierarchy
 from hand_lib.mesh.spirals import extract_spirals
 from hand_lib.mesh.topology import check_mesh, euler_characteristic, face_areas
 

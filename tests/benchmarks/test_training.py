@@ -8,7 +8,7 @@ from benchmarks import training as benchmarks
 from benchmarks.stopwatch import speed_up
 from toy_training import toy_config, toy_task
 
-from hand_lib.mesh.sampling import builtin_hierarchy
+from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.model import build_network
 from hand_lib.training.config import make_config
 

@@ -143,7 +143,7 @@ def test_wrong_input_is_answered(predictor):
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     """A run folder with untrained weights."""
-    from hand_lib.mesh.sampling import builtin_hierarchy
+    from hand_lib.hand.model import builtin_hierarchy
     from hand_lib.network.model import build_network
     from hand_lib.training.checkpoints import save_model
     from hand_lib.training.config import make_config

@@ -9,14 +9,8 @@ import pytest
 from mesh_shapes import cut_open, icosphere, torus
 from scipy.sparse import csc_matrix
 
-from hand_lib.hand.model import HandModel
-from hand_lib.mesh import simplify as decimation
-from hand_lib.mesh.sampling import (
-    build_hierarchy,
-    builtin_hierarchy,
-    load_hierarchy,
-    psbody_closest_point,
-)
+from hand_lib.hand.model import HandModel, builtin_hierarchy
+from hand_lib.mesh.hierarchy import build_hierarchy, load_hierarchy, psbody_closest_point
 from hand_lib.mesh.topology import closest_point_on_mesh
 
 
@@ -43,14 +37,14 @@ def test_saved_hierarchy_returns_bit_for_bit(tmp_path, hand):
 
 def test_a_cache_for_other_settings_is_never_reused(tmp_path, monkeypatch):
     model = HandModel.builtin()
-    monkeypatch.setattr("hand_lib.mesh.sampling.FIT_POSES", 8)
+    monkeypatch.setattr("hand_lib.hand.model.HIERARCHY_POSES", 8)
     first = builtin_hierarchy(model, (4,), folder=tmp_path)
     assert builtin_hierarchy(model, (8,), folder=tmp_path).sizes == (778, 98)
     assert builtin_hierarchy(model, (4,), "barycentric", folder=tmp_path).key != first.key
-    monkeypatch.setattr(decimation, "LENGTH_WEIGHT", 0.7)
+    monkeypatch.setattr("hand_lib.mesh.hierarchy.RECIPE", 0)
     assert builtin_hierarchy(model, (4,), folder=tmp_path).key != first.key
     monkeypatch.undo()
-    monkeypatch.setattr("hand_lib.mesh.sampling.FIT_POSES", 8)
+    monkeypatch.setattr("hand_lib.hand.model.HIERARCHY_POSES", 8)
     path = next(p for p in tmp_path.iterdir() if first.key[:16] in p.name)
     written = path.stat().st_mtime_ns
     assert builtin_hierarchy(model, (4,), folder=tmp_path).key == first.key
@@ -113,19 +107,27 @@ def test_unreadable_hierarchies_say_what_is_wrong_and_how_to_get_one(tmp_path):
         load_hierarchy(tmp_path / "transform.pkl")
 
 
-class FakeMesh:
-    """What the psbody backend uses of psbody.mesh.Mesh."""
+class AabbTree:
+    """psbody's own: ``nearest`` gives rows of faces and of parts of faces, then the points."""
 
     def __init__(self, v, f):
         self.v, self.f = v, f
 
-    def compute_aabb_tree(self):
-        return self
+    def nearest(self, v_samples, nearest_part=False):
+        samples = np.array(v_samples, dtype=np.float64, order="C")
+        face, _, point, _ = closest_point_on_mesh(samples, self.v, self.f.astype(np.int64))
+        rows = face[None].astype(np.uint32)
+        return (rows, np.zeros_like(rows), point) if nearest_part else (rows, point)
 
-    def nearest(self, points, with_part):
-        assert with_part and self.f.dtype == np.uint32
-        face, _, point, _ = closest_point_on_mesh(points, self.v, self.f.astype(np.int64))
-        return face[None].astype(np.uint32), np.zeros((1, len(face)), np.uint32), point
+
+class FakeMesh:
+    """What the psbody backend uses of psbody.mesh.Mesh."""
+
+    def __init__(self, v=None, f=None, filename=None):
+        self.v, self.f = np.array(v, np.float64), np.require(f, dtype=np.uint32)
+
+    def compute_aabb_tree(self):
+        return AabbTree(self.v, self.f)
 
 
 def test_psbody_backend_equals_the_native_one(monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mesh_shapes import SHAPES, icosphere
 
-from hand_lib.mesh.sampling import builtin_hierarchy
+from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.mesh.simplify import apply_collapses, collapse_edges
 from hand_lib.mesh.spirals import extract_spirals, rings
 

@@ -6,7 +6,7 @@ from network_fixtures import small_network
 from hand_lib.data.crops import HandCrops, MemoryPool
 from hand_lib.data.surface_maps import CELLS, SURFACE_UNIT, SurfaceMaps
 from hand_lib.data.synthetic.hands import SyntheticHands
-from hand_lib.mesh.sampling import builtin_hierarchy
+from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.mesh.similarity import lay_onto
 from hand_lib.network.heads import (
     ImageHead,

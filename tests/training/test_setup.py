@@ -10,9 +10,8 @@ from hand_lib.data.crops import HandCrops
 from hand_lib.data.feeding import SharedLoader
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.data.writers import write_freihand
-from hand_lib.hand.model import HandModel
+from hand_lib.hand.model import HandModel, builtin_hierarchy
 from hand_lib.inference.predictor import load_network
-from hand_lib.mesh.sampling import builtin_hierarchy
 from hand_lib.network.model import build_network
 from hand_lib.training import setup as tasks
 from hand_lib.training.config import PRESETS, make_config

@@ -8,8 +8,8 @@ import torch
 from network_fixtures import random_batch, small_network
 
 from hand_lib.files import write_text
+from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.inference.predictor import load_network
-from hand_lib.mesh.sampling import builtin_hierarchy
 from hand_lib.network.model import build_network
 from hand_lib.training import checkpoints
 from hand_lib.training.config import make_config

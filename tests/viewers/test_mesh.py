@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from mesh_shapes import cut_open, icosphere
 
-from hand_lib.mesh.hierarchy import MeshHierarchy
-from hand_lib.mesh.sampling import build_hierarchy, builtin_hierarchy
+from hand_lib.hand.model import builtin_hierarchy
+from hand_lib.mesh.hierarchy import MeshHierarchy, build_hierarchy
 from hand_lib.mesh.simplify import collapse_edges
 from hand_lib.mesh.spirals import extract_spirals
 from hand_lib.mesh.topology import boundary_loops, unique_edges, vertex_normals

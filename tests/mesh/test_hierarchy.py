@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 from mesh_shapes import SHAPES, cut_open, icosphere, torus
 
-from hand_lib.hand.model import HandModel
-from hand_lib.mesh.hierarchy import MeshHierarchy
-from hand_lib.mesh.sampling import (
-    build_hierarchy,
-    builtin_hierarchy,
-    level_sizes,
-    posed_vertices,
-)
+from hand_lib.hand.model import HandModel, builtin_hierarchy, posed_vertices
+from hand_lib.mesh.hierarchy import MeshHierarchy, build_hierarchy, level_sizes
 from hand_lib.mesh.simplify import apply_collapses, collapse_edges, stretch_importance
 from hand_lib.mesh.topology import (
     boundary_loops,
@@ -250,7 +244,7 @@ def test_round_trip_refuses_another_mesh(hand):
 
 def test_importing_compiles_nothing_and_loads_no_torch():
     code = (
-        "import sys, hand_lib.mesh.sampling as s; "
+        "import sys, hand_lib.mesh.hierarchy as s; "
         "from hand_lib.mesh import simplify as decimation, spirals, upsample as upsampling\n"
         "assert 'torch' not in sys.modules\n"
         "for f in (decimation._collapse, upsampling._fit, spirals._walk):\n"
