@@ -17,7 +17,6 @@ from hand_lib.hand.joints import BONES, JOINT_NAMES, fingertips_of
 from hand_lib.mesh.topology import align_similarity
 from hand_lib.render.camera import project
 from hand_lib.viewers import figures as viewers
-from hand_lib.viewers.live import LiveFigure
 from hand_lib.viewers.samples import look, sample_figure, sample_pictures, sample_still
 
 __all__ = [
@@ -362,7 +361,7 @@ def browser(dataset, description: Description, faces):
     place = widgets.IntSlider(0, min=0, max=len(description) - 1, description="place")
     caption, pictures = widgets.HTML(), widgets.Image(format="png")
     near = widgets.Image(format="png")
-    scene = LiveFigure(layout={"height": 400, "margin": {"l": 0, "r": 0, "t": 30, "b": 0}})
+    scene = go.FigureWidget(layout={"height": 400, "margin": {"l": 0, "r": 0, "t": 30, "b": 0}})
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in description.broken[:20])
     broken = widgets.HTML(f"could not be read:<ul>{lines}</ul>" if lines else "all could be read")
 

@@ -4,18 +4,16 @@ What a slider does is a plain function (``explorer_hand``), so that it works and
 browser.
 """
 
-import functools
-
 import ipywidgets as widgets
 import numpy as np
+import plotly.graph_objects as go
 import torch
 
-from hand_lib.hand import anatomy
-from hand_lib.hand.joints import FINGER_COLOURS, FINGERS, MANO_JOINT_NAMES
-from hand_lib.hand.poses import GESTURE_ANGLES, GESTURES
-from hand_lib.hand.skin import shape_names, skin_colours
+from hand_lib.hand.anatomy import ANGLE_NAMES, JOINT_LIMITS, pose_from_angles
+from hand_lib.hand.joints import FINGER_COLOURS, MANO_JOINT_NAMES
+from hand_lib.hand.poses import GESTURE_ANGLES
+from hand_lib.hand.skin import shape_names, skin_colours, stored_faces
 from hand_lib.viewers import figures as viewers
-from hand_lib.viewers.canvas import HandCanvas, fine_skin, has_builtin_skin
 
 COLOURINGS = ("skin", "skin weights", "plain")
 
@@ -25,55 +23,41 @@ def weight_colours(weights) -> np.ndarray:
 
     weights: (V, 16) skin weights in MANO's joint order.
     """
-    colours = []
-    for name in MANO_JOINT_NAMES:
-        finger = name.split("_")[0]
-        rgb = np.array([int(FINGER_COLOURS[finger][i : i + 2], 16) for i in (1, 3, 5)], float)
-        level = 0 if finger == "wrist" else [j for j in FINGERS[finger]].index(
-            FINGERS[finger][0] + ("cmc mcp ip" if finger == "thumb" else "mcp pip dip")
-            .split().index(name.split("_")[1])
-        )  # fmt: skip
-        colours.append(np.minimum(rgb * (1.12, 0.85, 0.6)[level], 255))
-    return np.round(np.asarray(weights, float) @ np.array(colours)).astype(np.uint8)
+    colours = np.zeros((16, 3))
+    for joint, name in enumerate(MANO_JOINT_NAMES):
+        finger, _, bone = name.partition("_")
+        rgb = np.array([int(FINGER_COLOURS[finger][i : i + 2], 16) for i in (1, 3, 5)])
+        level = {"mcp": 0.85 if finger == "thumb" else 1.12, "pip": 0.85, "dip": 0.6, "ip": 0.6}
+        colours[joint] = np.minimum(rgb * level.get(bone, 1.12), 255)
+    return np.round(np.asarray(weights, float) @ colours).astype(np.uint8)
 
 
 @torch.inference_mode()
 def explorer_hand(model, angles, betas, colouring="skin", skeleton=True, tone=0.35):
     """The hand that the explorer shows.
 
-    angles: (16, 3) flexion, abduction, twist in radians.   betas: (10,).   colouring: one of
-    ``COLOURINGS``; a hand that is not the built-in one has no skin and is plain.
-    tone: 0 (light) to 1 (dark).   returns a ``viewers.Hand`` with the palm to the camera.
+    model: a ``HandModel``.   angles: (16, 3) flexion, abduction, twist in radians.   betas: (10,).
+    colouring: one of ``COLOURINGS``; a hand that is not the built-in one has no skin and is plain.
+    tone: 0 (light) to 1 (dark).   returns a ``figures.Hand`` with the palm to the camera.
     """
     if colouring not in COLOURINGS:
         raise ValueError(f"colouring should be one of {COLOURINGS}, found {colouring!r}")
-    pose = anatomy.pose_from_angles(np.asarray(angles, float)[None])
+    pose = pose_from_angles(np.asarray(angles, float)[None])
     as_batch = {"dtype": model.template.dtype}
     hand = model(torch.tensor(pose, **as_batch), torch.tensor(betas, **as_batch)[None])
-    joints = viewers.stand_up(hand.joints[0].numpy()) if skeleton else None
-    vertices = viewers.stand_up(hand.vertices[0].numpy())
-    faces = model.faces.numpy()
-    colour = viewers.PREDICTION
+    vertices, joints = (viewers.stand_up(p[0].numpy()) for p in (hand.vertices, hand.joints))
+    faces, colour = model.faces.numpy(), viewers.PREDICTION
     if colouring == "skin weights":
-        colour = weight_colours(model.skin[:, : model.count].T)
-    elif colouring == "skin" and has_builtin_skin(faces):
+        colour = weight_colours(model.arrays()["weights"])
+    elif colouring == "skin" and _has_builtin_skin(faces):
         colour = skin_colours(tone=tone)
-    return viewers.Hand(vertices, faces, joints, colour)
+    return viewers.Hand(vertices, faces, joints if skeleton else None, colour)
 
 
-def _sliders(limits):
-    """One slider per angle that moves: {(joint, axis): widget}, in degrees."""
-    found = {}
-    for joint in range(16):
-        for axis, what in enumerate(anatomy.ANGLE_NAMES):
-            low, high = np.rad2deg(limits[joint, axis])
-            if high - low < 2 and joint:
-                continue
-            if not joint:
-                low, high = -180, 180
-            name = f"{MANO_JOINT_NAMES[joint].split('_')[-1]} {what}"
-            found[joint, axis] = _slider(name, low, high, 1, ".0f")
-    return found
+def _has_builtin_skin(faces) -> bool:
+    """Whether faces (F, 3) are the built-in hand's, right or left, so that its nails fit."""
+    faces, own = np.sort(faces, axis=1), np.sort(stored_faces(), axis=1)
+    return faces.shape == own.shape and bool((faces == own).all())
 
 
 def _slider(name, low, high, step, form):
@@ -83,79 +67,94 @@ def _slider(name, low, high, step, form):
     )  # fmt: skip
 
 
+def _joint_sliders() -> dict:
+    """One slider in degrees per angle that moves: (joint, axis) -> widget."""
+    found = {}
+    for joint, axis in np.ndindex(16, 3):
+        low, high = np.rad2deg(JOINT_LIMITS[joint, axis]) if joint else (-180, 180)
+        if high - low >= 2:
+            name = f"{MANO_JOINT_NAMES[joint].split('_')[-1]} {ANGLE_NAMES[axis]}"
+            found[joint, axis] = _slider(name, low, high, 1, ".0f")
+    return found
+
+
 def hand_explorer(model, height: int = 500):
     """Sliders for every joint and shape, gestures to pick, colours and skeleton to switch.
 
-    model: a ``HandModel``.   returns a widget; ``.canvas`` is the ``HandCanvas``, and ``.sliders``,
-    ``.shape_sliders``, ``.gesture``, ``.colouring``, ``.skeleton`` and ``.reset`` move it.
+    model: a ``HandModel``.   returns a widget; ``.figure`` is the Plotly ``FigureWidget``, and
+    ``.sliders``, ``.shape_sliders``, ``.gesture``, ``.colouring``, ``.skeleton`` and ``.reset``
+    move it.
     """
-    angles, betas = np.zeros((16, 3)), np.zeros(10)
-    builtin = has_builtin_skin(model.faces.numpy())
+    builtin = _has_builtin_skin(model.faces.numpy())
     names = shape_names() if builtin else [f"shape {k + 1}" for k in range(10)]
-    pick = widgets.Dropdown(options=["", *GESTURES], description="gesture")
+    pick = widgets.Dropdown(options=["", *GESTURE_ANGLES], description="gesture")
     colouring = widgets.Dropdown(options=COLOURINGS, description="colour")
     tone = widgets.FloatSlider(0.35, min=0, max=1, step=0.05, description="tone")
     skeleton = widgets.Checkbox(True, description="skeleton", indent=False)
     reset = widgets.Button(description="reset")
-    joint_sliders = _sliders(anatomy.JOINT_LIMITS)
-    shape_sliders = [_slider(name.replace("_", " "), -3, 3, 0.1, ".1f") for name in names]
-    canvas = HandCanvas(model.faces.numpy(), height=height)
-    quiet = {"on": False}
+    sliders = _joint_sliders()
+    shapes = [_slider(name.replace("_", " "), -3, 3, 0.1, ".1f") for name in names]
+    quiet = []
 
-    @functools.lru_cache(maxsize=4)
-    def colours(colouring, tone):
-        if colouring == "skin" and builtin:
-            return fine_skin(tone)
-        hand = explorer_hand(model, angles, betas, colouring, False, tone)
-        return np.broadcast_to(hand.colour, hand.vertices.shape)
+    def hand():
+        angles, betas = np.zeros((16, 3)), [slider.value for slider in shapes]
+        for place, slider in sliders.items():
+            angles[place] = np.deg2rad(slider.value)
+        return explorer_hand(model, angles, betas, colouring.value, tone=tone.value)
 
-    def redraw(change=None):
-        if quiet["on"]:
-            return
-        for (joint, axis), slider in joint_sliders.items():
-            angles[joint, axis] = np.deg2rad(slider.value)
-        betas[:] = [slider.value for slider in shape_sliders]
-        hand = explorer_hand(model, angles, betas, "plain")
-        repaint = change is None or change["owner"] in (colouring, tone)
-        paint = colours(colouring.value, tone.value) if repaint else None
-        canvas.show(hand.vertices, hand.joints, paint)
+    def traces():
+        shown = hand()
+        mesh = viewers.mesh_trace(shown)
+        colours = np.broadcast_to(shown.colour, shown.vertices.shape).astype(np.uint8)
+        mesh.update(color=None, vertexcolor=colours, opacity=0.5 if skeleton.value else 1.0)
+        return [mesh, *viewers.skeleton_traces(shown.joints)]
 
-    def settle(values, shapes):
-        quiet["on"] = True
-        for (joint, axis), slider in joint_sliders.items():
-            slider.value = float(np.rad2deg(values[joint, axis]))
-        if shapes is not None:
-            for slider, value in zip(shape_sliders, shapes, strict=True):
-                slider.value = float(value)
-        quiet["on"] = False
+    def redraw(_=None):
+        if not quiet:
+            with figure.batch_update():
+                viewers.move_traces(figure, traces())
+
+    def switch(_=None):
+        with figure.batch_update():
+            figure.data[0].opacity = 0.5 if skeleton.value else 1.0
+            for trace in figure.data[1:]:
+                trace.visible = skeleton.value
+
+    def settle(angles, betas=None):
+        quiet.append(True)
+        for place, slider in sliders.items():
+            slider.value = float(np.rad2deg(angles[place]))
+        for slider, value in zip(shapes, [] if betas is None else betas, strict=False):
+            slider.value = value
+        quiet.clear()
         redraw()
-
-    def gesture(change):
-        if change["new"]:
-            settle(GESTURE_ANGLES[change["new"]], None)
 
     def start_again(_):
         pick.value = ""
-        settle(np.zeros((16, 3)), np.zeros(10))
+        settle(np.zeros((16, 3)), [0.0] * 10)
 
-    pick.observe(gesture, "value")
+    scene = viewers.scene_layout("front", zoom=1.7) | {"aspectmode": "cube"}
+    for axis, middle in zip("xyz", (0, -0.09, 0), strict=True):
+        scene[f"{axis}axis"] = {"visible": False, "range": [middle - 0.21, middle + 0.21]}
+    margin = {"l": 0, "r": 0, "t": 0, "b": 0}
+    layout = {"height": height, "width": round(0.86 * height), "margin": margin, "scene": scene}
+    figure = go.FigureWidget(traces(), layout)
+    pick.observe(lambda c: c["new"] and settle(GESTURE_ANGLES[c["new"]]), "value")
     reset.on_click(start_again)
-    widgets.link((skeleton, "value"), (canvas, "skeleton"))
-    for control in (*joint_sliders.values(), *shape_sliders, colouring, tone):
+    skeleton.observe(switch, "value")
+    for control in (*sliders.values(), *shapes, colouring, tone):
         control.observe(redraw, "value")
     pages = {
-        finger: [s for (j, _), s in joint_sliders.items() if MANO_JOINT_NAMES[j].startswith(finger)]
+        finger: [s for (j, _), s in sliders.items() if MANO_JOINT_NAMES[j].startswith(finger)]
         for finger in ("thumb", "index", "middle", "ring", "little", "wrist")
     }
     tabs = widgets.Tab(
-        [widgets.VBox(page) for page in (*pages.values(), shape_sliders)],
+        [widgets.VBox(page) for page in (*pages.values(), shapes)],
         titles=[*pages, "shape"], layout=widgets.Layout(width="520px"),
     )  # fmt: skip
-    switches = widgets.HBox([skeleton, reset])
-    controls = widgets.VBox([pick, colouring, tone, switches, tabs])
-    panel = widgets.HBox([canvas, controls])
-    panel.canvas, panel.sliders, panel.shape_sliders = canvas, joint_sliders, shape_sliders
+    controls = widgets.VBox([pick, colouring, tone, widgets.HBox([skeleton, reset]), tabs])
+    panel = widgets.HBox([figure, controls])
+    panel.figure, panel.sliders, panel.shape_sliders = figure, sliders, shapes
     panel.gesture, panel.colouring = pick, colouring
     panel.skeleton, panel.reset = skeleton, reset
-    redraw()
     return panel

@@ -152,9 +152,7 @@ def hand_figure(panels, titles=None, view="front", height: int = 380, widget: bo
     if not len(panels) == len(views) == len(titles):
         raise ValueError(f"{len(panels)} panels, {len(titles)} titles and {len(views)} views")
     count, gap = len(panels), 0.01
-    if widget:
-        from hand_lib.viewers.live import LiveFigure
-    figure = LiveFigure() if widget else go.Figure()
+    figure = go.FigureWidget() if widget else go.Figure()
     layout = {"height": height, "margin": {"l": 0, "r": 0, "t": 34, "b": 0}, "showlegend": False}
     annotations = []
     for n, (hands, name, title) in enumerate(zip(panels, views, titles, strict=True)):
@@ -173,6 +171,38 @@ def hand_figure(panels, titles=None, view="front", height: int = 380, widget: bo
             figure.add_traces(traces)
     figure.update_layout(annotations=annotations, paper_bgcolor="white", **layout)
     return figure
+
+
+def link_cameras(figure):
+    """Let every 3-D panel of a ``FigureWidget`` follow the one that is being turned."""
+    scenes = [name for name in figure.layout if name.startswith("scene")]
+    busy = []
+
+    def follow(_scene, camera):
+        if busy:
+            return
+        busy.append(True)
+        with figure.batch_update():
+            for name in scenes:
+                if figure.layout[name].camera != camera:
+                    figure.layout[name].camera = camera
+        busy.clear()
+
+    for name in scenes:
+        figure.layout[name].on_change(follow, "camera")
+    return figure
+
+
+def move_traces(figure, traces) -> None:
+    """Put the traces of a ``FigureWidget`` where others are, without a flicker.
+
+    traces: as many as the figure has, of the same kinds, already in ``figure.batch_update()`` or
+    not; places, faces and colours of vertices are taken over.
+    """
+    for old, new in zip(figure.data, traces, strict=True):
+        for name in ("x", "y", "z", "i", "j", "k", "vertexcolor", "hovertext"):
+            if name in new and new[name] is not None and new[name] is not old[name]:
+                old[name] = new[name]
 
 
 def _still_camera(points, size, fill=0.86):

@@ -119,27 +119,7 @@ def levels_figure(vertices, faces, titles=None, view="front", widget=False, heig
         eye = figure.layout[trace.scene].camera.eye  # narrow panels: step back
         figure.layout[trace.scene].camera.eye = {a: 1.7 * eye[a] for a in "xyz"}
     figure.update_layout(width=200 * len(hands))
-    return link_views(figure) if widget else figure
-
-
-def link_views(figure):
-    """Let all 3-D scenes of a ``FigureWidget`` share the camera of the one that is turned."""
-    scenes = [name for name in figure.layout if name.startswith("scene")]
-    busy = []
-
-    def follow(layout, camera):
-        if busy:
-            return
-        busy.append(True)
-        with figure.batch_update():
-            for name in scenes:
-                if figure.layout[name].camera != camera:
-                    figure.layout[name].camera = camera
-        busy.clear()
-
-    for name in scenes:
-        figure.layout[name].on_change(follow, "camera")
-    return figure
+    return viewers.link_cameras(figure) if widget else figure
 
 
 def levels_still(vertices, faces, titles=None, view="front", size: int = 150) -> Image.Image:
@@ -178,9 +158,7 @@ def collapse_panel(vertices, faces, collapses, view="front", height: int = 420):
             _mark(vertices[collapses[min(n, len(collapses) - 1)]]),
         ]
         with figure.batch_update():
-            for trace, now in zip(figure.data, new, strict=True):
-                trace.x, trace.y, trace.z = now.x, now.y, now.z
-            figure.data[0].i, figure.data[0].j, figure.data[0].k = new[0].i, new[0].j, new[0].k
+            viewers.move_traces(figure, new)
             figure.layout.annotations[0].text = f"{len(v)} vertices, {len(f)} faces"
 
     slider.observe(redraw, "value")

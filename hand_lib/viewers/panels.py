@@ -1,4 +1,4 @@
-"""The demo panel: pick or upload a picture, drag a box, choose the side, turn the hand, save it.
+"""The demo on one's own picture: drag a box, choose the side, turn the hand, save it.
 
 The steps behind the buttons are plain functions (``predict_boxed``, ``download_links``), tested
 without a browser.
@@ -6,19 +6,19 @@ without a browser.
 
 import base64
 import html
-import re
 import tempfile
 from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
+import plotly.graph_objects as go
 from PIL import Image
 
+from hand_lib.files import natural_key
 from hand_lib.inference.export import save_mesh, save_predictions
 from hand_lib.render.images import read_image
 from hand_lib.render.overlays import draw_meshes, for_screen
 from hand_lib.viewers import figures as viewers
-from hand_lib.viewers.live import LiveFigure
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SHOWN_SIDE = 900
@@ -29,7 +29,8 @@ SHOWS = ("mesh", "skeleton", "both")
 LOOKS = {"camera": "front", "side": "left", "behind": "back"}
 """Word on the button -> named view of ``viewers``."""
 
-CHIP = "display: inline-block; padding: 3px 12px; margin: 2px 6px 2px 0; border-radius: 4px;"
+_CHIP = "display: inline-block; padding: 3px 12px; margin: 2px 6px 2px 0; border-radius: 4px;"
+_BOX_LINE = {"color": "#f2a93b", "width": 3}
 
 
 def predict_boxed(predictor, image, box=None, side="right", intrinsics=None):
@@ -83,7 +84,7 @@ def remark(hand) -> str:
     parts = []
     if hand.doubtful:
         parts.append(
-            f"<span style='{CHIP} background: #fdeccd; color: #7a4b00'>is there a hand? "
+            f"<span style='{_CHIP} background: #fdeccd; color: #7a4b00'>is there a hand? "
             f"confidence {hand.confidence:.2f}: box it tightly, choose its side</span>"
         )
     elif hand.confidence is not None:
@@ -102,13 +103,7 @@ def picture_strip(folder) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     found = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES]
-    return {path.name: path for path in sorted(found, key=_counted)}
-
-
-def _counted(path) -> tuple:
-    """What a person sorts file names by: words, and numbers by their size."""
-    parts = re.split(r"(\d+)", path.name.lower())
-    return ([int(p) if p.isdecimal() else p for p in parts], path.name)
+    return {path.name: path for path in sorted(found, key=lambda path: natural_key(path.name))}
 
 
 def download_links(hand, overlay=None, name: str = "hand") -> str:
@@ -130,20 +125,11 @@ def download_links(hand, overlay=None, name: str = "hand") -> str:
                 continue
             data = base64.b64encode(path.read_bytes()).decode()
             links.append(
-                f'<a download="{html.escape(path.name)}" style="{CHIP} background: #e9edf2; '
+                f'<a download="{html.escape(path.name)}" style="{_CHIP} background: #e9edf2; '
                 'color: #1d3557; text-decoration: none; font-weight: 600" '
                 f'href="data:application/octet-stream;base64,{data}">{kind.upper()}</a>'
             )
     return "<span style='color: #555; margin-right: 8px'>save</span>" + "".join(links)
-
-
-def _shown(image) -> tuple[np.ndarray, float]:
-    """The picture at most ``SHOWN_SIDE`` long, and shown pixels per picture pixel."""
-    ratio = min(1.0, SHOWN_SIDE / max(image.shape[:2]))
-    if ratio == 1.0:
-        return image, ratio
-    size = (round(image.shape[1] * ratio), round(image.shape[0] * ratio))
-    return np.asarray(Image.fromarray(image).resize(size, Image.LANCZOS)), ratio
 
 
 def box_figure(image, height: int = 420, on_box=None):
@@ -151,14 +137,8 @@ def box_figure(image, height: int = 420, on_box=None):
 
     on_box: called without arguments after a box was drawn or moved.
     """
-    figure = LiveFigure()
-    figure.update_layout(
-        height=height,
-        width=round(0.85 * height),
-        margin={"l": 0, "r": 0, "t": 0, "b": 0},
-        dragmode="drawrect",
-        newshape={"line": {"color": "#f2a93b", "width": 3}},
-    )
+    figure = go.FigureWidget(layout=_frame(height))
+    figure.update_layout(dragmode="drawrect", newshape={"line": _BOX_LINE})
     set_picture(figure, image)
 
     def heard(change):
@@ -184,15 +164,14 @@ def _drawn(figure, message) -> bool:
         corners = {key.split(".")[-1]: v for key, v in changes.items() if key.startswith("shapes[")}
     if all(isinstance(corners.get(k), (int, float)) for k in ("x0", "y0", "x1", "y1")):
         place = {k: float(corners[k]) for k in ("x0", "y0", "x1", "y1")}
-        line = {"color": "#f2a93b", "width": 3}
-        figure.layout.shapes = ({"type": "rect", "editable": True, "line": line, **place},)
+        figure.layout.shapes = ({"type": "rect", "editable": True, "line": _BOX_LINE, **place},)
         return True
     return False
 
 
 def set_picture(figure, image) -> None:
     """Show another picture in a ``box_figure`` and forget the box."""
-    small, ratio = _shown(image)
+    small, _, _ = for_screen(image, longest=SHOWN_SIDE)
     source = "data:image/png;base64," + base64.b64encode(viewers.png_bytes(small, 256)).decode()
     height, width = image.shape[:2]
     with figure.batch_update():
@@ -217,10 +196,10 @@ def last_box(figure, image):
     return (max(x0, 0), max(y0, 0), min(x1, width - 1), min(y1, height - 1))
 
 
-def _fitting(height: int) -> widgets.Layout:
-    """A picture beside two figures takes as much room as they and keeps its proportions."""
-    size = {"width": f"{round(0.85 * height)}px", "height": f"{height}px"}
-    return widgets.Layout(**size, max_width="100%", object_fit="contain")
+def _frame(height: int) -> dict:
+    """Layout of a figure that stands beside others of the same size."""
+    margin = {"l": 0, "r": 0, "t": 0, "b": 0}
+    return {"height": height, "width": round(0.85 * height), "margin": margin, "showlegend": False}
 
 
 def _captioned(title: str, content, height: int):
@@ -231,15 +210,6 @@ def _captioned(title: str, content, height: int):
     )
     layout.flex = "0 0 auto"  # never narrower than what it holds: the next line takes it instead
     return widgets.VBox([widgets.HTML(text), content], layout=layout)
-
-
-def _scene(height: int):
-    """An empty 3-D view."""
-    scene = LiveFigure()
-    margin = {"l": 0, "r": 0, "t": 0, "b": 0}
-    scene.update_layout(height=height, width=round(0.85 * height), showlegend=False, margin=margin)
-    scene.update_layout(scene=viewers.scene_layout("front"))
-    return scene
 
 
 def _toggle(options):
@@ -280,8 +250,11 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     side.value = sides.get(first, "right")
     message, links = widgets.HTML(), widgets.HTML()
     picture = box_figure(state["image"], height, lambda: predict())
-    scene = _scene(height)
-    overlay = widgets.Image(format="png", layout=_fitting(height))
+    scene = go.FigureWidget(layout={**_frame(height), "scene": viewers.scene_layout("front")})
+    size = {"width": f"{round(0.85 * height)}px", "height": f"{height}px"}
+    overlay = widgets.Image(
+        format="png", layout=widgets.Layout(**size, max_width="100%", object_fit="contain")
+    )
     panel = widgets.VBox()
 
     def predict(_=None):
@@ -300,12 +273,12 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
 
     def complain(error):
         text = html.escape(str(error))
-        message.value = f"<span style='{CHIP} background: #fbe3e4; color: #a00'>{text}</span>"
+        message.value = f"<span style='{_CHIP} background: #fbe3e4; color: #a00'>{text}</span>"
 
     def switch(_=None):
         if "pictures" not in state:
             return
-        small, _ratio = _shown(state["pictures"][show.value])
+        small, _, _ = for_screen(state["pictures"][show.value], longest=SHOWN_SIDE)
         overlay.value = viewers.png_bytes(small, 256)
         hand, both = panel.result, show.value == "both"
         body = viewers.Hand(hand.vertices, hand.faces, opacity=0.55 if both else 1.0)

@@ -284,27 +284,6 @@ def case_panels(evaluation: Evaluation, row: int):
     return panels, titles
 
 
-def link_cameras(figure) -> None:
-    """Let every 3-D panel of a ``FigureWidget`` follow the one that is being turned."""
-    scenes = [name for name in figure.layout if name.startswith("scene")]
-    busy = []
-
-    def follow(scene, camera):
-        if busy:
-            return
-        busy.append(True)
-        try:
-            with figure.batch_update():
-                for name in scenes:
-                    if figure.layout[name] is not scene:
-                        figure.layout[name].camera = camera
-        finally:
-            busy.clear()
-
-    for name in scenes:
-        figure.layout[name].on_change(follow, "camera")
-
-
 def case_browser(evaluation: Evaluation, rows):
     """Widget: choose one of ``rows``; crop, truth and prediction in linked 3-D views."""
     import ipywidgets as widgets
@@ -317,8 +296,7 @@ def case_browser(evaluation: Evaluation, rows):
         row = menu.value
         crop.value = viewers.png_bytes(_resized(evaluation.pictures([row])[0], 220))
         figure = viewers.hand_figure(*case_panels(evaluation, row), widget=True)
-        link_cameras(figure)
-        place.children = [figure]
+        place.children = [viewers.link_cameras(figure)]
 
     menu.observe(choose, "value")
     choose()

@@ -1,13 +1,11 @@
 """The curve of error against pictures seen, through runs that began with other runs."""
 
-import json
 from dataclasses import replace
 
 import pytest
 
 from hand_lib.training import lineage
 from hand_lib.training.config import make_config
-from hand_lib.viewers import learning as viewers_learning
 
 
 def leave_run(folder, ends, batch_size=10, view_size=0, start_from=""):
@@ -80,18 +78,3 @@ def test_a_damaged_history_is_refused_by_its_line(tmp_path):
             lineage.read_history(tmp_path)
     path.write_text(",".join(lineage.COLUMNS) + "\n0,0,0.0,64,90.0,,\n")
     assert lineage.read_history(tmp_path)[0]["vertices_pa_mm"] is None
-
-
-def test_the_shipped_curve_says_how_far_a_target_is():
-    from hand_lib import ROOT
-
-    curve = lineage.learning_curve(ROOT / "runs" / "reference")
-    metrics = json.loads((ROOT / "runs" / "reference" / "metrics.json").read_text())
-    assert curve[-1]["vertices_mm"] == metrics["validation"]["vertices_mm"]
-    assert [row["pictures"] for row in curve] == sorted(row["pictures"] for row in curve)
-    words = viewers_learning.learning_words({"reference": curve}, {"vertices_mm": 14.0})
-    assert f"{curve[-1]['pictures']:,} pictures" in words
-    assert "14 mm would take" in words
-    figure = viewers_learning.learning_figure({"reference": curve})
-    shown = figure.axes[1].lines[0].get_ydata()
-    assert shown[0] == pytest.approx(curve[1]["vertices_pa_mm"])

@@ -143,18 +143,21 @@ def test_a_click_in_the_review_is_saved_and_outlives_a_reload(lab, notebooks):
     page.locator(':text("1 overruled in review.json")').first.wait_for(timeout=30_000)
 
 
-def test_the_hand_explorer_follows_a_gesture(lab, tmp_path):
+def test_the_hand_explorer_follows_a_gesture_and_a_slider(lab, tmp_path):
     page, url = lab
     open_notebook(page, url, "01_data_exploration.ipynb")
     run_all(page, seconds=240)
-    canvas = figure_in(page, ".hand-canvas[data-drawn]")
-    before, after = tmp_path / "before.png", tmp_path / "after.png"
-    canvas.screenshot(path=before)
-    drawn = canvas.get_attribute("data-drawn")
+    scene = figure_in(page, ".js-plotly-plot:has(.gl-container canvas)")
+    shots = [tmp_path / f"{n}.png" for n in range(3)]
+    settle(page, scene)
+    scene.screenshot(path=shots[0])
     page.locator('.widget-dropdown:has-text("gesture") select').first.select_option("fist")
-    page.wait_for_function(
-        f"document.querySelector('.hand-canvas').dataset.drawn != '{drawn}'", timeout=30_000
-    )
-    settle(page, canvas)
-    canvas.screenshot(path=after)
-    assert coloured(before) > 0.02 and _apart(before, after) > 0.01
+    page.wait_for_timeout(2000)
+    scene.screenshot(path=shots[1])
+    page.locator(".widget-tab .noUi-handle:visible").first.focus()
+    for _ in range(12):
+        page.keyboard.press("PageDown")
+    page.wait_for_timeout(2000)
+    scene.screenshot(path=shots[2])
+    assert coloured(shots[0]) > 0.02 and _apart(shots[0], shots[1]) > 0.01
+    assert _apart(shots[1], shots[2]) > 0.001

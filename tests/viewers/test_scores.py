@@ -166,7 +166,7 @@ def test_case_panels_are_truth_prediction_and_both(runs):
 def test_turning_one_linked_panel_turns_the_others(runs):
     panels, titles = viewers_scores.case_panels(runs[0], 0)
     figure = viewers.hand_figure(panels, titles, widget=True)
-    viewers_scores.link_cameras(figure)
+    viewers.link_cameras(figure)
     figure.layout.scene2.camera = {"eye": {"x": 0.5, "y": 0.25, "z": -1.0}}
     for name in ("scene", "scene3"):
         assert figure.layout[name].camera.eye.to_plotly_json() == {"x": 0.5, "y": 0.25, "z": -1.0}
