@@ -28,9 +28,7 @@ STILL_WRONG = {  # (module, room) while the rooms are being rebuilt
 
     ("hand_lib.fitting.scenes", "inference"),
     ("hand_lib.fitting.trials", "inference"),
-    ("hand_lib.inference.video", "viewers"),
     ("hand_lib.inference.video", "workbook"),
-    ("hand_lib.render.overlays", "viewers"),
     ("hand_lib.training.transfer", "inference"),
     ("hand_lib.workbook", "launch"),
 }

@@ -132,39 +132,6 @@ def draw_changes(config: Augmentation | None, seed: int, epochs, indices) -> Cha
     )  # fmt: skip
 
 
-def crop_affines(centers, sides, size: int, rotation, mirror) -> np.ndarray:
-    """Affine maps of a batch of crops; row by row the same as ``camera.crop_affine``.
-
-    centers: (B, 2) pixels.   sides: (B,) pixels.   size: of the crop.   rotation: (B,) radians.
-    mirror: (B,) bool.   returns (B, 2, 3) float64.
-    """
-    scale, middle = size / sides, (size - 1) / 2
-    cos, sin = np.cos(rotation) * scale, np.sin(rotation) * scale
-    flip = np.where(mirror, -1.0, 1.0)
-    affines = np.empty((len(sides), 2, 3))
-    affines[:, 0, 0], affines[:, 0, 1] = flip * cos, flip * -sin
-    affines[:, 1, 0], affines[:, 1, 1] = sin, cos
-    affines[:, :, 2] = middle - np.einsum("bij,bj->bi", affines[:, :, :2], centers)
-    return affines
-
-
-def crop_cameras(affines: np.ndarray, intrinsics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Motions (B, 3, 3) and intrinsics (B, 3, 3) of a batch of crops, as ``camera.crop_camera``."""
-    full = affines[:, :, :2] @ intrinsics[:, :2, :]
-    full[:, :, 2] += affines[:, :, 2]
-    a = full[:, :, :2]
-    last = a[:, 1] / np.hypot(a[:, 1, 0], a[:, 1, 1])[:, None]
-    first = np.stack([last[:, 1], -last[:, 0]], axis=1)
-    first *= np.where((a[:, 0] * first).sum(1) < 0, -1.0, 1.0)[:, None]
-    rotation = np.stack([first, last], axis=1)
-    motion = np.zeros((len(a), 3, 3))
-    motion[:, :2, :2], motion[:, 2, 2] = rotation, 1
-    plain = np.zeros_like(motion)
-    plain[:, :2, :2] = a @ rotation.swapaxes(1, 2)
-    plain[:, :2, 2], plain[:, 2, 2], plain[:, 1, 0] = full[:, :, 2], 1, 0
-    return motion, plain
-
-
 def colour_tables(changes: Changes) -> np.ndarray:
     """(B, 256, 3) uint8: what each grey level of each channel becomes."""
     levels = np.arange(256, dtype=np.float32)[None, :, None]

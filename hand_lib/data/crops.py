@@ -12,8 +12,6 @@ import numpy as np
 from hand_lib.data.augment import (
     augmentation,
     colour_tables,
-    crop_affines,
-    crop_cameras,
     degrade,
     degrades,
     draw_changes,
@@ -25,7 +23,13 @@ from hand_lib.data.splits import Part, split_unique
 from hand_lib.data.warp import PLAIN, warp_into
 from hand_lib.files import SampleError
 from hand_lib.network.second_look import CloserLooks, closer_affines
-from hand_lib.render.camera import crop_to_pixels, default_intrinsics, pixels_to_crop
+from hand_lib.render.camera import (
+    crop_affine,
+    crop_camera,
+    crop_to_pixels,
+    guessed_intrinsics,
+    pixels_to_crop,
+)
 from hand_lib.render.images import REDUCTIONS, picture_size
 
 __all__ = ["HandCrops", "HandLoader", "MemoryPool", "Part", "hand_frame", "make_loader",
@@ -99,7 +103,7 @@ def _fill_labels(labels: dict, row: int, sample, frame, size) -> None:
         labels["joints_2d"][row] = sample.joints_2d
         labels["valid_2d"][row] = sample.valid_2d
     known = sample.intrinsics is not None
-    labels["intrinsics"][row] = sample.intrinsics if known else default_intrinsics(*size)
+    labels["intrinsics"][row] = sample.intrinsics if known else guessed_intrinsics(*size)
     if known and sample.root is not None:
         labels["root"][row] = sample.root
         labels["has_camera"][row] = True
@@ -183,7 +187,7 @@ class HandCrops:
         side = side * self.margin
         mirror = labels.pop("left")
         centers = np.stack([x, y], axis=1) + changes.shift * side[:, None]
-        affines = crop_affines(centers, side * changes.scale, size, changes.rotation, mirror)
+        affines = crop_affine(centers, side * changes.scale, size, changes.rotation, mirror)
         if self.closer is not None:
             random = uniforms(self.seed + _LOOKS, epochs, indices, 9)
             known = labels["joints_2d"], labels["valid_2d"]
@@ -215,7 +219,7 @@ class HandCrops:
 
     def _move(self, labels: dict, affines: np.ndarray) -> dict:
         """Labels under the crops' maps: hands turn about the optical axis, 2-D follows."""
-        motions, intrinsics = crop_cameras(affines, labels["intrinsics"].astype(float))
+        motions, intrinsics = crop_camera(affines, labels["intrinsics"].astype(float))
         turn = motions.swapaxes(1, 2).astype(np.float32)
         joints_px = labels["joints_2d"] @ affines[:, :, :2].swapaxes(1, 2)
         joints_2d = pixels_to_crop(joints_px + affines[:, None, :, 2], self.image_size)

@@ -15,7 +15,7 @@ class HandLoader:
     """Iterates over batches (dicts of tensors) of one or several data sets of crops.
 
     datasets: one or a list. Each gives batches through ``fetch_batch(indices, epochs)`` (as
-    ``HandCrops``), ``render_batch(indices)`` (as synthetic hands), or single items as dicts.
+    ``HandCrops`` and ``SyntheticHands``), or single items as dicts.
     batch_size: items a batch.   seed, epoch: decide the order.   start_batch: batches of this epoch
     that are skipped because they have been seen.   workers: loading processes, 0 for none.
     weights: share of each data set in the mixture; None takes every item of all once.   length:
@@ -166,22 +166,19 @@ def _fetch(dataset, indices, rounds) -> dict:
     """One data set's share of a batch, stacked."""
     if hasattr(dataset, "fetch_batch"):
         return dataset.fetch_batch(indices, rounds)
-    if hasattr(dataset, "render_batch"):
-        batch = dict(dataset.render_batch(indices))
-    else:
-        items = (
-            dataset.__getitems__(indices.tolist())
-            if hasattr(dataset, "__getitems__")
-            else [dataset[int(index)] for index in indices]
-        )
-        if not isinstance(items, dict):
-            if not isinstance(items[0], dict):
-                raise TypeError(
-                    f"{type(dataset).__name__} gives {type(items[0]).__name__}, not dicts of "
-                    "arrays; wrap it: HandCrops(dataset, image_size)"
-                )
-            items = {name: np.stack([item[name] for item in items]) for name in items[0]}
-        batch = dict(items)
+    items = (
+        dataset.__getitems__(indices.tolist())
+        if hasattr(dataset, "__getitems__")
+        else [dataset[int(index)] for index in indices]
+    )
+    if not isinstance(items, dict):
+        if not isinstance(items[0], dict):
+            raise TypeError(
+                f"{type(dataset).__name__} gives {type(items[0]).__name__}, not dicts of "
+                "arrays; wrap it: HandCrops(dataset, image_size)"
+            )
+        items = {name: np.stack([item[name] for item in items]) for name in items[0]}
+    batch = dict(items)
     batch.setdefault("index", indices)
     if len(batch["image"]) != len(indices):
         raise SampleError(

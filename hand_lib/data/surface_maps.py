@@ -7,7 +7,7 @@ one too; whatever stands in front of the hand is not in it.
 import numba as nb
 import numpy as np
 
-from hand_lib.render.raster import draw_faces
+from hand_lib.render.raster import ID_MASK, PAD, draw_faces
 
 CELLS = 16
 """Cells along a side of a labelled surface map."""
@@ -20,18 +20,18 @@ SURFACE_UNIT = 0.05
 def _draw(screens, faces, places, out):
     """Fill out (B, 4, n, n), zero before, with two rays along either side of each cell."""
     cells = out.shape[2]
-    inverse_depth = np.empty((2 * cells, 2 * cells))
-    ids = np.empty((2 * cells, 2 * cells), np.int32)
+    side = 2 * cells
+    seen = np.empty(side * (side + PAD) + PAD, np.int64)
     for i in range(screens.shape[0]):
-        inverse_depth[:] = 0
-        ids[:] = -1
-        draw_faces(screens[i], faces, 0, 0, inverse_depth, ids)
-        for y in range(2 * cells):
-            for x in range(2 * cells):
-                if ids[y, x] >= 0:
+        seen[:] = 0
+        draw_faces(screens[i], 0, faces, 0, 0, side, side, seen)
+        for y in range(side):
+            for x in range(side):
+                key = seen[y * (side + PAD) + x]
+                if key > 0:
                     out[i, 0, y // 2, x // 2] += 1
                     for k in range(3):
-                        out[i, 1 + k, y // 2, x // 2] += places[ids[y, x], k]
+                        out[i, 1 + k, y // 2, x // 2] += places[key & ID_MASK, k]
         for y in range(cells):
             for x in range(cells):
                 rays = out[i, 0, y, x]

@@ -18,6 +18,7 @@ import numpy as np
 from hand_lib.fitting.filters import FilterLimits, judge_fits
 from hand_lib.fitting.skeleton import LIMITS, Skeleton
 from hand_lib.fitting.solver import PAIRS, Problem
+from hand_lib.render.camera import guessed_intrinsics
 
 MIN_JOINTS = 6
 """A hand with fewer visible joints is not fitted."""
@@ -197,9 +198,7 @@ def _cameras(intrinsics, points, weights, image_size, batch):
         seen = points[weights > 0]
         image_size = seen.max(0) + 1 if len(seen) else (1.0, 1.0)
     width, height = np.maximum(image_size, 1)
-    focal = max(width, height) / 2 / np.tan(np.deg2rad(30))
-    camera = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
-    return np.broadcast_to(camera, (batch, 3, 3)).copy()
+    return np.broadcast_to(guessed_intrinsics(width, height), (batch, 3, 3)).copy()
 
 
 def _check_sides(sides, batch):

@@ -64,7 +64,7 @@ class Scene:
 
 def _drawn(hands, mirrored):
     """Pictures and truth of all of a set, those of ``mirrored`` (N,) bool as left hands."""
-    batch = hands.render_batch(np.arange(len(hands)))
+    batch = hands.fetch_batch(np.arange(len(hands)))
     size = hands.size
     images = np.ascontiguousarray(batch["image"].transpose(0, 2, 3, 1))
     joints = (batch["joints"] + batch["root"][:, None]).astype(float)

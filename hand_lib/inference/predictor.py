@@ -18,9 +18,10 @@ import torch
 from hand_lib.files import read_json
 from hand_lib.render.camera import (
     apply_affine,
+    check_intrinsics,
     crop_affine,
     crop_to_pixels,
-    default_intrinsics,
+    guessed_intrinsics,
     invert_affine,
     pixels_to_crop,
     solve_translation,
@@ -162,11 +163,9 @@ class Predictor:
         if len(sides) != len(boxes):
             raise ValueError(f"{len(boxes)} boxes and {len(sides)} sides")
         assumed = intrinsics is None
-        matrix = default_intrinsics(width, height) if assumed else np.asarray(intrinsics, float)
-        if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or matrix[0, 0] <= 0:
-            raise ValueError(
-                f"intrinsics should be a (3, 3) pinhole matrix in pixels, found {intrinsics}"
-            )
+        matrix = guessed_intrinsics(width, height)
+        if not assumed:
+            matrix = check_intrinsics(intrinsics, width, height)
         for box, side in zip(boxes, sides, strict=True):
             if side not in ("right", "left"):
                 raise ValueError(f"side should be 'right' or 'left', found {side!r}")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hand_lib.files import written_atomically
 from hand_lib.inference.smoothing import OneEuro, jitter, smooth
-from hand_lib.render.camera import default_intrinsics, solve_translation
+from hand_lib.render.camera import guessed_intrinsics, solve_translation
 
 CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG", ".mov": "mp4v", ".mkv": "VP80"}
 """What OpenCV's own encoder writes; browsers play the .webm."""
@@ -265,7 +265,7 @@ def overlay_frames(video, sequences, progress: bool = True) -> Iterable[np.ndarr
 
     Frames on which a hand is doubtful show it pale.
     """
-    from hand_lib.render.overlays import draw_meshes
+    from hand_lib.render.render import draw_meshes
 
     frames = read_frames(video) if isinstance(video, (str, Path)) else video
     count = len(sequences[0].times)
@@ -298,7 +298,7 @@ def process_video(
     and "arrays" (.npz), and "report" (.json); a second hand's names end in "_2".
     """
     from hand_lib.inference.export import save_animation, save_report, save_sequence
-    from hand_lib.viewers.figures import PREDICTION
+    from hand_lib.render.render import PREDICTION
 
     folder, settings = Path(folder), settings or OneEuro()
     raw = follow_hands(predictor, video, boxes, sides, intrinsics, progress=progress)
@@ -364,7 +364,7 @@ def main(arguments=None) -> int:
         info = video_info(options.video)
         matrix = None
         if options.focal is not None:
-            matrix = default_intrinsics(info.width, info.height)
+            matrix = guessed_intrinsics(info.width, info.height)
             matrix[0, 0] = matrix[1, 1] = options.focal
         paths = process_video(
             Predictor.load(ensure_run(options.run)), options.video, options.folder,

@@ -10,6 +10,7 @@ from hand_lib.hand.kinematics import rotation_6d_to_matrix
 from hand_lib.mesh.similarity import lay_onto
 from hand_lib.network.decoders import DenseRows, apply_rows
 from hand_lib.network.heads import ImageHead, expected_places, surface_summary
+from hand_lib.render.camera import fit_weak_perspective
 
 SHAPE_SHARE = 0.7
 """How much of the shown shape is the canonical hand's; the rest is the corrected mesh's own."""
@@ -197,22 +198,6 @@ def look_up(grid: Tensor, places: Tensor) -> Tensor:
     hat_y = (1 - (y.clamp(0, height - 1)[..., None] - rows).abs()).clamp_min(0)
     weight = (hat_y[..., :, None] * hat_x[..., None, :]).flatten(2)
     return weight.to(grid.dtype) @ grid.flatten(2).transpose(1, 2)
-
-
-def fit_weak_perspective(points: Tensor, points_2d: Tensor) -> Tensor:
-    """Camera that carries the centre and the spread of 3-D points onto those of 2-D points.
-
-    s = sqrt(sum |u - mean u|^2 / sum |x - mean x|^2), t = mean u / s - mean x: positive and finite
-    for any prediction, and the least-squares camera wherever one fits exactly.
-    points: (B, N, 3) metres.   points_2d: (B, N, 2) crop units.   returns (B, 3) s, tx, ty.
-    """
-    flat = points[..., :2]
-    center, center_2d = flat.mean(1, keepdim=True), points_2d.mean(1, keepdim=True)
-    spread = (flat - center).square().sum((1, 2)).clamp_min(1e-6)
-    spread_2d = (points_2d - center_2d).square().sum((1, 2)).clamp_min(1e-6)
-    scale = (spread_2d / spread).sqrt()
-    shift = center_2d[:, 0] / scale[:, None] - center[:, 0]
-    return torch.cat([scale[:, None], shift], 1)
 
 
 def _tensor(array) -> Tensor:

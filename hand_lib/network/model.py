@@ -14,11 +14,11 @@ from scipy.sparse import identity
 from torch import Tensor, nn
 
 from hand_lib.mesh.similarity import lay_onto
-from hand_lib.network.coarse_to_fine import CoarseToFineDecoder, fit_weak_perspective
+from hand_lib.network.coarse_to_fine import CoarseToFineDecoder
 from hand_lib.network.decoders import YoutubehandDecoder, apply_rows, published_channels
 from hand_lib.network.encoders import GridEncoder, NormalizeImages, PooledEncoder
 from hand_lib.network.second_look import brought_back, cut, look_at
-from hand_lib.render.camera import project_weak_perspective
+from hand_lib.render.camera import fit_weak_perspective, project_weak_perspective
 
 DECODERS = ("coarse_to_fine", "youtubehand")
 

@@ -39,26 +39,47 @@ def crop_to_pixels(points, size):
     return ((points + 1) * size - 1) / 2
 
 
-def crop_affine(center, side, size, rotation=0.0, mirror=False) -> np.ndarray:
-    """Affine map from picture pixels to the pixels of a square crop.
+def fit_weak_perspective(points, points_2d):
+    """Camera that carries the centre and the spread of 3-D points onto those of 2-D points.
 
-    center: (x, y) pixels, shown in the middle of the crop.   side: picture pixels that the crop
-    covers.   size: side of the crop in its own pixels.   rotation: radians by which the content
-    turns clockwise as seen on the screen.   mirror: flip left and right (after rotating).
-    returns (2, 3) float64.
+    s = sqrt(sum |u - mean u|^2 / sum |x - mean x|^2), t = mean u / s - mean x: positive and finite
+    for any prediction, and the least-squares camera wherever one fits exactly.
+    points: (B, N, 3) metres.   points_2d: (B, N, 2) crop units.   returns (B, 3) s, tx, ty.
+    """
+    flat = points[..., :2]
+    center, center_2d = flat.mean(1, keepdims=True), points_2d.mean(1, keepdims=True)
+    spread = ((flat - center) ** 2).sum((1, 2)).clip(1e-6)
+    spread_2d = ((points_2d - center_2d) ** 2).sum((1, 2)).clip(1e-6)
+    scale = (spread_2d / spread)[:, None] ** 0.5
+    shift = center_2d[:, 0] / scale - center[:, 0]
+    if isinstance(shift, np.ndarray):
+        return np.concatenate([scale, shift], 1)
+    import torch  # whoever passes tensors has it
+
+    return torch.cat([scale, shift], 1)
+
+
+def crop_affine(center, side, size: int, rotation=0.0, mirror=False) -> np.ndarray:
+    """Affine maps from picture pixels to the pixels of square crops, of one or of a batch.
+
+    center: (..., 2) pixels x, y, shown in the middle of the crop.   side: (...) picture pixels that
+    the crop covers.   size: side of the crop in its own pixels.   rotation: (...) radians by which
+    the content turns clockwise as seen on the screen.   mirror: (...) bool, flip left and right
+    (after rotating).   returns (..., 2, 3) float64.
 
     >>> crop_affine((111.5, 111.5), 224, 224) @ np.array([5.0, 6.0, 1.0])
     array([5., 6.])
     """
-    if not side > 0 or not size > 0:
+    center, side = np.asarray(center, float), np.asarray(side, float)
+    if not (side > 0).all() or not size > 0:
         raise ValueError(f"crop side and size must be positive, found side={side}, size={size}")
-    scale, middle = size / side, (size - 1) / 2
+    scale, flip = size / side, np.where(mirror, -1.0, 1.0)
     cos, sin = np.cos(rotation) * scale, np.sin(rotation) * scale
-    linear = np.array([[cos, -sin], [sin, cos]])
-    if mirror:
-        linear[0] *= -1
-    offset = middle - linear @ np.asarray(center, dtype=float)
-    return np.concatenate([linear, offset[:, None]], axis=1)
+    rows = np.broadcast_arrays(flip * cos, flip * -sin, sin, cos)
+    linear = np.stack(rows, -1).reshape(*rows[0].shape, 2, 2)
+    offset = (size - 1) / 2 - (linear @ center[..., None])[..., 0]
+    linear = np.broadcast_to(linear, (*offset.shape, 2))
+    return np.concatenate([linear, offset[..., None]], axis=-1)
 
 
 def apply_affine(affine, points):
@@ -85,32 +106,30 @@ def transform_intrinsics(affine: np.ndarray, intrinsics: np.ndarray) -> np.ndarr
 
 
 def crop_camera(affine: np.ndarray, intrinsics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split a crop into a motion of the hand and plain intrinsics.
+    """Split crops into a motion of the hand and plain intrinsics.
 
-    affine: (2, 3) similarity (rotation, scale, maybe a mirror), picture -> crop.
-    intrinsics: (3, 3) without skew.
-    returns motion (3, 3), a rotation about the optical axis (with x negated for a mirror), and
-    intrinsics (3, 3), upper triangular: projecting ``points @ motion.T`` with the new intrinsics
-    gives exactly the crop's pixels, for any camera-space points. Skew stays zero when fx = fy.
+    affine: (..., 2, 3) similarity (rotation, scale, maybe a mirror), picture -> crop.
+    intrinsics: (..., 3, 3) without skew.
+    returns motions (..., 3, 3), a rotation about the optical axis (with x negated for a mirror),
+    and intrinsics (..., 3, 3), upper triangular: projecting ``points @ motion.T`` with the new
+    intrinsics gives exactly the crop's pixels, for any camera-space points. Skew stays zero when
+    fx = fy.
     """
     full = transform_intrinsics(affine, intrinsics)
     # rows of the linear part: full[:2, :2] = upper_triangular @ rotation (an RQ decomposition)
-    a = full[:2, :2]
-    last = a[1] / np.linalg.norm(a[1])
-    first = np.array([last[1], -last[0]])
-    if a[0] @ first < 0:
-        first = -first
-    rotation = np.stack([first, last])
-    motion = np.eye(3)
-    motion[:2, :2] = rotation
-    plain = np.eye(3)
-    plain[:2, :2] = a @ rotation.T
-    plain[:2, 2] = full[:2, 2]
-    plain[1, 0] = 0.0
+    a = full[..., :2, :2]
+    last = a[..., 1, :] / np.linalg.norm(a[..., 1, :], axis=-1, keepdims=True)
+    first = np.stack([last[..., 1], -last[..., 0]], axis=-1)
+    first = first * np.where((a[..., 0, :] * first).sum(-1, keepdims=True) < 0, -1.0, 1.0)
+    rotation = np.stack([first, last], axis=-2)
+    motion, plain = (np.zeros(full.shape) for _ in range(2))
+    motion[..., :2, :2], motion[..., 2, 2] = rotation, 1
+    plain[..., :2, :2] = a @ rotation.swapaxes(-1, -2)
+    plain[..., :2, 2], plain[..., 2, 2], plain[..., 1, 0] = full[..., :2, 2], 1, 0
     return motion, plain
 
 
-def default_intrinsics(width: int, height: int, fov_deg: float = 60.0) -> np.ndarray:
+def guessed_intrinsics(width: int, height: int, fov_deg: float = 60.0) -> np.ndarray:
     """Guess of a pinhole camera: principal point in the middle, ``fov_deg`` across the long side.
 
     returns (3, 3). 60 degrees along the long side is a phone's main camera; say so when it matters.
@@ -122,6 +141,35 @@ def default_intrinsics(width: int, height: int, fov_deg: float = 60.0) -> np.nda
         )
     focal = max(width, height) / 2 / np.tan(np.deg2rad(fov_deg) / 2)
     return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
+
+
+def check_intrinsics(intrinsics, width: int, height: int) -> np.ndarray:
+    """Pinhole intrinsics (3, 3) in pixels of a picture, or a ValueError that says what to change.
+
+    Refused are other shapes, focal lengths that are not positive (OpenGL's y), and those below a
+    twelfth of the picture's longer side, 160 degrees of view: they are in other units than pixels.
+    """
+    try:
+        matrix = np.asarray(intrinsics, float)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        raise ValueError(
+            "intrinsics should be a (3, 3) pinhole matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in "
+            f"pixels, finite, found {intrinsics}"
+        )
+    focal = matrix[[0, 1], [0, 1]]
+    if not (focal > 0).all():
+        raise ValueError(
+            f"focal lengths should be positive (x right, y down), found fx, fy = {focal.tolist()}; "
+            "negate the row of one that came from axes with y up"
+        )
+    if (focal < max(width, height) / 12).any():
+        raise ValueError(
+            f"focal lengths fx, fy = {focal.tolist()} are too short for a picture of {width} x "
+            f"{height} pixels: they look normalised; multiply the first two rows by its size"
+        )
+    return matrix
 
 
 def solve_translation(points, joints_2d, intrinsics, weights=None) -> np.ndarray:
@@ -156,18 +204,3 @@ def solve_translation(points, joints_2d, intrinsics, weights=None) -> np.ndarray
     right = (right * weights[:, :, None]).reshape(batch, -1, 1)
     normal = rows.swapaxes(1, 2) @ rows
     return np.linalg.solve(normal, rows.swapaxes(1, 2) @ right)[..., 0]
-
-
-def metric_translation(camera, intrinsics, size) -> np.ndarray:
-    """Translation that the weak-perspective camera of a crop stands for.
-
-    camera: (B, 3) s, tx, ty.   intrinsics: (B, 3, 3) of the crop.   size: crop side, both pixels.
-    returns (B, 3) metres: the wrist's place in the camera frame, with depth z = 2 f / (size s).
-    """
-    camera, intrinsics = np.asarray(camera, float), np.asarray(intrinsics, float)
-    focal = (intrinsics[:, 0, 0] + intrinsics[:, 1, 1]) / 2
-    depth = 2 * focal / (size * camera[:, 0])
-    wrist_px = crop_to_pixels(camera[:, :1] * camera[:, 1:], size)
-    homogeneous = np.concatenate([wrist_px, np.ones((len(camera), 1))], axis=1)
-    rays = np.einsum("bij,bj->bi", np.linalg.inv(intrinsics), homogeneous)
-    return rays * depth[:, None]

@@ -1,7 +1,9 @@
 """Which face a pixel sees: a z-buffer rasteriser in numba, no OpenGL.
 
 Vertices are in camera axes (metres, x right, y down, z away) and faces run counter-clockwise seen
-from outside.
+from outside. A buffer holds one whole number per pixel, 0 where nothing is: inverse depth in steps
+of 2^-34 above, the face's id in the lowest 20 bits. So the nearer of two is the larger of two
+numbers, and a row of a triangle is drawn without a branch. Rows are PAD longer than the picture.
 """
 
 from typing import NamedTuple
@@ -9,8 +11,14 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-NEAR = 1e-3
+NEAR = 4e-3
 """Metres; a triangle with a corner nearer to the camera than this (or behind it) is left out."""
+PAD = 8
+ID_BITS = 20
+ID_MASK = (1 << ID_BITS) - 1
+DEPTH_STEPS = float(1 << 34)
+_TINY = 2.3e-308
+_U = np.uint64  # indices known to be positive: no look whether to count from the end
 
 
 class Fragments(NamedTuple):
@@ -21,30 +29,35 @@ class Fragments(NamedTuple):
     depth: np.ndarray  # (H, W) float32 metres along z; inf where there is none
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def draw_faces(screen, faces, first_id, cull, inverse_depth, ids):
-    """Draw triangles into a buffer of inverse depth and face ids.
+def make_buffer(height: int, width: int) -> np.ndarray:
+    """An empty buffer for a picture of ``height`` x ``width`` pixels."""
+    return np.zeros(height * (width + PAD) + PAD, np.int64)
 
-    screen: (V, 3) x_px, y_px, 1/z (0 or less: not drawable).   faces: (F, 3).
-    first_id: id of the first face.   cull: 1 leaves out faces that show their back, -1 those that
-    show their front, 0 none.   inverse_depth: (H, W), 0 where empty; ids: (H, W) int32; both are
-    updated.
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def draw_faces(corners, offset, faces, first_id, cull, height, width, seen):
+    """Draw triangles into a buffer.
+
+    corners: (V, C) with x, y in pixels of the buffer and 1/z (0 or less: not drawable) in three
+    columns from ``offset`` on.   faces: (F, 3).   first_id: id of the first face.   cull: 1 leaves
+    out faces that show their back, -1 those that show their front, 0 none.
+    seen: ``make_buffer(height, width)``, updated.
 
     Every edge is evaluated from its lower to its higher vertex, so two faces that share an edge get
     the same number with opposite signs: a pixel on a shared edge belongs to exactly one of them,
     the one for which the edge is a left or a top edge.
     """
-    height, width = ids.shape
     for t in range(faces.shape[0]):
-        a, b, c = faces[t, 0], faces[t, 1], faces[t, 2]
-        wa, wb, wc = np.float64(screen[a, 2]), np.float64(screen[b, 2]), np.float64(screen[c, 2])
-        if wa <= 0.0 or wb <= 0.0 or wc <= 0.0:
-            continue
-        xa, ya = np.float64(screen[a, 0]), np.float64(screen[a, 1])
-        xb, yb = np.float64(screen[b, 0]), np.float64(screen[b, 1])
-        xc, yc = np.float64(screen[c, 0]), np.float64(screen[c, 1])
+        a, b, c = _U(faces[t, 0]), _U(faces[t, 1]), _U(faces[t, 2])
+        xa, ya = np.float64(corners[a, offset]), np.float64(corners[a, offset + 1])
+        xb, yb = np.float64(corners[b, offset]), np.float64(corners[b, offset + 1])
+        xc, yc = np.float64(corners[c, offset]), np.float64(corners[c, offset + 1])
         area = (xb - xa) * (yc - ya) - (xc - xa) * (yb - ya)
         if area == 0.0 or (cull == 1 and area > 0.0) or (cull == -1 and area < 0.0):
+            continue
+        wa, wb = np.float64(corners[a, offset + 2]), np.float64(corners[b, offset + 2])
+        wc = np.float64(corners[c, offset + 2])
+        if wa <= 0.0 or wb <= 0.0 or wc <= 0.0:
             continue
         if area < 0.0:  # a front face turns the other way in a frame with y down
             b, c = c, b
@@ -56,10 +69,11 @@ def draw_faces(screen, faces, first_id, cull, inverse_depth, ids):
         bottom = min(height - 1, int(np.floor(max(ya, yb, yc))))
         if left > right or top > bottom:
             continue
-        # an edge p -> q: inside where (q - p) x (pixel - p) > 0; on it only for left and top edges
-        own_a = yc < yb or (yc == yb and xc > xb)
-        own_b = ya < yc or (ya == yc and xa > xc)
-        own_c = yb < ya or (yb == ya and xb > xa)
+        # what an edge's number has to reach: left and top edges own the pixels on them
+        ta = 0.0 if yc < yb or (yc == yb and xc > xb) else _TINY
+        tb = 0.0 if ya < yc or (ya == yc and xa > xc) else _TINY
+        tc = 0.0 if yb < ya or (yb == ya and xb > xa) else _TINY
+        # each edge from its lower to its higher vertex
         sa, sb, sc = 1.0, 1.0, 1.0
         pax, pay, qax, qay = xb, yb, xc, yc
         if b > c:
@@ -73,70 +87,44 @@ def draw_faces(screen, faces, first_id, cull, inverse_depth, ids):
         dax, day = (qax - pax) * sa, (qay - pay) * sa
         dbx, dby = (qbx - pbx) * sb, (qby - pby) * sb
         dcx, dcy = (qcx - pcx) * sc, (qcy - pcy) * sc
-        # 1/z is affine on the screen
-        scale = 1.0 / area
-        w_right = -(day * wa + dby * wb + dcy * wc) * scale
-        ia = 1.0 / day if abs(day) > 1e-9 else 0.0
-        ib = 1.0 / dby if abs(dby) > 1e-9 else 0.0
-        ic = 1.0 / dcy if abs(dcy) > 1e-9 else 0.0
+        scale = DEPTH_STEPS / area  # 1/z is affine on the screen
+        wa, wb, wc, mark = wa * scale, wb * scale, wc * scale, first_id + t
+        first, last, wide = left, right, right - left > 24
         for y in range(top, bottom + 1):
             ra, rb, rc = dax * (y - pay), dbx * (y - pby), dcx * (y - pcy)
-            # a span that is a little too wide, then the exact test from both ends
-            low, high = np.float64(left), np.float64(right)
-            if ia > 0.0:
-                high = min(high, pax + ra * ia + 1e-3)
-            elif ia < 0.0:
-                low = max(low, pax + ra * ia - 1e-3)
-            if ib > 0.0:
-                high = min(high, pbx + rb * ib + 1e-3)
-            elif ib < 0.0:
-                low = max(low, pbx + rb * ib - 1e-3)
-            if ic > 0.0:
-                high = min(high, pcx + rc * ic + 1e-3)
-            elif ic < 0.0:
-                low = max(low, pcx + rc * ic - 1e-3)
-            if low > high:
-                continue
-            first, last = int(np.ceil(low)), int(np.floor(high))
-            while first <= last:
-                ea, eb, ec = (
-                    ra - day * (first - pax),
-                    rb - dby * (first - pbx),
-                    rc - dcy * (first - pcx),
-                )
-                if (
-                    (ea > 0.0 or (ea == 0.0 and own_a))
-                    and (eb > 0.0 or (eb == 0.0 and own_b))
-                    and (ec > 0.0 or (ec == 0.0 and own_c))
-                ):
-                    break
-                first += 1
-            while first < last:
-                ea, eb, ec = (
-                    ra - day * (last - pax),
-                    rb - dby * (last - pbx),
-                    rc - dcy * (last - pcx),
-                )
-                if (
-                    (ea > 0.0 or (ea == 0.0 and own_a))
-                    and (eb > 0.0 or (eb == 0.0 and own_b))
-                    and (ec > 0.0 or (ec == 0.0 and own_c))
-                ):
-                    break
-                last -= 1
-            if first > last:
-                continue
-            ea, eb, ec = (
-                ra - day * (first - pax),
-                rb - dby * (first - pbx),
-                rc - dcy * (first - pcx),
-            )
-            w = (ea * wa + eb * wb + ec * wc) * scale
-            for x in range(first, last + 1):
-                if w > inverse_depth[y, x]:
-                    inverse_depth[y, x] = w
-                    ids[y, x] = first_id + t
-                w += w_right
+            if wide:  # a span that is a little too wide
+                low, high = np.float64(left), np.float64(right)
+                if day > 1e-9:
+                    high = min(high, pax + ra / day + 1e-3)
+                elif day < -1e-9:
+                    low = max(low, pax + ra / day - 1e-3)
+                if dby > 1e-9:
+                    high = min(high, pbx + rb / dby + 1e-3)
+                elif dby < -1e-9:
+                    low = max(low, pbx + rb / dby - 1e-3)
+                if dcy > 1e-9:
+                    high = min(high, pcx + rc / dcy + 1e-3)
+                elif dcy < -1e-9:
+                    low = max(low, pcx + rc / dcy - 1e-3)
+                if low > high:
+                    continue
+                first, last = int(np.ceil(low)), int(np.floor(high))
+            start = _U(y * (width + PAD) + first)
+            for k in range(_U((last - first + 4) & -4)):
+                x = np.float64(first + np.int64(k))
+                ea = ra - day * (x - pax)
+                eb = rb - dby * (x - pbx)
+                ec = rc - dcy * (x - pcx)
+                inside = (ea >= ta) & (eb >= tb) & (ec >= tc)
+                key = (np.int64(ea * wa + eb * wb + ec * wc) << ID_BITS) | mark
+                seen[start + k] = max(seen[start + k], key if inside else 0)
+
+
+def read_buffer(seen, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Face ids (H, W) int32, -1 where nothing is, and inverse depths (H, W) float64, 0 there."""
+    keys = seen[: height * (width + PAD)].reshape(height, -1)[:, :width]
+    ids = np.where(keys > 0, keys & ID_MASK, -1).astype(np.int32)
+    return ids, (keys >> ID_BITS) / DEPTH_STEPS
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -193,9 +181,9 @@ def rasterise(vertices, faces, intrinsics, size, two_sided: bool = True) -> Frag
     """
     vertices, faces, height, width = check_scene(vertices, faces, intrinsics, size)
     screen = to_screen(vertices, intrinsics)
-    inverse_depth = np.zeros((height, width))
-    ids = np.full((height, width), -1, dtype=np.int32)
-    draw_faces(screen, faces, 0, 0 if two_sided else 1, inverse_depth, ids)
+    seen = make_buffer(height, width)
+    draw_faces(screen, 0, faces, 0, 0 if two_sided else 1, height, width, seen)
+    ids, inverse_depth = read_buffer(seen, height, width)
     barycentric = np.zeros((height, width, 3), dtype=np.float32)
     depth = np.full((height, width), np.inf, dtype=np.float32)
     _resolve(screen, faces, inverse_depth, ids, barycentric, depth)
@@ -213,6 +201,8 @@ def check_scene(vertices, faces, intrinsics, size):
         raise ValueError(
             f"faces name vertices {faces.min()} to {faces.max()}, but there are {len(vertices)}"
         )
+    if len(faces) > ID_MASK:
+        raise ValueError(f"a scene may have {ID_MASK} faces, found {len(faces)}; simplify the mesh")
     if np.shape(intrinsics) != (3, 3):
         raise ValueError(f"expected intrinsics (3, 3), found {np.shape(intrinsics)}")
     height, width = (size, size) if np.isscalar(size) else size

@@ -9,11 +9,27 @@ from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
+from PIL import Image
 
 from hand_lib.mesh.topology import vertex_normals
-from hand_lib.render.raster import barycentric_at, check_scene, draw_faces, rasterise, to_screen
+from hand_lib.render.camera import project
+from hand_lib.render.raster import (
+    NEAR,
+    barycentric_at,
+    check_scene,
+    draw_faces,
+    make_buffer,
+    rasterise,
+    read_buffer,
+    to_screen,
+)
 
-SKIN = (224, 172, 140)
+PREDICTION = (226, 172, 138)
+"""sRGB of predicted meshes in every figure."""
+TRUTH = (122, 158, 196)
+"""sRGB of true meshes."""
+LONGEST_SIDE = 1600
+"""Overlays of larger pictures are drawn at this size: enough for a screen, quick at any size."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +143,7 @@ def _stack(meshes):
 def render_mesh(
     vertices,
     faces,
-    colours=SKIN,
+    colours=PREDICTION,
     intrinsics=None,
     size=256,
     lights: Light | None = None,
@@ -153,7 +169,7 @@ def render_mesh(
     ((16, 16, 3), 2.0)
     """
     if intrinsics is None:
-        raise ValueError("render_mesh needs intrinsics (3, 3); camera.default_intrinsics makes one")
+        raise ValueError("render_mesh needs intrinsics (3, 3); camera.guessed_intrinsics makes one")
     lights = lights or Light()
     several = isinstance(vertices, (list, tuple))
     vertices = list(vertices) if several else [vertices]
@@ -173,21 +189,17 @@ def render_mesh(
     cull = 0 if two_sided else 1
 
     fine = np.zeros((height * supersample, width * supersample, 4), dtype=np.float32)
-    inverse_depth = np.zeros(fine.shape[:2])
-    ids = np.full(fine.shape[:2], -1, dtype=np.int32)
-    screen = to_screen(points, intrinsics, supersample)
-    draw_faces(screen, triangles, 0, cull, inverse_depth, ids)
+    rows, columns = fine.shape[:2]
+    seen, screen = make_buffer(rows, columns), to_screen(points, intrinsics, supersample)
+    draw_faces(screen, 0, triangles, 0, cull, rows, columns, seen)
+    ids, inverse_depth = read_buffer(seen, rows, columns)
     occlusion = np.ones_like(inverse_depth)
     if lights.occlusion > 0:
         focal = float(intrinsics[0][0]) * supersample
         radius, strength = lights.occlusion_radius, lights.occlusion
         _occlusion(inverse_depth, focal, radius, strength, occlusion)
-    _shade(
-        screen, points, normals, albedo, triangles, ids, occlusion, _lamps(lights), fine
-    )  # fmt: skip
-    fine[..., :3] = np.clip(fine[..., :3], 0, 1) ** (
-        1 / 2.2
-    )  # mix sub-pixels as a screen shows them
+    _shade(screen, points, normals, albedo, triangles, ids, occlusion, _lamps(lights), fine)
+    fine[..., :3] = np.clip(fine[..., :3], 0, 1) ** (1 / 2.2)  # mixed as a screen shows them
     blocks = fine.reshape(height, supersample, width, supersample, 4).mean(axis=(1, 3))
     image = _over(blocks[..., :3], blocks[..., 3:], background, alpha)
     fragments = rasterise(points, triangles, intrinsics, (height, width), two_sided)
@@ -210,3 +222,53 @@ def _over(premultiplied, coverage, background, alpha):
         )
     blend = alpha * premultiplied * 255 + (1 - alpha * coverage) * background
     return np.clip(np.round(blend), 0, 255).astype(np.uint8)
+
+
+def draw_meshes(
+    image, vertices, faces, intrinsics, colour=PREDICTION, alpha: float = 0.85
+) -> np.ndarray:
+    """A camera-space mesh over its picture.
+
+    image: (H, W, 3) uint8.   vertices: (V, 3) metres, camera frame.   intrinsics: (3, 3) of this
+    picture.   returns a new (H, W, 3) uint8. Only the window around the hand is rendered.
+    """
+    image = np.asarray(image)
+    seen = vertices[:, 2] > NEAR
+    out = image.copy()
+    if not seen.any():
+        return out
+    height, width = image.shape[:2]
+    points = project(vertices[seen], np.asarray(intrinsics, float))
+    x0, y0 = np.clip(np.floor(points.min(axis=0)).astype(int) - 2, 0, [width, height])
+    x0, y0 = x0 - x0 % 8, y0 - y0 % 8  # the pattern of the shading repeats every 8 pixels
+    x1, y1 = np.clip(np.ceil(points.max(axis=0)).astype(int) + 3, 0, [width, height])
+    if not seen.all():  # part of it is behind the camera: its window is no bound
+        x0, y0, x1, y1 = 0, 0, width, height
+    if x1 <= x0 or y1 <= y0:
+        return out
+    shifted = np.array(intrinsics, float)
+    shifted[:2, 2] -= [x0, y0]
+    window = image[y0:y1, x0:x1]
+    out[y0:y1, x0:x1] = render_mesh(
+        vertices, faces, colour, shifted, window.shape[:2], background=window, alpha=alpha
+    )[0]
+    return out
+
+
+def for_screen(image, intrinsics=None, longest: int = LONGEST_SIDE):
+    """The picture shrunk to at most ``longest`` pixels a side, with what belongs to it.
+
+    returns image (H', W', 3), intrinsics (3, 3) of it or None, and the scale, new pixels per old.
+    """
+    image = np.asarray(image)
+    scale = min(1.0, longest / max(image.shape[:2]))
+    if scale == 1.0:
+        return image, intrinsics, 1.0
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    small = np.asarray(Image.fromarray(image).resize(size, Image.BOX, reducing_gap=2.0))
+    if intrinsics is not None:
+        ratio = np.array([size[0] / image.shape[1], size[1] / image.shape[0]])
+        intrinsics = np.array(intrinsics, float)
+        intrinsics[:2, 2] = (intrinsics[:2, 2] + 0.5) * ratio - 0.5
+        intrinsics[[0, 1], [0, 1]] *= ratio
+    return small, intrinsics, scale

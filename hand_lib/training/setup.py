@@ -132,7 +132,7 @@ class EndlessHands:
 
         indices: (B,) in [0, count).   epochs: (B,) or one for all.
         """
-        batch = self.hands.render_batch(np.asarray(epochs) * self.count + np.asarray(indices))
+        batch = self.hands.fetch_batch(np.asarray(epochs) * self.count + np.asarray(indices))
         batch = {name: batch[name] for name in LABELS}
         return MemoryPool.from_batches([batch], len(indices)).gather(np.arange(len(indices)), box)
 
@@ -158,7 +158,7 @@ def synthetic_pool(size: int, count: int, seed: int) -> MemoryPool:
 
     def render(job):
         number, chunk = job
-        batch = painters[number % 2].render_batch(np.arange(chunk.start, chunk.stop))
+        batch = painters[number % 2].fetch_batch(np.arange(chunk.start, chunk.stop))
         return {name: batch[name] for name in LABELS}
 
     with ThreadPoolExecutor(1) as left, ThreadPoolExecutor(1) as right:
@@ -207,7 +207,7 @@ def _validation(config, held_out) -> dict:
     if config.validation:
         held_out = open_dataset(config.validation, config.hand)
     if held_out is None:
-        batch = SyntheticHands(config.image_size, VALIDATION_SEED, count).render_batch(
+        batch = SyntheticHands(config.image_size, VALIDATION_SEED, count).fetch_batch(
             np.arange(count)
         )
     else:

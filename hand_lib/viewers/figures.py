@@ -18,12 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hand_lib.hand.joints import BONES, FINGER_COLOURS, FINGERS
 from hand_lib.render.camera import project
-from hand_lib.render.render import render_mesh
+from hand_lib.render.render import PREDICTION, TRUTH, render_mesh  # noqa: F401
 
-PREDICTION = (226, 172, 138)
-"""Colour of a predicted hand, everywhere."""
-TRUTH = (122, 158, 196)
-"""Colour of the true hand, everywhere."""
 INK = (40, 44, 52)
 PAPER = (255, 255, 255)
 ERROR_SCALE = "Inferno"

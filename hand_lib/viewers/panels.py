@@ -17,7 +17,7 @@ from PIL import Image
 from hand_lib.files import natural_key
 from hand_lib.inference.export import save_mesh, save_predictions
 from hand_lib.render.images import read_image
-from hand_lib.render.overlays import draw_meshes, for_screen
+from hand_lib.render.render import draw_meshes, for_screen
 from hand_lib.viewers import figures as viewers
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -38,7 +38,7 @@ def predict_boxed(predictor, image, box=None, side="right", intrinsics=None):
 
     image: (H, W, 3) uint8.   box: (x0, y0, x1, y1) pixels or None for the whole picture.
     returns the HandPrediction, and a dict with the mesh, the skeleton and both over the picture,
-    each (H', W', 3) uint8, at most ``overlays.LONGEST_SIDE`` pixels a side.
+    each (H', W', 3) uint8, at most ``render.LONGEST_SIDE`` pixels a side.
     """
     boxes = None if box is None else [box]
     hand = predictor.predict(image, boxes, [side], intrinsics)[0]

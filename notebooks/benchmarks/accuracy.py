@@ -119,7 +119,7 @@ def _side_by_side(
 ) -> list[dict]:
     """Train several networks in step."""
     size = runs[0].config.image_size
-    test = SyntheticHands(size, 1_000_003, test_images).render_batch(np.arange(test_images))
+    test = SyntheticHands(size, 1_000_003, test_images).fetch_batch(np.arange(test_images))
     steps, table = max(images // batch_size, 1), []
     hierarchy = hierarchy or builtin_hierarchy()
     for seed in seeds:
@@ -132,7 +132,7 @@ def _side_by_side(
                 run.change(run.network.decoder)
             run.optimizer, run.seconds = make_optimizer(run.network, run.config), 0.0
         for step in range(steps):
-            batch = data.render_batch(np.arange(step * batch_size, (step + 1) * batch_size))
+            batch = data.fetch_batch(np.arange(step * batch_size, (step + 1) * batch_size))
             pace = min(1, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
             for run in runs:
                 _learn(run, {name: batch[name] for name in LABELS}, step, pace, hierarchy, device)

@@ -71,7 +71,7 @@ def calibrate(predictor, count: int = 600, seed: int = 4711) -> Calibration:
 
     def pictures(seed):
         hands = SyntheticHands(predictor.image_size, seed, count, split="calibration")
-        images = hands.render_batch(np.arange(count))["image"].transpose(0, 2, 3, 1)
+        images = hands.fetch_batch(np.arange(count))["image"].transpose(0, 2, 3, 1)
         return seen(images), seen(empty_crops(count, predictor.image_size, seed))
 
     (hands, nothing), (others, more) = pictures(seed), pictures(seed + 1)

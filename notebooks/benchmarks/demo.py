@@ -63,7 +63,7 @@ def rows(run=None, repeats: int = 5, count: int = 24) -> list[dict]:
 
 
 def _measure(predictor, paths, boxes, repeats):
-    from hand_lib.render.overlays import draw_meshes
+    from hand_lib.render.render import draw_meshes
 
     given = [[box] for box in boxes]
     pictures = [read_image(path) for path in paths]

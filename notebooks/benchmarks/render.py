@@ -6,7 +6,7 @@ import numpy as np
 
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.mesh.topology import vertex_normals
-from hand_lib.render.raster import draw_faces, rasterise, to_screen
+from hand_lib.render.raster import draw_faces, make_buffer, rasterise, to_screen
 
 
 def _median_ms(work, repeats: int, clock=time.thread_time) -> float:
@@ -70,21 +70,21 @@ def benchmark_render(size: int = 128, batch: int = 64, repeats: int = 5) -> list
     """
     hands = SyntheticHands(size=size, seed=0, count=100_000)
     start = iter(range(0, 90_000, batch))
-    hands.render_batch(range(2))
-    first = hands.render_batch([0])
+    hands.fetch_batch(range(2))
+    first = hands.fetch_batch([0])
     faces = np.ascontiguousarray(hands.banks.layout.faces[: hands.banks.layout.face_start[1]])
     points = (first["vertices"][0] + first["root"][0]).astype(float)
     intrinsics = first["intrinsics"][0]
     screen = to_screen(points, intrinsics)
-    buffers = np.zeros((size, size)), np.full((size, size), -1, np.int32)
+    seen = make_buffer(size, size)
 
     def draw():
-        buffers[0][:], buffers[1][:] = 0, -1
-        draw_faces(screen, faces, 0, 1, *buffers)
+        seen[:] = 0
+        draw_faces(screen, 0, faces, 0, 1, size, size, seen)
 
     def ours():
         place = next(start)
-        hands.render_batch(range(place, place + batch))
+        hands.fetch_batch(range(place, place + batch))
 
     rng = np.random.default_rng(0)
     sample = _median_ms(ours, repeats) / batch

@@ -164,7 +164,7 @@ def compare(
     labels, quality = weak_labels(pool, seed)
     say(f"{count} pictures, {quality['accepted']:.1%} of the fits accepted, "
         f"{time.perf_counter() - started:.0f} s")  # fmt: skip
-    batch = SyntheticHands(config.image_size, HELD_OUT_SEED, held_out).render_batch(
+    batch = SyntheticHands(config.image_size, HELD_OUT_SEED, held_out).fetch_batch(
         np.arange(held_out)
     )
     validation = {name: torch.from_numpy(np.ascontiguousarray(batch[name])) for name in LABELS}

@@ -93,7 +93,7 @@ def test_a_kept_table_joins_those_kept_before(tmp_path, monkeypatch, capsys):
 
 
 def test_scores_of_the_truth_are_zero():
-    test = SyntheticHands(64, 0, 3).render_batch(np.arange(3))
+    test = SyntheticHands(64, 0, 3).fetch_batch(np.arange(3))
 
     class Truth(nn.Module):
         faces = torch.zeros(1)

@@ -9,15 +9,13 @@ from hand_lib.data.augment import (
     augmentation,
     changed,
     colour_tables,
-    crop_affines,
-    crop_cameras,
     degrade,
     degrades,
     draw_changes,
     uniforms,
 )
 from hand_lib.data.warp import PLAIN, warp_into
-from hand_lib.render.camera import crop_affine, crop_camera, invert_affine
+from hand_lib.render.camera import crop_affine, invert_affine
 
 
 def test_random_numbers_depend_on_seed_epoch_and_index_only():
@@ -67,22 +65,6 @@ def test_augmentations_have_names():
     assert augmentation(mine) is mine and changed(mine) == ["blur"] and degrades(mine)
     with pytest.raises(ValueError, match="unknown augmentation 'meto'; known: none, default"):
         augmentation("meto")
-
-
-def test_crop_maps_of_a_batch_equal_those_of_single_crops():
-    rng = np.random.default_rng(0)
-    centers, sides = rng.uniform(0, 200, (20, 2)), rng.uniform(20, 300, 20)
-    turns, mirror = rng.uniform(-3, 3, 20), rng.uniform(size=20) < 0.5
-    affines = crop_affines(centers, sides, 96, turns, mirror)
-    intrinsics = np.tile(np.eye(3), (20, 1, 1))
-    intrinsics[:, 0, 0], intrinsics[:, 1, 1] = rng.uniform(300, 900, (2, 20))
-    intrinsics[:, :2, 2] = rng.uniform(0, 200, (20, 2))
-    motions, plain = crop_cameras(affines, intrinsics)
-    for row in range(20):
-        expected = crop_affine(centers[row], sides[row], 96, turns[row], mirror[row])
-        assert np.allclose(affines[row], expected)
-        motion, camera = crop_camera(expected, intrinsics[row])
-        assert np.allclose(motions[row], motion) and np.allclose(plain[row], camera)
 
 
 def test_colour_tables_multiply_shift_and_clip():

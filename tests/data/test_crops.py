@@ -371,8 +371,9 @@ def test_rendered_batches_and_single_items_load_too():
         def __len__(self):
             return 5
 
-        def render_batch(self, indices):
-            return {"image": np.zeros((len(indices), 3, 2, 2), np.uint8)}
+        def fetch_batch(self, indices, epochs=0):
+            images = np.zeros((len(indices), 3, 2, 2), np.uint8)
+            return {"image": images, "index": np.asarray(indices)}
 
     class Many(ByNumber):
         def __getitems__(self, indices):

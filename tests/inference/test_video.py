@@ -140,7 +140,7 @@ def test_the_command_line_answers_what_it_cannot_do(tmp_path, capsys):
 
 def test_the_reference_model_follows_a_rendered_hand_from_the_command_line(tmp_path, capsys):
     moving = MovingHand(160, seed=10, count=24, fps=15.0)
-    batch = moving.render_batch(range(24))
+    batch = moving.fetch_batch(range(24))
     path = video.write_video(tmp_path / "in.mp4", batch["image"].transpose(0, 2, 3, 1), 15.0)
     out = tmp_path / "out"
     words = [str(path), str(out), "--run", str(ROOT / "runs" / "reference"), "--quiet"]

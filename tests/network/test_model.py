@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from hand_lib.hand.kinematics import axis_angle_to_matrix
 from hand_lib.network import coarse_to_fine
-from hand_lib.network.coarse_to_fine import SpiralMix, fit_weak_perspective, look_up, palm_frame
+from hand_lib.network.coarse_to_fine import SpiralMix, look_up, palm_frame
 from hand_lib.network.decoders import (
     DenseRows,
     SparseRows,
@@ -36,7 +36,7 @@ from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
 from hand_lib.network.second_look import cut
 from hand_lib.network.youtubehand import parameter_counts
-from hand_lib.render.camera import project_weak_perspective
+from hand_lib.render.camera import fit_weak_perspective, project_weak_perspective
 
 BOTH = pytest.mark.parametrize("decoder", ["coarse_to_fine", "youtubehand"])
 

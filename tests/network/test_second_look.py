@@ -31,7 +31,7 @@ from hand_lib.render.camera import project_weak_perspective
 
 @pytest.fixture(scope="module")
 def hands():
-    return SyntheticHands(64, seed=3, count=24).render_batch(np.arange(24))
+    return SyntheticHands(64, seed=3, count=24).fetch_batch(np.arange(24))
 
 
 def joints_2d(count=6, seed=0):

@@ -89,11 +89,11 @@ def test_crop_camera_splits_a_crop_into_a_motion_and_plain_intrinsics(rotation, 
 
 
 def test_guessed_camera_sees_the_long_side_under_the_given_angle():
-    guess = c.default_intrinsics(640, 480, fov_deg=60)
+    guess = c.guessed_intrinsics(640, 480, fov_deg=60)
     edge = guess[0, 0] * np.tan(np.deg2rad(30)) + guess[0, 2]
     assert np.isclose(edge, 639.5) and np.isclose(guess[1, 2], 239.5)
     with pytest.raises(ValueError, match="field of view"):
-        c.default_intrinsics(640, 480, 180)
+        c.guessed_intrinsics(640, 480, 180)
 
 
 def test_translation_is_recovered_from_exact_projections_and_ignores_weightless_points():
@@ -113,14 +113,40 @@ def test_translation_is_recovered_from_exact_projections_and_ignores_weightless_
         c.solve_translation(points[0], joints_2d, K)
 
 
-def test_metric_translation_reprojects_the_wrist_at_the_weak_camera_place():
-    camera = np.array([[6.0, 0.02, -0.01], [4.5, -0.05, 0.03]])
-    intrinsics = np.stack([K, K * [[1.2], [1.2], [1]]])
-    place = c.metric_translation(camera, intrinsics, 224)
-    wrist = c.pixels_to_crop(c.project(place[:, None], intrinsics)[:, 0], 224)
-    assert np.allclose(wrist, camera[:, :1] * camera[:, 1:])
-    # a point in the wrist's plane lands where the weak camera puts it
-    offset = np.array([[0.03, 0.02, 0.0]])
-    seen = c.pixels_to_crop(c.project(place[:, None] + offset, intrinsics)[:, 0], 224)
-    weak = c.project_weak_perspective(np.stack([offset, offset]), camera)[:, 0]
-    assert np.allclose(seen, weak, atol=0.02)
+def test_crops_of_a_batch_equal_single_crops():
+    rng = np.random.default_rng(0)
+    centers, sides = rng.uniform(0, 200, (20, 2)), rng.uniform(20, 300, 20)
+    turns, mirror = rng.uniform(-3, 3, 20), rng.uniform(size=20) < 0.5
+    affines = c.crop_affine(centers, sides, 96, turns, mirror)
+    intrinsics = np.tile(np.eye(3), (20, 1, 1))
+    intrinsics[:, 0, 0], intrinsics[:, 1, 1] = rng.uniform(300, 900, (2, 20))
+    intrinsics[:, :2, 2] = rng.uniform(0, 200, (20, 2))
+    motions, plain = c.crop_camera(affines, intrinsics)
+    for row in range(20):
+        expected = c.crop_affine(centers[row], sides[row], 96, turns[row], mirror[row])
+        assert np.allclose(affines[row], expected)
+        motion, camera = c.crop_camera(expected, intrinsics[row])
+        assert np.allclose(motions[row], motion) and np.allclose(plain[row], camera)
+
+
+def test_the_weak_camera_is_recovered_from_arrays_and_from_tensors():
+    torch = pytest.importorskip("torch")
+    cameras = np.array([[5.0, 0.02, -0.03], [8.0, -0.01, 0.0]])
+    points = np.random.default_rng(1).normal(0, 0.05, (2, 21, 3))
+    flat = c.project_weak_perspective(points, cameras)
+    assert np.allclose(c.fit_weak_perspective(points, flat), cameras)
+    found = c.fit_weak_perspective(torch.tensor(points), torch.tensor(flat))
+    assert np.allclose(found.numpy(), cameras)
+
+
+def test_cameras_in_other_units_or_axes_are_refused_with_what_to_change():
+    assert c.check_intrinsics(K.tolist(), 224, 224).shape == (3, 3)
+    for bad, words in (
+        (K * [[1 / 224], [1 / 224], [1]], "look normalised"),
+        (K * [[1], [-1], [1]], "should be positive"),
+        (K[:, :2], r"\(3, 3\)"),
+        ([400, 400, 112, 112], r"\(3, 3\)"),
+        (K * np.nan, "finite"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            c.check_intrinsics(bad, 224, 224)

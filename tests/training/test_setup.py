@@ -44,7 +44,7 @@ SMALLER = {"youtubehand": {"channels": (8, 8, 16, 16)}}  # the published widths 
 
 def test_the_pool_holds_the_pictures_of_the_set_in_order(hands):
     pool = tasks.synthetic_pool(48, 80, 3)
-    straight = hands.render_batch(np.arange(80))
+    straight = hands.fetch_batch(np.arange(80))
     np.testing.assert_array_equal(pool.images.transpose(0, 3, 1, 2), straight["image"])
     np.testing.assert_array_equal(pool.labels["vertices"], straight["vertices"])
     with pytest.raises(ValueError, match="train_images"):
@@ -85,7 +85,7 @@ def test_endless_hands_never_repeat_a_picture():
     assert not np.array_equal(first["image"], later["image"])
     np.testing.assert_array_equal(later["index"], np.arange(4))
     np.testing.assert_array_equal(
-        SyntheticHands(48, 3, 8).render_batch(np.arange(4, 8))["image"], later["image"]
+        SyntheticHands(48, 3, 8).fetch_batch(np.arange(4, 8))["image"], later["image"]
     )
     on_the_fly = make_config("small", workers=1, train_images=4, image_size=48)
     assert isinstance(tasks.synthetic_data(on_the_fly), tasks.EndlessHands) and len(data) == 4

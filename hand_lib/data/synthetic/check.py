@@ -50,7 +50,7 @@ def describe_benchmark() -> dict:
     """What is pinned, as JSON takes it: recipe, means of all numbers drawn, cells and joints."""
     hands = synthetic_test()
     indices = np.linspace(0, len(hands) - 1, PINNED_PICTURES).astype(int)
-    batch = hands.render_batch(indices)
+    batch = hands.fetch_batch(indices)
     joints = 1000 * (batch["joints"] + batch["root"][:, None])[:, [0, 4, 8, 12, 16, 20]]
     return {
         "version": VERSION,
@@ -82,7 +82,7 @@ def check_benchmark(count: int = PINNED_PICTURES) -> list[str]:
             found.append(f"the numbers drawn for {name}")
     if found:
         return found
-    batch = hands.render_batch(pinned["indices"][:count])
+    batch = hands.fetch_batch(pinned["indices"][:count])
     cells = np.abs(cell_means(batch["image"]) - np.array(pinned["cells"][:count])).max()
     joints = 1000 * (batch["joints"] + batch["root"][:, None])[:, [0, 4, 8, 12, 16, 20]]
     joints = np.abs(joints - np.array(pinned["joints_mm"][:count])).max()

@@ -17,7 +17,7 @@ _LABEL_BYTES = 34_000
 def estimate_bytes(count: int, hands: SyntheticHands) -> int:
     """Bytes that ``count`` pictures with labels will need, from a few pictures of this set."""
     few = min(8, hands.count)
-    pictures = hands.render_batch(list(range(few)))["image"].transpose(0, 2, 3, 1)
+    pictures = hands.fetch_batch(list(range(few)))["image"].transpose(0, 2, 3, 1)
     picture = sum(len(encode_jpeg(image)) for image in pictures) / few
     return int(count * (1.6 * picture + _LABEL_BYTES + 8192))  # masks; files end on a block
 

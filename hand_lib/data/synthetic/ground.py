@@ -4,7 +4,7 @@ import numba as nb
 import numpy as np
 
 from hand_lib.data.synthetic.layout import SLEEVE
-from hand_lib.render.zbuffer import ID_MASK, PAD
+from hand_lib.render.raster import ID_MASK, PAD
 
 _F = np.float32
 _U = np.uint64  # places known to be positive: no look whether to count from the end

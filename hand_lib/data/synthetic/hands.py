@@ -1,6 +1,6 @@
 """Endless labelled pictures of hands, each a function of (seed, index).
 
-``SyntheticHands(size, seed, count)`` is a data set of ``HandSample``s; ``render_batch`` is its fast
+``SyntheticHands(size, seed, count)`` is a data set of ``HandSample``s; ``fetch_batch`` is its fast
 path, about a thousandth of a second per picture at 128 px on one core. The knobs are those of
 ``SyntheticConfig``.
 """
@@ -138,7 +138,7 @@ class SyntheticHands:
     knobs: fields of ``SyntheticConfig``, or ``config=`` one of them.
 
     >>> hands = SyntheticHands(size=64, seed=1, count=3)
-    >>> hands[2].image.shape, hands.render_batch([0, 1])["joints_2d"].shape
+    >>> hands[2].image.shape, hands.fetch_batch([0, 1])["joints_2d"].shape
     ((64, 64, 3), (2, 21, 2))
     """
 
@@ -190,10 +190,10 @@ class SyntheticHands:
         indices = self._check(indices)
         return draw_parameters(self.config, self.seed, indices, self.size, self.banks)
 
-    def render_batch(self, indices) -> dict[str, NDArray]:
+    def fetch_batch(self, indices, epochs=0) -> dict[str, NDArray]:
         """Pictures and labels of a batch, as training takes them.
 
-        indices: (B,) in [0, count).
+        indices: (B,) in [0, count).   epochs: changes nothing, a picture is always the same.
         returns image (B, 3, S, S) uint8; mask (B, S, S) bool, the hand's visible part; vertices
         (B, V, 3) and joints (B, 21, 3) float32 metres, camera axes, wrist at the origin; root
         (B, 3) metres, the wrist in the camera's frame; joints_2d (B, 21, 2) crop units;
@@ -241,7 +241,7 @@ class SyntheticHands:
     def __getitem__(self, index: int) -> HandSample:
         if index < 0:
             index += self.count
-        batch = self.render_batch([index])
+        batch = self.fetch_batch([index])
         one = {key: value[0] for key, value in batch.items()}
         return make_sample(
             np.ascontiguousarray(one["image"].transpose(1, 2, 0)),

@@ -17,7 +17,7 @@ from hand_lib.hand.joints import (
     fingertip_vertices,
 )
 from hand_lib.mesh.topology import boundary_loops
-from hand_lib.render.zbuffer import ID_MASK
+from hand_lib.render.raster import ID_MASK
 
 PARTS = ("hand", "arm", "sleeve", "watch", "ring", "object", "occluder", "hand2", "arm2", "sleeve2")
 HAND, ARM, SLEEVE, WATCH, RING, OBJECT, OCCLUDER, HAND2, ARM2, SLEEVE2 = range(len(PARTS))

@@ -16,7 +16,7 @@ from hand_lib.data.synthetic.layout import (
     WATCH,
 )
 from hand_lib.data.synthetic.scene import LAMP, NORMAL, POINT, SCREEN, SHADOW_SIDE, SKY
-from hand_lib.render.zbuffer import DEPTH_STEPS, ID_BITS, ID_MASK, PAD
+from hand_lib.render.raster import DEPTH_STEPS, ID_BITS, ID_MASK, PAD
 
 # places in ``look``: skin 0, second skin 3, nail 6, details 9, then these; cloth of sleeve 28,
 # object 35 and occluder 42, watch 49, ring 52

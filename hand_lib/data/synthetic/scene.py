@@ -26,7 +26,7 @@ from hand_lib.data.synthetic.layout import (
 )
 from hand_lib.data.synthetic.solids import around_arm, forearm, superquadric
 from hand_lib.hand.joints import FINGERS, MANO_FINGERS
-from hand_lib.render.zbuffer import draw_seen, make_buffer
+from hand_lib.render.raster import draw_faces, make_buffer
 
 SHADOW_SIDE = 96
 SHADOW_REACH = 0.17
@@ -52,7 +52,7 @@ class Scratch(NamedTuple):
     corners: np.ndarray  # (V, 16) float32, what shading interpolates, in one line of memory:
     # x, y in sub-pixels and 1/z; normal; point in camera space; light from all around; x, y seen
     # from the lamp and 1 + metres towards it; nothing
-    seen: np.ndarray  # the camera's buffer, 2 S sub-pixels a side (``synthetic_raster``)
+    seen: np.ndarray  # the camera's buffer, 2 S sub-pixels a side (``render.raster``)
     lamp_seen: np.ndarray  # the lamp's buffer
     arm: np.ndarray  # (stations, R, 3) float32
     active: np.ndarray  # (P,) int8: 0 absent, 1 drawn, -1 drawn mirrored
@@ -71,7 +71,7 @@ def make_scratch(layout, size: int) -> Scratch:
 
     return Scratch(
         floats(count, 3), floats(count, 3), floats(count, 16),
-        make_buffer(2 * size), make_buffer(SHADOW_SIDE),
+        make_buffer(2 * size, 2 * size), make_buffer(SHADOW_SIDE, SHADOW_SIDE),
         floats(len(ARM_STATIONS), around, 3), np.zeros(len(PARTS), np.int8),
         floats(3, size, size), floats(3, size, size), floats(34, 34),
     )  # fmt: skip
@@ -388,10 +388,11 @@ def draw_buffers(p, layout, scratch):
         first, stop = layout.face_start[part], layout.face_start[part + 1]
         faces = layout.faces[first:stop]
         cull = 0 if part in (SLEEVE, SLEEVE2, WATCH, RING) else turn
-        draw_seen(scratch.corners, SCREEN, faces, first, cull, side, scratch.seen)
+        draw_faces(scratch.corners, SCREEN, faces, first, cull, side, side, scratch.seen)
         if shadow and part not in (WATCH, RING):
             # the lamp's axes are left-handed: faces that look at it turn the other way
             turned = 0 if cull == 0 else -turn
-            draw_seen(
-                scratch.corners, LAMP, faces, first, turned, SHADOW_SIDE, scratch.lamp_seen
+            draw_faces(
+                scratch.corners, LAMP, faces, first, turned, SHADOW_SIDE, SHADOW_SIDE,
+                scratch.lamp_seen,
             )  # fmt: skip

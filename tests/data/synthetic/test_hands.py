@@ -35,7 +35,7 @@ def hands():
 
 
 def test_joints_2d_are_the_projection_of_the_joints(hands):
-    batch = hands.render_batch(range(24))
+    batch = hands.fetch_batch(range(24))
     camera_space = batch["joints"].astype(float) + batch["root"][:, None]
     pixels = project(camera_space, batch["intrinsics"].astype(float))
     np.testing.assert_allclose(crop_to_pixels(batch["joints_2d"], 96), pixels, atol=1e-3)
@@ -44,7 +44,7 @@ def test_joints_2d_are_the_projection_of_the_joints(hands):
 
 
 def test_vertices_and_joints_are_those_of_the_hand_model(hands):
-    batch = hands.render_batch(range(16))
+    batch = hands.fetch_batch(range(16))
     model = HandModel.builtin(flat_mean=False)
     expected = model(torch.from_numpy(batch["pose"]), torch.from_numpy(batch["betas"]))
     wrist = expected.joints[:, :1]
@@ -54,7 +54,7 @@ def test_vertices_and_joints_are_those_of_the_hand_model(hands):
 
 def test_mask_is_where_the_mesh_is_when_nothing_hides_it():
     hands = SyntheticHands(size=96, seed=5, count=8, **PLAIN)
-    batch, faces = hands.render_batch(range(8)), HandModel.builtin().faces.numpy()
+    batch, faces = hands.fetch_batch(range(8)), HandModel.builtin().faces.numpy()
     for k in range(8):
         points = batch["vertices"][k] + batch["root"][k]
         seen = rasterise(points, faces, batch["intrinsics"][k], 96, two_sided=False).face >= 0
@@ -63,19 +63,19 @@ def test_mask_is_where_the_mesh_is_when_nothing_hides_it():
 
 
 def test_a_picture_is_the_same_alone_in_a_batch_and_in_another_worker(hands):
-    batch = hands.render_batch([5, 6, 7, 8])
-    alone = hands.render_batch([7])
-    other = pickle.loads(pickle.dumps(hands)).render_batch([7, 5])
+    batch = hands.fetch_batch([5, 6, 7, 8])
+    alone = hands.fetch_batch([7])
+    other = pickle.loads(pickle.dumps(hands)).fetch_batch([7, 5])
     for key in batch:
         np.testing.assert_array_equal(batch[key][2], alone[key][0], err_msg=key)
         np.testing.assert_array_equal(batch[key][2], other[key][0], err_msg=key)
     assert (batch["image"][0] != batch["image"][1]).mean() > 0.5
-    again = SyntheticHands(size=96, seed=4, count=400).render_batch([7])
+    again = SyntheticHands(size=96, seed=4, count=400).fetch_batch([7])
     assert (again["image"] != alone["image"]).mean() > 0.5
 
 
 def test_a_sample_holds_what_the_batch_holds(hands):
-    sample, batch = hands[9], hands.render_batch([9])
+    sample, batch = hands[9], hands.fetch_batch([9])
     np.testing.assert_array_equal(sample.image, batch["image"][0].transpose(1, 2, 0))
     np.testing.assert_allclose(
         sample.joints_2d, crop_to_pixels(batch["joints_2d"][0], 96), atol=1e-4
@@ -86,8 +86,8 @@ def test_a_sample_holds_what_the_batch_holds(hands):
 
 
 def test_pictures_of_all_sizes_show_the_same_scene():
-    small = SyntheticHands(size=64, seed=8, count=4).render_batch([2])
-    large = SyntheticHands(size=320, seed=8, count=4).render_batch([2])
+    small = SyntheticHands(size=64, seed=8, count=4).fetch_batch([2])
+    large = SyntheticHands(size=320, seed=8, count=4).fetch_batch([2])
     np.testing.assert_allclose(small["joints_2d"], large["joints_2d"], atol=1e-5)
     np.testing.assert_allclose(small["joints"], large["joints"])
     assert abs(small["mask"].mean() - large["mask"].mean()) < 0.01
@@ -97,7 +97,7 @@ def test_pictures_of_all_sizes_show_the_same_scene():
 
 def test_the_hand_stands_out_of_the_background_and_is_lit():
     hands = SyntheticHands(size=64, seed=1, count=64)
-    batch = hands.render_batch(range(64))
+    batch = hands.fetch_batch(range(64))
     spread = [batch["image"][k][:, batch["mask"][k]].std() for k in range(64)]
     assert np.median(spread) > 12
     grey = batch["image"].mean(axis=(1, 2, 3))
@@ -150,10 +150,10 @@ def test_things_are_visible():
         "motion_blur": 0.0,
         "drop_shadow": 0.0,
     }
-    base = SyntheticHands(size=96, seed=6, count=12, **{**PLAIN, **still}).render_batch(range(12))
+    base = SyntheticHands(size=96, seed=6, count=12, **{**PLAIN, **still}).fetch_batch(range(12))
     for name in ("sleeve", "watch", "ring", "object_in_hand", "occluder", "second_hand"):
         knobs = {**PLAIN, **still, name: 1.0}
-        other = SyntheticHands(size=96, seed=6, count=12, **knobs).render_batch(range(12))
+        other = SyntheticHands(size=96, seed=6, count=12, **knobs).fetch_batch(range(12))
         changed = (other["image"] != base["image"]).any(axis=1).mean(axis=(1, 2))
         assert (changed > 0.001).mean() > 0.4, name
         np.testing.assert_array_equal(other["joints"], base["joints"])
@@ -196,11 +196,11 @@ def test_draws_are_uniform_independent_and_normal():
 
 def test_framing_keeps_the_hand_in_the_picture_unless_truncated():
     inside = SyntheticHands(size=32, seed=9, count=200, truncated=0.0, shift=0.0)
-    batch = inside.render_batch(range(200))
+    batch = inside.fetch_batch(range(200))
     assert np.abs(batch["joints_2d"]).max() < 1.0
     spread = np.ptp(batch["joints_2d"], axis=1).max(axis=1)
     np.testing.assert_allclose(2 / spread, inside.parameters(range(200))["framing"], rtol=1e-3)
-    cut = SyntheticHands(size=32, seed=9, count=200, truncated=1.0).render_batch(range(200))
+    cut = SyntheticHands(size=32, seed=9, count=200, truncated=1.0).fetch_batch(range(200))
     assert (np.abs(cut["joints_2d"]).max(axis=(1, 2)) > 1).mean() > 0.3
 
 
@@ -371,9 +371,9 @@ def test_unknown_knobs_and_indices_are_refused(hands):
     with pytest.raises(TypeError, match="sleves"):
         SyntheticHands(size=32, sleves=1.0)
     with pytest.raises(IndexError, match="400"):
-        hands.render_batch([400])
+        hands.fetch_batch([400])
     with pytest.raises(TypeError, match="whole"):
-        hands.render_batch([0.5])
+        hands.fetch_batch([0.5])
 
 
 def test_the_benchmark_reports_both_sides():
@@ -385,5 +385,5 @@ def test_the_benchmark_reports_both_sides():
         assert row["ratio"] == pytest.approx(row["theirs_ms"] / row["ours_ms"])
     hands = SyntheticHands(size=48, seed=5, count=2, **PLAIN)
     faces = HandModel.builtin().faces.numpy()
-    picture = naive_sample(hands.render_batch([0]), faces, 48, np.random.default_rng(0))
+    picture = naive_sample(hands.fetch_batch([0]), faces, 48, np.random.default_rng(0))
     assert picture.shape == (48, 48, 3) and picture.std() > 20

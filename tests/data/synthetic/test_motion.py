@@ -5,7 +5,7 @@ from hand_lib.data.synthetic.motion import MovingHand
 from hand_lib.render.camera import pixels_to_crop, project
 
 CLIP = MovingHand(size=64, seed=3, count=24, fps=12.0)
-BATCH = CLIP.render_batch(np.arange(24))
+BATCH = CLIP.fetch_batch(np.arange(24))
 
 
 def test_one_camera_sees_all_frames_and_the_hand_stays_in_the_picture():
@@ -25,7 +25,7 @@ def test_the_hand_moves_smoothly_and_changes_its_pose():
 
 def test_speed_zero_keeps_it_still_but_for_the_camera_noise():
     still = MovingHand(size=64, seed=3, count=3, speed=0.0, noise=(3.0, 3.0))
-    batch = still.render_batch([0, 1, 2])
+    batch = still.fetch_batch([0, 1, 2])
     assert np.array_equal(batch["joints"][0], batch["joints"][2])
     off = batch["image"][0].astype(int) - batch["image"][2]
     assert off.any() and np.abs(off).mean() < 12
