@@ -1,250 +1,172 @@
-"""What is in my data? Numbers per sample, and pictures to look at them with.
+"""What is in my data, to look at: samples with their labels, viewpoints, a browser.
 
-``describe`` makes a table of properties of any data set of ``HandSample``s (synthetic, FreiHAND,
-YouTube); the figures and the browser take that table and the samples themselves.
+A mesh is drawn as a surface where its faces are known, and as points otherwise (meshes in MANO's
+order without MANO's file); over the picture by the labels' own camera, by the scale and place that
+joints and 2-D joints share, or where the data set has the mesh in pixels already.
 """
 
-import warnings
-from dataclasses import dataclass
-
+import cv2
 import numpy as np
 import plotly.graph_objects as go
-from tqdm import tqdm
 
-from hand_lib.data.reading import fits_mesh
-from hand_lib.evaluation.breakdown import in_plane_angles_deg, palm_angles_deg
-from hand_lib.hand.joints import BONES, JOINT_NAMES, fingertips_of
-from hand_lib.mesh.topology import align_similarity
+from hand_lib.data.synthetic.backgrounds import KINDS
+from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.render.camera import project
 from hand_lib.viewers import figures as viewers
-from hand_lib.viewers.samples import look, sample_figure, sample_pictures, sample_still
+from hand_lib.viewers.describe import (
+    BONE_NAMES,
+    ORDERS,
+    Description,
+    nearest_in_pose,
+    ordered,
+    sample_and_mesh,
+)
 
-__all__ = [
-    "Description", "ORDERS", "answer", "browser", "describe", "hand_axes", "histograms", "look",
-    "nearest_in_pose", "oddness", "ordered", "sample_figure", "sample_pictures", "sample_still",
-    "surface", "unknown", "viewpoint_sphere",
-]  # fmt: skip
-
-BONE_NAMES = tuple(JOINT_NAMES[child] for child in BONES[:, 1])
-
-
-@dataclass(frozen=True)
-class Description:
-    """Properties of N samples; NaN where a sample does not know one."""
-
-    index: np.ndarray  # (N,) in the data set
-    group: np.ndarray  # (N,) equal for a hand's other backgrounds, or other frames of a video
-    bones_mm: np.ndarray  # (N, 20) lengths
-    palm_angle_deg: np.ndarray  # (N,) 0 the palm faces the camera, 180 the back does
-    turn_deg: np.ndarray  # (N,) 0 fingers up, 90 to the right
-    toward_camera: np.ndarray  # (N, 3) unit: the camera seen from the hand (distal, radial, dorsal)
-    fill: np.ndarray  # (N,) longer side of the hand's box over that of the picture
-    brightness: np.ndarray  # (N,) mean grey level of the picture, 0 to 255
-    pose: np.ndarray  # (N, P, 3) joints, else points of the mesh, aligned to one hand
-    pose_spread: np.ndarray  # (N,) mean distance to the mean pose over that pose's radius
-    reprojection_px: np.ndarray  # (N,) mean distance of projected joints and joints_2d
-    left: np.ndarray  # (N,) bool
-    broken: tuple[str, ...]  # what was wrong with samples that could not be read
-
-    def __len__(self) -> int:
-        return len(self.index)
+_FAR_M = 100.0
 
 
-def hand_axes(joints) -> np.ndarray:
-    """Rows distal, radial, dorsal of right hands (N, 3, 3) from joints (N, 21, 3)."""
-    distal = joints[:, 9] - joints[:, 0]
-    across = joints[:, 5] - joints[:, 17]
-    dorsal = np.cross(distal, across)
-    radial = np.cross(dorsal, distal)
-    axes = np.stack([distal, radial, dorsal], axis=1)
-    return axes / np.maximum(np.linalg.norm(axes, axis=2, keepdims=True), 1e-12)
+def mesh_in_picture(sample, mesh_px=None) -> np.ndarray | None:
+    """(V, 3) x, y pixels of the picture and depth on the same scale, or None where unknown.
 
-
-def describe(dataset, count: int = 400, seed: int = 0, progress: bool = True) -> Description:
-    """Look at samples spread over a data set.
-
-    dataset: anything with ``len`` and ``[index] -> HandSample``.   count: how many; 0: all.
-    seed: which ones.   Samples that raise an error are listed in ``broken`` and left out.
+    mesh_px: what ``sample_and_mesh`` found.   Without a camera the scale s and shift t come from
+    the joints as the least squares of s X + t = joints_2d over those that are known.
     """
-    total = len(dataset)
-    picks = np.arange(total)
-    if 0 < count < total:
-        picks = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
-    rows, broken = [], []
-    for index in tqdm(picks, desc="looking at samples", disable=not progress or len(picks) < 500):
-        try:
-            rows.append(_row(int(index), *look(dataset, int(index))))
-        except (ValueError, OSError) as error:
-            broken.append(str(error))
-    if not rows:
-        raise ValueError(f"none of {len(picks)} samples could be read; the first: {broken[0]}")
-    groups = getattr(dataset, "groups", np.arange(total))
-    columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    columns["group"] = np.asarray(groups)[columns["index"]]
-    joints, mesh = columns.pop("joints"), columns.pop("mesh")
-    pose, spread = _aligned(joints if np.isfinite(joints).any() else mesh)
-    return Description(**columns, pose=pose, pose_spread=spread, broken=tuple(broken))
+    if mesh_px is not None or sample.vertices is None:
+        return mesh_px
+    if sample.root is not None and sample.intrinsics is not None:
+        placed = sample.vertices.astype(float) + sample.root
+        scale = sample.intrinsics[0, 0] / placed[:, 2].mean()
+        return np.c_[project(placed, sample.intrinsics), placed[:, 2] * scale]
+    if sample.joints is None or sample.joints_2d is None or sample.valid_2d.sum() < 3:
+        return None
+    known = sample.valid_2d
+    solid, flat = sample.joints[known, :2].astype(float), sample.joints_2d[known].astype(float)
+    centred = solid - solid.mean(0)
+    scale = (centred * (flat - flat.mean(0))).sum() / max((centred**2).sum(), 1e-12)
+    shift = flat.mean(0) - scale * solid.mean(0)
+    return sample.vertices * scale + np.append(shift, 0)
 
 
-def _aligned(points) -> tuple[np.ndarray, np.ndarray]:
-    """Hands laid on their mean (Gower 1975), and how far each is from it, in radii of the mean.
+def sample_pictures(sample, faces=None, mesh_px=None) -> list[np.ndarray]:
+    """The picture, its joints, and its mesh drawn over it; up to three images (H, W, 3) uint8.
 
-    points: (N, P, 3), NaN where unknown.
+    faces: (F, 3), None draws points.   mesh_px: what ``sample_and_mesh`` found. What the labels do
+    not tell stays away.
     """
-    known = np.isfinite(points).all(axis=(1, 2))
-    pose, spread = np.full_like(points, np.nan), np.full(len(points), np.nan)
-    if known.any():
-        mean = points[known][0]
-        for _ in range(3):
-            target = np.broadcast_to(mean, points[known].shape)
-            pose[known], _motion = align_similarity(points[known], target)
-            mean = pose[known].mean(axis=0)
-        radius = np.sqrt(((mean - mean.mean(axis=0)) ** 2).sum(axis=1).mean())
-        spread[known] = np.linalg.norm(pose[known] - mean, axis=2).mean(axis=1) / radius
-    return pose, spread
-
-
-_MESH_POINTS = 78
-"""Points of a mesh that stand for its pose where no joints are known."""
-
-
-def _row(index, sample, mesh_px) -> dict:
-    nan = np.nan
-    joints = np.full((21, 3), nan) if sample.joints is None else sample.joints.astype(float)
-    mirror = -1.0 if sample.side == "left" else 1.0
-    right = joints * [mirror, 1, 1]
-    root = np.array([0, 0, 1.0]) if sample.root is None else sample.root * [mirror, 1, 1]
-    bones = np.linalg.norm(joints[BONES[:, 1]] - joints[BONES[:, 0]], axis=1) * 1000
-    view = hand_axes(right[None])[0] @ (-root / np.linalg.norm(root))
-    fill, off = nan, nan
-    mesh = np.full((_MESH_POINTS, 3), nan)
-    if mesh_px is not None:
-        mesh = mesh_px[np.linspace(0, len(mesh_px) - 1, _MESH_POINTS).astype(int)]
-        mesh = mesh.astype(float) * [mirror, 1, 1]
+    pictures = [sample.image]
     if sample.joints_2d is not None and sample.valid_2d.any():
-        seen = sample.joints_2d[sample.valid_2d]
-        fill = np.ptp(seen, axis=0).max() / max(sample.image.shape[:2])
-        if sample.root is not None and sample.intrinsics is not None and sample.joints is not None:
-            projected = project(joints + sample.root, sample.intrinsics)[sample.valid_2d]
-            off = np.linalg.norm(projected - seen, axis=1).mean()
-    if mesh_px is not None:
-        fill = np.ptp(mesh_px[:, :2], axis=0).max() / max(sample.image.shape[:2])
-    return {
-        "index": index,
-        "joints": right,
-        "mesh": mesh,
-        "bones_mm": bones,
-        "palm_angle_deg": palm_angles_deg(right[None], root[None])[0],
-        "turn_deg": in_plane_angles_deg(right[None])[0],
-        "toward_camera": view,
-        "fill": fill,
-        "brightness": sample.image.mean(),
-        "reprojection_px": off,
-        "left": sample.side == "left",
-    }
+        pictures.append(viewers.draw_joints(sample.image, sample.joints_2d, sample.valid_2d))
+    wound = None if faces is None else faces[:, ::-1] if sample.side == "left" else faces
+    camera = all(v is not None for v in (sample.root, sample.intrinsics, sample.vertices))
+    pixels = mesh_in_picture(sample, mesh_px)
+    if pixels is None:
+        return pictures
+    if wound is None:
+        pictures.append(draw_points(sample.image, pixels))
+    elif camera:
+        placed = sample.vertices + sample.root
+        pictures.append(viewers.overlay(sample.image, placed, wound, sample.intrinsics))
+    else:
+        pictures.append(_overlay_pixels(sample.image, pixels, wound))
+    return pictures
 
 
-def nearest_in_pose(description: Description, row: int, count: int = 5) -> np.ndarray:
-    """Rows of the hands whose pose is nearest to that of ``row``, itself first, one a group.
+def _overlay_pixels(image, pixels, faces):
+    """A mesh in pixels over its picture, by a camera so far away that it sees in parallel."""
+    middle = pixels.mean(axis=0)
+    metre = 0.19 / max(np.ptp(pixels, axis=0).max(), 1e-6)  # about a hand, for the light's sake
+    placed = (pixels - middle) * metre + [0, 0, _FAR_M]
+    focal = _FAR_M / metre
+    intrinsics = np.array([[focal, 0, middle[0]], [0, focal, middle[1]], [0, 0, 1]])
+    return viewers.overlay(image, placed, faces, intrinsics)
 
-    Distance: mean over points after similarity alignment of all hands to one.
+
+def draw_points(image, pixels, colour=viewers.TRUTH) -> np.ndarray:
+    """Points over a picture, the near ones light and in front.
+
+    image: (H, W, 3) uint8.   pixels: (V, 3) x, y and depth.   returns (H, W, 3) uint8.
     """
-    gap = np.linalg.norm(description.pose - description.pose[row], axis=2).mean(axis=1)
-    gap[row] = -1
-    rows = np.argsort(np.where(np.isnan(gap), np.inf, gap), kind="stable")
-    return _once(description, rows)[:count]
+    image = np.ascontiguousarray(image).copy()
+    depth = pixels[:, 2] - pixels[:, 2].min()
+    light = 1.25 - 0.85 * depth / max(depth.max(), 1e-9)
+    radius = max(1, round(np.ptp(pixels[:, :2], axis=0).max() / 60))
+    for row in np.argsort(-pixels[:, 2]):
+        at = [round(16 * float(v)) for v in pixels[row, :2]]
+        shade = [min(255.0, float(c * light[row])) for c in colour]
+        cv2.circle(image, at, radius * 16, shade, cv2.FILLED, cv2.LINE_AA, 4)
+    return image
 
 
-def _once(description, rows) -> np.ndarray:
-    """The first row of each group, in order."""
-    return rows[np.sort(np.unique(description.group[rows], return_index=True)[1])]
+def camera_frame(intrinsics, size, depth: float = 0.12) -> np.ndarray:
+    """Corners of the camera's pyramid: (5, 3) metres, the camera first, then its picture's corners.
 
-
-def oddness(description: Description) -> np.ndarray:
-    """How far each sample is from the ordinary, (N,): the largest of several robust z-scores.
-
-    Looked at: each bone's share of the hand's length, brightness, fill, reprojection error.
-    z = |x - median| / (1.4826 median absolute deviation).
+    size: (H, W).   depth: metres from the camera to the drawn picture.
     """
-    shares = description.bones_mm / description.bones_mm.sum(axis=1, keepdims=True)
-    columns = [shares, description.brightness[:, None], description.fill[:, None]]
-    columns.append(description.reprojection_px[:, None])
-    values = np.concatenate(columns, axis=1)
-    values = values[:, np.isfinite(values).any(axis=0)]
-    middle = np.nanmedian(values, axis=0)
-    spread = 1.4826 * np.nanmedian(np.abs(values - middle), axis=0)
-    floor = 1e-3 * np.maximum(np.abs(middle), 1e-3)
-    return np.nanmax(np.abs(values - middle) / np.maximum(spread, floor), axis=1)
+    height, width = size
+    corners = np.array([[-0.5, -0.5], [width - 0.5, -0.5], [width - 0.5, height - 0.5],
+                        [-0.5, height - 0.5]])  # fmt: skip
+    rays = np.concatenate([corners, np.ones((4, 1))], axis=1) @ np.linalg.inv(intrinsics).T
+    return np.concatenate([np.zeros((1, 3)), rays * depth])
 
 
-def surface(dataset, model) -> np.ndarray | None:
-    """The faces to draw this data set's meshes with, or None where no model at hand has them.
+def sample_figure(sample, faces=None, mesh_px=None, height: int = 420):
+    """Mesh, joints and camera of one sample in 3-D (Plotly); the camera where it is known.
 
-    model: a ``HandModel``; its faces serve only meshes in its own vertex order.
+    faces, mesh_px: as in ``sample_pictures``; a mesh known in pixels alone is shown in pixels.
     """
-    template, faces = model.vertices.detach().cpu().numpy(), model.faces.cpu().numpy()
-    for index in np.linspace(0, len(dataset) - 1, min(len(dataset), 8)).astype(int):
-        try:
-            sample, mesh_px = look(dataset, int(index))
-        except (ValueError, OSError):
-            continue
-        mesh = sample.vertices if mesh_px is None else mesh_px
-        if mesh is not None:
-            return faces if fits_mesh(mesh, template, faces) else None
-    return faces
+    place = np.zeros(3) if sample.root is None else sample.root
+    vertices = None if sample.vertices is None else sample.vertices + place
+    joints = None if sample.joints is None else sample.joints + place
+    vertices = mesh_px if vertices is None and joints is None else vertices
+    wound = faces[:, ::-1] if faces is not None and sample.side == "left" else faces
+    solid = vertices if wound is not None else None
+    hand = viewers.Hand(solid, wound, joints, viewers.TRUTH, opacity=0.55)
+    figure = viewers.hand_figure([hand], [sample.name], height=height)
+    figure.update_layout(template=None)  # seven kilobytes that hidden axes do not need
+    if solid is None and vertices is not None:
+        x, y, z = np.asarray(vertices, np.float32).T
+        low = float(-z.max() - np.ptp(z))  # the far side stays blue, not white
+        marker = {"size": 3, "color": -z, "colorscale": "Blues", "cmin": low}
+        figure.add_scatter3d(x=x, y=y, z=z, mode="markers", marker=marker, name="vertices")
+    if sample.root is not None and sample.intrinsics is not None:
+        corners = camera_frame(sample.intrinsics, sample.image.shape[:2])
+        path = corners[[0, 1, 2, 0, 3, 4, 0, 1, 4, 3, 2]].astype(np.float32)
+        line = {"color": "#555", "width": 3}
+        figure.add_scatter3d(
+            x=path[:, 0], y=path[:, 1], z=path[:, 2], mode="lines", line=line, name="camera"
+        )
+        eye = {"x": -1.6, "y": -0.6, "z": -0.7}
+        figure.update_layout(scene={"camera": {"eye": eye, "projection": {"type": "perspective"}}})
+    return figure
 
 
-def unknown(description: Description, faces) -> list[str]:
-    """What these labels do not tell, a line each; such panels stay empty or show points."""
-    told = {
-        "no joints: viewpoint, turn and bone lengths stay empty; pose is compared by mesh points":
-            np.isfinite(description.bones_mm).any(),
-        "no camera: the distance between labels and projection stays empty":
-            np.isfinite(description.reprojection_px).any(),
-        "vertices in another order than this hand's: drawn as points; mano= gives them a surface":
-            faces is not None,
-    }  # fmt: skip
-    return [line for line, known in told.items() if not known]
+def sample_still(sample, faces=None, mesh_px=None, size: int = 200):
+    """Picture, joints, mesh over the picture, and the mesh from the side, in one row. -> PIL image.
 
-
-def answer(description: Description, dataset) -> str:
-    """What is in the data, in a few lines: how many, which hands, how they vary, what is odd.
-
-    dataset: what was described.
+    faces, mesh_px: as in ``sample_pictures``.
     """
-    count, left, total = len(description), int(description.left.sum()), len(dataset)
-    off = description.reprojection_px[np.isfinite(description.reprojection_px)]
-    agree = f"within {_up(off.max())} px" if len(off) else "not known: no camera in the labels"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of columns without a number
-        palm = np.nanmean(np.where(np.isnan(description.palm_angle_deg), np.nan,
-                                   description.palm_angle_deg < 90))  # fmt: skip
-        spread = np.nanmedian(description.pose_spread)
-    lines = [
-        f"samples                     {total}, seen {count}: {count - left} right, {left} left",
-        f"could not be read           {len(description.broken)}",
-        f"palm towards the camera     {'not known' if np.isnan(palm) else f'{palm:.0%}'}",
-        f"hand over picture           {_range(description.fill, '.2f')}",
-        f"brightness, 0 to 255        {_range(description.brightness, '.0f')}",
-        f"distance to the mean pose   {'not known' if np.isnan(spread) else f'{spread:.0%}'} "
-        "of the hand's radius (median)",
-        f"labels and projection       {agree}",
-        f"fingertips of the joints    {fingertips_of(dataset)}",
-    ]
-    return "\n".join(lines)
+    panels = [viewers.fit_square(p, size) for p in sample_pictures(sample, faces, mesh_px)]
+    titles = ["picture"]
+    if sample.joints_2d is not None and sample.valid_2d.any():
+        titles.append("joints")
+    titles += ["mesh"] * (len(panels) - len(titles))
+    vertices = sample.vertices if sample.vertices is not None else mesh_px
+    if vertices is not None or sample.joints is not None:
+        panels.append(_from_the_side(sample, vertices, faces, size))
+        titles.append("from the left")
+    return viewers.image_grid(panels, titles, columns=4)
 
 
-def _up(value: float) -> str:
-    """The next of 0.1, 1, 10, ... that is above, so that rounding errors print alike anywhere."""
-    return f"{max(0.1, 10.0 ** np.ceil(np.log10(max(value, 1e-9)))):g}"
-
-
-def _range(values, form: str) -> str:
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return "not known"
-    low, middle, high = np.percentile(known, [5, 50, 95])
-    return f"{middle:{form}} (5 % below {low:{form}}, 5 % above {high:{form}})"
+def _from_the_side(sample, vertices, faces, size):
+    wound = faces[:, ::-1] if faces is not None and sample.side == "left" else faces
+    if vertices is not None and wound is None:
+        turned = np.asarray(vertices, float) @ viewers.VIEWS["left"].T
+        low, high = turned.min(0), turned.max(0)
+        turned = (turned - (low + high) / 2) * (0.86 * size / (high - low)[:2].max())
+        paper = np.full((size, size, 3), viewers.PAPER, np.uint8)
+        return draw_points(paper, turned + [(size - 1) / 2, (size - 1) / 2, 0])
+    hand = viewers.Hand(vertices, wound, sample.joints, viewers.TRUTH, opacity=0.55)
+    return np.asarray(viewers.still([hand], view="left", size=size))
 
 
 def viewpoint_sphere(description: Description, size: int = 340):
@@ -322,32 +244,6 @@ def histograms(description: Description):
     return figure
 
 
-ORDERS = {
-    "oddest first": lambda d: -oddness(d),
-    "index": lambda d: np.arange(len(d)),
-    "strangest pose first": lambda d: -d.pose_spread,
-    "palm to back": lambda d: d.palm_angle_deg,
-    "turn": lambda d: d.turn_deg,
-    "smallest in the picture first": lambda d: d.fill,
-    "darkest first": lambda d: d.brightness,
-    "largest hand first": lambda d: -d.bones_mm.sum(axis=1),
-    "left hands first": lambda d: ~d.left,
-}
-"""Ways to go through the samples: name -> key per row of a ``Description``."""
-
-
-def ordered(description: Description, by: str, once: bool = False) -> np.ndarray:
-    """Rows in the order of a name of ``ORDERS``; unknown values last.
-
-    once: one of each group, so that a hand's other backgrounds do not follow it.
-    """
-    if by not in ORDERS:
-        raise ValueError(f"unknown order {by!r}; known: {', '.join(ORDERS)}")
-    key = np.asarray(ORDERS[by](description), float)
-    rows = np.argsort(np.where(np.isfinite(key), key, np.inf), kind="stable")
-    return _once(description, rows) if once else rows
-
-
 def browser(dataset, description: Description, faces):
     """Widget: go through the samples in any order, picture and mesh beside a 3-D viewer.
 
@@ -367,7 +263,7 @@ def browser(dataset, description: Description, faces):
 
     def draw(_=None):
         row = int(ordered(description, by.value)[place.value])
-        sample, mesh_px = look(dataset, int(description.index[row]))
+        sample, mesh_px = sample_and_mesh(dataset, int(description.index[row]))
         shown = [viewers.fit_square(p, 220) for p in sample_pictures(sample, faces, mesh_px)]
         pictures.value = viewers.png_bytes(viewers.image_grid(shown, columns=3))
         caption.value = html.escape(f"{sample.name}, {sample.side}")
@@ -390,3 +286,82 @@ def browser(dataset, description: Description, faces):
     panel.broken = broken
     draw()
     return panel
+
+
+PLAIN = {
+    "sleeve": 0.0, "watch": 0.0, "ring": 0.0, "object_in_hand": 0.0, "occluder": 0.0,
+    "second_hand": 0.0, "nail_polish": 0.0, "motion_blur": 0.0, "defocus": 0.0, "jpeg": 0.0,
+    "noise": (0.0, 0.0), "tint": 0.0, "truncated": 0.0, "drop_shadow": 0.0, "exposure": 0.0,
+    "shift": 0.0, "framing": (1.3, 1.3), "key_light": (0.6, 0.6), "contrast": (1.0, 1.0),
+    "skin_tone": (0.3, 0.3), "backgrounds": ("smooth",), "between": 0.0,
+}  # fmt: skip
+"""Nothing in the way, nothing wrong with the camera."""
+
+VARIATIONS = {
+    "none of them": {},
+    "viewpoints": {"viewpoints": "sphere"},
+    "distance_m": {"distance_m": (0.25, 0.25)},
+    "framing": {"framing": (2.0, 2.0)},
+    "truncated": {"truncated": 1.0},
+    "gestures": {"gestures": 1.0},
+    "between": {"between": 1.0},
+    "betas_spread": {"betas_spread": 2.5},
+    "skin_tone": {"skin_tone": (0.95, 0.95)},
+    "detail": {"detail": (2.0, 2.0)},
+    "nail_polish": {"nail_polish": 1.0},
+    "forearm": {"forearm": 0.0},
+    "forearm_m": {"forearm_m": (0.04, 0.04)},
+    "forearm_girth": {"forearm_girth": 2.0},
+    "forearm_bend_deg": {"forearm_bend_deg": 80.0},
+    "forearm_side_deg": {"forearm_side_deg": 45.0},
+    "sleeve": {"sleeve": 1.0},
+    "watch": {"watch": 1.0},
+    "ring": {"ring": 1.0},
+    "object_in_hand": {"object_in_hand": 1.0},
+    "occluder": {"occluder": 1.0},
+    "second_hand": {"second_hand": 1.0},
+    "key_light": {"key_light": (1.5, 1.5)},
+    "lamp_warmth": {"key_light": (1.5, 1.5), "lamp_warmth": 3.0},
+    "sky_above": {"key_light": (0.0, 0.0), "sky_above": (5.0, 5.0)},
+    "sky_anywhere": {"key_light": (0.0, 0.0), "sky_anywhere": (5.0, 5.0)},
+    "sky_below": {"key_light": (0.0, 0.0), "sky_below": (2.0, 2.0)},
+    "sky_even": {"key_light": (0.0, 0.0), "sky_even": (5.0, 5.0)},
+    "sky_warmth": {"key_light": (0.0, 0.0), "sky_warmth": 3.0},
+    "shadow": {"key_light": (1.5, 1.5), "shadow": (1.0, 1.0)},
+    "softness_m": {"key_light": (1.5, 1.5), "shadow": (1.0, 1.0), "softness_m": (0.02, 0.02)},
+    "occlusion": {"key_light": (0.0, 0.0), "occlusion": (1.0, 1.0)},
+    "specular": {"key_light": (1.5, 1.5), "specular": (0.4, 0.4)},
+    "drop_shadow": {"drop_shadow": 1.0},
+    "background_edge": {"background_edge": 1.0, "backgrounds": KINDS},
+    "exposure": {"exposure": 0.8},
+    "tint": {"tint": 0.25},
+    "contrast": {"contrast": (1.5, 1.5)},
+    "motion_blur": {"motion_blur": 1.0, "blur_px": (2.0, 2.0)},
+    "defocus": {"defocus": 1.0, "blur_px": (1.5, 1.5)},
+    "noise": {"noise": (12.0, 12.0)},
+    "jpeg": {"jpeg": 1.0, "jpeg_quality": (10, 10)},
+}
+"""What each picture of the wall sets besides PLAIN; some need a lamp to be seen."""
+
+
+def variations(size: int = 64, seed: int = 4, index: int = 2179) -> dict[str, np.ndarray]:
+    """One picture (size, size, 3) for each of VARIATIONS and for each kind of background.
+
+    >>> made = variations(32)
+    >>> len(made), made["ring"].shape
+    (51, (32, 32, 3))
+    """
+    settings = dict(VARIATIONS)
+    for kind in KINDS:
+        settings[f"on {kind}"] = {"backgrounds": (kind,)}
+    return {
+        name: SyntheticHands(size, seed, index + 1, **(PLAIN | turned))[index].image
+        for name, turned in settings.items()
+    }
+
+
+def variation_grid(size: int = 64, seed: int = 4, index: int = 2179, columns: int = 13):
+    """``variations`` in rows with their names, as a PIL image."""
+    pictures = variations(size, seed, index)
+    names = [name.replace("_", "\n", 1).replace(" ", "\n", 1) for name in pictures]
+    return viewers.image_grid(pictures.values(), names, columns, gap=8)

@@ -7,20 +7,86 @@ triangles can be counted. Vertices are in camera axes (x right, y down, z away),
 >>> viewers.show(figure, levels_still(vertices, faces, titles))
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import plotly.graph_objects as go
 from PIL import Image, ImageDraw
 
-from hand_lib.mesh.simplify import apply_collapses
-from hand_lib.mesh.topology import boundary_loops, face_normals, unique_edges, vertex_normals
+from hand_lib import ROOT
+from hand_lib.files import resolve
+from hand_lib.hand.model import HandModel, builtin_hierarchy, posed_vertices
+from hand_lib.mesh.hierarchy import MeshHierarchy, build_hierarchy
+from hand_lib.mesh.simplify import (
+    POSED_LENGTH_WEIGHT,
+    apply_collapses,
+    collapse_edges,
+    stretch_importance,
+)
+from hand_lib.mesh.topology import (
+    boundary_loops,
+    euler_characteristic,
+    face_normals,
+    unique_edges,
+    vertex_normals,
+)
+from hand_lib.mesh.upsample import barycentric_upsampling
 from hand_lib.viewers import figures as viewers
 
 EDGE = (96, 72, 58)
 RIM = (30, 110, 200)
 """Colour of open borders."""
 _FINE = 3  # stills are drawn this many times as large, then shrunk
+
+
+UNSEEN_SEED = 987
+"""Seed of the poses on which round trips are measured; the fit uses another."""
+
+
+def open_surface(source: str = "builtin", n_poses: int = 1000, factors=(2, 2, 2, 2)):
+    """Hierarchy and unseen poses of a hand model, or of a mesh file, whose one pose is its own.
+
+    source: "builtin", a MANO .pkl or .npz, or a mesh file that trimesh reads.
+    returns a ``MeshHierarchy`` and poses (P, V, 3) in the unit of the mesh.
+    """
+    if source == "builtin":
+        model = HandModel.builtin()
+    else:
+        path = resolve(source, ROOT)
+        if path.suffix not in (".pkl", ".npz"):
+            import trimesh
+
+            mesh = trimesh.load(path, process=False, force="mesh")
+            hierarchy = build_hierarchy(mesh, factors=factors)
+            return hierarchy, hierarchy.vertices[0][None]
+        model = HandModel.from_mano(path)
+    return builtin_hierarchy(model, factors), posed_vertices(model, n_poses, UNSEEN_SEED)
+
+
+def collapse_order(hierarchy: MeshHierarchy, poses) -> np.ndarray:
+    """The collapses (n, 2), rows (kept, removed), from the finest level to the coarsest size."""
+    vertices, faces = hierarchy.vertices[0], hierarchy.faces[0]
+    importance = stretch_importance(faces, poses)
+    return collapse_edges(vertices, faces, hierarchy.sizes[-1], importance, POSED_LENGTH_WEIGHT)
+
+
+def with_barycentric(hierarchy: MeshHierarchy) -> MeshHierarchy:
+    """The same levels with closest-point weights, as psbody-mesh would give them."""
+    fine, coarse = hierarchy.vertices[:-1], hierarchy.vertices[1:]
+    levels = zip(fine, coarse, hierarchy.faces[1:], strict=True)
+    up = [barycentric_upsampling(x, v, f) for x, v, f in levels]
+    return replace(hierarchy, up=up, method="barycentric", key="")
+
+
+def topology_table(hierarchy: MeshHierarchy) -> str:
+    """Vertices, edges, faces, V - E + F and the rim of every level as text."""
+    lines = ["level  vertices  edges  faces  V-E+F  borders  rim vertices"]
+    for i, (v, f) in enumerate(zip(hierarchy.vertices, hierarchy.faces, strict=True)):
+        loops = boundary_loops(f)
+        rim = "+".join(str(len(loop)) for loop in loops) or "-"
+        numbers = f"{i:5d}{len(v):10d}{len(unique_edges(f)):7d}{len(f):7d}"
+        lines.append(f"{numbers}{euler_characteristic(f):7d}{len(loops):9d}{rim:>14s}")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)

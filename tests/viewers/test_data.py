@@ -6,7 +6,7 @@ from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.model import HandModel
 from hand_lib.render.camera import project
 from hand_lib.viewers import data as d
-from hand_lib.viewers import samples as viewers_samples
+from hand_lib.viewers import describe as numbers
 
 FACES = HandModel.builtin().faces.numpy()
 
@@ -19,7 +19,7 @@ def hands():
 
 @pytest.fixture(scope="module")
 def description(hands):
-    return d.describe(hands, count=0, progress=False)
+    return numbers.describe(hands, count=0, progress=False)
 
 
 class Faulty(list):
@@ -33,7 +33,7 @@ def test_description_measures_each_sample(hands, description):
     assert len(description) == 24 and description.index.tolist() == list(range(24))
     joints = hands[3].joints.astype(float)
     expected = np.linalg.norm(joints[10] - joints[9]) * 1000
-    assert np.isclose(description.bones_mm[3, d.BONE_NAMES.index("middle_pip")], expected)
+    assert np.isclose(description.bones_mm[3, numbers.BONE_NAMES.index("middle_pip")], expected)
     assert np.isclose(description.brightness[5], hands[5].image.mean())
     assert np.nanmax(description.reprojection_px) < 0.01
     assert np.allclose(np.linalg.norm(description.toward_camera, axis=1), 1)
@@ -46,16 +46,16 @@ def test_viewpoint_is_the_direction_of_the_camera_in_the_hand_s_axes():
     for turn, palm_angle, dorsal in ((np.eye(3), 0, -1), (flip, 180, 1)):
         joints = ((rest - rest[0]) @ turn.T).astype(np.float32)
         sample = make_sample(np.zeros((8, 8, 3), np.uint8), joints=joints, root=[0, 0, 0.6])
-        row = d.describe([sample], 0, progress=False)
+        row = numbers.describe([sample], 0, progress=False)
         assert abs(row.palm_angle_deg[0] - palm_angle) < 25
         assert row.toward_camera[0, 2] * dorsal > 0.9
 
 
 def test_samples_that_cannot_be_read_are_listed_and_left_out(hands):
-    found = d.describe(Faulty(hands[:5]), 0, progress=False)
+    found = numbers.describe(Faulty(hands[:5]), 0, progress=False)
     assert len(found) == 4 and found.broken == ("mine/training[2]: the JPEG is cut off",)
     with pytest.raises(ValueError, match="none of 1 samples"):
-        d.describe(_AlwaysBroken(), 0, progress=False)
+        numbers.describe(_AlwaysBroken(), 0, progress=False)
 
 
 class _AlwaysBroken:
@@ -67,31 +67,32 @@ class _AlwaysBroken:
 
 
 def test_a_subset_is_spread_by_the_seed_and_repeatable(hands):
-    first, again, other = (d.describe(hands, 8, s, False).index.tolist() for s in (0, 0, 1))
+    first, again, other = (numbers.describe(hands, 8, s, False).index.tolist() for s in (0, 0, 1))
     assert first == again != other and len(set(first)) == 8
 
 
 def test_the_same_pose_seen_from_elsewhere_is_the_nearest(hands):
     turned = hands[0].joints.astype(float) @ np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]).T * 1.1
     twin = make_sample(hands[1].image, joints=turned)
-    found = d.describe([*hands, twin], 0, progress=False)
-    assert d.nearest_in_pose(found, 0, 2).tolist() == [0, 24]
+    found = numbers.describe([*hands, twin], 0, progress=False)
+    assert numbers.nearest_in_pose(found, 0, 2).tolist() == [0, 24]
 
 
 def test_an_impossible_bone_is_the_oddest(hands):
     joints = hands[4].joints.copy()
     joints[8] += (joints[8] - joints[7]) * 6
-    found = d.describe([*hands, make_sample(hands[4].image, joints=joints)], 0, progress=False)
-    assert d.ordered(found, "oddest first")[0] == 24
+    odd = make_sample(hands[4].image, joints=joints)
+    found = numbers.describe([*hands, odd], 0, progress=False)
+    assert numbers.ordered(found, "oddest first")[0] == 24
 
 
 def test_orders_go_through_every_sample_once(description):
-    for by in d.ORDERS:
-        assert sorted(d.ordered(description, by)) == list(range(24))
-    dark = d.ordered(description, "darkest first")
+    for by in numbers.ORDERS:
+        assert sorted(numbers.ordered(description, by)) == list(range(24))
+    dark = numbers.ordered(description, "darkest first")
     assert (np.diff(description.brightness[dark]) >= 0).all()
     with pytest.raises(ValueError, match="oddest"):
-        d.ordered(description, "size")
+        numbers.ordered(description, "size")
 
 
 def test_left_hands_are_described_as_the_right_hands_they_mirror(hands):
@@ -100,7 +101,7 @@ def test_left_hands_are_described_as_the_right_hands_they_mirror(hands):
         sample.image[:, ::-1], joints=sample.joints * [-1, 1, 1], root=sample.root * [-1, 1, 1],
         side="left",
     )  # fmt: skip
-    one, other = (d.describe([s], 0, progress=False) for s in (sample, mirrored))
+    one, other = (numbers.describe([s], 0, progress=False) for s in (sample, mirrored))
     assert np.isclose(one.palm_angle_deg, other.palm_angle_deg)
     assert np.allclose(one.toward_camera, other.toward_camera) and other.left[0]
 
@@ -115,7 +116,7 @@ def test_pictures_show_what_is_known(hands):
 
 def test_camera_pyramid_projects_onto_the_picture_s_corners():
     intrinsics = np.array([[300.0, 0, 110], [0, 310, 90], [0, 0, 1]])
-    corners = viewers_samples.camera_frame(intrinsics, (200, 224))
+    corners = d.camera_frame(intrinsics, (200, 224))
     seen = project(corners[1:], intrinsics)
     expected = [[-0.5, -0.5], [223.5, -0.5], [223.5, 199.5], [-0.5, 199.5]]
     assert np.allclose(corners[0], 0) and np.allclose(seen, expected)
@@ -136,7 +137,7 @@ def test_browser_moves_through_the_order_it_is_given(hands, description):
     panel = d.browser(hands, description, FACES)
     before = bytes(panel.pictures.value)
     panel.order.value = "darkest first"
-    row = d.ordered(description, "darkest first")[3]
+    row = numbers.ordered(description, "darkest first")[3]
     panel.place.value = 3
     x = np.asarray(panel.scene.data[0].x)
     assert np.allclose(x, (hands[row].vertices + hands[row].root)[:, 0], atol=1e-6)

@@ -10,7 +10,6 @@ from hand_lib.mesh.simplify import collapse_edges
 from hand_lib.mesh.spirals import extract_spirals
 from hand_lib.mesh.topology import boundary_loops, unique_edges, vertex_normals
 from hand_lib.viewers import figures as viewers
-from hand_lib.viewers import levels as workflow_mesh
 from hand_lib.viewers import mesh as viewers_mesh
 
 
@@ -119,27 +118,27 @@ def test_painted_errors_share_one_scale_with_a_bar_below(cap):
 
 
 def test_topology_table_says_that_nothing_changes_from_level_to_level():
-    lines = workflow_mesh.topology_table(builtin_hierarchy()).splitlines()[1:]
+    lines = viewers_mesh.topology_table(builtin_hierarchy()).splitlines()[1:]
     rows = [line.split() for line in lines]
     assert [r[1] for r in rows] == ["778", "389", "195", "98", "49"]
     assert {(r[4], r[5]) for r in rows} == {("1", "1")}
 
 
 def test_surfaces_open_from_the_built_in_hand_or_a_mesh_file(tmp_path, cap):
-    hierarchy, posed = workflow_mesh.open_surface(n_poses=5)
+    hierarchy, posed = viewers_mesh.open_surface(n_poses=5)
     assert posed.shape == (5, 778, 3)
-    order = workflow_mesh.collapse_order(hierarchy, posed)
+    order = viewers_mesh.collapse_order(hierarchy, posed)
     assert len(order) == 729
     text = "".join(f"v {x} {y} {z}\n" for x, y, z in cap[0])
     text += "".join(f"f {a} {b} {c}\n" for a, b, c in cap[1] + 1)
     (tmp_path / "cap.obj").write_text(text)
-    own, alone = workflow_mesh.open_surface(str(tmp_path / "cap.obj"))
+    own, alone = viewers_mesh.open_surface(str(tmp_path / "cap.obj"))
     assert own.sizes[0] == len(cap[0]) and alone.shape == (1, len(cap[0]), 3)
-    with pytest.raises(FileNotFoundError, match="nothing.obj: no such file; source is"):
-        workflow_mesh.open_surface("nothing.obj")
+    with pytest.raises(FileNotFoundError, match="nothing.obj: there is no"):
+        viewers_mesh.open_surface("nothing.obj")
 
 
 def test_barycentric_twin_has_the_same_levels_and_convex_weights(levels):
-    twin = workflow_mesh.with_barycentric(levels)
+    twin = viewers_mesh.with_barycentric(levels)
     assert isinstance(twin, MeshHierarchy) and twin.vertices is levels.vertices
     assert all(u.data.min() >= 0 and np.diff(u.indptr).max() <= 3 for u in twin.up)

@@ -23,7 +23,7 @@ from hand_lib.hand.mano import builtin_path, read_mano
 from hand_lib.hand.model import HandModel
 from hand_lib.render.camera import project
 from hand_lib.viewers import data as viewers_data
-from hand_lib.viewers import samples as viewers_samples
+from hand_lib.viewers import describe
 
 
 @pytest.fixture(scope="module")
@@ -110,28 +110,28 @@ def test_a_mesh_in_another_order_is_noticed(sets, mano):
 
 def test_the_mesh_lies_on_the_picture_with_and_without_a_camera():
     hand = SyntheticHands(64, 0, 1)[0]
-    exact = viewers_samples.mesh_in_picture(hand)
+    exact = viewers_data.mesh_in_picture(hand)
     placed = hand.vertices.astype(float) + hand.root
     assert np.allclose(exact[:, :2], project(placed, hand.intrinsics), atol=1e-6)
     blind = make_sample(hand.image, vertices=hand.vertices, joints=hand.joints,
                         joints_2d=hand.joints_2d)  # fmt: skip
-    near = viewers_samples.mesh_in_picture(blind)
+    near = viewers_data.mesh_in_picture(blind)
     assert np.abs(near[:, :2] - exact[:, :2]).max() < 6  # perspective is all that is lost
     flat = make_sample(hand.image, vertices=hand.vertices, joints=hand.joints,
                        joints_2d=hand.joints[:, :2] * 200 + [30, 45])  # fmt: skip
-    found = viewers_samples.mesh_in_picture(flat)
+    found = viewers_data.mesh_in_picture(flat)
     assert np.allclose(found[:, :2], hand.vertices[:, :2] * 200 + [30, 45], atol=1e-3)
     faces = HandModel.builtin().faces.numpy()
-    drawn = viewers_samples.sample_pictures(flat, faces)[2]
+    drawn = viewers_data.sample_pictures(flat, faces)[2]
     covered = np.argwhere((drawn != flat.image).any(axis=2))[:, ::-1]
     assert np.abs(covered.min(0) - found[:, :2].min(0)).max() < 2.5
     assert np.abs(covered.max(0) - found[:, :2].max(0)).max() < 2.5
-    assert viewers_samples.mesh_in_picture(make_sample(hand.image)) is None
+    assert viewers_data.mesh_in_picture(make_sample(hand.image)) is None
 
 
 def test_points_are_drawn_where_they_are_with_the_near_ones_light():
     paper = np.full((100, 100, 3), 255, np.uint8)
-    drawn = viewers_samples.draw_points(paper, np.array([[20.0, 30, 5], [20, 30, 9], [70, 60, 9]]))
+    drawn = viewers_data.draw_points(paper, np.array([[20.0, 30, 5], [20, 30, 9], [70, 60, 9]]))
     assert (paper == 255).all() and (drawn[30, 20] != 255).any() and (drawn[60, 70] != 255).any()
     assert drawn[30, 20].sum() > drawn[60, 70].sum() and (drawn[90, 90] == 255).all()
 
@@ -141,33 +141,33 @@ def test_stills_show_as_much_as_the_labels_tell(sets, mano):
     whole = open_hands(sets / "freihand", on_error="skip")[0]
     bare = make_sample(whole.image)
     joints_only = make_sample(whole.image, joints=whole.joints)
-    widths = [viewers_samples.sample_still(s, faces, size=50).width
+    widths = [viewers_data.sample_still(s, faces, size=50).width
               for s in (whole, joints_only, bare)]  # fmt: skip
     assert widths == [4 * 54 - 4, 2 * 54 - 4, 50]
     with pytest.warns(UserWarning, match="1 of 10"):
         hands = open_hands(sets / "youtube")
-    sample, mesh = viewers_samples.look(hands, 0)
-    figure = viewers_samples.sample_figure(sample, None, mesh)
+    sample, mesh = describe.sample_and_mesh(hands, 0)
+    figure = viewers_data.sample_figure(sample, None, mesh)
     assert [t.name for t in figure.data] == ["vertices"] and len(figure.data[0].x) == 778
-    assert viewers_samples.sample_still(sample, None, mesh, size=50).width == 4 * 54 - 4
+    assert viewers_data.sample_still(sample, None, mesh, size=50).width == 4 * 54 - 4
 
 
 def test_other_backgrounds_of_a_hand_are_no_neighbours(sets):
     hands = open_hands(sets / "freihand", on_error="skip")
-    found = viewers_data.describe(hands, 0, progress=False)
-    rows = viewers_data.nearest_in_pose(found, 0, 5)
+    found = describe.describe(hands, 0, progress=False)
+    rows = describe.nearest_in_pose(found, 0, 5)
     assert rows[0] == 0 and len(set(found.group[rows])) == 5
-    assert len(viewers_data.ordered(found, "index", once=True)) == 10
-    assert len(viewers_data.ordered(found, "index")) == len(found) == 18
+    assert len(describe.ordered(found, "index", once=True)) == 10
+    assert len(describe.ordered(found, "index")) == len(found) == 18
 
 
 def test_unknown_properties_are_said_and_stay_empty(sets):
     pictures = [make_sample(make_hand(n).image) for n in range(4)]
-    found = viewers_data.describe(pictures, 0, progress=False)
-    assert len(viewers_data.unknown(found, None)) == 3 and not np.isfinite(found.pose).any()
-    text = viewers_data.answer(found, pictures)
+    found = describe.describe(pictures, 0, progress=False)
+    assert len(describe.unknown(found, None)) == 3 and not np.isfinite(found.pose).any()
+    text = describe.answer(found, pictures)
     assert text.count("not known") == 4 and "4 right, 0 left" in text
     figure, still = viewers_data.viewpoint_sphere(found)
     assert figure is None and still.size[0] > 100
     assert len(viewers_data.histograms(found).axes) == 3
-    assert sorted(viewers_data.ordered(found, "strangest pose first")) == [0, 1, 2, 3]
+    assert sorted(describe.ordered(found, "strangest pose first")) == [0, 1, 2, 3]

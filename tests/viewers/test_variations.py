@@ -6,7 +6,7 @@ import numpy as np
 
 from hand_lib.data.synthetic.backgrounds import KINDS
 from hand_lib.data.synthetic.config import SyntheticConfig
-from hand_lib.viewers.knobs import PLAIN, TURNED, knob_pictures, knob_wall
+from hand_lib.viewers.data import PLAIN, VARIATIONS, variation_grid, variations
 
 RANGES_OF_ANOTHER = {"blur_px", "jpeg_quality"}
 VIEWPOINT = {
@@ -17,21 +17,21 @@ VIEWPOINT = {
 
 def test_every_knob_is_on_the_wall():
     known = {field.name for field in dataclasses.fields(SyntheticConfig)}
-    shown = set(TURNED) - {"none of them"}
+    shown = set(VARIATIONS) - {"none of them"}
     assert shown < known and set(PLAIN) <= known
     assert known - shown == RANGES_OF_ANOTHER | VIEWPOINT | {"backgrounds"}
 
 
 def test_a_turned_knob_changes_the_picture():
-    pictures = knob_pictures(48)
+    pictures = variations(48)
     plain = pictures["none of them"].astype(int)
-    assert len(pictures) == len(TURNED) + len(KINDS)
+    assert len(pictures) == len(VARIATIONS) + len(KINDS)
     for name, picture in pictures.items():
         if name not in ("none of them", "on smooth"):
             assert (np.abs(picture - plain).max(axis=2) > 6).sum() >= 3, name
 
 
 def test_the_wall_is_one_picture_with_titles():
-    wall = np.asarray(knob_wall(32, columns=13))
+    wall = np.asarray(variation_grid(32, columns=13))
     assert wall.shape[1] == 13 * 40 - 8 and wall.shape[0] > 3 * 36
     assert len(np.unique(wall[:20].reshape(-1, 3), axis=0)) > 5

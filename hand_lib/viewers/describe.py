@@ -1,0 +1,271 @@
+"""What is in my data? Numbers per sample, of any data set of ``HandSample``s.
+
+``describe`` makes a table of properties; ``viewers.data`` shows it and the samples themselves.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from hand_lib.data.reading import fits_mesh
+from hand_lib.evaluation.breakdown import in_plane_angles_deg, palm_angles_deg
+from hand_lib.hand.joints import BONES, JOINT_NAMES, fingertips_of
+from hand_lib.mesh.topology import align_similarity
+from hand_lib.render.camera import project
+
+
+def sample_and_mesh(dataset, index: int):
+    """A sample, and its mesh in pixels (V, 3) where the data set itself has it so, else None."""
+    sample = dataset[index]
+    pixels = dataset.vertices_px(index) if hasattr(dataset, "vertices_px") else None
+    return sample, pixels
+
+
+BONE_NAMES = tuple(JOINT_NAMES[child] for child in BONES[:, 1])
+
+
+@dataclass(frozen=True)
+class Description:
+    """Properties of N samples; NaN where a sample does not know one."""
+
+    index: np.ndarray  # (N,) in the data set
+    group: np.ndarray  # (N,) equal for a hand's other backgrounds, or other frames of a video
+    bones_mm: np.ndarray  # (N, 20) lengths
+    palm_angle_deg: np.ndarray  # (N,) 0 the palm faces the camera, 180 the back does
+    turn_deg: np.ndarray  # (N,) 0 fingers up, 90 to the right
+    toward_camera: np.ndarray  # (N, 3) unit: the camera seen from the hand (distal, radial, dorsal)
+    fill: np.ndarray  # (N,) longer side of the hand's box over that of the picture
+    brightness: np.ndarray  # (N,) mean grey level of the picture, 0 to 255
+    pose: np.ndarray  # (N, P, 3) joints, else points of the mesh, aligned to one hand
+    pose_spread: np.ndarray  # (N,) mean distance to the mean pose over that pose's radius
+    reprojection_px: np.ndarray  # (N,) mean distance of projected joints and joints_2d
+    left: np.ndarray  # (N,) bool
+    broken: tuple[str, ...]  # what was wrong with samples that could not be read
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def hand_axes(joints) -> np.ndarray:
+    """Rows distal, radial, dorsal of right hands (N, 3, 3) from joints (N, 21, 3)."""
+    distal = joints[:, 9] - joints[:, 0]
+    across = joints[:, 5] - joints[:, 17]
+    dorsal = np.cross(distal, across)
+    radial = np.cross(dorsal, distal)
+    axes = np.stack([distal, radial, dorsal], axis=1)
+    return axes / np.maximum(np.linalg.norm(axes, axis=2, keepdims=True), 1e-12)
+
+
+def describe(dataset, count: int = 400, seed: int = 0, progress: bool = True) -> Description:
+    """Look at samples spread over a data set.
+
+    dataset: anything with ``len`` and ``[index] -> HandSample``.   count: how many; 0: all.
+    seed: which ones.   Samples that raise an error are listed in ``broken`` and left out.
+    """
+    total = len(dataset)
+    picks = np.arange(total)
+    if 0 < count < total:
+        picks = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+    rows, broken = [], []
+    for index in tqdm(picks, desc="looking at samples", disable=not progress or len(picks) < 500):
+        try:
+            rows.append(_row(int(index), *sample_and_mesh(dataset, int(index))))
+        except (ValueError, OSError) as error:
+            broken.append(str(error))
+    if not rows:
+        raise ValueError(f"none of {len(picks)} samples could be read; the first: {broken[0]}")
+    groups = getattr(dataset, "groups", np.arange(total))
+    columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    columns["group"] = np.asarray(groups)[columns["index"]]
+    joints, mesh = columns.pop("joints"), columns.pop("mesh")
+    pose, spread = _aligned(joints if np.isfinite(joints).any() else mesh)
+    return Description(**columns, pose=pose, pose_spread=spread, broken=tuple(broken))
+
+
+def _aligned(points) -> tuple[np.ndarray, np.ndarray]:
+    """Hands laid on their mean (Gower 1975), and how far each is from it, in radii of the mean.
+
+    points: (N, P, 3), NaN where unknown.
+    """
+    known = np.isfinite(points).all(axis=(1, 2))
+    pose, spread = np.full_like(points, np.nan), np.full(len(points), np.nan)
+    if known.any():
+        mean = points[known][0]
+        for _ in range(3):
+            target = np.broadcast_to(mean, points[known].shape)
+            pose[known], _motion = align_similarity(points[known], target)
+            mean = pose[known].mean(axis=0)
+        radius = np.sqrt(((mean - mean.mean(axis=0)) ** 2).sum(axis=1).mean())
+        spread[known] = np.linalg.norm(pose[known] - mean, axis=2).mean(axis=1) / radius
+    return pose, spread
+
+
+_MESH_POINTS = 78
+"""Points of a mesh that stand for its pose where no joints are known."""
+
+
+def _row(index, sample, mesh_px) -> dict:
+    nan = np.nan
+    joints = np.full((21, 3), nan) if sample.joints is None else sample.joints.astype(float)
+    mirror = -1.0 if sample.side == "left" else 1.0
+    right = joints * [mirror, 1, 1]
+    root = np.array([0, 0, 1.0]) if sample.root is None else sample.root * [mirror, 1, 1]
+    bones = np.linalg.norm(joints[BONES[:, 1]] - joints[BONES[:, 0]], axis=1) * 1000
+    view = hand_axes(right[None])[0] @ (-root / np.linalg.norm(root))
+    fill, off = nan, nan
+    mesh = np.full((_MESH_POINTS, 3), nan)
+    if mesh_px is not None:
+        mesh = mesh_px[np.linspace(0, len(mesh_px) - 1, _MESH_POINTS).astype(int)]
+        mesh = mesh.astype(float) * [mirror, 1, 1]
+    if sample.joints_2d is not None and sample.valid_2d.any():
+        seen = sample.joints_2d[sample.valid_2d]
+        fill = np.ptp(seen, axis=0).max() / max(sample.image.shape[:2])
+        if sample.root is not None and sample.intrinsics is not None and sample.joints is not None:
+            projected = project(joints + sample.root, sample.intrinsics)[sample.valid_2d]
+            off = np.linalg.norm(projected - seen, axis=1).mean()
+    if mesh_px is not None:
+        fill = np.ptp(mesh_px[:, :2], axis=0).max() / max(sample.image.shape[:2])
+    return {
+        "index": index,
+        "joints": right,
+        "mesh": mesh,
+        "bones_mm": bones,
+        "palm_angle_deg": palm_angles_deg(right[None], root[None])[0],
+        "turn_deg": in_plane_angles_deg(right[None])[0],
+        "toward_camera": view,
+        "fill": fill,
+        "brightness": sample.image.mean(),
+        "reprojection_px": off,
+        "left": sample.side == "left",
+    }
+
+
+def nearest_in_pose(description: Description, row: int, count: int = 5) -> np.ndarray:
+    """Rows of the hands whose pose is nearest to that of ``row``, itself first, one a group.
+
+    Distance: mean over points after similarity alignment of all hands to one.
+    """
+    gap = np.linalg.norm(description.pose - description.pose[row], axis=2).mean(axis=1)
+    gap[row] = -1
+    rows = np.argsort(np.where(np.isnan(gap), np.inf, gap), kind="stable")
+    return _once(description, rows)[:count]
+
+
+def _once(description, rows) -> np.ndarray:
+    """The first row of each group, in order."""
+    return rows[np.sort(np.unique(description.group[rows], return_index=True)[1])]
+
+
+def oddness(description: Description) -> np.ndarray:
+    """How far each sample is from the ordinary, (N,): the largest of several robust z-scores.
+
+    Looked at: each bone's share of the hand's length, brightness, fill, reprojection error.
+    z = |x - median| / (1.4826 median absolute deviation).
+    """
+    shares = description.bones_mm / description.bones_mm.sum(axis=1, keepdims=True)
+    columns = [shares, description.brightness[:, None], description.fill[:, None]]
+    columns.append(description.reprojection_px[:, None])
+    values = np.concatenate(columns, axis=1)
+    values = values[:, np.isfinite(values).any(axis=0)]
+    middle = np.nanmedian(values, axis=0)
+    spread = 1.4826 * np.nanmedian(np.abs(values - middle), axis=0)
+    floor = 1e-3 * np.maximum(np.abs(middle), 1e-3)
+    return np.nanmax(np.abs(values - middle) / np.maximum(spread, floor), axis=1)
+
+
+def surface(dataset, model) -> np.ndarray | None:
+    """The faces to draw this data set's meshes with, or None where no model at hand has them.
+
+    model: a ``HandModel``; its faces serve only meshes in its own vertex order.
+    """
+    template, faces = model.vertices.detach().cpu().numpy(), model.faces.cpu().numpy()
+    for index in np.linspace(0, len(dataset) - 1, min(len(dataset), 8)).astype(int):
+        try:
+            sample, mesh_px = sample_and_mesh(dataset, int(index))
+        except (ValueError, OSError):
+            continue
+        mesh = sample.vertices if mesh_px is None else mesh_px
+        if mesh is not None:
+            return faces if fits_mesh(mesh, template, faces) else None
+    return faces
+
+
+def unknown(description: Description, faces) -> list[str]:
+    """What these labels do not tell, a line each; such panels stay empty or show points."""
+    told = {
+        "no joints: viewpoint, turn and bone lengths stay empty; pose is compared by mesh points":
+            np.isfinite(description.bones_mm).any(),
+        "no camera: the distance between labels and projection stays empty":
+            np.isfinite(description.reprojection_px).any(),
+        "vertices in another order than this hand's: drawn as points; mano= gives them a surface":
+            faces is not None,
+    }  # fmt: skip
+    return [line for line, known in told.items() if not known]
+
+
+def answer(description: Description, dataset) -> str:
+    """What is in the data, in a few lines: how many, which hands, how they vary, what is odd.
+
+    dataset: what was described.
+    """
+    count, left, total = len(description), int(description.left.sum()), len(dataset)
+    off = description.reprojection_px[np.isfinite(description.reprojection_px)]
+    agree = f"within {_up(off.max())} px" if len(off) else "not known: no camera in the labels"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of columns without a number
+        palm = np.nanmean(np.where(np.isnan(description.palm_angle_deg), np.nan,
+                                   description.palm_angle_deg < 90))  # fmt: skip
+        spread = np.nanmedian(description.pose_spread)
+    lines = [
+        f"samples                     {total}, seen {count}: {count - left} right, {left} left",
+        f"could not be read           {len(description.broken)}",
+        f"palm towards the camera     {'not known' if np.isnan(palm) else f'{palm:.0%}'}",
+        f"hand over picture           {_range(description.fill, '.2f')}",
+        f"brightness, 0 to 255        {_range(description.brightness, '.0f')}",
+        f"distance to the mean pose   {'not known' if np.isnan(spread) else f'{spread:.0%}'} "
+        "of the hand's radius (median)",
+        f"labels and projection       {agree}",
+        f"fingertips of the joints    {fingertips_of(dataset)}",
+    ]
+    return "\n".join(lines)
+
+
+def _up(value: float) -> str:
+    """The next of 0.1, 1, 10, ... that is above, so that rounding errors print alike anywhere."""
+    return f"{max(0.1, 10.0 ** np.ceil(np.log10(max(value, 1e-9)))):g}"
+
+
+def _range(values, form: str) -> str:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return "not known"
+    low, middle, high = np.percentile(known, [5, 50, 95])
+    return f"{middle:{form}} (5 % below {low:{form}}, 5 % above {high:{form}})"
+
+
+ORDERS = {
+    "oddest first": lambda d: -oddness(d),
+    "index": lambda d: np.arange(len(d)),
+    "strangest pose first": lambda d: -d.pose_spread,
+    "palm to back": lambda d: d.palm_angle_deg,
+    "turn": lambda d: d.turn_deg,
+    "smallest in the picture first": lambda d: d.fill,
+    "darkest first": lambda d: d.brightness,
+    "largest hand first": lambda d: -d.bones_mm.sum(axis=1),
+    "left hands first": lambda d: ~d.left,
+}
+"""Ways to go through the samples: name -> key per row of a ``Description``."""
+
+
+def ordered(description: Description, by: str, once: bool = False) -> np.ndarray:
+    """Rows in the order of a name of ``ORDERS``; unknown values last.
+
+    once: one of each group, so that a hand's other backgrounds do not follow it.
+    """
+    if by not in ORDERS:
+        raise ValueError(f"unknown order {by!r}; known: {', '.join(ORDERS)}")
+    key = np.asarray(ORDERS[by](description), float)
+    rows = np.argsort(np.where(np.isfinite(key), key, np.inf), kind="stable")
+    return _once(description, rows) if once else rows
