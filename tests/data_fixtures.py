@@ -96,8 +96,8 @@ def write_freihand_in_the_wild(folder, order, count=10, size=96):
 
     order: of the vertices.   One picture is damaged in its middle, one is missing.
     """
+    from hand_lib.data.freihand import write_freihand
     from hand_lib.data.synthetic.hands import SyntheticHands
-    from hand_lib.data.writers import write_freihand
 
     hands = list(SyntheticHands(size, 3, count))
     write_freihand(folder, hands)

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from hand_lib import ROOT, workbook
-from hand_lib.data.readers import FreiHand
+from hand_lib.data.freihand import FreiHand
 from hand_lib.training import checkpoints
 
 PARAMETERS = 'run: str = ""  # name\nsteps: int = 3  # how many\nrate: float = 0.5\n'

@@ -1,16 +1,20 @@
 """Random changes of a hand image that keep its labels exact: one affine map, then colour.
 
-Every random number is a hash of (seed, epoch, index, position), so what happens to a sample depends
-neither on its neighbours in the batch nor on how many workers load it.
+Every sample has a generator of its own, seeded by (seed, epoch, index), so what happens to it
+depends neither on its neighbours in the batch nor on how many workers load it.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-COLUMNS = 40
-"""Random numbers that one sample may use."""
+from hand_lib.render.camera import KNUCKLES, apply_affine, pixels_to_crop, upright_square
+
+COLUMNS = 36
+"""Random numbers that one sample may use: 12 for map and colours, 14 to degrade, the rest for
+``tight_affines``."""
 
 
 @dataclass(frozen=True)
@@ -62,27 +66,14 @@ def augmentation(choice) -> Augmentation | None:
     return AUGMENTATIONS[choice]
 
 
-def uniforms(seed: int, epochs, indices, columns: int = COLUMNS) -> np.ndarray:
-    """(B, columns) float64 in [0, 1): the same for the same (seed, epoch, index, column), always.
+def uniforms(seed: int, epochs, indices) -> np.ndarray:
+    """(B, COLUMNS) float64 in [0, 1): the same for the same (seed, epoch, index), always.
 
-    epochs, indices: (B,) or scalars.   SplitMix64 (Steele, Lea and Flood 2014) over a counter.
+    epochs: (B,) or one number for all.   indices: (B,).
     """
-    with np.errstate(over="ignore"):
-        state = _mix(np.asarray(seed, dtype=np.int64).astype(np.uint64) + _STEP)
-        state = _mix(state ^ (np.asarray(epochs).astype(np.uint64) + np.uint64(1)) * _STEP)
-        state = _mix(state ^ (np.asarray(indices).astype(np.uint64) + np.uint64(1)) * _STEP)
-        counter = np.arange(1, columns + 1, dtype=np.uint64) * _STEP
-        words = _mix(np.atleast_1d(state)[:, None] + counter)
-    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _mix(x):
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    epochs = np.broadcast_to(epochs, len(indices)).tolist()
+    keys = zip(epochs, np.asarray(indices).tolist(), strict=True)
+    return np.stack([np.random.default_rng((seed, *key)).random(COLUMNS) for key in keys])
 
 
 def _normals(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -99,36 +90,32 @@ class Changes:
     shift: np.ndarray  # (B, 2) move of the crop's centre, in sides
     gain: np.ndarray  # (B, 3) factor of each channel
     offset: np.ndarray  # (B,) grey levels added afterwards
-    random: np.ndarray  # (B, columns) uniforms left for blur, occluder and JPEG
+    random: np.ndarray  # (B, 14) uniforms left for blur, occluder and JPEG
 
     @property
     def colours_change(self) -> bool:
         return bool((self.gain != 1).any() or (self.offset != 0).any())
 
 
-def draw_changes(config: Augmentation | None, seed: int, epochs, indices) -> Changes:
-    """Draw what happens to a batch of samples; ``config=None`` draws no change.
+def draw_changes(config: Augmentation | None, random: np.ndarray) -> Changes:
+    """What happens to a batch of samples; ``config=None`` draws no change.
 
-    epochs: (B,) or scalar, the visit's number.   indices: (B,) the samples' numbers.
+    random: (B, COLUMNS) uniforms, as ``uniforms`` draws them.
     """
-    count = len(indices)
     if config is None:
-        config = Augmentation()
-        random = np.ones((count, COLUMNS))
-    else:
-        random = uniforms(seed, epochs, indices)
+        config, random = Augmentation(), np.zeros_like(random)
     u = random.T
     limit = config.rotation_limit_deg
-    rotation = np.clip(config.rotation_deg * _normals(u[0] % 1, u[1]), -limit, limit)
+    rotation = np.clip(config.rotation_deg * _normals(u[0], u[1]), -limit, limit)
     rotation[u[2] < config.upright] = 0.0
-    scale = np.clip(1 + config.scale * _normals(u[3] % 1, u[4]), *config.scale_limits)
+    scale = np.clip(1 + config.scale * _normals(u[3], u[4]), *config.scale_limits)
     spread = 2 * u[5:12] - 1
     contrast = 1 + config.contrast * spread[2]
     gain = (1 + config.gain * spread[3:6].T) * contrast[:, None]
     offset = 255 * config.brightness * spread[6] + 127.5 * (1 - contrast)
     return Changes(
         rotation=np.deg2rad(rotation), scale=scale, shift=config.shift * spread[:2].T,
-        gain=gain, offset=offset, random=random[:, 12:],
+        gain=gain, offset=offset, random=random[:, 12:26],
     )  # fmt: skip
 
 
@@ -173,7 +160,44 @@ def degrades(config: Augmentation | None) -> bool:
     return config is not None and max(config.blur, config.occluder, config.jpeg) > 0
 
 
-def changed(config: Augmentation) -> list[str]:
-    """Names of the settings that differ from no change, for a caption."""
-    plain = Augmentation()
-    return [f.name for f in fields(config) if getattr(config, f.name) != getattr(plain, f.name)]
+class TightCrop(NamedTuple):
+    """Some training crops are upright and tight, for a network that reads every hand twice.
+
+    They are what its second crop shows: turned upright by the (labelled) joints, with some noise.
+    """
+
+    fraction: float = 0.65  # of the crops that are tight; the rest are first ones
+    turn_deg: float = 18.0  # standard deviation about upright
+    scale: float = 0.16  # of the natural logarithm of the side
+    shift: float = 0.08  # of the centre, in sides
+
+
+def tight_affines(affines, joints_2d, valid_2d, random, size: int, config: TightCrop):
+    """Affine maps of crops, some replaced by those of tight ones around the labelled joints.
+
+    affines: (B, 2, 3) picture pixels -> crop pixels.   joints_2d: (B, 21, 2) pixels of the
+    picture; valid_2d: (B, 21).   random: (B, COLUMNS) uniforms.   size: of the crops.
+    A hand whose wrist, knuckles or half of the joints are not known keeps its first crop.
+    """
+    valid, random = np.asarray(valid_2d), random[:, 26:]
+    known = valid[:, [0, *KNUCKLES]].all(1) & (valid.sum(1) >= 11)
+    chosen = np.flatnonzero(known & (random[:, 0] < config.fraction))
+    if len(chosen) == 0:
+        return affines
+    maps, uniform = affines[chosen], random[chosen]
+    joints = pixels_to_crop(apply_affine(maps, joints_2d[chosen]), size)
+    weight = valid[chosen][..., None]
+    middle = (joints * weight).sum(1, keepdims=True) / weight.sum(1, keepdims=True)
+    normal = _normals(uniform[:, 1:5], uniform[:, 5:9])
+    turned = np.deg2rad(config.turn_deg) * normal[:, 0]
+    turn, centre, half = upright_square(np.where(weight, joints, middle), turned=turned)
+    half = half * np.exp(config.scale * normal[:, 1])
+    centre = centre + 2 * half[:, None] * config.shift * normal[:, 2:4]
+    # crop pixel x -> u = (2 x + 1) / size - 1 -> turn (u - centre) / half -> tight pixel
+    linear = turn / half[:, None, None]
+    start = np.full(2, 1 / size - 1) - centre
+    offset = ((linear @ start[..., None])[..., 0] + 1) * size / 2 - 0.5
+    tight = affines.copy()
+    tight[chosen, :, :2] = linear @ maps[:, :, :2]
+    tight[chosen, :, 2] = (linear @ maps[:, :, 2:])[..., 0] + offset
+    return tight

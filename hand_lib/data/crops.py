@@ -1,7 +1,7 @@
-"""From labelled hands to what a network eats: crops and memory pools.
+"""From labelled hands to what a network eats: square crops with labels that follow exactly.
 
-``HandCrops`` cuts, turns and colours one square per hand; ``make_loader`` draws batches of them.
-Everything about an item follows from (seed, epoch, index).
+``HandCrops`` cuts, turns and colours one square per hand; ``InMemoryDataset`` keeps decoded hands
+for many epochs. Everything about an item follows from (seed, epoch, index).
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -10,20 +10,20 @@ import cv2
 import numpy as np
 
 from hand_lib.data.augment import (
+    COLUMNS,
+    TightCrop,
     augmentation,
     colour_tables,
     degrade,
     degrades,
     draw_changes,
+    tight_affines,
     uniforms,
 )
-from hand_lib.data.loader import HandLoader, make_loader
-from hand_lib.data.reading import ERROR_MODES
-from hand_lib.data.splits import Part, split_unique
-from hand_lib.data.warp import PLAIN, warp_into
+from hand_lib.data.sample import ERROR_MODES, HandDataset, HandSample, as_dataset
 from hand_lib.files import SampleError
-from hand_lib.network.second_look import CloserLooks, closer_affines
 from hand_lib.render.camera import (
+    apply_affine,
     crop_affine,
     crop_camera,
     crop_to_pixels,
@@ -32,26 +32,20 @@ from hand_lib.render.camera import (
 )
 from hand_lib.render.images import REDUCTIONS, picture_size
 
-__all__ = ["HandCrops", "HandLoader", "MemoryPool", "Part", "hand_frame", "make_loader",
-           "split_unique"]  # fmt: skip
-
-_LOOKS = 7_368_787
-"""Added to the seed for the random numbers of closer looks."""
-
 JOINT_BOX_MARGIN = 1.6
 """``box="joints"``: side of the crop over the longer side of the box around the known joints."""
 
 VERTEX_COUNT = 778
 
 
-def hand_frame(box, width: int, height: int, joints_2d=None, valid_2d=None, name="sample"):
+def square_of(box, width: int, height: int, joints_2d=None, valid_2d=None, name="sample"):
     """Which square of a picture to look at.
 
-    box: "image", the largest centred square; a number, that share of it; "joints", the box around
-    the known joints_2d times ``JOINT_BOX_MARGIN``; or (x, y, side) in pixels.
+    box: a number, that fraction of the largest centred square; "joints", the box around the known
+    joints_2d times ``JOINT_BOX_MARGIN``; or (x, y, side) in pixels.
     returns x, y of the centre and the side, all in pixels of the picture.
 
-    >>> hand_frame("image", 640, 480)
+    >>> square_of(1.0, 640, 480)
     (319.5, 239.5, 480.0)
     """
     if isinstance(box, tuple):
@@ -61,32 +55,29 @@ def hand_frame(box, width: int, height: int, joints_2d=None, valid_2d=None, name
         if known is not None and valid_2d is not None:
             known = known[np.asarray(valid_2d, bool)]
         if known is None or len(known) < 2:
-            raise SampleError(f"{name}: no 2-D joints to frame the hand by; use box='image'")
+            raise SampleError(f"{name}: no 2-D joints to find the hand by; use box=1.0")
         low, high = known.min(0), known.max(0)
         side = max(float((high - low).max()) * JOINT_BOX_MARGIN, 8.0)
         return (*((low + high) / 2).tolist(), side)
-    share = 1.0 if box == "image" else box
-    if not isinstance(share, int | float) or not share > 0:
-        raise ValueError(
-            f"box must be 'image', 'joints', a share above 0 or (x, y, side), found {box!r}"
-        )
-    return (width - 1) / 2, (height - 1) / 2, float(min(width, height) * share)
+    if not isinstance(box, int | float) or not box > 0:
+        raise ValueError(f"box must be 'joints', a number above 0 or (x, y, side), found {box!r}")
+    return (width - 1) / 2, (height - 1) / 2, float(min(width, height) * box)
 
 
 def _label_arrays(count: int, vertex_count: int) -> dict[str, np.ndarray]:
     """Empty labels of ``count`` hands: what is not filled in is zero and flagged unknown."""
     shapes = {
         "vertices": (vertex_count, 3), "joints": (21, 3), "root": (3,), "joints_2d": (21, 2),
-        "intrinsics": (3, 3), "frame": (3,),
+        "intrinsics": (3, 3), "square": (3,),
     }  # fmt: skip
     flags = {"valid_2d": (21,), "has_vertices": (), "has_joints": (), "has_camera": (), "left": ()}
     arrays = {name: np.zeros((count, *shape), np.float32) for name, shape in shapes.items()}
     return arrays | {name: np.zeros((count, *shape), bool) for name, shape in flags.items()}
 
 
-def _fill_labels(labels: dict, row: int, sample, frame, size) -> None:
-    """Write one sample into row ``row``.   frame: (x, y, side) pixels.   size: width, height."""
-    labels["frame"][row] = frame
+def _fill_labels(labels: dict, row: int, sample, square, size) -> None:
+    """Write one sample into row ``row``.   square: (x, y, side) pixels.   size: width, height."""
+    labels["square"][row] = square
     labels["left"][row] = sample.side == "left"
     if sample.vertices is not None:
         if sample.vertices.shape[0] != labels["vertices"].shape[1]:
@@ -132,13 +123,13 @@ def _reduction(pixels_per_pixel: float) -> int:
 class HandCrops:
     """A data set of hands as square crops with labels that follow exactly.
 
-    dataset: a reader, a ``MemoryPool`` or any sequence of ``HandSample``s.   image_size: side of
-    the crop, pixels.   augment: name in ``AUGMENTATIONS``, an ``Augmentation`` or None.   seed:
-    of the random changes.   box: see ``hand_frame``; None takes the data set's own.
+    dataset: a ``HandDataset`` or any sequence of ``HandSample``s.   image_size: side of the crop,
+    pixels.   augment: name in ``AUGMENTATIONS``, an ``Augmentation`` or None.   seed: of the random
+    changes.   box: see ``square_of``; None takes the data set's own square.
     vertex_count: rows of ``vertices``.   on_error: "raise", or "skip", which puts the next readable
     sample in place of a broken one (``index`` in the item then names the one that is shown); None
-    is the data set's own.   margin: widens the crop.   closer: some crops become second looks,
-    upright and tight, as ``CloserLooks`` says.   surface: a ``SurfaceMaps`` that draws ``surface``.
+    is the data set's own.   margin: widens the crop.   tight: some crops become upright and tight,
+    as ``TightCrop`` says.   surface: a ``SurfaceMaps`` that draws ``surface``.
 
     An item is a dict: image (3, S, S) uint8 RGB; vertices (V, 3), joints (21, 3) metres, wrist at
     the origin; joints_2d (21, 2) crop units; has_vertices, has_joints, has_camera bool, valid_2d
@@ -149,19 +140,19 @@ class HandCrops:
 
     def __init__(
         self, dataset, image_size=224, augment=None, seed=0, box=None, vertex_count=VERTEX_COUNT,
-        on_error=None, margin=1.0, closer: CloserLooks | None = None, surface=None,
+        on_error=None, margin=1.0, tight: TightCrop | None = None, surface=None,
     ):  # fmt: skip
         if image_size < 8:
             raise ValueError(f"image_size should be at least 8 pixels, found {image_size}")
-        on_error = getattr(dataset, "on_error", "raise") if on_error is None else on_error
-        if on_error not in ERROR_MODES:
+        self.dataset = as_dataset(dataset)
+        self.on_error = self.dataset.on_error if on_error is None else on_error
+        if self.on_error not in ERROR_MODES:
             raise ValueError(f"on_error must be one of {ERROR_MODES}, found {on_error!r}")
-        if len(dataset) == 0:
+        if len(self.dataset) == 0:
             raise ValueError("the data set is empty, so there is nothing to crop")
-        self.dataset, self.image_size, self.seed = dataset, int(image_size), int(seed)
-        self.augment, self.vertex_count = augmentation(augment), vertex_count
-        self.box, self.on_error, self.margin = box, on_error, margin
-        self.closer, self.surface = closer, surface
+        self.image_size, self.seed, self.vertex_count = int(image_size), int(seed), vertex_count
+        self.augment, self.box, self.margin = augmentation(augment), box, margin
+        self.tight, self.surface = tight, surface
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -179,19 +170,20 @@ class HandCrops:
     def fetch_batch(self, indices, epochs=0) -> dict:
         """A batch of items, stacked.   indices: (B,).   epochs: (B,) or one number for all."""
         indices = np.asarray(indices, dtype=np.int64)
-        changes = draw_changes(self.augment, self.seed, epochs, indices)
-        size = self.image_size
-        nearer = changes.scale if self.closer is None else changes.scale / 2
-        images, factors, labels, shown = self._read(indices, nearer, epochs)
-        x, y, side = labels.pop("frame").astype(float).T
+        if self.augment or self.tight:
+            random = uniforms(self.seed, epochs, indices)
+        else:
+            random = np.zeros((len(indices), COLUMNS))
+        changes, size = draw_changes(self.augment, random), self.image_size
+        images, factors, labels = self._read(indices, changes.scale, epochs)
+        x, y, side = labels.pop("square").astype(float).T
         side = side * self.margin
-        mirror = labels.pop("left")
+        mirror, shown = labels.pop("left"), labels.pop("index")
         centers = np.stack([x, y], axis=1) + changes.shift * side[:, None]
         affines = crop_affine(centers, side * changes.scale, size, changes.rotation, mirror)
-        if self.closer is not None:
-            random = uniforms(self.seed + _LOOKS, epochs, indices, 9)
+        if self.tight is not None:
             known = labels["joints_2d"], labels["valid_2d"]
-            affines = closer_affines(affines, *known, random, size, self.closer)
+            affines = tight_affines(affines, *known, random, size, self.tight)
 
         crops = np.empty((len(indices), size, size, 3), np.uint8)
         tables = colour_tables(changes) if changes.colours_change else None
@@ -201,9 +193,10 @@ class HandCrops:
             more = _reduction(1 / np.sqrt(abs(np.linalg.det(affine[:, :2]))))
             if more > 1:
                 image, affine = _shrink(image, more), _to_reduced(affine, more)
-            warp_into(crops[row], image, affine, PLAIN if tables is None else tables[row])
-            if rough:
-                crops[row] = degrade(crops[row], self.augment, changes.random[row])
+            crop = cv2.warpAffine(np.ascontiguousarray(image), affine, (size, size))
+            if tables is not None:
+                crop = cv2.LUT(crop, tables[row][None])
+            crops[row] = degrade(crop, self.augment, changes.random[row]) if rough else crop
         batch = {"image": crops.transpose(0, 3, 1, 2)} | self._move(labels, affines)
         if self.surface is not None:
             batch["correspondence"] = self._draw_surface(batch)
@@ -221,8 +214,7 @@ class HandCrops:
         """Labels under the crops' maps: hands turn about the optical axis, 2-D follows."""
         motions, intrinsics = crop_camera(affines, labels["intrinsics"].astype(float))
         turn = motions.swapaxes(1, 2).astype(np.float32)
-        joints_px = labels["joints_2d"] @ affines[:, :, :2].swapaxes(1, 2)
-        joints_2d = pixels_to_crop(joints_px + affines[:, None, :, 2], self.image_size)
+        joints_2d = pixels_to_crop(apply_affine(affines, labels["joints_2d"]), self.image_size)
         joints_2d[~labels["valid_2d"]] = 0
         return labels | {
             "vertices": labels["vertices"] @ turn,
@@ -233,17 +225,30 @@ class HandCrops:
         }
 
     def _read(self, indices, scales, epochs):
-        """Pictures, factors they are shrunk by, labels (dict of stacked arrays), indices shown."""
-        if hasattr(self.dataset, "gather"):
-            images, labels = self.dataset.gather(indices, self.box, epochs)
-            return images, np.ones(len(indices), int), labels, indices
-        labels = _label_arrays(len(indices), self.vertex_count)
-        images, factors, shown = [], [], indices.copy()
+        """Pictures, factors they are shrunk by, labels (dict of stacked arrays)."""
+        labels = _label_arrays(len(indices), self.vertex_count) | {"index": indices.copy()}
+        if self.dataset.in_batches:
+            return self._read_batch(labels, indices, epochs)
+        nearest = scales if self.tight is None else scales / 2
+        images, factors = [], []
         for row, index in enumerate(indices):
-            image, factor, shown[row] = self._read_or_next(labels, row, int(index), scales[row])
+            image, factor, shown = self._read_or_next(labels, row, int(index), nearest[row])
+            labels["index"][row] = shown
             images.append(image)
             factors.append(factor)
-        return images, factors, labels, shown
+        return images, factors, labels
+
+    def _read_batch(self, labels, indices, epochs):
+        """The same from a data set that gives whole batches of square pictures."""
+        batch = self.dataset.fetch_batch(indices, epochs)
+        images = batch["image"].transpose(0, 2, 3, 1)
+        pixels = images.shape[1]
+        labels["has_camera"][:] = True
+        labels |= {name: batch[name] for name in labels if name in batch}
+        labels["joints_2d"] = crop_to_pixels(labels["joints_2d"], pixels)
+        box = self.dataset.crop_share if self.box is None else self.box
+        labels["square"][:] = square_of(box, pixels, pixels)
+        return images, np.ones(len(indices), int), labels
 
     def _read_or_next(self, labels, row, index, scale):
         tries = min(len(self), 100) if self.on_error == "skip" else 1
@@ -258,28 +263,23 @@ class HandCrops:
         raise error
 
     def _read_one(self, labels, row, index, scale):
-        dataset, name = self.dataset, f"{getattr(self.dataset, 'dataset', 'sample')}[{index}]"
-        if callable(getattr(dataset, "name", None)):
-            name = dataset.name(index)
-        box = getattr(dataset, "box", "image") if self.box is None else self.box
+        dataset, name = self.dataset, self.dataset.name(index)
 
         def choose(fields, data):
             size = picture_size(data)
             if size is None or data[:2] != b"\xff\xd8":
                 return 1
-            frame = hand_frame(box, *size, fields.get("joints_2d"), fields.get("valid_2d"), name)
-            return _reduction(frame[2] * self.margin * scale / self.image_size)
+            square = square_of(box, *size, fields.get("joints_2d"), fields.get("valid_2d"), name)
+            return _reduction(square[2] * self.margin * scale / self.image_size)
 
         try:
-            if self.box is None and hasattr(dataset, "frame"):
-                box = dataset.frame(index)
-            if hasattr(dataset, "read"):
-                sample, factor = dataset.read(index, choose)
-            else:
-                sample, factor = dataset[index], 1
+            box = self.box
+            if box is None:
+                box = dataset.crop_square(index) or dataset.crop_share
+            sample, factor = dataset.read(index, choose)
             size = (sample.image.shape[1] * factor, sample.image.shape[0] * factor)
-            frame = hand_frame(box, *size, sample.joints_2d, sample.valid_2d, sample.name)
-            _fill_labels(labels, row, sample, frame, size)
+            square = square_of(box, *size, sample.joints_2d, sample.valid_2d, sample.name)
+            _fill_labels(labels, row, sample, square, size)
         except SampleError:
             raise
         except Exception as error:  # a worker must say which sample it died of
@@ -287,80 +287,81 @@ class HandCrops:
         return sample.image, factor
 
 
-class MemoryPool:
+class InMemoryDataset(HandDataset):
     """Hands decoded, cut and shrunk once, kept in memory as uint8 for many epochs.
 
-    dataset: a reader or sequence of ``HandSample``s.   image_size: side of the crops that will be
+    dataset: a data set or sequence of ``HandSample``s.   image_size: side of the crops that will be
     taken.   margin: how much wider than the crop a kept square is, so that shifted and turned
     crops find picture there.   box, vertex_count, on_error: as in ``HandCrops``; with "skip" what
-    cannot be read is left out and counted in ``skipped``.   threads: that decode.   progress:
+    cannot be read is left out and counted in ``left_out``.   threads: that decode.   progress:
     wraps an iterator, as ``tqdm`` does.   Memory: 3 (margin image_size)^2 + 12 V bytes a hand.
     """
 
-    box = None
+    dataset, in_batches = "in memory", True
 
     def __init__(
         self, dataset, image_size=64, margin=1.25, box=None, vertex_count=VERTEX_COUNT,
         on_error=None, threads=1, progress=None,
     ):  # fmt: skip
-        side = int(np.ceil(image_size * margin))
         crops = HandCrops(
-            dataset, side, box=box, vertex_count=vertex_count, on_error=on_error, margin=margin
-        )
-        chunks = np.split(np.arange(len(dataset)), range(64, len(dataset), 64))
+            dataset, int(np.ceil(image_size * margin)), box=box, vertex_count=vertex_count,
+            on_error=on_error, margin=margin,
+        )  # fmt: skip
+        count = len(crops)
+        chunks = np.split(np.arange(count), range(64, count, 64))
         with ThreadPoolExecutor(max(threads, 1)) as workers:
             batches = workers.map(crops.fetch_batch, chunks)
-            self._take(progress(batches, total=len(chunks)) if progress else batches, len(dataset))
-        good = np.flatnonzero(self.labels.pop("index") == np.arange(len(dataset)))
-        self.skipped = len(dataset) - len(good)
-        self.groups = np.asarray(getattr(dataset, "groups", np.arange(len(dataset))))
-        if self.skipped:
-            self.images, self.groups = self.images[good], self.groups[good]
-            self.labels = {name: values[good] for name, values in self.labels.items()}
-        self.side = side / margin
+            self._take(progress(batches, total=len(chunks)) if progress else batches, count)
+        good = np.flatnonzero(self.arrays.pop("index") == np.arange(count))
+        self.left_out, self.groups = count - len(good), np.asarray(crops.dataset.groups)[good]
+        self.fingertips, self.crop_share = crops.dataset.fingertips, 1 / margin
+        if self.left_out:
+            self.images = self.images[good]
+            self.arrays = {name: values[good] for name, values in self.arrays.items()}
 
     @classmethod
-    def from_batches(cls, batches, count: int) -> "MemoryPool":
-        """A pool of finished batches, for instance rendered ones.   count: hands in all."""
-        pool = cls.__new__(cls)
-        pool._take(batches, count)
-        pool.labels.pop("index", None)
-        pool.groups, pool.skipped, pool.side = np.arange(count), 0, float(pool.images.shape[1])
-        return pool
+    def from_batches(cls, batches, count: int, fingertips=None) -> "InMemoryDataset":
+        """Finished batches, for instance rendered ones, kept.   count: hands in all."""
+        kept = cls.__new__(cls)
+        kept._take(batches, count)
+        kept.arrays.pop("index", None)
+        kept.fingertips, kept.left_out = fingertips, 0
+        return kept
 
     def _take(self, batches, count: int) -> None:
         """Copy batches (dicts of arrays or tensors, image (B, 3, S, S)) into whole arrays."""
-        self.labels, at = {}, 0
+        self.arrays, at = {}, 0
         for batch in batches:
             batch = {name: np.asarray(values) for name, values in batch.items()}
-            pictures = batch.pop("image").transpose(0, 2, 3, 1)
+            batch["image"] = batch["image"].transpose(0, 2, 3, 1)
             if at == 0:
-                self.images = np.empty((count, *pictures.shape[1:]), np.uint8)
-                self.labels = {
+                self.arrays = {
                     name: np.zeros((count, *values.shape[1:]), values.dtype)
                     for name, values in batch.items()
                 }
-            rows = slice(at, at + len(pictures))
-            self.images[rows] = pictures
+            rows = slice(at, at + len(batch["image"]))
             for name, values in batch.items():
-                self.labels[name][rows] = values
-            at += len(pictures)
+                self.arrays[name][rows] = values
+            at = rows.stop
         if at != count:
-            raise ValueError(f"expected {count} hands for the memory pool, found {at}")
+            raise ValueError(f"expected {count} hands to keep in memory, found {at}")
+        self.images = self.arrays.pop("image")  # (N, P, P, 3)
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def gather(self, indices, box=None, epochs=0) -> tuple[np.ndarray, dict]:
-        """Kept squares (B, P, P, 3) and their labels, 2-D in pixels of the square.
+    def fetch_batch(self, indices, epochs=0) -> dict:
+        """Kept squares (B, 3, P, P) and their labels, 2-D in crop units of the square."""
+        batch = {name: values[indices] for name, values in self.arrays.items()}
+        image = self.images[indices].transpose(0, 3, 1, 2)
+        return batch | {"image": image, "index": np.asarray(indices, np.int64)}
 
-        box: None, the crop that the pool was made for, or a share of the kept square.
-        """
-        pixels = self.images.shape[1]
-        labels = {name: values[indices] for name, values in self.labels.items()}
-        labels["joints_2d"] = crop_to_pixels(labels["joints_2d"], pixels)
-        side = self.side if box is None else hand_frame(box, pixels, pixels)[2]
-        middle = (pixels - 1) / 2
-        labels["frame"] = np.tile(np.array([middle, middle, side]), (len(indices), 1))
-        labels["left"] = np.zeros(len(indices), bool)
-        return self.images[indices], labels
+    def sample(self, index: int) -> HandSample:
+        row = {name: values[index] for name, values in self.arrays.items()}
+        fields = {name: row[name] for name in ("vertices", "joints") if row[f"has_{name}"]}
+        joints_2d = crop_to_pixels(row["joints_2d"], len(self.images[index]))
+        if row.get("has_camera", True):
+            fields |= {"root": row["root"], "intrinsics": row["intrinsics"]}
+        return self.make(
+            self.images[index], index, joints_2d=joints_2d, valid_2d=row["valid_2d"], **fields
+        )

@@ -1,12 +1,12 @@
 """METRO's FreiHAND layout: a YAML that names tab-separated files, each with its line index.
 
-A line index that is missing, older than its file or another file's is built anew. What our writer
-adds to the layout (``freihand`` in a label, ``vertices`` and ``mask`` files in the YAML) other
-programs ignore; with it a conversion to this layout and back loses nothing.
+A line index that is missing, older than its file or another file's is built anew. Beside METRO's
+fields our labels hold the camera and the wrist (``freihand``), which other programs ignore.
 """
 
 import base64
 import binascii
+import functools
 import json
 import mmap
 import os
@@ -15,15 +15,24 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from hand_lib.data.reading import FREIHAND_VERSIONS, Reader, hand_from_model
-from hand_lib.data.sample import HandSample
+from hand_lib.data.freihand import (
+    FREIHAND_CROP,
+    JPEG_QUALITY,
+    freihand_rows,
+    hand_from_model,
+    plain_numbers,
+    shown_fraction,
+    stored_or_encoded,
+)
+from hand_lib.data.sample import ERROR_MODES, HandDataset, HandSample, as_dataset
 from hand_lib.files import SampleError, find_cache, store_cache
 from hand_lib.hand.joints import fingertips_of
 
 _WHERE = (
     "METRO's own download is closed; make the files from the original FreiHAND: "
-    "python -m hand_lib.data.convert <FreiHAND folder> <folder> --to tsv"
+    "python -m hand_lib.data.open <FreiHAND folder> <folder> --to tsv"
 )
+_PARAMETERS = (("pose", (48,)), ("betas", (10,)))
 
 
 def find_lines(path: Path) -> np.ndarray:
@@ -37,7 +46,7 @@ def find_lines(path: Path) -> np.ndarray:
     return offsets[offsets < base]
 
 
-def write_lineidx(path: Path, offsets: np.ndarray) -> None:
+def write_lineidx(path: Path, offsets) -> None:
     """Put the line index of ``path`` beside it (``X.tsv`` -> ``X.lineidx``)."""
     target = Path(path).with_suffix(".lineidx")
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
@@ -53,10 +62,10 @@ class TsvFile:
         if not self.path.is_file():
             raise FileNotFoundError(f"no file {self.path}. {_WHERE}")
         self._map, self._pid = None, None
-        self.rebuilt = False
         self.offsets = self._read_index()
-        if self.offsets is None:
-            self.offsets, self.rebuilt = find_lines(self.path), True
+        self.rebuilt = self.offsets is None
+        if self.rebuilt:
+            self.offsets = find_lines(self.path)
             try:
                 write_lineidx(self.path, self.offsets)
             except OSError:
@@ -65,23 +74,18 @@ class TsvFile:
     def _read_index(self) -> np.ndarray | None:
         """The offsets in the ``.lineidx``, or None where they cannot be this file's."""
         index, status = self.path.with_suffix(".lineidx"), self.path.stat()
-        if not index.is_file() or index.stat().st_mtime_ns < status.st_mtime_ns:
-            return None
         try:
             offsets = np.array(index.read_bytes().split(), dtype=np.int64)
-        except ValueError:
+        except (OSError, ValueError):
             return None
-        if len(offsets) == 0 or status.st_size == 0:
-            return offsets if len(offsets) == status.st_size == 0 else None
-        if offsets[0] != 0 or (np.diff(offsets) <= 0).any() or offsets[-1] >= status.st_size:
+        if index.stat().st_mtime_ns < status.st_mtime_ns or len(offsets) == 0 or offsets[0] != 0:
             return None
-        picked = offsets[np.unique(np.linspace(0, len(offsets) - 1, 256).astype(int))]
-        picked = picked[picked > 0]
-        data = self._data()
-        if any(data[at - 1] != 10 for at in picked.tolist()):
+        if (np.diff(offsets) <= 0).any() or offsets[-1] >= status.st_size:
             return None
+        data, picked = self._data(), offsets[1 :: max(len(offsets) // 256, 1)]
         end = data.find(b"\n", int(offsets[-1]))
-        return offsets if end in (-1, status.st_size - 1) else None
+        fits = end in (-1, status.st_size - 1) and all(data[at - 1] == 10 for at in picked.tolist())
+        return offsets if fits else None
 
     def _data(self):
         if self._pid != os.getpid():
@@ -102,30 +106,25 @@ class TsvFile:
             raise SampleError(f"{name}: {self.path} has {len(self)} rows, asked for row {number}")
         data, start = self._data(), int(self.offsets[number])
         end = data.find(b"\n", start)
-        end = len(data) if end < 0 else end
-        following = int(self.offsets[number + 1]) if number + 1 < len(self) else len(data)
-        if (start and data[start - 1] != 10) or following not in (end + 1, end):
-            raise SampleError(
-                f"{name}: row {number} of {self.path} is not where its .lineidx says; delete the "
-                ".lineidx, it will be built anew"
-            )
-        return [cell.strip() for cell in data[start:end].split(b"\t")]
+        return [cell.strip() for cell in data[start : end if end >= 0 else None].split(b"\t")]
 
 
-class FreiHandTsv(Reader):
+class FreiHandTsv(HandDataset):
     """FreiHAND as METRO, Graphormer and Youtubehand read it.
 
     yaml_file: ``train.yaml`` or ``test.yaml``, composite ones too.   model: a MANO ``HandModel``
     (``flat_mean=False``): vertices and joints then come from pose and betas, as METRO's loss has
-    them; without it vertices are there only if our writer put them there, and joints are those of
-    the file, with whatever fingertips its maker took.   on_error: "raise" or "skip".
+    them; without it there are no vertices, and joints are those of the file, with whatever
+    fingertips its maker took.   on_error: "raise" or "skip".
     A test split's dummy pose counts as no truth. Crops default to each label's centre and scale.
     """
 
     dataset = "FreiHAND-TSV"
 
     def __init__(self, yaml_file, model=None, on_error="raise"):
-        self._start(on_error)
+        if on_error not in ERROR_MODES:
+            raise ValueError(f"on_error must be one of {ERROR_MODES}, found {on_error!r}")
+        self.on_error = on_error
         self.path = Path(yaml_file).expanduser()
         if not self.path.is_file():
             what = "is a folder; name the .yaml in it" if self.path.is_dir() else "does not exist"
@@ -143,7 +142,6 @@ class FreiHandTsv(Reader):
         self.pictures, self.annotations, self.sizes = (
             self._open(config.get(name)) for name in ("img", "label", "hw")
         )
-        self.meshes, self.masks = (self._open(config.get(name)) for name in ("vertices", "mask"))
         for others in (self.annotations, self.sizes):
             for one, other in zip(self.pictures, others, strict=bool(others)):
                 if len(one) != len(other):
@@ -152,7 +150,6 @@ class FreiHandTsv(Reader):
                         f"{len(other)}; one of them is cut off or belongs to another set"
                     )
         self.lines = self._read_lines(config.get("linelist"))
-        self._groups = None
 
     def _open(self, names) -> list[TsvFile]:
         names = [] if names is None else [names] if isinstance(names, str) else names
@@ -169,16 +166,15 @@ class FreiHandTsv(Reader):
         if not path.is_file():
             raise FileNotFoundError(f"FreiHAND-TSV: {self.path} names {path}, which is missing")
         try:
-            rows = [[int(cell) for cell in line.split()] for line in path.read_text().splitlines()
-                    if line.strip()]  # fmt: skip
-            lines = np.array([row if len(row) == 2 else [0, *row] for row in rows], dtype=np.int64)
-            lines = lines.reshape(len(rows), 2)
+            rows = [[int(cell) for cell in line.split()] for line in path.read_text().splitlines()]
+            lines = [row if len(row) == 2 else [0, *row] for row in rows if row]
+            lines = np.array(lines, dtype=np.int64).reshape(len(lines), 2)
         except ValueError:
             raise ValueError(f"FreiHAND-TSV: {path} needs one or two integers a row") from None
         counts = np.array([len(file) for file in self.pictures])
         source, row = lines.T
-        bad = (source < 0) | (source >= len(counts)) | (row < 0)
-        bad |= row >= counts[np.where(bad, 0, source)]
+        known = np.isin(source, np.arange(len(counts)))
+        bad = ~known | (row < 0) | (row >= counts[np.where(known, source, 0)])
         if bad.any():
             at = int(np.argmax(bad))
             raise ValueError(
@@ -230,11 +226,16 @@ class FreiHandTsv(Reader):
             )
         return value
 
-    def picture_bytes(self, index: int) -> bytes:
+    def jpeg(self, index: int) -> bytes:
         """The picture's JPEG bytes."""
-        return _decode64(self._cells(self.pictures, index)[-1], self.name(index))
+        text = self._cells(self.pictures, index)[-1]
+        try:
+            return base64.b64decode(text, validate=True)
+        except binascii.Error:
+            message = f"{self.name(index)}: the base64 of its row is cut off or damaged"
+            raise SampleError(message) from None
 
-    def frame(self, index: int) -> tuple[float, float, float]:
+    def crop_square(self, index: int) -> tuple[float, float, float]:
         """Centre (x, y) and side in pixels that the label asks for: side = 200 scale."""
         label = self.annotation(index)[1]
         x, y = self._numbers(label, "center", (2,), index)
@@ -261,93 +262,55 @@ class FreiHandTsv(Reader):
             if self.model is not None:
                 vertices, joints = hand_from_model(self.model, pose, betas)
                 fields |= {"vertices": vertices - joints[0], "joints": joints - joints[0]}
-        if "vertices" not in fields and self.meshes and "root" in fields:
-            vertices = self._mesh(index, label)
-            fields |= {} if vertices is None else {"vertices": vertices - fields["root"]}
         return fields
 
-    def _mesh(self, index, label) -> np.ndarray | None:
-        cells = self._side_row(self.meshes, index, label)
-        vertices = np.frombuffer(_decode64(cells[-1], self.name(index)), "<f4")
-        if vertices.size % 3:
-            raise SampleError(f"{self.name(index)}: {vertices.size} numbers are no vertices")
-        return vertices.reshape(-1, 3) if vertices.size else None
-
-    def _side_row(self, files, index, label) -> list[bytes]:
-        return files[int(self.lines[index, 0])].row(int(label.get("unique", -1)), self.name(index))
-
-    def raw_labels(self, index: int) -> dict | None:
-        """FreiHAND's own numbers where our writer kept them: K, xyz, verts, mano, scale."""
-        label = self.annotation(index)[1]
-        if not label.get("freihand"):
-            return None
-        kept = {name: np.array(value) for name, value in label["freihand"].items()}
-        if self.meshes and "xyz" in kept and (vertices := self._mesh(index, label)) is not None:
-            kept["verts"] = vertices
-        return kept
-
-    def mask_bytes(self, index: int) -> bytes | None:
-        """The mask's picture file, or None."""
-        if not self.masks:
-            return None
-        cells = self._side_row(self.masks, index, self.annotation(index)[1])
-        return _decode64(cells[-1], self.name(index)) or None
-
-    @property
+    @functools.cached_property
     def groups(self) -> np.ndarray:
         """(N,) number of the unique hand: samples with equal joints are one hand."""
-        if self._groups is None:
-            path = self.annotations[0].path
-            status = path.stat()
-            key = f"groups-{self.split}-{len(self)}-{status.st_size:x}-{status.st_mtime_ns:x}.npy"
-            cached = find_cache(path, key)
-            if cached is not None:
-                self._groups = np.load(cached)
-            else:
-                first: dict[str, int] = {}
-                numbers = [first.setdefault(text, len(first)) for text in self._signatures()]
-                self._groups = np.array(numbers, dtype=np.int64)
-                if len(self) > 5000:
-                    store_cache(path, key, self._groups)
-        return self._groups
+        path = self.annotations[0].path
+        status = path.stat()
+        key = f"groups-{self.split}-{len(self)}-{status.st_size:x}-{status.st_mtime_ns:x}.npy"
+        cached = find_cache(path, key)
+        if cached is not None:
+            return np.load(cached)
+        first: dict[str, int] = {}
+        groups = np.array([first.setdefault(self._signature(i), len(first))
+                           for i in range(len(self))], dtype=np.int64)  # fmt: skip
+        if len(self) > 5000:
+            store_cache(path, key, groups)
+        return groups
 
-    def _signatures(self) -> list[str]:
-        signatures = []
-        for index in range(len(self)):
-            key, label = self.annotation(index)
-            known = label.get("has_3d_joints")
-            signatures.append(json.dumps(label.get("3d_joints")) if known else key)
-        return signatures
+    def _signature(self, index: int) -> str:
+        key, label = self.annotation(index)
+        return json.dumps(label.get("3d_joints")) if label.get("has_3d_joints") else key
 
     @property
-    def versions(self) -> tuple[str, ...]:
-        """Backgrounds, when all hands come once on the first, then all on the second, and so on."""
-        groups = self.groups
-        unique = int(groups.max()) + 1
-        count, rest = divmod(len(groups), unique)
-        tiled = not rest and count <= 4 and (groups == np.tile(groups[:unique], count)).all()
-        return FREIHAND_VERSIONS[: count if tiled else 1]
+    def backgrounds(self) -> int:
+        """Pictures of each hand, when all hands come once, then all again, and so on."""
+        unique = int(self.groups.max()) + 1
+        count, rest = divmod(len(self), unique)
+        tiled = not rest and (self.groups == np.tile(self.groups[:unique], count)).all()
+        return count if tiled and count <= 4 else 1
 
     def read(self, index: int, choose_reduction=None) -> tuple[HandSample, int]:
-        """A sample whose picture may be decoded smaller; see ``FreiHand.read``."""
-        key = self._cells(self.pictures, index)[0].decode(errors="replace")
-        labels = self.labels(index)
-        if key != labels["key"]:
+        """A sample whose picture may be decoded smaller; see ``HandDataset.read``."""
+        keys = [self._cells(files, index)[0].decode(errors="replace")
+                for files in (self.pictures, self.annotations)]  # fmt: skip
+        if keys[0] != keys[1]:
             raise SampleError(
-                f"{self.name(index)}: the picture's key is {key}, the label's {labels['key']}; the "
+                f"{self.name(index)}: the picture's key is {keys[0]}, the label's {keys[1]}; the "
                 "files belong to different sets or a .lineidx to another file"
             )
-        data = self.picture_bytes(index)
-        reduce = choose_reduction(labels, data) if choose_reduction else 1
-        image = self._decode(data, index, key, reduce)
-        if self.sizes and reduce == 1:
-            expected = self._size(index)
-            if expected != image.shape[:2]:
-                raise SampleError(
-                    f"{self.name(index)}: the hw file says {expected} (height, width), picture "
-                    f"{key} is {image.shape[:2]}"
-                )
-        return self._make(image, index, **labels), reduce
+        return super().read(index, choose_reduction)
+
+    def complete(self, index: int, image, labels: dict) -> dict:
+        """The labels, once the picture is as large as the hw file says."""
+        if self.sizes and self._size(index) != image.shape[:2]:
+            raise SampleError(
+                f"{self.name(index)}: the hw file says {self._size(index)} (height, width), "
+                f"picture {labels['key']} is {image.shape[:2]}"
+            )
+        return labels
 
     def _size(self, index: int) -> tuple[int, int]:
         text = self._cells(self.sizes, index)[1]
@@ -361,11 +324,92 @@ class FreiHandTsv(Reader):
             raise SampleError(f"{self.name(index)}: cannot read picture size {text!r}") from None
 
 
-_PARAMETERS = (("pose", (48,)), ("betas", (10,)))
+class _Tsv:
+    """Tab-separated rows with their line index, under their names only when whole."""
+
+    def __init__(self, path: Path):
+        self.path, self.partial = path, path.with_suffix(".tsv.part")
+        self.file, self.offsets = open(self.partial, "wb"), []
+
+    def append(self, *cells: str) -> None:
+        self.offsets.append(self.file.tell())
+        self.file.write("\t".join(cells).encode("ascii") + b"\n")
+
+    def close(self, keep: bool) -> None:
+        self.file.close()
+        if not keep:
+            self.partial.unlink()
+            return
+        self.partial.replace(self.path)
+        write_lineidx(self.path, self.offsets)
 
 
-def _decode64(text: bytes, name: str) -> bytes:
+def tsv_label(sample: HandSample, share: float = FREIHAND_CROP) -> dict:
+    """METRO's label object of a sample; unknown truth is written the way its test split has it.
+
+    share: of the picture that the crop shows.
+    """
+    height, width = sample.image.shape[:2]
+    flat = np.zeros((21, 3), np.float32)
+    if sample.joints_2d is not None:
+        flat[:, :2], flat[:, 2] = sample.joints_2d, sample.valid_2d
+    solid = np.zeros((21, 4), np.float32)
+    if sample.joints is not None:
+        solid[:, :3], solid[:, 3] = sample.joints, 1
+    posed = sample.pose is not None and sample.betas is not None
+    return {
+        "center": [width / 2, height / 2],
+        "scale": min(width, height) * share / 200,
+        "2d_joints": plain_numbers(flat),
+        "has_2d_joints": int(sample.joints_2d is not None),
+        "3d_joints": plain_numbers(solid),
+        "has_3d_joints": int(sample.joints is not None),
+        "hrnet_2d_joints": plain_numbers(np.zeros((21, 3), np.float32)),
+        "has_hrnet_2d_joints": 0,
+        "pose": plain_numbers(sample.pose) if posed else [1.0] * 48,
+        "betas": plain_numbers(sample.betas) if posed else [1.0] * 10,
+        "has_smpl": int(posed or sample.joints is None),
+    }
+
+
+def write_freihand_tsv(
+    folder, samples, split: str = "train", quality=JPEG_QUALITY, progress=None
+) -> Path:
+    """Write samples in METRO's layout, ready for METRO, Graphormer, Youtubehand and ourselves.
+
+    folder: made when absent.   samples: a data set or any iterable of right-handed samples.
+    split: stem of the files, "train" or "test".   progress: wraps the iterator, as ``tqdm`` does.
+    JPEG files that a reader holds are copied byte by byte. Beside METRO's fields a label keeps the
+    intrinsics and joints of the camera's frame under ``freihand``; METRO has no place for vertices
+    and masks.   returns the path of the YAML, which appears last.
+    """
+    data, folder = as_dataset(samples), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("img", "label", "hw", "linelist")
+    files = {name: _Tsv(folder / f"{split}.{name}.tsv") for name in names}
+    count, finished = 0, False
     try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise SampleError(f"{name}: the base64 of its row is cut off or damaged") from None
+        rows = data.numbered()
+        for index, sample in progress(rows, total=len(data)) if progress else rows:
+            if sample.side != "right":
+                raise ValueError(f"{sample.name}: METRO's layout holds right hands; mirror it")
+            key, label = f"{count:08d}.jpg", tsv_label(sample, shown_fraction(data, index, sample))
+            if sample.intrinsics is not None:
+                kept = freihand_rows(sample, "")
+                label["freihand"] = {n: plain_numbers(kept[n]) for n in ("K", "xyz") if n in kept}
+            height, width = sample.image.shape[:2]
+            picture = stored_or_encoded(data, index, sample, quality)
+            files["img"].append(key, base64.b64encode(picture).decode())
+            files["hw"].append(key, json.dumps([{"height": height, "width": width}]))
+            files["label"].append(key, json.dumps([label]))
+            files["linelist"].append(str(count))
+            count += 1
+        if not count:
+            raise ValueError(f"no samples to write into {folder}")
+        finished = True
+    finally:
+        for each in files.values():
+            each.close(finished)
+    lines = [f"{name}: {split}.{name}.tsv\n" for name in names]
+    (folder / f"{split}.yaml").write_text("".join(lines), encoding="ascii")
+    return folder / f"{split}.yaml"

@@ -1,8 +1,18 @@
-"""One labelled hand image, checked once where it is made."""
+"""One labelled hand picture, and the base class of data sets of them.
 
+A reader of your own takes 30 lines: derive from ``HandDataset``, give ``__len__`` and ``sample``
+(``data/README.md`` has a whole one). Crops, training and viewers then take it as any other.
+"""
+
+import functools
 from dataclasses import dataclass
 
 import numpy as np
+
+from hand_lib.files import SampleError
+from hand_lib.render.images import decode_picture
+
+ERROR_MODES = ("raise", "skip")
 
 
 @dataclass(frozen=True)
@@ -96,3 +106,207 @@ def make_sample(image, **fields) -> HandSample:
     if fields.get("side", "right") not in ("right", "left"):
         refuse("side", "'right' or 'left'", repr(fields["side"]))
     return HandSample(image=image, **fields)
+
+
+class HandDataset:
+    """Labelled hands, one ``HandSample`` at a time: derive from it to read a data set of your own.
+
+    Give ``__len__`` and ``sample(index)``, which makes its sample by ``self.make(image, index,
+    ...)`` so that errors name data set, split and index. Everything else may stay as it is here:
+    ``groups``, ``crop_square`` and ``jpeg`` say more about a data set that knows more.
+    Readers of picture files may give ``labels(index)`` and ``jpeg(index)`` instead of ``sample``;
+    crops then decode large JPEGs at a fraction of their size.
+
+    ``dataset[i]`` is ``sample(i)``; iterating leaves out broken samples under
+    ``on_error = "skip"`` and counts them in ``skipped``.
+    """
+
+    dataset, split = "mine", ""
+    on_error = "raise"
+    fingertips = "as the file's maker took them"  # the table of its joints' tips; see joints
+    crop_share = 1.0  # of the picture's shorter side, that crops show where crop_square is None
+    backgrounds = 1  # pictures of each hand, where all hands come once, then all again, and so on
+    missing = ()  # names of pictures that have labels and are not there
+    in_batches = False  # whether fetch_batch makes many square pictures faster than one by one
+
+    def __len__(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} needs __len__")
+
+    def sample(self, index: int) -> HandSample:
+        """The sample with this number in [0, len)."""
+        if type(self).labels is HandDataset.labels:
+            raise NotImplementedError(f"{type(self).__name__} needs sample, or labels and jpeg")
+        return self.read(index)[0]
+
+    @functools.cached_property
+    def groups(self) -> np.ndarray:
+        """(N,) number of the unique hand, person or scene, which no split may divide."""
+        return np.arange(len(self))
+
+    def crop_square(self, index: int) -> tuple[float, float, float] | None:
+        """Square that crops shall show: its centre x, y and its side, pixels; None: the middle."""
+        return None
+
+    def jpeg(self, index: int) -> bytes | None:
+        """The picture's file as it lies on the disk, None where there is none."""
+        return None
+
+    def labels(self, index: int) -> dict:
+        """All of a sample but its picture, as ``make_sample`` takes it; no truth, no entry."""
+        raise NotImplementedError
+
+    def fetch_batch(self, indices, epochs=0) -> dict:
+        """Square pictures and labels of many samples as a dict of arrays, where ``in_batches``.
+
+        image (B, 3, P, P) uint8 and what ``HandCrops`` lists, 2-D in crop units of these pictures.
+        """
+        raise NotImplementedError(f"wrap it: HandCrops({type(self).__name__}(...), image_size)")
+
+    def __getitem__(self, index: int) -> HandSample:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.dataset}/{self.split} has {len(self)} samples, asked {index}")
+        return self.sample(int(index) % len(self))
+
+    def __iter__(self):
+        return (sample for _, sample in self.numbered())
+
+    def numbered(self):
+        """Numbers and samples in order; under "skip" broken ones are noted and left out."""
+        for index in range(len(self)):
+            try:
+                sample = self.sample(index)
+            except SampleError as error:
+                if self.on_error == "raise":
+                    raise
+                self.skipped[index] = str(error)
+                continue
+            yield index, sample
+
+    @functools.cached_property
+    def skipped(self) -> dict[int, str]:
+        """What was left out so far, and why."""
+        return {}
+
+    def name(self, index: int) -> str:
+        """``dataset/split[index]``, as error messages call it."""
+        return f"{self.dataset}/{self.split}[{index}]"
+
+    def make(self, image, index: int, **fields) -> HandSample:
+        """``make_sample`` with this data set's name; whatever it refuses is a ``SampleError``."""
+        try:
+            return make_sample(
+                image, dataset=self.dataset, split=self.split, index=index, **fields
+            )
+        except ValueError as error:
+            raise SampleError(str(error)) from None
+
+    def read(self, index: int, choose_reduction=None) -> tuple[HandSample, int]:
+        """A sample whose picture may be decoded smaller, its labels still for the whole one.
+
+        choose_reduction: a function of the labels and the picture's bytes that says 1, 2, 4 or 8.
+        returns the sample and the factor used.
+        """
+        data = self.jpeg(index)
+        if data is None or type(self).labels is HandDataset.labels:
+            return self.sample(index), 1
+        labels = self.labels(index)
+        reduce = choose_reduction(labels, data) if choose_reduction else 1
+        image = decode_picture(data, f"{self.name(index)} {labels.get('key', '')}", reduce)
+        if reduce == 1:
+            labels = self.complete(index, image, labels)
+        return self.make(image, index, **labels), reduce
+
+    def complete(self, index: int, image, labels: dict) -> dict:
+        """Labels that need the whole picture: checked against it or added, as a mask is."""
+        return labels
+
+
+class SampleList(HandDataset):
+    """Samples that are in memory, or come from any sequence, as a data set."""
+
+    def __init__(self, samples):
+        self.samples = samples
+        self.dataset = getattr(samples, "dataset", "sample")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def sample(self, index: int) -> HandSample:
+        return self.samples[index]
+
+
+def as_dataset(samples) -> HandDataset:
+    """A data set stays what it is; any other sequence or iterator of samples becomes one."""
+    if isinstance(samples, HandDataset):
+        return samples
+    return SampleList(samples if hasattr(samples, "__len__") else list(samples))
+
+
+class Subset(HandDataset):
+    """Some samples of a data set, as a data set of their own.   indices: which, in order."""
+
+    def __init__(self, dataset, indices):
+        self.whole, self.indices = as_dataset(dataset), np.asarray(indices, dtype=np.int64)
+        for name in ("dataset", "split", "fingertips", "crop_share", "in_batches", "on_error"):
+            setattr(self, name, getattr(self.whole, name))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def groups(self) -> np.ndarray:
+        return np.asarray(self.whole.groups)[self.indices]
+
+    def sample(self, index: int) -> HandSample:
+        return self.whole.sample(int(self.indices[index]))
+
+    def read(self, index: int, choose_reduction=None) -> tuple[HandSample, int]:
+        return self.whole.read(int(self.indices[index]), choose_reduction)
+
+    def crop_square(self, index: int):
+        return self.whole.crop_square(int(self.indices[index]))
+
+    def jpeg(self, index: int) -> bytes | None:
+        return self.whole.jpeg(int(self.indices[index]))
+
+    def name(self, index: int) -> str:
+        return self.whole.name(int(self.indices[index]))
+
+    def fetch_batch(self, indices, epochs=0) -> dict:
+        batch = self.whole.fetch_batch(self.indices[np.asarray(indices)], epochs)
+        return batch | {"index": np.asarray(indices, np.int64)}
+
+
+def split_unique(dataset, validation_share: float, seed: int = 0) -> tuple[Subset, Subset]:
+    """Training and validation parts that share no unique hand, by the data set's ``groups``.
+
+    validation_share: of the unique hands, in (0, 1); at least one hand lands on either side.
+    """
+    if not 0 < validation_share < 1:
+        raise ValueError(f"validation_share must lie in (0, 1), found {validation_share}")
+    groups = np.asarray(as_dataset(dataset).groups)
+    unique = np.unique(groups)
+    if len(unique) < 2:
+        raise ValueError(f"{len(unique)} unique hands cannot be split in two")
+    count = int(np.clip(round(validation_share * len(unique)), 1, len(unique) - 1))
+    chosen = np.random.default_rng(seed).permutation(unique)[:count]
+    held_out = np.isin(groups, chosen)
+    return Subset(dataset, np.flatnonzero(~held_out)), Subset(dataset, np.flatnonzero(held_out))
+
+
+def fits_mesh(vertices, template, faces) -> bool:
+    """Whether a mesh has its vertices in the order of a template: its edges are then short.
+
+    vertices: (V, 3) any unit.   template: (V, 3).   faces: (F, 3) of the template.
+    In another order the ends of an edge lie anywhere on the hand, ten times as far apart.
+    """
+    if len(vertices) != len(template):
+        return False
+    found, expected = (_edge_fraction(np.asarray(v, float), faces) for v in (vertices, template))
+    return bool(found < 3 * expected)
+
+
+def _edge_fraction(vertices, faces) -> float:
+    """Mean length of the faces' first edges over the mesh's radius."""
+    edges = np.linalg.norm(vertices[faces[:, 0]] - vertices[faces[:, 1]], axis=1).mean()
+    return float(edges / max(np.linalg.norm(vertices - vertices.mean(0), axis=1).mean(), 1e-12))

@@ -7,9 +7,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import simdjson
 
-from hand_lib.data.reading import Reader, fits_mesh
-from hand_lib.data.sample import HandSample
+from hand_lib.data.sample import ERROR_MODES, HandDataset, fits_mesh
 from hand_lib.files import (
     SampleError,
     check_folder,
@@ -26,15 +26,16 @@ MESH_BOX_MARGIN = 1.3
 _WHERE_JSON = "Ask for it at https://github.com/arielai/youtube_3d_hands (academic use)."
 _WHERE_FRAMES = (
     "Extract the frames from the videos: frame N of video V belongs in "
-    "<frames_root>/youtube/V/video/frames/N.png"
+    "<frames_root>/youtube/V/video/frames/N.png (or .jpg)"
 )
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".JPG")
 
 
 class WrongHandModel(ValueError):
     """Meshes are in another vertex order than the hand model they were to be read with."""
 
 
-class YouTubeHands(Reader):
+class YouTubeHands(HandDataset):
     """Hands of ``youtube_train.json`` and its siblings.
 
     json_file: the annotations.   frames_root: folder that holds ``youtube/VIDEO/video/frames``.
@@ -53,7 +54,9 @@ class YouTubeHands(Reader):
     dataset = "YouTube3D"
 
     def __init__(self, json_file, frames_root, model=None, on_error="raise"):
-        self._start(on_error)
+        if on_error not in ERROR_MODES:
+            raise ValueError(f"on_error must be one of {ERROR_MODES}, found {on_error!r}")
+        self.on_error = on_error
         self.path = Path(json_file).expanduser()
         if not self.path.is_file():
             raise FileNotFoundError(f"YouTube3D: no file {self.path}. {_WHERE_JSON}")
@@ -72,9 +75,11 @@ class YouTubeHands(Reader):
                 f"YouTube3D: {self.path} should hold images (id, name, width, height) and "
                 f"annotations (image_id, is_left, vertices); {type(error).__name__}: {error}"
             ) from None
-        there = {name: self._frame_path(name).is_file() for name in {hand[3] for hand in hands}}
-        self.missing = sorted(name for name, found in there.items() if not found)
-        self.hands = [hand for hand in hands if there[hand[3]]]
+        there = {name: self._find_frame(name) for name in {hand[3] for hand in hands}}
+        self.missing = sorted(name for name, path in there.items() if path is None)
+        self._frames = {name: path for name, path in there.items() if path is not None}
+        self._scales: dict[str, float] = {}
+        self.hands = [hand for hand in hands if hand[3] in self._frames]
         if hands and not self.hands:
             raise FileNotFoundError(
                 f"YouTube3D: none of {len(there)} frames lies under {self.root}, for instance "
@@ -129,23 +134,44 @@ class YouTubeHands(Reader):
         dropped = {} if self._vertices_path is None else {"_vertices": None}
         return self.__dict__ | dropped
 
-    def _frame_path(self, name: str) -> Path:
-        path = self.root / name
-        return path if path.is_file() else self.root / name.removeprefix("youtube/")
+    def _find_frame(self, name: str) -> str | None:
+        """Where under the root a frame lies, None where it is missing."""
+        stems = (Path(name).with_suffix(""), Path(name.removeprefix("youtube/")).with_suffix(""))
+        places = [name, name.removeprefix("youtube/")]
+        places += [f"{stem}{suffix}" for stem in stems for suffix in _SUFFIXES]
+        return next((place for place in places if (self.root / place).is_file()), None)
+
+    def _scale(self, index: int) -> float:
+        """Size of the frame on the disk over the size that its labels are for."""
+        _row, image_id, _left, name = self.hands[index]
+        if name not in self._scales:
+            image, found = self.images[image_id], picture_size(self.jpeg(index))
+            recorded = image["width"], image["height"]
+            found = recorded if found is None else found  # not a picture: decoding will say so
+            wide, high = found[0] / recorded[0], found[1] / recorded[1]
+            if abs(wide / high - 1) > 0.01:
+                raise SampleError(
+                    f"{self.name(index)}: frame {name} is {found[0]} x {found[1]}, its labels are "
+                    f"for {recorded[0]} x {recorded[1]}; download the video in that aspect ratio"
+                )
+            self._scales[name] = wide
+        return self._scales[name]
 
     def __len__(self) -> int:
         return len(self.hands)
 
     def vertices_px(self, index: int) -> np.ndarray:
-        """(V, 3) the mesh as the file has it: x, y pixels of the frame, z on the same scale."""
+        """(V, 3) the mesh of the file: x, y pixels of the frame there, z on the same scale."""
         if self._vertices is None:
             self._vertices = np.load(self._vertices_path, mmap_mode="r")
-        vertices = np.array(self._vertices[self.hands[index][0]])
+        scale = self._scale(index)
+        vertices = self._vertices[self.hands[index][0]] * scale
+        vertices[:, :2] += (scale - 1) / 2  # pixel centres are whole numbers
         if not np.isfinite(vertices).all():
             raise SampleError(f"{self.name(index)}: vertices should be finite, found NaN")
         return vertices
 
-    def frame(self, index: int) -> tuple[float, float, float]:
+    def crop_square(self, index: int) -> tuple[float, float, float]:
         """Centre (x, y) and side in pixels of the square around the mesh."""
         vertices = self.vertices_px(index)[:, :2]
         low, high = vertices.min(0), vertices.max(0)
@@ -173,23 +199,9 @@ class YouTubeHands(Reader):
             "joints_2d": joints[:, :2],
         }
 
-    def picture_bytes(self, index: int) -> bytes:
+    def jpeg(self, index: int) -> bytes:
         """The frame as it lies on the disk."""
-        return read_bytes(self._frame_path(self.hands[index][3]), self.name(index))
-
-    def read(self, index: int, choose_reduction=None) -> tuple[HandSample, int]:
-        """A sample whose picture may be decoded smaller; see ``FreiHand.read``."""
-        data, labels = self.picture_bytes(index), self.labels(index)
-        image = self.images[self.hands[index][1]]
-        recorded, found = (image["width"], image["height"]), picture_size(data)
-        if found is not None and found != recorded:
-            raise SampleError(
-                f"{self.name(index)}: frame {labels['key']} is {found[0]} x {found[1]}, its labels "
-                f"are for {recorded[0]} x {recorded[1]}; download the video in that resolution"
-            )
-        reduce = choose_reduction(labels, data) if choose_reduction else 1
-        picture = self._decode(data, index, labels["key"], reduce)
-        return self._make(picture, index, **labels), reduce
+        return read_bytes(self.root / self._frames[self.hands[index][3]], self.name(index))
 
 
 _VERTICES = re.compile(rb'"vertices"\s*:\s*(?=\[)')
@@ -197,24 +209,18 @@ _END = re.compile(rb"\]\s*\]")
 
 
 def split_vertices(data, name: str) -> tuple[np.ndarray, bytes]:
-    """Take the meshes out of a document without making Python numbers of them.
+    """Take the meshes out of a document of gigabytes without making Python numbers of them.
 
     data: the JSON text, bytes or a memory map.   name: what errors call it.
     returns (N, V, 3) float32 in the order of the annotations, and the text with null in their
     place.
     """
-    meshes, rest, at = [], [], 0
+    parser, meshes, rest, at = simdjson.Parser(), [], [], 0
     for match in _VERTICES.finditer(data):
         end = _END.search(data, match.end())
         if end is None:
             raise ValueError(f"{name} is cut off inside mesh {len(meshes)}; unpack it again")
-        text = data[match.end() : end.end()].translate(None, b"[] \r\n\t")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)
-            try:
-                numbers = np.fromstring(text, dtype=np.float32, sep=",")
-            except (DeprecationWarning, ValueError):
-                numbers = np.empty(0, np.float32)
+        numbers = _numbers(parser, data[match.end() : end.end()])
         expected = meshes[0].size if meshes else numbers.size
         if numbers.size == 0 or numbers.size % 3 or numbers.size != expected:
             raise ValueError(
@@ -232,3 +238,14 @@ def split_vertices(data, name: str) -> tuple[np.ndarray, bytes]:
     if count != len(meshes) or not count:
         raise ValueError(f"{name}: {count} annotations, but {len(meshes)} of them have vertices")
     return np.stack(meshes), text
+
+
+def _numbers(parser, text: bytes) -> np.ndarray:
+    """(N,) float32 of a list of lists of numbers, empty where it is none."""
+    try:
+        return np.frombuffer(parser.parse(text).as_buffer(of_type="d")).astype(np.float32)
+    except (ValueError, TypeError):  # NaN, which Python writes and JSON does not know
+        try:
+            return np.array(json.loads(text), np.float32).ravel()
+        except ValueError:
+            return np.empty(0, np.float32)

@@ -14,16 +14,15 @@ import numpy as np
 from scipy.stats import bootstrap
 from tqdm import tqdm
 
-from hand_lib import ROOT, metrics
+from hand_lib import metrics
 from hand_lib.data.crops import HandCrops
-from hand_lib.data.readers import FreiHand
+from hand_lib.data.open import find_mano, open_data
 from hand_lib.data.synthetic.hands import synthetic_test
 from hand_lib.evaluation.freihand import ScoreReport, report
-from hand_lib.files import read_json, resolve
+from hand_lib.files import read_json
 from hand_lib.hand.joints import fingertips_of
 from hand_lib.inference.predictor import Predictor, predict_averaged
 from hand_lib.render.camera import crop_to_pixels, solve_translation
-from hand_lib.training.setup import open_dataset
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 """Results on FreiHAND's evaluation set as others reported them (PA, mm), with their sources."""
@@ -65,11 +64,10 @@ def open_test_set(name="synthetic-test", count: int = 0, split: str = "evaluatio
         words = "synthetic-test, hands drawn with a seed kept for testing"
     else:
         try:
-            place = resolve(name, ROOT)
+            dataset = open_data(name, split, model=find_mano())
         except FileNotFoundError as error:
             raise FileNotFoundError(f"neither 'synthetic-test' nor a data set: {error}") from None
-        dataset = FreiHand(place, split) if place.is_dir() else open_dataset(place)
-        words = f"{split if Path(name).suffix == '' else 'all'} pictures of {Path(name).name}"
+        words = f"{dataset.split} pictures of {Path(name).name}"
     total = len(dataset)
     if not 0 <= count <= total:
         raise ValueError(f"count should be from 0 (all) to {total}, found {count}")

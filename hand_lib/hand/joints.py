@@ -111,8 +111,6 @@ def fingertips_of(source) -> str:
     """
     if isinstance(source, str | Path):
         return OWN_FINGERTIPS if (Path(source) / "synthetic.json").is_file() else "freihand"
-    while hasattr(source, "whole"):  # a part of a data set
-        source = source.whole
     return getattr(source, "fingertips", None) or OWN_FINGERTIPS
 
 

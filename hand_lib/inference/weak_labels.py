@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from hand_lib.data.crops import JOINT_BOX_MARGIN
-from hand_lib.data.writers import write_freihand
+from hand_lib.data.freihand import write_freihand
 from hand_lib.files import write_json
 from hand_lib.fitting.fit import HandFit, empty_fit, fit_hands, hand_size
 from hand_lib.fitting.keypoints import Keypoints

@@ -4,6 +4,8 @@ Functions take NumPy arrays or torch tensors alike where only arithmetic is invo
 describe a crop are NumPy. Pixel centres are whole numbers (see ``hand_lib``).
 """
 
+import sys
+
 import numpy as np
 
 
@@ -127,6 +129,40 @@ def crop_camera(affine: np.ndarray, intrinsics: np.ndarray) -> tuple[np.ndarray,
     plain[..., :2, :2] = a @ rotation.swapaxes(-1, -2)
     plain[..., :2, 2], plain[..., 2, 2], plain[..., 1, 0] = full[..., :2, 2], 1, 0
     return motion, plain
+
+
+KNUCKLES = (5, 9, 13, 17)
+UPRIGHT_MARGIN = 1.3
+"""Side of the upright square around a hand over that of its joints."""
+
+UPRIGHT_SMALLEST, UPRIGHT_LARGEST = 0.6, 2.0
+"""It covers at least and at most so much of the crop's side."""
+
+
+def upright_square(joints_2d, margin: float = UPRIGHT_MARGIN, turned=None):
+    """The square around a hand, its knuckles straight above its wrist.
+
+    joints_2d: (B, 21, 2) crop units, NumPy or torch.   margin: see ``UPRIGHT_MARGIN``.
+    turned: (B,) radians, clockwise on the screen, by which the knuckles shall be away from above.
+    returns turn (B, 2, 2), centre (B, 2) and half (B,) of the side: a point u of the crop lies at
+    turn (u - centre) / half of the square.
+    """
+    xp = np if isinstance(joints_2d, np.ndarray) else sys.modules["torch"]
+    along = joints_2d[:, list(KNUCKLES)].mean(1) - joints_2d[:, 0]
+    along = along / xp.sqrt(xp.clip((along * along).sum(1), 1e-8, None))[:, None]
+    turn = _rotations(xp, -along[:, 1], along[:, 0])
+    if turned is not None:
+        turn = _rotations(xp, xp.cos(turned), -xp.sin(turned)) @ turn
+    upright = joints_2d @ turn.swapaxes(1, 2)
+    low, high = xp.amin(upright, 1), xp.amax(upright, 1)
+    centre = (((low + high) / 2)[:, None] @ turn)[:, 0]
+    half = xp.clip(xp.amax(high - low, 1) / 2 * margin, UPRIGHT_SMALLEST, UPRIGHT_LARGEST)
+    return turn, centre, half
+
+
+def _rotations(xp, cos, sin):
+    """(B, 2, 2) rotations [[cos, sin], [-sin, cos]]."""
+    return xp.stack([xp.stack([cos, sin], 1), xp.stack([-sin, cos], 1)], 1)
 
 
 def guessed_intrinsics(width: int, height: int, fov_deg: float = 60.0) -> np.ndarray:

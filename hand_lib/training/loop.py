@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from hand_lib.data.feeding import SharedLoader, batch_stream
+from hand_lib.data.loader import HandLoader
 from hand_lib.files import read_json, write_json, write_text
 from hand_lib.training import checkpoints
 from hand_lib.training import log as watching
@@ -177,10 +177,11 @@ def _train_quietly(config, settings) -> None:
 def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
     """The loop."""
     device, main = accelerator.device, accelerator.is_main_process
-    loader = SharedLoader(
-        task.train_data, config.batch_size, accelerator.process_index, accelerator.num_processes,
-        seed=config.seed, workers=min(config.workers, cores(accelerator.num_processes)),
-        pin_memory=device.type == "cuda",
+    loader = HandLoader(
+        task.train_data, config.batch_size, config.seed, drop_last=True,
+        workers=min(config.workers, cores(accelerator.num_processes)),
+        pin_memory=device.type == "cuda", process=accelerator.process_index,
+        processes=accelerator.num_processes,
     )  # fmt: skip
     total_steps = planned_steps(config, loader.steps_per_epoch)
     torch.manual_seed(config.seed + 1 + accelerator.process_index)
@@ -234,7 +235,7 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
         if main:
             record.finish(status, reason, step, total_steps, seconds, spent, device)
 
-    stream = batch_stream(loader, step)
+    stream = loader.stream(step)
     bar = tqdm(
         total=total_steps, initial=step, unit="step", desc="training", disable=not main,
         mininterval=1.0, file=sys.stderr, dynamic_ncols=True,

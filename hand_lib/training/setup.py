@@ -7,17 +7,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hand_lib import ROOT
-from hand_lib.data.crops import HandCrops, MemoryPool, split_unique
-from hand_lib.data.hand_mesh import choose_hand, find_mano, is_builtin
-from hand_lib.data.readers import open_hands
+from hand_lib.data.augment import TightCrop
+from hand_lib.data.crops import HandCrops, InMemoryDataset
+from hand_lib.data.open import choose_hand, find_mano, is_builtin, open_data
+from hand_lib.data.sample import split_unique
 from hand_lib.data.surface_maps import SurfaceMaps
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.joints import fingertips_of
 from hand_lib.mesh.topology import align_similarity
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network, joint_regressor
-from hand_lib.network.second_look import CloserLooks
 from hand_lib.training.log import geometric_scores
 from hand_lib.training.loop import Task
 from hand_lib.training.provenance import fingerprint_arrays
@@ -41,7 +40,7 @@ def build_task(config, say=tqdm.write) -> Task:
     from hand_lib.hand.model import builtin_hierarchy
 
     started = time.perf_counter()
-    sets, validation, some = open_data(config)
+    sets, validation, some = training_sets(config)
     hand = choose_hand(config.hand, some["vertices"])
     hierarchy = builtin_hierarchy(hand, config.factors)
     train_data = [training_crops(config, data, hierarchy) for data in sets]
@@ -68,7 +67,7 @@ def build_task(config, say=tqdm.write) -> Task:
     )
 
 
-def open_data(config) -> tuple[list, dict, dict]:
+def training_sets(config) -> tuple[list, dict, dict]:
     """Data sets to train on, the validation set as one batch of tensors, some training hands.
 
     ``config.data`` may join several with "+". The third, ``vertices`` (N, V, 3) and ``joints``
@@ -79,7 +78,7 @@ def open_data(config) -> tuple[list, dict, dict]:
         if place == "synthetic":
             training = synthetic_data(config)
         else:
-            whole = open_dataset(place, config.hand)
+            whole = open_data(place, model=find_mano(config.hand))
             share = min(0.5, config.validation_images / max(len(np.unique(whole.groups)), 1))
             training, held = split_unique(whole, share, seed=0)
             held_out = held_out or held
@@ -93,60 +92,29 @@ def open_data(config) -> tuple[list, dict, dict]:
 
 
 def training_crops(config, dataset, hierarchy) -> HandCrops:
-    """What the network of ``config`` learns from ``dataset``: first and second looks, labels.
+    """What the network of ``config`` learns from ``dataset``: first and tight crops, labels.
 
     hierarchy: of the mesh that the labels are of.
     """
-    closer = surface = None
+    tight = surface = None
     if config.decoder == "coarse_to_fine":
-        closer = CloserLooks() if config.n_crops > 1 else None
+        tight = TightCrop() if config.n_crops > 1 else None
         if config.loss_correspondence:
             surface = SurfaceMaps(hierarchy.vertices[0], hierarchy.faces[0])
     return HandCrops(
         dataset, config.view_size or config.image_size, config.augmentation, config.seed,
-        closer=closer, surface=surface,
+        tight=tight, surface=surface,
     )  # fmt: skip
 
 
 def synthetic_data(config):
     """Synthetic hands to train on: kept in memory, or with loader processes painted on the fly."""
     if config.workers:
-        return EndlessHands(config.image_size, config.seed, config.train_images)
+        return SyntheticHands(config.image_size, config.seed, config.train_images)
     return synthetic_pool(config.image_size, config.train_images, config.seed)
 
 
-class EndlessHands:
-    """Synthetic pictures painted when they are asked for; no picture comes twice.
-
-    size: pixels.   count: pictures in an epoch; the next epoch shows the next ones of the set.
-    """
-
-    def __init__(self, size: int, seed: int, count: int):
-        self.hands, self.count = SyntheticHands(size, seed, 2**40), count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def gather(self, indices, box=None, epochs=0) -> tuple[np.ndarray, dict]:
-        """Pictures (B, S, S, 3) and labels as ``MemoryPool.gather`` gives them.
-
-        indices: (B,) in [0, count).   epochs: (B,) or one for all.
-        """
-        batch = self.hands.fetch_batch(np.asarray(epochs) * self.count + np.asarray(indices))
-        batch = {name: batch[name] for name in LABELS}
-        return MemoryPool.from_batches([batch], len(indices)).gather(np.arange(len(indices)), box)
-
-
-def open_dataset(place, hand: str = "auto"):
-    """A reader for whatever lies at a place (``readers.open_hands``).
-
-    place: path, absolute or from the workbook's folder.   hand: as in a config; MANO, where it is
-    there, turns parameters and meshes of the data into joints.
-    """
-    return open_hands(ROOT / place, model=find_mano(hand))
-
-
-def synthetic_pool(size: int, count: int, seed: int) -> MemoryPool:
+def synthetic_pool(size: int, count: int, seed: int) -> InMemoryDataset:
     """Synthetic pictures kept in memory, rendered by two threads, with the time left shown.
 
     size: pixels.   count: pictures, number 0 to count - 1 of the endless set of that seed.
@@ -166,7 +134,8 @@ def synthetic_pool(size: int, count: int, seed: int) -> MemoryPool:
         jobs = [(left, right)[n % 2].submit(render, (n, chunk)) for n, chunk in enumerate(chunks)]
         hide = count < 2000
         progress = tqdm(jobs, desc="rendering", unit="batch", disable=hide, mininterval=1.0)
-        return MemoryPool.from_batches((_taken(jobs, n) for n, _ in enumerate(progress)), count)
+        batches = (_taken(jobs, n) for n, _ in enumerate(progress))
+        return InMemoryDataset.from_batches(batches, count)
 
 
 def _taken(jobs, number):
@@ -205,7 +174,7 @@ def _validation(config, held_out) -> dict:
     """The validation set as one batch of tensors."""
     count = config.validation_images
     if config.validation:
-        held_out = open_dataset(config.validation, config.hand)
+        held_out = open_data(config.validation, model=find_mano(config.hand))
     if held_out is None:
         batch = SyntheticHands(config.image_size, VALIDATION_SEED, count).fetch_batch(
             np.arange(count)

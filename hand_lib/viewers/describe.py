@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from hand_lib.data.reading import fits_mesh
+from hand_lib.data.sample import fits_mesh
 from hand_lib.evaluation.breakdown import in_plane_angles_deg, palm_angles_deg
 from hand_lib.hand.joints import BONES, JOINT_NAMES, fingertips_of
 from hand_lib.mesh.topology import align_similarity

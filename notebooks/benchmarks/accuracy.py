@@ -20,7 +20,7 @@ from torch import nn
 
 from benchmarks.network import QUARTER_CHANNELS
 from hand_lib import ROOT
-from hand_lib.data.crops import MemoryPool
+from hand_lib.data.crops import InMemoryDataset
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.files import read_json, write_json
 from hand_lib.hand.model import builtin_hierarchy
@@ -192,7 +192,7 @@ def _learn(run, batch, step, pace, hierarchy, device):
     """One step of one network.   batch: rendered pictures and labels."""
     start = time.perf_counter()
     if run.config.decoder == "coarse_to_fine":
-        pool = MemoryPool.from_batches([batch], len(batch["image"]))
+        pool = InMemoryDataset.from_batches([batch], len(batch["image"]))
         crops = training_crops(run.config, pool, hierarchy)
         batch = crops.fetch_batch(np.arange(len(pool)), step)
     batch = {name: torch.as_tensor(value).to(device) for name, value in batch.items()}

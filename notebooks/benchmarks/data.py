@@ -10,10 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hand_lib.data.crops import HandCrops, MemoryPool
-from hand_lib.data.readers import FreiHand
+from hand_lib.data.crops import HandCrops, InMemoryDataset
+from hand_lib.data.freihand import FreiHand, encode_jpeg, write_freihand
 from hand_lib.data.sample import make_sample
-from hand_lib.data.writers import encode_jpeg, write_freihand
 
 SIZE = 224
 _MEAN, _STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
@@ -125,19 +124,16 @@ def rows(repeats: int = 5, count: int = 64) -> list[dict]:
 
 def _measure(hands: FreiHand, repeats: int) -> list[dict]:
     indices, table = np.arange(len(hands)), []
-    samples = [hands.read(index)[0] for index in indices]
+    samples = list(hands)
 
     def ours_at(crops, batch=32):
         for at in range(0, len(indices), batch):
             crops.fetch_batch(indices[at : at + batch], 1)
 
-    def first_time(crops):
-        ours_at(crops)
-
     def theirs_with(normalise):
         rng = np.random.default_rng(0)
         for index, sample in enumerate(samples):
-            metro_item(hands.picture_bytes(index), sample.joints_2d, sample.joints, rng, normalise)
+            metro_item(hands.jpeg(index), sample.joints_2d, sample.joints, rng, normalise)
 
     def add(what, ours, theirs=None):
         works = [ours] if theirs is None else [ours, theirs]
@@ -151,14 +147,12 @@ def _measure(hands: FreiHand, repeats: int) -> list[dict]:
         lambda: ours_at(metro), lambda: theirs_with(True))  # fmt: skip
     add("the same, METRO's steps without its normalisation",
         lambda: ours_at(metro), lambda: theirs_with(False))  # fmt: skip
-    add("the same, every picture read for the first time and searched for damage",
-        lambda: first_time(metro), lambda: theirs_with(False))  # fmt: skip
     add("decode, crop, augment 224 px; our distribution",
         lambda: ours_at(HandCrops(hands, SIZE, "default")))  # fmt: skip
     add("decode at reduced size, crop 64 px, METRO's distribution",
         lambda: ours_at(HandCrops(hands, 64, "metro")), lambda: theirs_with(True))  # fmt: skip
     for side in (64, 128):
-        crops = HandCrops(MemoryPool(hands, side), side, "default")
+        crops = HandCrops(InMemoryDataset(hands, side), side, "default")
         add(f"from memory at {side} px, our distribution", lambda crops=crops: ours_at(crops))
     picture = samples[0].image
     add("encode one 224 px JPEG", lambda: [encode_jpeg(picture) for _ in indices])

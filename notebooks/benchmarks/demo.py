@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from hand_lib import ROOT
-from hand_lib.data.writers import encode_jpeg
+from hand_lib.data.freihand import encode_jpeg
 from hand_lib.render.images import read_image
 
 WIDTH, HEIGHT = 640, 480

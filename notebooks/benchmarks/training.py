@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from benchmarks import stopwatch as benchmarks
-from hand_lib.data.feeding import SharedLoader, batch_stream
+from hand_lib.data.loader import HandLoader
 from hand_lib.data.surface_maps import CELLS
+from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.decoders import SpiralConv
 from hand_lib.network.losses import total_loss
@@ -64,11 +65,10 @@ def gpu_table(
 def data_rate(image_size=224, batch_size=64, workers=0, batches=20) -> dict:
     """How fast endless synthetic pictures come out of the loader, as a row for the table."""
     from hand_lib.data.crops import HandCrops
-    from hand_lib.training.setup import EndlessHands
 
-    hands = EndlessHands(image_size, seed=0, count=batch_size * (batches + 4))
+    hands = SyntheticHands(image_size, seed=0, count=batch_size * (batches + 4))
     data = HandCrops(hands, image_size)
-    stream = batch_stream(SharedLoader(data, batch_size, workers=workers), 0)
+    stream = HandLoader(data, batch_size, workers=workers).stream()
     next(stream)  # the loader's processes start and compile
     start = time.perf_counter()
     for _ in range(batches):

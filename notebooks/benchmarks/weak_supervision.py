@@ -9,6 +9,7 @@ pictures, (b) the accepted fits, (c) the n true ones alone, (d) these and the fi
 """
 
 import argparse
+import copy
 import shutil
 import sys
 import time
@@ -18,7 +19,8 @@ import numpy as np
 import torch
 
 from hand_lib import ROOT
-from hand_lib.data.crops import MemoryPool, Part
+from hand_lib.data.crops import InMemoryDataset
+from hand_lib.data.sample import Subset
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.files import read_json, write_json
 from hand_lib.fitting.fit import fit_hands
@@ -51,7 +53,7 @@ TRUE_SHARE = 0.25
 _CHUNK = 512
 
 
-def weak_labels(truth: MemoryPool, seed: int, model=None, progress=None) -> tuple[dict, dict]:
+def weak_labels(truth: InMemoryDataset, seed: int, model=None, progress=None) -> tuple[dict, dict]:
     """Labels of all pictures from spoilt 2-D keypoints alone, and how good they are.
 
     truth: synthetic pictures in memory; of its labels only the projected joints and the intrinsics
@@ -62,14 +64,14 @@ def weak_labels(truth: MemoryPool, seed: int, model=None, progress=None) -> tupl
     model = model or HandModel.builtin()
     size, rng = truth.images.shape[1], np.random.default_rng([seed, 6])
     zoom = crop_affine(((size - 1) / 2,) * 2, size, SIDE)
-    exact = crop_to_pixels(truth.labels["joints_2d"].astype(float), SIDE)
+    exact = crop_to_pixels(truth.arrays["joints_2d"].astype(float), SIDE)
     cameras = transform_intrinsics(
-        np.broadcast_to(zoom, (len(truth), 2, 3)), truth.labels["intrinsics"].astype(float)
+        np.broadcast_to(zoom, (len(truth), 2, 3)), truth.arrays["intrinsics"].astype(float)
     )
     points, confidence = spoil(exact, rng, NOISE_PX, MISSING)
     outside = (np.abs(exact - (SIDE - 1) / 2) > SIDE / 2).any(2)
     confidence[outside] = 0
-    labels = {name: values.copy() for name, values in truth.labels.items()}
+    labels = {name: values.copy() for name, values in truth.arrays.items()}
     labels["accepted"], plain, aligned, flat = np.zeros(len(truth), bool), [], [], []
     starts = range(0, len(truth), _CHUNK)
     for at in progress(starts) if progress else starts:
@@ -81,7 +83,7 @@ def weak_labels(truth: MemoryPool, seed: int, model=None, progress=None) -> tupl
             continue
         vertices, joints = fitted_hand(model, fit, good)
         here = at + good
-        true = truth.labels["vertices"][here]
+        true = truth.arrays["vertices"][here]
         labels["vertices"][here] = vertices - joints[:, :1]
         labels["joints"][here], labels["root"][here] = joints - joints[:, :1], joints[:, 0]
         labels["joints_2d"][here] = pixels_to_crop(fit.joints_2d[good], SIDE)
@@ -102,16 +104,14 @@ def weak_labels(truth: MemoryPool, seed: int, model=None, progress=None) -> tupl
     return labels, numbers
 
 
-def relabelled(pool: MemoryPool, labels: dict) -> MemoryPool:
+def relabelled(pool: InMemoryDataset, labels: dict) -> InMemoryDataset:
     """The same pictures, shared in memory, under other labels."""
-    other = MemoryPool.__new__(MemoryPool)
-    other.images, other.groups, other.skipped = pool.images, pool.groups, pool.skipped
-    other.side = pool.side
-    other.labels = {name: labels[name] for name in pool.labels}
+    other = copy.copy(pool)
+    other.arrays = {name: labels[name] for name in pool.arrays}
     return other
 
 
-def training_sets(pool: MemoryPool, labels: dict, true_count: int, seed: int = 0) -> dict:
+def training_sets(pool: InMemoryDataset, labels: dict, true_count: int, seed: int = 0) -> dict:
     """The four sets of the table: name -> list of data sets.
 
     pool: all pictures with their truth.   labels: of ``weak_labels``.   true_count: how many keep
@@ -128,10 +128,10 @@ def training_sets(pool: MemoryPool, labels: dict, true_count: int, seed: int = 0
     wanted = int(np.ceil(TRUE_SHARE / (1 - TRUE_SHARE) * len(rest)))
     often = np.tile(few, -(-max(wanted, true_count) // true_count))[: max(wanted, true_count)]
     return {
-        "a": [Part(pool, np.arange(len(pool)))],
-        "b": [Part(weak, accepted)],
-        "c": [Part(pool, few)],
-        "d": [Part(pool, often), Part(weak, rest)],
+        "a": [Subset(pool, np.arange(len(pool)))],
+        "b": [Subset(weak, accepted)],
+        "c": [Subset(pool, few)],
+        "d": [Subset(pool, often), Subset(weak, rest)],
     }
 
 
@@ -170,7 +170,7 @@ def compare(
     validation = {name: torch.from_numpy(np.ascontiguousarray(batch[name])) for name in LABELS}
     few = np.linspace(0, count - 1, min(1000, count)).astype(int)
     baseline = single_mesh_scores(
-        {name: pool.labels[name][few] for name in ("vertices", "joints")}, validation
+        {name: pool.arrays[name][few] for name in ("vertices", "joints")}, validation
     )
     sets = training_sets(pool, labels, true_count, seed)
     base = Path(folder) if folder else ROOT / "runs" / f".weak-{seed}-{count}-{steps}"

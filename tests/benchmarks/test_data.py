@@ -5,7 +5,7 @@ import numpy as np
 from benchmarks import data as benchmarks_data
 from benchmarks.data import SIZE, freihand_like, metro_item, rows
 
-from hand_lib.data.readers import FreiHand
+from hand_lib.data.freihand import FreiHand
 from hand_lib.render.camera import apply_affine, crop_affine, pixels_to_crop
 
 
@@ -19,7 +19,7 @@ def test_metros_steps_agree_with_the_exact_map_to_within_its_rounding(tmp_path):
     sample, rng, turned = hands[1], np.random.default_rng(0), 0
     for _ in range(12):
         image, flat, solid = metro_item(
-            hands.picture_bytes(1), sample.joints_2d, sample.joints, rng, normalise=False
+            hands.jpeg(1), sample.joints_2d, sample.joints, rng, normalise=False
         )
         turn = np.linalg.lstsq(sample.joints, solid, rcond=None)[0].T
         angle = np.arctan2(turn[1, 0], turn[0, 0])

@@ -18,7 +18,7 @@ def test_labels_are_near_the_truth_and_are_not_it(labelled):
     assert numbers["accepted"] > 0.85
     assert 2 < numbers["plain_mm"] < 25 and 1 < numbers["pa_mm"] < 9
     assert numbers["fit_px"] < numbers["keypoint_px"]
-    gap = np.abs(labels["vertices"] - pool.labels["vertices"]).max((1, 2))
+    gap = np.abs(labels["vertices"] - pool.arrays["vertices"]).max((1, 2))
     assert (gap[labels["accepted"]] > 1e-4).all()
     assert (labels["has_vertices"] == labels["accepted"]).all()
     np.testing.assert_array_equal(labels["joints"][labels["accepted"], 0], 0)
@@ -26,10 +26,10 @@ def test_labels_are_near_the_truth_and_are_not_it(labelled):
 
 def test_the_meshes_of_the_truth_are_not_looked_at(labelled):
     pool, labels, _numbers = labelled
-    blind = weak.relabelled(pool, {**pool.labels, "pose": None})
-    blind.labels["vertices"] = np.zeros_like(pool.labels["vertices"]) + np.eye(3)[0] * 1e-3
-    blind.labels["joints"] = np.zeros_like(pool.labels["joints"])
-    blind.labels["root"] = np.ones_like(pool.labels["root"])
+    blind = weak.relabelled(pool, {**pool.arrays, "pose": None})
+    blind.arrays["vertices"] = np.zeros_like(pool.arrays["vertices"]) + np.eye(3)[0] * 1e-3
+    blind.arrays["joints"] = np.zeros_like(pool.arrays["joints"])
+    blind.arrays["root"] = np.ones_like(pool.arrays["root"])
     again, _ = weak.weak_labels(blind, seed=0)
     good = labels["accepted"]
     np.testing.assert_array_equal(again["accepted"], good)
@@ -46,10 +46,10 @@ def test_the_four_sets_hold_what_they_say(labelled):
     share = len(few) / (len(few) + len(rest))
     assert 0.25 <= share < 0.3
     row = int(accepted[-1])
-    true, fitted = (part.gather(np.flatnonzero(part.indices == row))[1] for part in (a, b))
-    np.testing.assert_array_equal(true["vertices"][0], pool.labels["vertices"][row])
+    true, fitted = (part.fetch_batch(np.flatnonzero(part.indices == row)) for part in (a, b))
+    np.testing.assert_array_equal(true["vertices"][0], pool.arrays["vertices"][row])
     np.testing.assert_array_equal(fitted["vertices"][0], labels["vertices"][row])
-    np.testing.assert_array_equal(few.gather([0])[1]["vertices"][0], pool.labels["vertices"][0])
+    np.testing.assert_array_equal(few.fetch_batch([0])["vertices"][0], pool.arrays["vertices"][0])
     for count in (0, 96):
         with pytest.raises(ValueError, match="n should lie"):
             weak.training_sets(pool, labels, count)

@@ -1,4 +1,4 @@
-"""Crops, pools, splits and loaders: exact labels, the same order always."""
+"""Crops, hands in memory, parts: exact labels, the same always."""
 
 import pickle
 from dataclasses import replace
@@ -6,14 +6,16 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-import torch
 from data_fixtures import make_hand, write_freihand_fixture
 
 from hand_lib.data.augment import Augmentation
-from hand_lib.data.crops import HandCrops, MemoryPool, Part, hand_frame, make_loader, split_unique
-from hand_lib.data.readers import FreiHand
+from hand_lib.data.crops import HandCrops, InMemoryDataset, square_of
+from hand_lib.data.freihand import FreiHand
+from hand_lib.data.loader import HandLoader
+from hand_lib.data.sample import HandDataset, Subset, split_unique
 from hand_lib.files import SampleError
 from hand_lib.render.camera import crop_to_pixels, project
+from hand_lib.render.images import decode_picture
 
 STRONG = Augmentation(
     rotation_deg=90, scale=0.3, shift=0.2, gain=0.3, brightness=0.2, contrast=0.2, blur=0.3,
@@ -95,15 +97,11 @@ def test_pictures_shrunk_while_decoding_stay_in_place(tmp_path):
     flags = [cv2.IMWRITE_JPEG_QUALITY, 98]
     assert cv2.imwrite(str(folder / "00000000.jpg"), hand.image[:, :, ::-1], flags)
 
-    class OneFile:
-        box = "image"
-
+    class OneFile(HandDataset):
         def __len__(self):
             return 1
 
         def read(self, index, choose=None):
-            from hand_lib.render.images import decode_picture
-
             data = (folder / "00000000.jpg").read_bytes()
             factor = choose({}, data)
             return replace(hand, image=decode_picture(data, "dots", factor)), factor
@@ -161,15 +159,15 @@ def test_unknown_truth_is_zero_and_flagged():
 
 
 def test_frames_come_from_the_picture_or_the_joints():
-    assert hand_frame("image", 640, 480) == (319.5, 239.5, 480)
-    assert hand_frame(0.5, 100, 200) == (49.5, 99.5, 50)
-    assert hand_frame((1.0, 2.0, 3.0), 9, 9) == (1, 2, 3)
+    assert square_of(1.0, 640, 480) == (319.5, 239.5, 480)
+    assert square_of(0.5, 100, 200) == (49.5, 99.5, 50)
+    assert square_of((1.0, 2.0, 3.0), 9, 9) == (1, 2, 3)
     points, known = np.array([[10.0, 20], [30, 60], [900, 900]]), np.array([1, 1, 0], bool)
-    assert hand_frame("joints", 99, 99, points, known) == (20, 40, 64)
+    assert square_of("joints", 99, 99, points, known) == (20, 40, 64)
     with pytest.raises(SampleError, match="no 2-D joints"):
-        hand_frame("joints", 99, 99)
+        square_of("joints", 99, 99)
     with pytest.raises(ValueError, match="box must be"):
-        hand_frame("hand", 99, 99)
+        square_of("hand", 99, 99)
 
 
 def test_crops_refuse_what_cannot_work(hands):
@@ -190,7 +188,7 @@ def test_a_memory_pool_gives_what_the_files_give(hands):
     turning = Augmentation(rotation_deg=30, scale=0.05, shift=0.02)
     for augment in (None, turning):
         direct = HandCrops(hands, 64, augment).fetch_batch(np.arange(20), 1)
-        pool = MemoryPool(hands, 64, margin=1.5, threads=2)
+        pool = InMemoryDataset(hands, 64, margin=1.5, threads=2)
         pooled = HandCrops(pool, 64, augment).fetch_batch(np.arange(20), 1)
         for name in ("vertices", "joints", "root", "joints_2d", "valid_2d", "has_vertices"):
             assert np.allclose(direct[name], pooled[name], atol=1e-4), name
@@ -204,12 +202,12 @@ def test_a_memory_pool_gives_what_the_files_give(hands):
 def test_a_pool_of_rendered_batches_gives_them_back(hands):
     crops = HandCrops(hands, 64)
     batches = [crops.fetch_batch(np.arange(at, at + 4)) for at in range(0, 20, 4)]
-    pool = MemoryPool.from_batches(iter(batches), 20)
+    pool = InMemoryDataset.from_batches(iter(batches), 20)
     again = HandCrops(pool, 64).fetch_batch([5, 6])
     for name in ("image", "vertices", "joints_2d", "intrinsics"):
         assert np.allclose(again[name], batches[1][name][1:3], atol=1e-4), name
     with pytest.raises(ValueError, match="expected 21 hands"):
-        MemoryPool.from_batches(batches, 21)
+        InMemoryDataset.from_batches(batches, 21)
 
 
 def broken_release(folder):
@@ -226,23 +224,24 @@ def test_a_broken_sample_is_named_or_replaced_and_counted(tmp_path):
     hands.on_error = "skip"
     with pytest.raises(SampleError):
         HandCrops(hands, 32, on_error="raise").item(2)
-    assert [sample.index for sample in Part(hands, [3, 2, 5])] == [3, 5] and 2 in hands.skipped
-    patient = HandCrops(Part(hands, range(6)), 32)
+    part = Subset(hands, [3, 2, 5])
+    assert [sample.index for sample in part] == [3, 5] and "[2]" in part.skipped[1]
+    patient = HandCrops(Subset(hands, range(6)), 32)
     batch = patient.fetch_batch([0, 2])
     assert batch["index"].tolist() == [0, 3]
     assert np.array_equal(batch["image"][1], patient.item(3)["image"])
-    loader = make_loader(patient, 4, workers=0)
+    loader = HandLoader(patient, 4)
     assert sum(len(batch["index"]) for batch in loader) == 6 and loader.skipped == {2}
-    pool = MemoryPool(hands, 32, on_error="skip")
-    assert len(pool) == 5 and pool.skipped == 1 and 2 not in pool.groups
+    pool = InMemoryDataset(hands, 32, on_error="skip")
+    assert len(pool) == 5 and pool.left_out == 1 and 2 not in pool.groups
     with pytest.raises(SampleError, match=r"training\[2\]"):
-        MemoryPool(hands, 32, on_error="raise")
+        InMemoryDataset(hands, 32, on_error="raise")
 
 
 def test_a_worker_says_which_sample_it_died_of(tmp_path):
     hands = broken_release(tmp_path / "pub")
     with pytest.raises(SampleError, match=r"FreiHAND/training\[2\].*cut off"):
-        list(make_loader(HandCrops(hands, 32), 6, workers=1))
+        list(HandLoader(HandCrops(hands, 32), 6, workers=1))
 
     class Odd(list):
         dataset = "odd"
@@ -250,11 +249,11 @@ def test_a_worker_says_which_sample_it_died_of(tmp_path):
         def __getitem__(self, index):
             raise RuntimeError("no such thing")
 
-    with pytest.raises(SampleError, match=r"odd\[0\]: RuntimeError: no such thing"):
+    with pytest.raises(SampleError, match=r"odd/\[0\]: RuntimeError: no such thing"):
         HandCrops(Odd([1]), 32).item(0)
 
 
-# splits and loaders
+# parts
 
 
 def test_backgrounds_of_one_hand_never_straddle_the_split(hands):
@@ -273,134 +272,12 @@ def test_backgrounds_of_one_hand_never_straddle_the_split(hands):
             split_unique(hands, share)
     with pytest.raises(ValueError, match="cannot be split"):
         split_unique([1], 0.5)
-    parts = split_unique(MemoryPool(hands, 32), 0.2)
+    parts = split_unique(InMemoryDataset(hands, 32), 0.2)
     assert HandCrops(parts[1], 32).fetch_batch([0, 1])["image"].shape == (2, 3, 32, 32)
 
 
-class Numbers:
-    """Crops that say who they are."""
-
-    def __init__(self, count):
-        self.count = count
-
-    def __len__(self):
-        return self.count
-
-    def fetch_batch(self, indices, epochs):
-        indices, epochs = np.asarray(indices), np.asarray(epochs)
-        return {"image": np.zeros((len(indices), 3, 2, 2), np.uint8), "index": indices.copy(),
-                "visit": epochs}  # fmt: skip
-
-
-def order_of(loader):
-    return [index for batch in loader for index in batch["index"].tolist()]
-
-
-def test_an_epoch_shows_every_item_once_in_its_own_order():
-    loader = make_loader(Numbers(23), 5, seed=3)
-    first = order_of(loader)
-    assert sorted(first) == list(range(23)) and first != list(range(23))
-    assert first == order_of(make_loader(Numbers(23), 5, seed=3))
-    assert first != order_of(make_loader(Numbers(23), 5, seed=4))
-    loader.set_epoch(1)
-    assert order_of(loader) != first
-    assert order_of(make_loader(Numbers(23), 5, shuffle=False)) == list(range(23))
-    assert len(loader) == 5 and len(make_loader(Numbers(23), 5, drop_last=True)) == 4
-
-
-def test_loading_resumes_in_the_middle_of_an_epoch():
-    whole = order_of(make_loader(Numbers(23), 5, seed=3, epoch=2))
-    rest = make_loader(Numbers(23), 5, seed=3, epoch=2, start_batch=3)
-    assert order_of(rest) == whole[15:] and len(rest) == 2
-    assert order_of(make_loader(Numbers(23), 5, start_batch=5)) == []
-    with pytest.raises(ValueError, match="start_batch must lie in"):
-        make_loader(Numbers(23), 5, start_batch=6)
-
-
-def test_workers_load_the_same_batches(hands):
-    crops = HandCrops(hands, 32, STRONG, seed=1)
-    alone = list(make_loader(crops, 6, seed=2, epoch=1))
-    helped = list(make_loader(crops, 6, seed=2, epoch=1, workers=2))
-    assert len(alone) == len(helped) == 4
-    for one, other in zip(alone, helped, strict=True):
-        assert all(torch.equal(one[name], other[name]) for name in one)
-    assert alone[0]["image"].dtype == torch.uint8 and alone[0]["image"].shape == (6, 3, 32, 32)
-    assert alone[0]["index"].dtype == torch.int64 and alone[0]["has_vertices"].dtype == torch.bool
-
-
-def test_mixed_data_sets_keep_their_shares_and_repeat_nothing_early():
-    sets = [Numbers(10), Numbers(40)]
-    loader = make_loader(sets, 8, seed=1, weights=[3, 1], length=40)
-    seen = []
-    for epoch in range(4):
-        loader.set_epoch(epoch)
-        order = order_of(loader)
-        small = [i for i in order if i < 10]
-        assert len(order) == 40 and len(small) == 30
-        assert sorted(small) == sorted(list(range(10)) * 3)
-        seen += [i for i in order if i >= 10]
-    assert sorted(seen) == list(range(10, 50))  # four quarters of the big one
-    together = order_of(make_loader(sets, 8))
-    assert sorted(together) == list(range(50)) and max(together[:25]) >= 10 > min(together[:25])
-
-
-def test_a_repeated_item_gets_another_visit_number():
-    loader = make_loader([Numbers(2), Numbers(2)], 4, weights=[1, 1], length=8)
-    visits = {}
-    for batch in loader:
-        for index, visit in zip(batch["index"].tolist(), batch["visit"].tolist(), strict=True):
-            visits.setdefault(index, []).append(visit)
-    assert all(sorted(v) == [0, 1] for v in visits.values())
-
-
-class ByNumber:
-    """Items by number and nothing else."""
-
-    def __init__(self, items):
-        self.items = items
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, index):
-        return self.items[index]
-
-
-def test_rendered_batches_and_single_items_load_too():
-    class Rendered:
-        def __len__(self):
-            return 5
-
-        def fetch_batch(self, indices, epochs=0):
-            images = np.zeros((len(indices), 3, 2, 2), np.uint8)
-            return {"image": images, "index": np.asarray(indices)}
-
-    class Many(ByNumber):
-        def __getitems__(self, indices):
-            return [self[i] for i in indices]
-
-    singles = [{"image": np.full((3, 2, 2), i, np.uint8)} for i in range(5)]
-    for dataset in (Rendered(), ByNumber(singles), Many(singles)):
-        batches = list(make_loader(dataset, 2, shuffle=False))
-        assert [b["index"].tolist() for b in batches] == [[0, 1], [2, 3], [4]]
-    assert batches[1]["image"][:, 0, 0, 0].tolist() == [2, 3]
-    with pytest.raises(TypeError, match="wrap it: HandCrops"):
-        list(make_loader([ByNumber([make_hand(0)])], 1))
-
-
-def test_loaders_refuse_what_cannot_work():
-    with pytest.raises(ValueError, match="at least one item"):
-        make_loader([Numbers(3), Numbers(0)], 2)
-    with pytest.raises(ValueError, match="batch_size >= 1"):
-        make_loader(Numbers(3), 0)
-    with pytest.raises(ValueError, match="2 weights"):
-        make_loader([Numbers(3), Numbers(3)], 2, weights=[1])
-    with pytest.raises(ValueError, match="length"):
-        make_loader(Numbers(3), 2, length=0)
-
-
 def test_a_part_renumbers_its_samples(hands):
-    part = Part(hands, [7, 2])
+    part = Subset(hands, [7, 2])
     assert len(part) == 2 and part[0].key == hands[7].key
     assert part.read(1)[0].key == hands[2].key and part.dataset == "FreiHAND"
 
@@ -414,7 +291,7 @@ def test_colours_change_and_nothing_else(hands):
 
 
 def test_crops_of_a_part_travel_to_a_worker(hands):
-    crops = HandCrops(Part(hands, [7, 2]), 32, "metro", seed=3)
+    crops = HandCrops(Subset(hands, [7, 2]), 32, "metro", seed=3)
     travelled = pickle.loads(pickle.dumps(crops))
     assert np.array_equal(travelled.item(1, 4)["image"], crops.item(1, 4)["image"])
     assert len(pickle.dumps(crops)) < 30_000

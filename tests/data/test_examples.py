@@ -1,17 +1,23 @@
+import importlib.util
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hand_lib.data.examples import draw_examples, load_examples, write_examples
+from hand_lib.data.open import EXAMPLES as FOLDER
+from hand_lib.data.open import load_examples
 from hand_lib.render.images import read_image
 
 EXAMPLES = load_examples()
+_SPEC = importlib.util.spec_from_file_location("make_examples", FOLDER / "make.py")
+make = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(make)
 
 
 def test_the_committed_pictures_are_what_the_workbook_draws():
-    for example, (name, side, image, matrix, joints) in zip(EXAMPLES, draw_examples(), strict=True):
+    for example, drawn in zip(EXAMPLES, make.draw_examples(), strict=True):
+        name, side, image, matrix, joints = drawn
         assert (example.name, example.side) == (name, side)
         stored = read_image(example.path).astype(int)
         assert stored.shape == image.shape and np.abs(stored - image).mean() < 6, name
@@ -32,9 +38,9 @@ def test_they_are_small_varied_and_hold_their_hands():
 
 
 def test_they_can_be_written_anew_and_are_missed_when_absent(tmp_path):
-    folder = write_examples(tmp_path / "new")
+    folder = make.write_examples(tmp_path / "new")
     for example in load_examples(folder):
         assert Image.open(io.BytesIO(example.path.read_bytes())).format == "JPEG"
     assert (folder / "examples.json").read_text().count("hand_") == 6
-    with pytest.raises(FileNotFoundError, match="python -m hand_lib.data.examples"):
+    with pytest.raises(FileNotFoundError, match="python data/examples/make.py"):
         load_examples(tmp_path)

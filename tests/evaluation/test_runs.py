@@ -7,8 +7,8 @@ import pytest
 import torch
 from toy_evaluation import KnowingPredictor, toy_samples, toy_set
 
+from hand_lib.data.freihand import write_freihand
 from hand_lib.data.sample import make_sample
-from hand_lib.data.writers import write_freihand
 from hand_lib.evaluation import breakdown
 from hand_lib.evaluation import freihand as scoring
 from hand_lib.evaluation import runs as evaluation

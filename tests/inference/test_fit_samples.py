@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from fitting.test_fit import known_hands
 
-from hand_lib.data.readers import FreiHand
-from hand_lib.data.writers import write_freihand
+from hand_lib.data.freihand import FreiHand, write_freihand
 from hand_lib.data.youtube import YouTubeHands
 from hand_lib.fitting.fit import fit_hands
 from hand_lib.hand.model import HandModel

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from hand_lib.data.readers import FreiHand
+from hand_lib.data.freihand import FreiHand
 from hand_lib.data.youtube import YouTubeHands
 from hand_lib.fitting.keypoints import from_arrays, read_openpose
 from hand_lib.fitting.scenes import make_pictures, write_film

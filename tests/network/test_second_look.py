@@ -3,7 +3,6 @@ import pytest
 import torch
 from network_fixtures import small_network
 
-from hand_lib.data.crops import HandCrops, MemoryPool
 from hand_lib.data.surface_maps import CELLS, SURFACE_UNIT, SurfaceMaps
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.model import builtin_hierarchy
@@ -18,15 +17,12 @@ from hand_lib.network.heads import (
 )
 from hand_lib.network.model import LAST_LOOK, Prediction
 from hand_lib.network.second_look import (
-    KNUCKLES,
-    CloserLooks,
     Look,
     brought_back,
-    closer_affines,
     cut,
     look_at,
 )
-from hand_lib.render.camera import project_weak_perspective
+from hand_lib.render.camera import KNUCKLES, project_weak_perspective, upright_square
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +49,7 @@ def test_a_look_turns_the_knuckles_above_the_wrist_and_fills_its_square():
 
 def test_a_turned_look_is_off_upright_by_as_much_clockwise():
     joints = joints_2d()
-    seen = look_at(joints, turned=torch.full((6,), 0.4)).see(joints)
+    seen = Look(*upright_square(joints, turned=torch.full((6,), 0.4))).see(joints)
     along = seen[:, list(KNUCKLES)].mean(1) - seen[:, 0]
     angle = torch.atan2(along[:, 0], -along[:, 1])
     torch.testing.assert_close(angle, torch.full((6,), 0.4))
@@ -128,44 +124,6 @@ def test_the_last_look_undoes_a_turn_of_the_picture(monkeypatch):
     other = network(turned)
     quarter = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     torch.testing.assert_close(other.vertices, one.vertices @ quarter.T, atol=2e-4, rtol=0)
-
-
-def test_training_crops_become_second_looks_with_exact_labels(hands):
-    pool = MemoryPool.from_batches([hands], 24)
-    always = CloserLooks(share=1.0, turn_deg=0.0, scale=0.0, shift=0.0)
-    batch = HandCrops(pool, 48, closer=always).fetch_batch(np.arange(24))
-    places = batch["joints_2d"]
-    along = places[:, list(KNUCKLES)].mean(1) - places[:, 0]
-    assert np.abs(along[:, 0]).max() < 1e-4 and (along[:, 1] < 0).all()
-    points = batch["joints"] + batch["root"][:, None]
-    image = (points / points[..., 2:]) @ batch["intrinsics"].swapaxes(1, 2)
-    known = (2 * image[..., :2] + 1) / 48 - 1
-    assert np.abs(known - places).max() * 24 < 0.01
-    plain = HandCrops(pool, 48).fetch_batch(np.arange(24))
-    np.testing.assert_allclose(batch["joints"][..., 2], plain["joints"][..., 2], atol=1e-6)
-    lengths = [np.linalg.norm(b["joints"], axis=2) for b in (batch, plain)]
-    np.testing.assert_allclose(*lengths, atol=1e-6)
-
-
-def test_a_share_of_the_crops_stays_a_first_look_and_the_same_seed_the_same_crops(hands):
-    pool = MemoryPool.from_batches([hands], 24)
-    plain = HandCrops(pool, 48).fetch_batch(np.arange(24))["joints_2d"]
-    crops = HandCrops(pool, 48, seed=5, closer=CloserLooks(share=0.5))
-    one, again = (crops.fetch_batch(np.arange(24), epoch)["joints_2d"] for epoch in (0, 0))
-    other = crops.fetch_batch(np.arange(24), 1)["joints_2d"]
-    same = (np.abs(one - plain).max((1, 2)) < 1e-6).sum()
-    assert (one == again).all() and (one != other).any() and 4 <= same <= 20
-
-
-def test_hands_without_enough_joints_keep_their_first_look(hands):
-    affines = np.tile(np.eye(3)[:2], (3, 1, 1))
-    places = np.tile(hands["joints_2d"][:1] * 20 + 32, (3, 1, 1)).astype(float)
-    valid = np.ones((3, 21), bool)
-    valid[1, 0] = False  # no wrist
-    valid[2, 9:] = False  # fewer than half
-    random = np.full((3, 9), 0.3)
-    closer = closer_affines(affines, places, valid, random, 64, CloserLooks(share=1.0))
-    assert (closer[0] != affines[0]).any() and (closer[1:] == affines[1:]).all()
 
 
 def test_the_soft_arg_max_finds_peaks_and_heat_loss_pulls_there():

@@ -7,15 +7,15 @@ import pytest
 import torch
 from toy_training import ToyData, ToyNetwork, run, toy_config, toy_task
 
-from hand_lib.data import feeding
+from hand_lib.data.loader import HandLoader
 from hand_lib.training import checkpoints, optimisation
 from hand_lib.training.config import make_config
 
 
 def test_every_process_takes_its_own_part_of_the_same_batches():
-    whole = feeding.SharedLoader(ToyData(20), 8, seed=3)
-    halves = [feeding.SharedLoader(ToyData(20), 8, p, 2, seed=3) for p in (0, 1)]
-    streams = [feeding.batch_stream(loader, 1) for loader in (whole, *halves)]
+    whole = HandLoader(ToyData(20), 8, 3, drop_last=True)
+    halves = [HandLoader(ToyData(20), 8, 3, process=p, processes=2) for p in (0, 1)]
+    streams = [loader.stream(1) for loader in (whole, *halves)]
     for _ in range(4):  # across an epoch's end: 20 images make two batches of 8
         batch, first, second = (next(stream)["index"] for stream in streams)
         assert torch.equal(batch, torch.cat([first, second]))
@@ -24,22 +24,10 @@ def test_every_process_takes_its_own_part_of_the_same_batches():
 
 
 def test_a_training_set_smaller_than_a_batch_is_refused():
-    with pytest.raises(ValueError, match="7 images, fewer than batch_size 8"):
-        feeding.SharedLoader(ToyData(7), 8)
+    with pytest.raises(ValueError, match="7 images are fewer than batch_size 8"):
+        HandLoader(ToyData(7), 8, drop_last=True)
     with pytest.raises(ValueError, match="cannot be shared by 3"):
-        feeding.SharedLoader(ToyData(20), 8, 0, 3)
-
-
-def test_an_error_while_loading_reaches_the_loop():
-    def broken():
-        yield 1
-        raise KeyError("sample 7")
-
-    stream = feeding.beside(broken())
-    assert next(stream) == 1
-    with pytest.raises(KeyError, match="sample 7"):
-        next(stream)
-    assert list(feeding.beside(iter(range(5)))) == [0, 1, 2, 3, 4]
+        HandLoader(ToyData(20), 8, processes=3)
 
 
 def test_cosine_falls_to_zero_after_a_linear_warm_up():

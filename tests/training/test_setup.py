@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from hand_lib.data.crops import HandCrops
-from hand_lib.data.feeding import SharedLoader
+from hand_lib.data.freihand import write_freihand
+from hand_lib.data.loader import HandLoader
+from hand_lib.data.open import open_data
 from hand_lib.data.synthetic.hands import SyntheticHands
-from hand_lib.data.writers import write_freihand
 from hand_lib.hand.model import HandModel, builtin_hierarchy
 from hand_lib.inference.predictor import load_network
 from hand_lib.network.model import build_network
@@ -46,14 +47,14 @@ def test_the_pool_holds_the_pictures_of_the_set_in_order(hands):
     pool = tasks.synthetic_pool(48, 80, 3)
     straight = hands.fetch_batch(np.arange(80))
     np.testing.assert_array_equal(pool.images.transpose(0, 3, 1, 2), straight["image"])
-    np.testing.assert_array_equal(pool.labels["vertices"], straight["vertices"])
+    np.testing.assert_array_equal(pool.arrays["vertices"], straight["vertices"])
     with pytest.raises(ValueError, match="train_images"):
         tasks.synthetic_pool(48, 0, 3)
 
 
 def test_validation_hands_are_not_training_hands():
     config = make_config("small", train_images=16, validation_images=8, image_size=48)
-    (pool,), validation, some = tasks.open_data(config)
+    (pool,), validation, some = tasks.training_sets(config)
     assert len(pool) == 16 and validation["image"].shape == (8, 3, 48, 48)
     seen = tasks.training_crops(config, pool, builtin_hierarchy()).fetch_batch(np.arange(8))
     assert not np.array_equal(seen["image"], validation["image"].numpy())
@@ -62,10 +63,10 @@ def test_validation_hands_are_not_training_hands():
 
 def test_a_freihand_folder_is_split_by_unique_hand(freihand):
     config = make_config("small", data=str(freihand), validation_images=4, image_size=48)
-    (crops,), validation, some = tasks.open_data(config)
+    (crops,), validation, some = tasks.training_sets(config)
     assert len(crops) == 8 and len(validation["image"]) == 4
     assert validation["has_vertices"].all() and len(some["vertices"]) == 8
-    whole = tasks.open_dataset(freihand)
+    whole = open_data(freihand)
     assert len(whole) == 12
 
 
@@ -73,12 +74,12 @@ def test_another_folder_can_be_the_validation_set(freihand):
     config = make_config(
         "small", validation=str(freihand), train_images=8, validation_images=5, image_size=48
     )
-    _, validation, _ = tasks.open_data(config)
+    _, validation, _ = tasks.training_sets(config)
     assert len(validation["image"]) == 5
 
 
 def test_endless_hands_never_repeat_a_picture():
-    data = tasks.EndlessHands(48, 3, 4)
+    data = SyntheticHands(48, 3, 4)
     crops = HandCrops(data, 48)
     first, again, later = (crops.fetch_batch(np.arange(4), epoch) for epoch in (0, 0, 1))
     np.testing.assert_array_equal(first["image"], again["image"])
@@ -88,17 +89,17 @@ def test_endless_hands_never_repeat_a_picture():
         SyntheticHands(48, 3, 8).fetch_batch(np.arange(4, 8))["image"], later["image"]
     )
     on_the_fly = make_config("small", workers=1, train_images=4, image_size=48)
-    assert isinstance(tasks.synthetic_data(on_the_fly), tasks.EndlessHands) and len(data) == 4
+    assert isinstance(tasks.synthetic_data(on_the_fly), SyntheticHands)
 
 
 def test_data_sets_joined_by_plus_are_mixed(freihand):
     config = make_config(
         "small", data=f"{freihand}+synthetic", train_images=8, validation_images=4, image_size=48
     )
-    sets, validation, _ = tasks.open_data(config)
+    sets, validation, _ = tasks.training_sets(config)
     assert [len(data) for data in sets] == [8, 8] and len(validation["image"]) == 4
     crops = [tasks.training_crops(config, data, builtin_hierarchy()) for data in sets]
-    loader = SharedLoader(crops, 16, seed=0)
+    loader = HandLoader(crops, 16, seed=0)
     batch = next(iter(loader))
     assert sorted(batch["index"].tolist()) == list(range(16))
 
@@ -115,7 +116,7 @@ def test_training_crops_are_first_and_second_looks_with_surface_maps(hands):
     assert 5 <= first.sum() <= 25 and np.median(upright[~first]) < np.median(upright[first])
     theirs = make_config("youtubehand", channels=(8, 8, 16, 16), image_size=48, augmentation="none")
     crops = tasks.training_crops(theirs, pool, builtin_hierarchy())
-    assert crops.closer is None and crops.surface is None
+    assert crops.tight is None and crops.surface is None
 
 
 def test_a_run_on_mano_keeps_its_mesh_and_loads_without_the_file(tmp_path):
@@ -147,7 +148,7 @@ def test_a_run_on_mano_keeps_its_mesh_and_loads_without_the_file(tmp_path):
 
 def test_a_missing_data_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        tasks.open_dataset(tmp_path / "nowhere")
+        open_data(tmp_path / "nowhere")
 
 
 def test_template_only_is_exact_for_one_hand_in_many_poses_of_the_camera():

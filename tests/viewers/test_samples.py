@@ -14,11 +14,11 @@ from data_fixtures import (
 from mano_fixture import mano_bytes
 
 from hand_lib import ROOT
-from hand_lib.data.readers import FreiHand, YouTubeHands, open_hands
-from hand_lib.data.reading import fits_mesh
-from hand_lib.data.sample import make_sample
+from hand_lib.data.freihand import FreiHand
+from hand_lib.data.open import open_data
+from hand_lib.data.sample import fits_mesh, make_sample
 from hand_lib.data.synthetic.hands import SyntheticHands
-from hand_lib.data.youtube import WrongHandModel
+from hand_lib.data.youtube import WrongHandModel, YouTubeHands
 from hand_lib.hand.mano import builtin_path, read_mano
 from hand_lib.hand.model import HandModel
 from hand_lib.render.camera import project
@@ -46,7 +46,7 @@ def data_half_of_notebook():
     """Sources of the import cell and of the cells that look at ``data``."""
     book = json.loads((ROOT / "notebooks" / "01_data_exploration.ipynb").read_text())
     code = ["".join(c["source"]) for c in book["cells"] if c["cell_type"] == "code"]
-    first = next(n for n, source in enumerate(code) if "open_hands(place" in source)
+    first = next(n for n, source in enumerate(code) if "open_data(place" in source)
     return code[0], code[1], code[first:]
 
 
@@ -87,14 +87,14 @@ def test_notebook_01_looks_at_any_data_set(name, with_mano, sets, tmp_path, caps
 
 
 def test_every_kind_of_place_is_opened(sets, mano, tmp_path):
-    assert isinstance(open_hands(sets / "freihand", on_error="skip"), FreiHand)
+    assert isinstance(open_data(sets / "freihand", on_error="skip"), FreiHand)
     with pytest.warns(UserWarning, match="1 of 10 frames"):
-        hands = open_hands(sets / "youtube" / "youtube_train.json", model=mano)
+        hands = open_data(sets / "youtube" / "youtube_train.json", model=mano)
     assert isinstance(hands, YouTubeHands) and hands[0].joints is not None
     with pytest.raises(FileNotFoundError, match="has no evaluation_K"):
-        open_hands(sets / "freihand", "evaluation")
-    with pytest.raises(FileNotFoundError, match="Get FreiHAND"):
-        open_hands(tmp_path / "nowhere")
+        open_data(sets / "freihand", "evaluation")
+    with pytest.raises(FileNotFoundError, match="data/README.md says"):
+        open_data(tmp_path / "nowhere")
 
 
 def test_a_mesh_in_another_order_is_noticed(sets, mano):
@@ -138,14 +138,14 @@ def test_points_are_drawn_where_they_are_with_the_near_ones_light():
 
 def test_stills_show_as_much_as_the_labels_tell(sets, mano):
     faces = mano.faces.numpy()
-    whole = open_hands(sets / "freihand", on_error="skip")[0]
+    whole = open_data(sets / "freihand", on_error="skip")[0]
     bare = make_sample(whole.image)
     joints_only = make_sample(whole.image, joints=whole.joints)
     widths = [viewers_data.sample_still(s, faces, size=50).width
               for s in (whole, joints_only, bare)]  # fmt: skip
     assert widths == [4 * 54 - 4, 2 * 54 - 4, 50]
     with pytest.warns(UserWarning, match="1 of 10"):
-        hands = open_hands(sets / "youtube")
+        hands = open_data(sets / "youtube")
     sample, mesh = describe.sample_and_mesh(hands, 0)
     figure = viewers_data.sample_figure(sample, None, mesh)
     assert [t.name for t in figure.data] == ["vertices"] and len(figure.data[0].x) == 778
@@ -153,7 +153,7 @@ def test_stills_show_as_much_as_the_labels_tell(sets, mano):
 
 
 def test_other_backgrounds_of_a_hand_are_no_neighbours(sets):
-    hands = open_hands(sets / "freihand", on_error="skip")
+    hands = open_data(sets / "freihand", on_error="skip")
     found = describe.describe(hands, 0, progress=False)
     rows = describe.nearest_in_pose(found, 0, 5)
     assert rows[0] == 0 and len(set(found.group[rows])) == 5

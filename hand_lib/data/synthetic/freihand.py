@@ -6,8 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+from hand_lib.data.freihand import encode_jpeg, write_freihand
 from hand_lib.data.synthetic.hands import VERSION, SyntheticHands
-from hand_lib.data.writers import encode_jpeg, write_freihand
 
 STAMP = "synthetic.json"
 _LABEL_BYTES = 34_000

@@ -14,7 +14,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from hand_lib.data.sample import HandSample, make_sample
+from hand_lib.data.sample import HandDataset, HandSample
 from hand_lib.data.synthetic.atlas import skin_atlas
 from hand_lib.data.synthetic.backgrounds import background_bank, bank_kinds, pack_tiles
 from hand_lib.data.synthetic.config import SyntheticConfig, drawn_fields
@@ -130,7 +130,7 @@ def _render(
             expose(p, scratch, grain, images[b])
 
 
-class SyntheticHands:
+class SyntheticHands(HandDataset):
     """A data set of synthetic hand pictures.
 
     size: side in pixels, 16 to 512.   seed: another seed, another endless set.   count: how many
@@ -142,7 +142,7 @@ class SyntheticHands:
     ((64, 64, 3), (2, 21, 2))
     """
 
-    dataset = "synthetic"
+    dataset, fingertips, in_batches = "synthetic", None, True
 
     def __init__(
         self, size: int = 128, seed: int = 0, count: int = 2000, model_path=None, split="training",
@@ -185,22 +185,23 @@ class SyntheticHands:
             )
         return indices.astype(np.int64)
 
-    def parameters(self, indices) -> NDArray:
+    def parameters(self, indices, epochs=0) -> NDArray:
         """The numbers that the pictures are made of, (B,) of ``PARAMETERS``."""
-        indices = self._check(indices)
+        indices = self._check(indices) + self.count * np.asarray(epochs, np.int64)
         return draw_parameters(self.config, self.seed, indices, self.size, self.banks)
 
     def fetch_batch(self, indices, epochs=0) -> dict[str, NDArray]:
         """Pictures and labels of a batch, as training takes them.
 
-        indices: (B,) in [0, count).   epochs: changes nothing, a picture is always the same.
+        indices: (B,) in [0, count).   epochs: (B,) or one number for all; the next epoch shows the
+        next ``count`` pictures of the endless set.
         returns image (B, 3, S, S) uint8; mask (B, S, S) bool, the hand's visible part; vertices
         (B, V, 3) and joints (B, 21, 3) float32 metres, camera axes, wrist at the origin; root
         (B, 3) metres, the wrist in the camera's frame; joints_2d (B, 21, 2) crop units;
         intrinsics (B, 3, 3) pixels; pose (B, 48), without the model's mean pose as in FreiHAND, and
         betas (B, 10); valid_2d (B, 21), has_vertices, has_joints (B,) bool; index (B,) int64.
         """
-        parameters = self.parameters(indices)
+        parameters = self.parameters(indices, epochs)
         banks, size, batch = self.banks, self.size, len(parameters)
         if self._scratch is None:
             self._scratch = make_scratch(banks.layout, size)
@@ -235,16 +236,15 @@ class SyntheticHands:
             "intrinsics": intrinsics,
             "pose": pose,
             "betas": betas,
-            "index": parameters["index"].astype(np.int64),
+            "index": self._check(indices),
         }
 
-    def __getitem__(self, index: int) -> HandSample:
-        if index < 0:
-            index += self.count
+    def sample(self, index: int) -> HandSample:
         batch = self.fetch_batch([index])
         one = {key: value[0] for key, value in batch.items()}
-        return make_sample(
+        return self.make(
             np.ascontiguousarray(one["image"].transpose(1, 2, 0)),
+            int(one["index"]),
             vertices=one["vertices"],
             joints=one["joints"],
             root=one["root"],
@@ -253,9 +253,6 @@ class SyntheticHands:
             mask=one["mask"],
             pose=one["pose"],
             betas=one["betas"],
-            dataset=self.dataset,
-            split=self.split,
-            index=int(one["index"]),
             key=f"seed {self.seed}",
         )
 

@@ -42,7 +42,7 @@ class MovingHand(SyntheticHands):
         """(T,) seconds."""
         return np.arange(self.count) / self.fps
 
-    def parameters(self, indices) -> NDArray:
+    def parameters(self, indices, epochs=0) -> NDArray:
         """The numbers that the frames are made of, (B,) of ``PARAMETERS``."""
         return self._frames[self._check(indices)].copy()
 

@@ -294,7 +294,7 @@ def test_a_bank_mixes_kinds_and_spectra_fall_as_stated():
 
 
 def test_freihand_layout_reads_back(tmp_path):
-    from hand_lib.data.readers import FreiHand
+    from hand_lib.data.freihand import FreiHand
 
     folder = write_synthetic_freihand(tmp_path / "set", count=3, size=64, seed=2, progress=False)
     hands, read = SyntheticHands(size=64, seed=2, count=3), FreiHand(folder, "training")

@@ -1,6 +1,5 @@
-"""FreiHAND and METRO's TSV as readers give them, and what they say about broken files."""
+"""FreiHAND's layout as it is read and written, and what is said about broken files."""
 
-import base64
 import json
 import os
 import pickle
@@ -11,10 +10,11 @@ import pytest
 from data_fixtures import make_hand, write_freihand_fixture
 
 from hand_lib import files
-from hand_lib.data.metro_tsv import TsvFile, find_lines
-from hand_lib.data.readers import FreiHand, FreiHandTsv, write_freihand_tsv
+from hand_lib.data.freihand import FreiHand, encode_jpeg, freihand_rows, mano_vector, write_freihand
+from hand_lib.data.sample import Subset
 from hand_lib.files import SampleError, load_json_array
 from hand_lib.hand.joints import JOINT_SOURCES, convert_joints
+from hand_lib.hand.model import HandModel
 from hand_lib.render.camera import project
 from hand_lib.render.images import decode_picture, picture_size
 
@@ -73,7 +73,7 @@ def test_evaluation_without_published_truth_has_intrinsics_only(release, tmp_pat
     (tmp_path / "evaluation_K.json").write_text(json.dumps(matrices.tolist()))
     (tmp_path / "evaluation_scale.json").write_text(json.dumps(scales.tolist()))
     for index in range(3):
-        data = hands.picture_bytes(index)
+        data = hands.jpeg(index)
         (tmp_path / "evaluation" / "rgb" / f"{index:08d}.jpg").write_bytes(data)
     blind = FreiHand(tmp_path, "evaluation")
     assert len(blind) == 3 and blind[2].joints is None and blind[2].vertices is None
@@ -238,179 +238,108 @@ def test_reduced_decoding_keeps_red_red():
         assert decode_picture(data, "a", reduce)[2, 2].argmax() == 0
 
 
-# METRO's TSV
+# writing
 
 
-@pytest.fixture
-def metro(tmp_path):
-    """METRO's layout written by hand: three rows, everything a label may hold."""
-    return write_metro(tmp_path)
+FIELDS = ("vertices", "joints", "root", "joints_2d", "intrinsics", "pose", "betas", "mask")
 
 
-def write_metro(folder, split="train", ends="\n", lineidx=True, dummy=False, nested=False, hw=None):
-    rows = {"img": [], "label": [], "hw": [], "linelist": []}
-    for index in range(3):
-        hand = make_hand(index)
-        data = cv2.imencode(".jpg", hand.image[:, :, ::-1])[1].tobytes()
-        solid = np.concatenate([hand.joints, np.ones((21, 1))], axis=1)
-        flat = np.concatenate([hand.joints_2d, np.ones((21, 1))], axis=1)
-        label = {
-            "center": [112, 112], "scale": 0.9, "has_2d_joints": int(not dummy),
-            "2d_joints": (flat * (not dummy)).tolist(), "has_3d_joints": int(not dummy),
-            "3d_joints": (solid * (not dummy)).tolist(), "has_hrnet_2d_joints": 1,
-            "hrnet_2d_joints": flat.tolist(), "has_smpl": 1,
-            "pose": [1.0] * 48 if dummy else hand.pose.tolist(),
-            "betas": [1.0] * 10 if dummy else hand.betas.tolist(),
-        }  # fmt: skip
-        if nested:
-            label["2d_joints"], label["3d_joints"] = [label["2d_joints"]], [label["3d_joints"]]
-        key = f"{index:08d}.jpg"
-        rows["img"].append(f"{key}\t{base64.b64encode(data).decode()}")
-        rows["label"].append(f"{key}\t{json.dumps([label])}")
-        rows["hw"].append(f"{key}\t{hw or json.dumps([{'height': 224, 'width': 224}])}")
-        rows["linelist"].append(str(index))
-    for name, lines in rows.items():
-        path = folder / f"{split}.{name}.tsv"
-        path.write_bytes("".join(line + ends for line in lines).encode())
-        if lineidx:
-            offsets = np.cumsum([0] + [len(line + ends) for line in lines[:-1]])
-            path.with_suffix(".lineidx").write_text("".join(f"{o}{ends}" for o in offsets))
-    names = {name: f"{split}.{name}.tsv" for name in rows}
-    (folder / f"{split}.yaml").write_text("".join(f"{k}: {v}{ends}" for k, v in names.items()))
-    return folder / f"{split}.yaml"
+def test_rendered_hands_written_as_freihand_come_back(tmp_path):
+    mask = np.zeros((224, 224), bool)
+    mask[50:90] = True
+    hands = [make_hand(index, mask=mask) for index in range(3)]
+    seen = []
+    def watch(samples, total):
+        return (seen.append(each) or each for each in samples)
+
+    write_freihand(tmp_path, iter(hands), progress=watch)
+    assert len(seen) == 3
+    for truth, sample in zip(hands, FreiHand(tmp_path, masks=True), strict=True):
+        for field in FIELDS:
+            assert np.allclose(getattr(truth, field), getattr(sample, field), atol=1e-4), field
+        assert np.abs(truth.image.astype(int) - sample.image).mean() < 3
+    assert FreiHand(tmp_path).versions == ("gs",)
 
 
-def check_metro(path):
-    hands = FreiHandTsv(path)
-    assert len(hands) == 3 and hands.split == "train"
-    for index in range(3):
-        truth, sample = make_hand(index), hands[index]
-        assert np.allclose(sample.joints, truth.joints, atol=1e-6)
-        assert np.allclose(sample.joints_2d, truth.joints_2d) and sample.valid_2d.all()
-        assert np.allclose(sample.pose, truth.pose) and np.allclose(sample.betas, truth.betas)
-        assert np.abs(sample.image.astype(int) - truth.image).mean() < 5
-        assert sample.vertices is None and sample.intrinsics is None
-    return hands
+def test_several_backgrounds_share_one_label(tmp_path):
+    hands = [make_hand(index % 2) for index in range(6)]
+    write_freihand(tmp_path, hands, versions=3)
+    assert len(json.loads((tmp_path / "training_K.json").read_text())) == 2
+    assert FreiHand(tmp_path).groups.tolist() == [0, 1] * 3
+    with pytest.raises(ValueError, match="do not divide"):
+        write_freihand(tmp_path, hands, versions=4)
 
 
-def test_the_tsv_layout_reads_as_metro_wrote_it(metro):
-    hands = check_metro(metro)
-    assert hands.frame(1) == (111.5, 111.5, 180.0)
-    assert hands.groups.tolist() == [0, 1, 2]
+def test_the_61_numbers_place_the_middle_knuckle():
+    hand = make_hand(3)
+    xyz = hand.joints.astype(float) + hand.root
+    numbers = mano_vector(hand, xyz)
+    intrinsics = hand.intrinsics.astype(float)
+    focal = (intrinsics[0, 0] + intrinsics[1, 1]) / 2
+    place = np.append(numbers[58:60] - intrinsics[:2, 2], focal) / numbers[60]
+    assert numbers.shape == (61,) and np.allclose(place, xyz[9])
+    assert np.allclose(freihand_rows(hand)["mano"][0], numbers, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", [
-    {"ends": "\r\n"}, {"lineidx": False}, {"nested": True}, {"hw": "224 224"},
-])  # fmt: skip
-def test_the_tsv_layout_reads_in_every_variant(tmp_path, options):
-    check_metro(write_metro(tmp_path, **options))
+def test_vertices_from_the_hand_model_and_from_the_file_agree(tmp_path):
+    model = HandModel.builtin(flat_mean=False)
+    hands = []
+    for index in range(2):
+        seed = make_hand(index)
+        posed = model(
+            model.template.new_tensor(seed.pose)[None], model.template.new_tensor(seed.betas)[None]
+        )
+        vertices, joints = posed.vertices[0].numpy(), posed.joints[0].numpy()
+        hands.append(make_hand(index, vertices=vertices - joints[0], joints=joints - joints[0]))
+    write_freihand(tmp_path, hands)
+    for one, other in zip(FreiHand(tmp_path), FreiHand(tmp_path, model=model), strict=True):
+        assert np.abs(one.vertices - other.vertices).max() < 1e-5
+    for name in ("xyz", "verts"):  # without published truth the parameters place the hand
+        (tmp_path / f"training_{name}.json").rename(tmp_path / f"hidden_{name}")
+    (tmp_path / "training").rename(tmp_path / "evaluation")
+    for path in tmp_path.glob("training_*.json"):
+        path.rename(tmp_path / path.name.replace("training", "evaluation"))
+    for truth, sample in zip(hands, FreiHand(tmp_path, "evaluation", model=model), strict=True):
+        assert np.abs(truth.vertices - sample.vertices).max() < 1e-5
+        focal_ratio = abs(truth.intrinsics[0, 0] / truth.intrinsics[1, 1] - 1)
+        assert np.abs(truth.root - sample.root).max() < 0.01 * focal_ratio + 1e-4
 
 
-def test_a_missing_line_index_is_written_as_metro_needs_it(tmp_path):
-    path = write_metro(tmp_path, lineidx=False)
-    FreiHandTsv(path)
-    data = (tmp_path / "train.label.tsv").read_bytes()
-    offsets = [int(x) for x in (tmp_path / "train.label.lineidx").read_text().split()]
-    assert offsets == [0, *(i + 1 for i, c in enumerate(data[:-1]) if c == 10)]
-    assert find_lines(tmp_path / "train.label.tsv").tolist() == offsets
+def test_a_failed_run_leaves_no_half_written_lists(tmp_path):
+    hands = [make_hand(0), make_hand(1, vertices=None)]
+    with pytest.raises(ValueError, match="samples of one kind"):
+        write_freihand(tmp_path, hands)
+    assert not list(tmp_path.glob("*.json*"))
 
 
-def test_a_stale_or_foreign_line_index_is_rebuilt(metro):
-    label, picture = (metro.parent / f"train.{name}.lineidx" for name in ("label", "img"))
-    picture.write_text(label.read_text())
-    check_metro(metro)
-    label.write_text("0\n12\n99999999\n")
-    assert TsvFile(metro.parent / "train.label.tsv").rebuilt
-    label.write_text("zero\n")
-    check_metro(metro)
-    os.utime(label, ns=(10, 10))
-    assert TsvFile(metro.parent / "train.label.tsv").rebuilt
-    assert not TsvFile(metro.parent / "train.label.tsv").rebuilt
+def test_samples_that_do_not_fit_the_layout_are_refused(tmp_path):
+    for bad, what in (
+        (make_hand(0, side="left"), "right hands"),
+        (make_hand(0, intrinsics=None), "needs intrinsics"),
+        (make_hand(0, root=None), "needs joints and root"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            write_freihand(tmp_path, [bad])
+    with pytest.raises(ValueError, match="no samples"):
+        write_freihand(tmp_path, [])
+    with pytest.raises(ValueError, match="split must be"):
+        write_freihand(tmp_path, [make_hand(0)], split="test")
 
 
-def test_a_test_split_with_dummy_poses_has_no_truth(tmp_path):
-    sample = FreiHandTsv(write_metro(tmp_path, split="test", dummy=True))[1]
-    assert sample.joints is None and sample.pose is None and sample.joints_2d is None
+def test_jpeg_bytes_keep_colours():
+    image = np.full((16, 16, 3), (200, 30, 90), np.uint8)
+    assert np.abs(decode_picture(encode_jpeg(image), "a").astype(int) - image).max() <= 3
 
 
-def test_a_composite_yaml_joins_files(tmp_path):
-    write_metro(tmp_path)
-    write_metro(tmp_path, split="more")
-    (tmp_path / "both.linelist.tsv").write_text("1\t2\n0\t0\n")
-    names = {n: [f"train.{n}.tsv", f"more.{n}.tsv"] for n in ("img", "label", "hw")}
-    lines = [f"{name}: [{', '.join(both)}]" for name, both in names.items()]
-    path = tmp_path / "both.yaml"
-    path.write_text("\n".join(["composite: true", "linelist: both.linelist.tsv", *lines]))
-    hands = FreiHandTsv(path)
+@pytest.mark.parametrize("name", ["{:08d}.JPG", "{:08d}.jpeg", "{:06d}.jpg"])
+def test_pictures_are_found_under_the_names_that_people_give_them(tmp_path, name):
+    root = write_freihand_fixture(tmp_path, unique=2, versions=2)
+    for kind in ("rgb", "mask"):
+        for path in list((root / "training" / kind).iterdir()):
+            path.rename(path.with_name(name.format(int(path.stem))))
+    (root / "training" / "rgb" / "._00000001.jpg").write_bytes(b"of a Mac")
+    hands = FreiHand(root, masks=True)
+    assert len(hands) == 4 and hands[3].image.shape == (224, 224, 3)
+    assert all(sample.mask is not None for sample in hands)
+    hands = FreiHand(write_freihand(tmp_path / "again", Subset(hands, [3, 0])))
     assert len(hands) == 2
-    assert np.allclose(hands[0].joints, make_hand(2).joints, atol=1e-6)
-    assert np.allclose(hands[1].joints, make_hand(0).joints, atol=1e-6)
-
-
-def test_a_tsv_cut_in_the_middle_of_a_row_names_the_sample(metro):
-    path = metro.parent / "train.img.tsv"
-    path.write_bytes(path.read_bytes()[:-3001])
-    hands = FreiHandTsv(metro)
-    assert hands[1].key == "00000001.jpg"
-    with pytest.raises(SampleError, match=r"FreiHAND-TSV/train\[2\].*cut off"):
-        hands[2]
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ValueError, match="img.tsv has 1 rows.*label.tsv 3"):
-        FreiHandTsv(metro)
-    write_metro(metro.parent)
-    path.write_bytes(path.read_bytes()[:-3001])
-    skipping = FreiHandTsv(metro, on_error="skip")
-    assert len(list(skipping)) == 2 and list(skipping.skipped) == [2]
-
-
-def test_a_cut_label_and_a_foreign_key_are_named(metro):
-    label = metro.parent / "train.label.tsv"
-    text = label.read_text()
-    label.write_text(text[:-50] + "\n")
-    with pytest.raises(SampleError, match=r"train\[2\]: the label of '00000002.jpg' is not whole"):
-        FreiHandTsv(metro)[2]
-    label.write_text(text.replace("00000001.jpg", "00000009.jpg"))
-    with pytest.raises(SampleError, match=r"train\[1\]: the picture's key is 00000001.jpg"):
-        FreiHandTsv(metro)[1]
-    label.write_text(text.replace('"pose": [', '"pose": [0.5, '))
-    with pytest.raises(SampleError, match=r"train\[0\]: label field pose should have shape"):
-        FreiHandTsv(metro)[0]
-
-
-def test_wrong_sizes_and_line_lists_are_named(tmp_path):
-    path = write_metro(tmp_path, hw="224 100")
-    with pytest.raises(SampleError, match=r"hw file says \(224, 100\)"):
-        FreiHandTsv(path)[0]
-    (tmp_path / "train.linelist.tsv").write_text("0\n7\n")
-    with pytest.raises(ValueError, match=r"train\[1\].*row 7"):
-        FreiHandTsv(path)
-    (tmp_path / "train.linelist.tsv").write_text("zero\n")
-    with pytest.raises(ValueError, match="needs one or two integers"):
-        FreiHandTsv(path)
-    (tmp_path / "train.linelist.tsv").unlink()
-    with pytest.raises(FileNotFoundError, match="linelist"):
-        FreiHandTsv(path)
-
-
-def test_a_missing_tsv_says_how_to_make_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match="hand_lib.data.convert"):
-        FreiHandTsv(tmp_path / "train.yaml")
-    with pytest.raises(FileNotFoundError, match="is a folder"):
-        FreiHandTsv(tmp_path)
-    (tmp_path / "train.yaml").write_text("img: no.tsv\nlabel: no.tsv\n")
-    with pytest.raises(FileNotFoundError, match="no.tsv"):
-        FreiHandTsv(tmp_path / "train.yaml")
-    (tmp_path / "train.yaml").write_bytes(b"PK\x03\x04\xff\xfe")
-    with pytest.raises(ValueError, match="is not YAML"):
-        FreiHandTsv(tmp_path / "train.yaml")
-    (tmp_path / "train.yaml").write_text("just text")
-    with pytest.raises(ValueError, match="img and label"):
-        FreiHandTsv(tmp_path / "train.yaml")
-
-
-def test_tsv_groups_put_backgrounds_of_a_hand_together(release, tmp_path):
-    hands = FreiHandTsv(write_freihand_tsv(tmp_path, FreiHand(release)))
-    assert hands.groups.tolist() == FreiHand(release).groups.tolist()
-    assert len(hands.versions) == 4
-    travelled = pickle.loads(pickle.dumps(hands))
-    assert (travelled[3].image == hands[3].image).all()

@@ -1,0 +1,244 @@
+"""One door to data: the reader for a place, the hand that its labels are of, other layouts.
+
+    python -m hand_lib.data.open data/freihand data/freihand_tsv --to tsv
+    python -m hand_lib.data.open data/freihand_tsv/train.yaml data/freihand_again --to freihand
+
+JPEG files are copied byte by byte; labels keep all their digits (as float32).
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from hand_lib import ROOT
+from hand_lib.data.freihand import SPLITS, VERSIONS, FreiHand, write_freihand
+from hand_lib.data.metro_tsv import FreiHandTsv, write_freihand_tsv
+from hand_lib.data.sample import HandDataset, fits_mesh
+from hand_lib.data.youtube import WrongHandModel, YouTubeHands
+from hand_lib.files import read_json, resolve
+from hand_lib.hand.model import HandModel
+
+METRO_SPLITS = {"training": "train", "evaluation": "test"}
+"""FreiHAND's name of a split and METRO's."""
+
+LAYOUTS = ("freihand", "tsv")
+
+MANO_NAMES = ("MANO_RIGHT.pkl", "MANO_RIGHT.npz")
+"""What is looked for in template/."""
+
+EXAMPLES = ROOT / "data" / "examples"
+
+_CHECKED_HANDS = 32
+
+
+def open_data(place, split="training", model=None, on_error="raise", **options) -> HandDataset:
+    """A data set for whatever lies at a place.
+
+    place: path, absolute or from the workbook's folder, of a folder in FreiHAND's or METRO's layout
+    or of YouTube 3D Hands; or one METRO ``.yaml`` or YouTube ``.json``, whose pictures are looked
+    for in its own folder.   split: "training" or "evaluation", where the place holds both; a
+    download of the evaluation set alone opens as that.   model: MANO, the hand these data sets were
+    labelled with; without it the files' own numbers alone are given.   on_error: "raise" or "skip".
+    options: others of the reader.
+
+    >>> open_data("data/freihand", "evaluation").dataset  # doctest: +SKIP
+    'FreiHAND'
+    """
+    try:
+        path = resolve(place, ROOT)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; data/README.md says where data sets come from, and hand_lib.data.freihand "
+            "writes hands in FreiHAND's layout"
+        ) from None
+    if split not in SPLITS:
+        raise ValueError(f"split must be 'training' or 'evaluation', found {split!r}")
+    options |= {"model": model, "on_error": on_error}
+    if path.is_dir() and not (path / f"{split}_K.json").is_file():
+        short = {"training": ("train",), "evaluation": ("test", "val")}[split]
+        names = [f"{s}.yaml" for s in short] + [f"youtube_{s}.json" for s in short]
+        path = next((path / name for name in names if (path / name).is_file()), path)
+    if path.suffix in (".yaml", ".yml"):
+        return FreiHandTsv(path, **options)
+    if path.suffix == ".json":
+        return _open_youtube(path, **options)
+    if split == "training" and not (path / "training_K.json").is_file():
+        split = "evaluation" if (path / "evaluation_K.json").is_file() else split
+    posed = (path / f"{split}_mano.json").is_file()
+    if (path / f"{split}_verts.json").is_file() or not posed:
+        options["model"] = None
+    return FreiHand(path, split, **options)
+
+
+def _open_youtube(path, model, on_error) -> YouTubeHands:
+    """Meshes in the built-in hand's order, as our own tools write them, need no MANO."""
+    if model is None:
+        try:
+            return YouTubeHands(path, path.parent, HandModel.builtin(), on_error)
+        except WrongHandModel:
+            pass
+    return YouTubeHands(path, path.parent, model, on_error)
+
+
+# which hand the labels are of: built-in and MANO have 778 vertices each, in other orders
+
+
+def choose_hand(hand: str = "auto", vertices=None) -> HandModel:
+    """The right hand whose vertices the data's are.
+
+    hand: "builtin", the path of a MANO file, or "auto": the built-in hand or the MANO file in
+    template/, whichever the vertices fit.   vertices: (N, V, 3) metres of some samples; without
+    any, "auto" is the built-in hand.
+    raises FileNotFoundError where MANO is needed and missing, ValueError where a named hand does
+    not fit.
+    """
+    known = vertices is not None and len(vertices) > 0
+    model = HandModel.builtin() if hand in ("auto", "builtin") else find_mano(hand)
+    if not known or fits(model, vertices):
+        return model
+    if hand != "auto":
+        raise ValueError(
+            f"the data's vertices are not those of hand={hand!r}: joined by its faces they make no "
+            "hand; hand='auto' finds the one that fits"
+        )
+    model = find_mano()
+    if model is None:
+        raise FileNotFoundError(
+            "the data's vertices are not those of the built-in hand; if they are MANO's (FreiHAND, "
+            "YouTube 3D Hands), put MANO_RIGHT.pkl into template/ (free for research, from "
+            "mano.is.tue.mpg.de) or name it with hand=..."
+        )
+    if not fits(model, vertices):
+        raise ValueError(
+            "the data's vertices are neither those of the built-in hand nor of MANO in template/"
+        )
+    return model
+
+
+def find_mano(hand: str = "auto") -> HandModel | None:
+    """The MANO file that ``hand`` names or that lies in template/, None where there is none."""
+    if hand == "builtin":
+        return None
+    if hand != "auto":
+        return HandModel.from_mano(resolve(hand, ROOT))
+    paths = (ROOT / "template" / name for name in MANO_NAMES)
+    return next((HandModel.from_mano(path) for path in paths if path.is_file()), None)
+
+
+def fits(model: HandModel, vertices) -> bool:
+    """Whether (N, V, 3) vertices are in this model's order (``sample.fits_mesh``)."""
+    picks = np.linspace(0, len(vertices) - 1, min(_CHECKED_HANDS, len(vertices))).astype(int)
+    rest, faces = np.asarray(model.vertices.cpu()), np.asarray(model.faces.cpu())
+    return np.mean([fits_mesh(vertices[i], rest, faces) for i in picks]) > 0.5
+
+
+def is_builtin(model: HandModel) -> bool:
+    """Whether a hand has the vertices of the built-in one."""
+    own = HandModel.builtin().vertices
+    return model.vertices.shape == own.shape and bool((model.vertices - own).abs().max() < 1e-6)
+
+
+# the pictures of data/examples, on which the demo runs without yours
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example with what is known of it."""
+
+    name: str
+    path: Path
+    side: str  # "right" or "left"
+    box: tuple  # x0, y0, x1, y1 pixels, tight around the joints
+    intrinsics: np.ndarray  # (3, 3) pixels
+    joints_2d: np.ndarray  # (21, 2) pixels
+
+
+def load_examples(folder=EXAMPLES) -> list[Example]:
+    """The examples in their order.   raises FileNotFoundError where they are missing."""
+    index = Path(folder) / "examples.json"
+    if not index.is_file():
+        raise FileNotFoundError(f"{index} is missing; draw it with python data/examples/make.py")
+    return [
+        Example(
+            row["name"], index.with_name(f"{row['name']}.jpg"), row["side"], tuple(row["box_px"]),
+            np.array(row["intrinsics_px"]), np.array(row["joints_2d_px"]),
+        )
+        for row in read_json(index)
+    ]  # fmt: skip
+
+
+# converting between layouts
+
+
+def open_splits(source, split=None, versions=None, **options) -> list[HandDataset]:
+    """Data sets of all splits at a place, or of the one named.   options: of ``open_data``."""
+    if source.suffix in (".yaml", ".yml"):
+        return [open_data(source, **options)]
+    there = [s for s in SPLITS if (source / f"{s}_K.json").is_file()
+             or (source / f"{METRO_SPLITS[s]}.yaml").is_file()]  # fmt: skip
+    found = []
+    for name in [split] if split else there or SPLITS[:1]:
+        more = {"masks": True} if (source / f"{name}_K.json").is_file() else {}
+        more |= {"versions": versions} if more and name == "training" else {}
+        found.append(open_data(source, name, **options, **more))
+    return found
+
+
+def convert(source, target, to: str, quiet: bool = False, **options) -> list[str]:
+    """Write every split at ``source`` into ``target`` in another layout.
+
+    source, target: paths, relative ones from the current folder.   to: "freihand" or "tsv".
+    options: of ``open_splits``.   returns one line a split on what was written and what skipped.
+    """
+    if to not in LAYOUTS:
+        raise ValueError(f"to must be one of {', '.join(LAYOUTS)}, found {to!r}")
+    names, lines = {theirs: ours for ours, theirs in METRO_SPLITS.items()}, []
+    for data in open_splits(resolve(source), **options):
+        split = data.split if data.split in SPLITS else names.get(data.split, "training")
+        bar = partial(tqdm, desc=f"{split} -> {to}", unit="hand", disable=quiet, mininterval=0.5)
+        if to == "tsv":
+            where = write_freihand_tsv(target, data, METRO_SPLITS[split], progress=bar)
+        else:
+            where = write_freihand(target, data, split, progress=bar)
+        lost = len(data.skipped) + len(data.missing)
+        skipped = f", {lost} skipped" if lost else ""
+        lines.append(f"{where}: {len(data) - len(data.skipped)} hands{skipped}")
+    return lines
+
+
+def main(arguments=None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hand_lib.data.open",
+        description="Convert hand data sets between FreiHAND's own layout and METRO's TSV.",
+    )
+    parser.add_argument("source", help="FreiHAND folder, METRO .yaml, or folder of .yaml files")
+    parser.add_argument("target", help="folder to write into; made when absent")
+    parser.add_argument("--to", required=True, choices=LAYOUTS, help="layout to write")
+    parser.add_argument("--split", choices=SPLITS, help="one split only")
+    parser.add_argument("--versions", nargs="+", choices=VERSIONS, help="backgrounds to take")
+    parser.add_argument("--mano", help="MANO_RIGHT.pkl: vertices from the parameters instead")
+    parser.add_argument(
+        "--on-error", choices=("raise", "skip"), default="raise", help="what to do with broken ones"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        model = HandModel.from_mano(resolve(given.mano)) if given.mano else None
+        lines = convert(
+            given.source, given.target, given.to, split=given.split, versions=given.versions,
+            model=model, on_error=given.on_error,
+        )  # fmt: skip
+    except (ValueError, FileNotFoundError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Loaders: the same order always, resumable, whatever the processes."""
+
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from data_fixtures import make_hand
+
+from hand_lib.data.crops import HandCrops
+from hand_lib.data.loader import make_loader
+from hand_lib.data.sample import Subset
+
+
+class Numbers:
+    """Crops that say who they are."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def fetch_batch(self, indices, epochs):
+        indices, epochs = np.asarray(indices), np.asarray(epochs)
+        return {"image": np.zeros((len(indices), 3, 2, 2), np.uint8), "index": indices.copy(),
+                "visit": epochs}  # fmt: skip
+
+
+def order_of(loader):
+    return [index for batch in loader for index in batch["index"].tolist()]
+
+
+def test_an_epoch_shows_every_item_once_in_its_own_order():
+    loader = make_loader(Numbers(23), 5, seed=3)
+    first = order_of(loader)
+    assert sorted(first) == list(range(23)) and first != list(range(23))
+    assert first == order_of(make_loader(Numbers(23), 5, seed=3))
+    assert first != order_of(make_loader(Numbers(23), 5, seed=4))
+    loader.set_epoch(1)
+    assert order_of(loader) != first
+    assert order_of(make_loader(Numbers(23), 5, shuffle=False)) == list(range(23))
+    assert len(loader) == 5 and len(make_loader(Numbers(23), 5, drop_last=True)) == 4
+
+
+def test_loading_resumes_in_the_middle_of_an_epoch():
+    whole = order_of(make_loader(Numbers(23), 5, seed=3, epoch=2))
+    rest = make_loader(Numbers(23), 5, seed=3, epoch=2, start_batch=3)
+    assert order_of(rest) == whole[15:] and len(rest) == 2
+    assert order_of(make_loader(Numbers(23), 5, start_batch=5)) == []
+    with pytest.raises(ValueError, match="start_batch must lie in"):
+        make_loader(Numbers(23), 5, start_batch=6)
+
+
+def test_workers_load_the_same_batches():
+    crops = HandCrops([make_hand(n) for n in range(20)], 32, "default", seed=1)
+    alone = list(make_loader(crops, 6, seed=2, epoch=1))
+    helped = list(make_loader(crops, 6, seed=2, epoch=1, workers=2))
+    assert len(alone) == len(helped) == 4
+    for one, other in zip(alone, helped, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert alone[0]["image"].dtype == torch.uint8 and alone[0]["image"].shape == (6, 3, 32, 32)
+    assert alone[0]["index"].dtype == torch.int64 and alone[0]["has_vertices"].dtype == torch.bool
+
+
+def test_mixed_data_sets_show_each_item_once():
+    together = order_of(make_loader([Numbers(10), Numbers(40)], 8))
+    assert sorted(together) == list(range(50)) and max(together[:25]) >= 10 > min(together[:25])
+
+
+def test_loaders_refuse_what_cannot_work():
+    with pytest.raises(ValueError, match="at least one item"):
+        make_loader([Numbers(3), Numbers(0)], 2)
+    with pytest.raises(ValueError, match="batch_size >= 1"):
+        make_loader(Numbers(3), 0)
+    for samples in ([make_hand(0)], Subset([make_hand(0)], [0])):
+        with pytest.raises(TypeError, match="wrap it: HandCrops"):
+            make_loader([samples], 1)
+
+
+def test_a_stream_goes_on_from_any_step_across_epochs():
+    loader = make_loader(Numbers(23), 5, seed=3, drop_last=True)
+    stream = make_loader(Numbers(23), 5, seed=3, drop_last=True).stream(2)
+    found = [next(stream)["index"].tolist() for _ in range(6)]
+    stream.close()
+    epochs = [order_of(loader)]
+    loader.set_epoch(1)
+    whole = [*epochs[0], *order_of(loader)]
+    assert sum(found, []) == whole[10:40]
+
+
+def test_batches_come_through_pipes_where_shared_memory_is_small(monkeypatch):
+    """A container's 64 MB of /dev/shm fill up; a process that finds them full waits for ever."""
+    loader = make_loader(Numbers(23), 5, workers=1)
+    plenty = order_of(loader)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.warns(UserWarning, match="come through pipes.*shm-size"):
+        batches = list(loader)
+    assert all(isinstance(batch["image"], torch.Tensor) for batch in batches)
+    assert [i for batch in batches for i in batch["index"].tolist()] == plenty
