@@ -133,7 +133,8 @@ def hand_explorer(model, height: int = 500):
         pick.value = ""
         settle(np.zeros((16, 3)), [0.0] * 10)
 
-    scene = viewers.scene_layout("front", zoom=1.7) | {"aspectmode": "cube"}
+    scale = {"aspectmode": "manual", "aspectratio": {"x": 2.4, "y": 2.4, "z": 2.4}}
+    scene = viewers.scene_layout("front") | scale
     for axis, middle in zip("xyz", (0, -0.09, 0), strict=True):
         scene[f"{axis}axis"] = {"visible": False, "range": [middle - 0.21, middle + 0.21]}
     margin = {"l": 0, "r": 0, "t": 0, "b": 0}

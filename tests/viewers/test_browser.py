@@ -147,7 +147,7 @@ def test_the_hand_explorer_follows_a_gesture_and_a_slider(lab, tmp_path):
     page, url = lab
     open_notebook(page, url, "01_data_exploration.ipynb")
     run_all(page, seconds=240)
-    scene = figure_in(page, ".js-plotly-plot:has(.gl-container canvas)")
+    scene = figure_in(page, ".jupyter-widgets .js-plotly-plot:has(.gl-container canvas)")
     settle(page, scene)
     before, fist, bent = (tmp_path / f"{name}.png" for name in ("before", "fist", "bent"))
     scene.screenshot(path=before)
