@@ -98,7 +98,7 @@ FAULTS = {
 
 
 def write_film(folder, count: int = 24, size: int = 256, seed: int = 7) -> Scene:
-    """Film a hand and detect it badly: ``<folder>/clip.avi`` and ``<folder>/openpose/*.json``.
+    """Film a hand and detect it badly: ``<folder>/clip.mp4`` and ``<folder>/openpose/*.json``.
 
     The detections are noisy, 15 % of the joints are missing, and ``FAULTS`` happen. returns the
     truth; its ``keypoints`` are those of the files before the faults.
@@ -106,7 +106,7 @@ def write_film(folder, count: int = 24, size: int = 256, seed: int = 7) -> Scene
     folder, rng = Path(folder), np.random.default_rng(seed)
     hands = SyntheticTrack(size, seed, count)
     images, cameras, joints, flat = _drawn(hands, np.zeros(count, bool))
-    write_video(folder / "clip.avi", images)
+    write_video(folder / "clip.mp4", images)
     points, confidence = spoil(flat, rng, NOISE_PX * size / 224, MISSING)
     confidence *= rng.uniform(0.6, 1.0, confidence.shape)
     scene = from_arrays(np.nan_to_num(points), confidence)

@@ -1,17 +1,23 @@
-"""Results one can take away: PLY, OBJ, GLB (a sequence as one animated GLB), NPZ, JSON.
+"""Results one can take away: PLY, OBJ, GLB (also with bones), STL, NPZ, JSON.
 
->>> save_mesh("hand.glb", vertices, faces, colours)
->>> save_animation("wave.glb", frames, faces, fps=30)
+>>> save_hands("hands.glb", predictor.predict("photo.jpg", boxes))         # where they stand
+>>> save_rigged("hand.glb", HandModel.builtin(), pose)                     # Blender moves it
+
+Meshes are in the camera's frame (x right, y down, z away, metres); OBJ and GLB viewers have y up,
+so in these two everything is turned half about x.
 """
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
 
 from hand_lib.files import write_text, written_atomically
-from hand_lib.hand.joints import JOINT_NAMES
-from hand_lib.inference.gltf import animation_glb
+from hand_lib.hand.joints import JOINT_NAMES, MANO_JOINT_NAMES
+from hand_lib.mesh.topology import vertex_normals
 
 MESH_FORMATS = (".ply", ".obj", ".glb", ".stl")
 
@@ -19,55 +25,80 @@ MESH_FORMATS = (".ply", ".obj", ".glb", ".stl")
 def save_mesh(path, vertices, faces, colours=None) -> Path:
     """Write one mesh; vertex order and count stay as they are.
 
-    path: ends in .ply, .obj, .glb or .stl.   vertices: (V, 3) metres, camera axes (x right,
-    y down, z away).   faces: (F, 3).   colours: (3,) or (V, 3), 0 to 255, or None.
-    GLB and OBJ viewers have y up, so in these two the hand is turned half about x.
-    returns the path.
+    path: ends in .ply, .obj, .glb or .stl.   vertices: (V, 3) metres, camera axes.
+    faces: (F, 3).   colours: (3,) or (V, 3), sRGB 0 to 255, or None.   returns the path.
     """
-    import trimesh
+    return save_hands(path, [(vertices, faces)], colours)
 
+
+def save_hands(path, hands, colours=None) -> Path:
+    """Write the hands of one picture where they stand, together in one file.
+
+    path, colours: as in ``save_mesh``.   hands: each a ``HandPrediction`` or a pair of vertices
+    (V, 3) in the camera's frame and faces (F, 3).   returns the path.
+    """
     path = Path(path)
-    vertices, faces = _checked(vertices, faces)
     if path.suffix.lower() not in MESH_FORMATS:
         raise ValueError(f"{path.name}: a mesh is saved as one of {', '.join(MESH_FORMATS)}")
-    if path.suffix.lower() in (".obj", ".glb"):
-        vertices = vertices * [1, -1, -1]
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    if colours is not None:
-        rgb = np.broadcast_to(np.asarray(colours, np.uint8), vertices.shape)
-        mesh.visual.vertex_colors = np.column_stack([rgb, np.full(len(rgb), 255, np.uint8)])
+    if not len(hands):
+        raise ValueError(f"{path.name}: there is no hand to save")
+    pairs = [h if isinstance(h, tuple) else (h.camera_vertices, h.faces) for h in hands]
+    meshes = [_checked(*pair, colours) for pair in pairs]
+    if path.suffix.lower() == ".glb":
+        return _write(path, _static_glb(meshes))
+    import trimesh  # takes a third of a second
+
+    turn = [1, -1, -1] if path.suffix.lower() == ".obj" else [1, 1, 1]
+    parts = []
+    for vertices, faces, rgb in meshes:
+        mesh = trimesh.Trimesh(vertices * turn, faces, process=False)
+        if rgb is not None:
+            mesh.visual.vertex_colors = np.column_stack([rgb, np.full(len(rgb), 255, np.uint8)])
+        parts.append(mesh)
+    mesh = parts[0] if len(parts) == 1 else trimesh.util.concatenate(parts)
     content = mesh.export(file_type=path.suffix[1:].lower())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_atomically(path) as temporary:
-        Path(temporary).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
+    return _write(path, content if isinstance(content, bytes) else content.encode())
 
 
-def save_animation(path, frames, faces, fps: float = 30.0, colours=None) -> Path:
-    """Write a mesh sequence as one animated GLB.
+def save_rigged(path, model, pose, betas=None, translation=None, colours=None) -> Path:
+    """Write a hand with its 16 bones as GLB: what opens is the pose, and its joints can be turned.
 
-    frames: (T, V, 3) metres, camera axes.   faces: (F, 3).   fps: frames per second.
-    colours: (3,) or (V, 3), 0 to 255, or None.
-    Plays in any glTF 2.0 viewer; between two frames the vertices move linearly. Long sequences are
-    stored as a blend of few shapes, true to 0.05 mm (see ``gltf``).   returns the path.
+    model: a ``HandModel``.   pose: (16, 3) axis-angle.   betas: (10,) or None.   translation: (3,)
+    metres or None.   colours: as in ``save_mesh``. Linear blend skinning alone: the model's
+    corrections of bent joints are left out.   returns the path.
     """
-    path, frames = Path(path), np.asarray(frames, float)
-    if frames.ndim != 3 or frames.shape[2] != 3 or len(frames) < 2:
-        raise ValueError(f"expected frames (T, V, 3) with T of 2 or more, found {frames.shape}")
+    path, arrays = Path(path), model.arrays()
     if path.suffix.lower() != ".glb":
-        raise ValueError(f"{path.name}: an animation is saved as .glb")
-    if not fps > 0:
-        raise ValueError(f"fps should be positive, found {fps}")
-    if not np.isfinite(frames).all():
-        bad = int(np.argmax(~np.isfinite(frames).all(axis=(1, 2))))
-        raise ValueError(f"frame {bad} is not finite; leave frames without a hand out")
-    _checked(frames[0], faces)
-    times = np.arange(len(frames)) / fps
-    content = animation_glb(frames * [1, -1, -1], np.asarray(faces), times, colours)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_atomically(path) as temporary:
-        Path(temporary).write_bytes(content)
-    return path
+        raise ValueError(f"{path.name}: a hand with bones is saved as .glb")
+    betas = np.zeros(10) if betas is None else np.asarray(betas, float)
+    rest = arrays["v_template"] + arrays["shapedirs"][..., : len(betas)] @ betas
+    joints, parents = arrays["J_regressor"] @ rest, model.parents
+    turns = model.rotations(torch.as_tensor(np.asarray(pose, np.float32)).reshape(1, 16, 3))[0]
+    turns = Rotation.from_matrix(turns.cpu().numpy()).as_quat()
+    vertices, faces, rgb = _checked(rest, arrays["f"], colours)
+    buffer = _Glb()
+    mesh = buffer.mesh(vertices, faces, rgb)
+    most = np.argsort(-arrays["weights"], axis=1, kind="stable")[:, :4]
+    weights = np.take_along_axis(arrays["weights"], most, axis=1)
+    attributes = mesh["primitives"][0]["attributes"]
+    attributes["JOINTS_0"] = buffer.add(most.astype(np.uint16), "VEC4")
+    attributes["WEIGHTS_0"] = buffer.add(weights / weights.sum(1, keepdims=True), "VEC4")
+    back = np.tile(np.eye(4), (16, 1, 1))
+    back[:, 3, :3] = -joints  # the inverse of each bone's place, column after column
+    nodes = []
+    for n in range(16):
+        start = joints[n] - joints[parents[n]] if n else joints[0]
+        start = start + translation if n == 0 and translation is not None else start
+        node = {"name": MANO_JOINT_NAMES[n], "translation": start.tolist()}
+        node["rotation"] = turns[n].tolist()
+        if children := [c + 2 for c in range(1, 16) if parents[c] == n]:
+            node["children"] = children
+        nodes.append(node)
+    skin = {"joints": list(range(2, 18)), "inverseBindMatrices": buffer.add(back, "MAT4")}
+    turn = {"name": "camera axes", "rotation": [1, 0, 0, 0], "children": [2]}
+    hand = {"name": f"{model.side} hand", "mesh": 0, "skin": 0}
+    document = {"nodes": [turn, hand, *nodes], "meshes": [mesh], "skins": [skin]}
+    return _write(path, buffer.pack(document, scene=[0, 1]))
 
 
 def save_sequence(path, sequence) -> Path:
@@ -86,37 +117,26 @@ def save_sequence(path, sequence) -> Path:
         "times_s": sequence.times,
         "intrinsics_px": sequence.intrinsics,
     }
+    arrays = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
+    arrays |= {"faces": np.asarray(sequence.faces, np.int32), "side": np.array(sequence.side)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(
-            file,
-            faces=np.asarray(sequence.faces, np.int32),
-            side=np.array(sequence.side),
-            **{name: np.asarray(value, np.float32) for name, value in arrays.items()},
-        )
-    return path
-
-
-def save_report(path, rows: list[dict]) -> Path:
-    """Write what happened to each hand of a video as JSON.   returns the path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"hands": rows}, indent=1) + "\n")
+        np.savez_compressed(file, **arrays)
     return path
 
 
 def save_predictions(path, hands) -> Path:
     """Write predictions as JSON: numbers with their units in the names, readable anywhere.
 
-    hands: list of ``inference.HandPrediction``.   returns the path.
+    hands: list of ``HandPrediction``. ``vertices_m`` and ``joints_m`` count from the wrist, which
+    stands at ``translation_m`` in the camera's frame.   returns the path.
     """
-    path = Path(path)
     rows = []
     for hand in hands:
         rows.append(
             {
                 "side": hand.side,
-                "box_px": [round(float(v), 3) for v in hand.box],
+                "box_px": np.round(hand.box, 3).tolist(),
                 "joint_names": list(JOINT_NAMES),
                 "joints_2d_px": np.round(hand.joints_2d.astype(float), 3).tolist(),
                 "joints_m": np.round(hand.joints.astype(float), 6).tolist(),
@@ -129,16 +149,85 @@ def save_predictions(path, hands) -> Path:
                 "doubtful": bool(hand.doubtful),
             }
         )
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_atomically(path) as temporary:
-        Path(temporary).write_text(json.dumps({"hands": rows}))
+    write_text(path, json.dumps({"hands": rows}))
     return path
 
 
-def _checked(vertices, faces):
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_atomically(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def _checked(vertices, faces, colours):
+    """Vertices (V, 3), faces (F, 3) and colours (V, 3) uint8 or None, or a ValueError."""
     vertices, faces = np.asarray(vertices, float), np.asarray(faces)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
         raise ValueError(f"expected finite vertices (V, 3), found {vertices.shape}")
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.min() < 0 or faces.max() >= len(vertices):
         raise ValueError(f"expected faces (F, 3) below {len(vertices)}, found {faces.shape}")
-    return vertices, faces
+    if colours is not None:
+        colours = np.broadcast_to(np.asarray(colours, np.uint8), vertices.shape)
+    return vertices, faces, colours
+
+
+def _static_glb(meshes) -> bytes:
+    buffer = _Glb()
+    turned = [buffer.mesh(vertices * [1, -1, -1], *rest) for vertices, *rest in meshes]
+    nodes = [{"name": f"hand {n + 1}", "mesh": n} for n in range(len(meshes))]
+    return buffer.pack({"nodes": nodes, "meshes": turned}, scene=list(range(len(meshes))))
+
+
+class _Glb:
+    """A glTF 2.0 binary in the making: one buffer, its accessors, one matte material."""
+
+    KINDS = {"f": (np.float32, 5126), "u": (np.uint16, 5123), "i": (np.uint32, 5125)}
+
+    def __init__(self):
+        self.data, self.views, self.accessors = bytearray(), [], []
+
+    def add(self, array, shape: str) -> int:
+        """Append an array, floats as float32, integers as uint32.   returns its accessor."""
+        dtype, code = self.KINDS[np.asarray(array).dtype.kind]
+        array = np.ascontiguousarray(array, dtype)
+        self.views.append({"buffer": 0, "byteOffset": len(self.data), "byteLength": array.nbytes})
+        self.data += array.tobytes() + b"\0" * (-array.nbytes % 4)
+        accessor = {"bufferView": len(self.views) - 1, "componentType": code, "type": shape}
+        if shape == "VEC3":
+            accessor |= {"min": array.min(0).tolist(), "max": array.max(0).tolist()}
+        self.accessors.append(accessor | {"count": len(array)})
+        return len(self.accessors) - 1
+
+    def mesh(self, vertices, faces, colours=None) -> dict:
+        """A mesh with normals, and colours in linear light as the standard wants them."""
+        attributes = {
+            "POSITION": self.add(vertices, "VEC3"),
+            "NORMAL": self.add(vertex_normals(vertices, faces), "VEC3"),
+        }
+        if colours is not None:
+            srgb = colours / 255.0
+            linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+            attributes["COLOR_0"] = self.add(linear, "VEC3")
+        indices = self.add(np.asarray(faces, int).reshape(-1), "SCALAR")
+        return {"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}
+
+    def pack(self, document: dict, scene: list[int]) -> bytes:
+        """The file: header, JSON chunk, binary chunk, each padded to four bytes."""
+        matte = {"metallicFactor": 0.0, "roughnessFactor": 0.8}
+        document = document | {
+            "asset": {"version": "2.0", "generator": "hand workbook"},
+            "scene": 0,
+            "scenes": [{"nodes": scene}],
+            "materials": [{"pbrMetallicRoughness": matte, "doubleSided": True}],
+            "buffers": [{"byteLength": len(self.data)}],
+            "bufferViews": self.views,
+            "accessors": self.accessors,
+        }
+        text = json.dumps(document, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 4)
+        header = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(self.data))
+        chunk = struct.pack("<I4s", len(text), b"JSON") + text
+        return header + chunk + struct.pack("<I4s", len(self.data), b"BIN\0") + self.data

@@ -1,63 +1,64 @@
-"""Pictures in a row, wherever they are: a video, a folder, a list.
+"""Pictures in a row, wherever they are: a video, a folder, a list. Only this file knows PyAV.
 
->>> frames = Frames("clip.avi")          # anything OpenCV reads
->>> len(frames), frames[3].shape, frames.name(3)
+>>> frames = Frames("clip.mp4")          # whatever FFmpeg reads
+>>> len(frames), frames[3].shape, frames.times[3], frames.name(3)
 """
 
+import contextlib
+from fractions import Fraction
 from pathlib import Path
 
-import cv2
+import av
 import numpy as np
 
+from hand_lib.files import natural_key, resolve, written_atomically
 from hand_lib.render.images import read_image
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
+VIDEOS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""What a video is written as, with FFmpeg's name for it: H.264, which browsers play."""
+
+ASSUMED_FPS = 30.0
+_CLOCK = 90_000
+"""Ticks a second of the videos written here, the usual clock of MPEG."""
+
+_NEAR = 24
+"""So many frames further on are decoded on the way rather than looked up by the container."""
 
 
 class Frames:
-    """Frames by their number, read when they are asked for.
+    """Frames by their number, decoded when they are asked for: ``frames[i]`` (H, W, 3) uint8 RGB.
 
-    source: a video file, a folder of pictures (in the order of their names), or a sequence of
-    paths and arrays (H, W, 3) uint8 RGB.   ``frames[i]`` is (H, W, 3) uint8 RGB.
+    source: a video file, a folder of pictures (2.png before 10.png), one picture, or a sequence of
+    paths and arrays.   fps: of pictures, which carry no times.
+    A video is decoded once when it is opened, so that frame i is the i-th in every order of asking
+    and ``times`` (N,) are the container's own, seconds from the first; a damaged end is left out.
+    Frames are upright, turned as the file says.
     """
 
-    def __init__(self, source):
-        self._video, self._next, self._list = None, 0, None
+    def __init__(self, source, fps: float | None = None):
+        if fps is not None and not fps > 0:
+            raise ValueError(f"fps should be positive, found {fps}")
+        self._list, self._container, self.stem = None, None, "frames"
         if isinstance(source, str | Path):
-            path = Path(source)
-            if path.is_dir():
-                self._list = [p for p in sorted(path.iterdir()) if p.suffix.lower() in PICTURES]
-                if not self._list:
-                    raise FileNotFoundError(f"{path}: no pictures in this folder ({PICTURES})")
-            elif path.is_file():
-                self._open(path)
-            else:
-                raise FileNotFoundError(f"{path}: no such video or folder of pictures")
+            path = resolve(source)
             self.stem = path.stem
+            if path.is_dir():
+                found = [p for p in path.iterdir() if p.suffix.lower() in PICTURES]
+                self._list = sorted(found, key=lambda p: natural_key(p.name))
+                if not found:
+                    raise FileNotFoundError(f"{path}: no pictures in this folder ({PICTURES})")
+            elif path.suffix.lower() in PICTURES:
+                self._list = [path]
+            else:
+                self._index(path)
+                return
         else:
-            self._list, self.stem = list(source), "frames"
-
-    def _open(self, path):
-        if path.suffix.lower() in PICTURES:
-            self._list = [path]
-            return
-        self._video, self._path = cv2.VideoCapture(str(path)), path
-        count = int(self._video.get(cv2.CAP_PROP_FRAME_COUNT)) if self._video.isOpened() else 0
-        ok = self._video.isOpened() and self._video.read()[0]
-        if not ok:
-            raise ValueError(f"{path}: not a video that OpenCV can read, or it has no frame")
-        self._video.set(cv2.CAP_PROP_POS_FRAMES, 0)
-        self._count = count if count > 0 else self._count_frames()
-
-    def _count_frames(self) -> int:
-        count = 0
-        while self._video.grab():
-            count += 1
-        self._video.set(cv2.CAP_PROP_POS_FRAMES, 0)
-        return count
+            self._list = list(source)
+        self.times = np.arange(len(self._list)) / (fps or ASSUMED_FPS)
 
     def __len__(self) -> int:
-        return self._count if self._list is None else len(self._list)
+        return len(self.times)
 
     def __getitem__(self, index: int) -> np.ndarray:
         index = int(index)
@@ -65,13 +66,20 @@ class Frames:
             raise IndexError(f"{self.stem} has {len(self)} frames, asked for {index}")
         if self._list is not None:
             return read_image(self._list[index], self.name(index))
-        if index != self._next:
-            self._video.set(cv2.CAP_PROP_POS_FRAMES, index)
-        ok, frame = self._video.read()
-        self._next = index + 1
-        if not ok:
-            raise ValueError(f"{self._path}: frame {index} of {len(self)} cannot be decoded")
-        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        if not self._next <= index <= self._next + _NEAR:
+            self._seek(index)
+        while True:
+            try:
+                frame = next(self._decoding)
+            except StopIteration:
+                raise ValueError(f"{self._path}: frame {index} cannot be decoded again") from None
+            self._next += 1
+            if self._next > index:
+                upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                return np.ascontiguousarray(upright)
+
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -79,8 +87,12 @@ class Frames:
         height, width = self[0].shape[:2]
         return width, height
 
-    def __iter__(self):
-        return (self[index] for index in range(len(self)))
+    @property
+    def fps(self) -> float:
+        """Frames a second, on average."""
+        if len(self) < 2:
+            return ASSUMED_FPS
+        return float((len(self) - 1) / (self.times[-1] - self.times[0]))
 
     def name(self, index: int) -> str:
         """File name of a picture, or ``<video>/<number>``."""
@@ -88,19 +100,87 @@ class Frames:
             return Path(self._list[index]).name
         return f"{self.stem}/{index}"
 
+    def _index(self, path: Path) -> None:
+        """Decode a video once: how many frames there are, and when each is shown."""
+        self._path, self._stamps, seconds = path, [], []
+        with contextlib.suppress(av.FFmpegError):
+            self._start()
+            for frame in self._decoding:
+                self._stamps.append(frame.pts)
+                seconds.append(frame.time)
+        if not seconds:
+            raise ValueError(
+                f"{path} is not a video that can be read ({path.stat().st_size} bytes), or it has "
+                "no picture; convert it, for instance to .mp4"
+            )
+        rate = self._container.streams.video[0].average_rate
+        rate = float(rate) if rate and 1 <= rate <= 1000 else ASSUMED_FPS
+        self.times = np.arange(len(seconds)) / rate
+        self._stamped = None not in seconds and bool((np.diff(seconds) > 0).all())
+        if self._stamped:
+            self.times = np.array(seconds, float) - seconds[0]
+        self._start()
 
-def write_video(path, frames, fps: float = 15.0) -> Path:
-    """Motion-JPEG AVI, which OpenCV writes everywhere.   frames: (H, W, 3) uint8 RGB each."""
-    path, writer = Path(path), None
+    def _start(self) -> None:
+        """Stand before the first frame. An absolute path has no colon that names a protocol."""
+        self._container, self._next = av.open(f"file:{self._path.absolute()}"), 0
+        video = self._container.streams.video
+        if not video:
+            raise ValueError(f"{self._path} has no pictures, only sound")
+        video[0].thread_type = "AUTO"
+        self._decoding = self._decode(self._container, video[0])
+
+    def _decode(self, container, stream):
+        """Frames from where the container stands; damaged packets are left out."""
+        with contextlib.suppress(av.FFmpegError):
+            for packet in container.demux(stream):
+                if packet.is_corrupt:
+                    continue
+                with contextlib.suppress(av.FFmpegError):
+                    yield from packet.decode()
+
+    def _seek(self, index: int) -> None:
+        """Stand before a frame: at the key frame before it, else at the first frame of all."""
+        if self._stamped and index > _NEAR:
+            stream = self._container.streams.video[0]
+            self._container.seek(self._stamps[index], stream=stream)
+            first = next(self._decode(self._container, stream), None)
+            if first is not None and first.pts in self._stamps[: index + 1]:
+                self._container.seek(self._stamps[index], stream=stream)
+                self._decoding = self._decode(self._container, stream)
+                self._next = self._stamps.index(first.pts)
+                return
+        self._start()
+
+
+def write_video(path, frames, fps: float = ASSUMED_FPS, times=None) -> Path:
+    """Frames (H, W, 3) uint8 RGB -> H.264 that browsers play; odd sizes lose a row or column.
+
+    path: .mp4, .mov or .mkv; appears when it is complete.   times: seconds at which each frame is
+    shown, ascending; None: ``fps`` frames a second.   returns the path.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in VIDEOS:
+        raise ValueError(f"{path.name}: a video is written as one of {', '.join(VIDEOS)}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for frame in frames:
-        if writer is None:
-            size = (frame.shape[1], frame.shape[0])
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, size)
-            if not writer.isOpened():
-                raise OSError(f"{path}: OpenCV cannot write a Motion-JPEG AVI here")
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    if writer is None:
-        raise ValueError(f"{path}: no frames to write")
-    writer.release()
+    stream, tick = None, Fraction(1, _CLOCK)
+    kind = VIDEOS[path.suffix.lower()]
+    options = {} if kind == "matroska" else {"movflags": "+faststart"}
+    with written_atomically(path) as temporary:
+        with av.open(str(temporary), "w", kind, options=options) as container:
+            for n, picture in enumerate(frames):
+                height, width = (side - side % 2 for side in picture.shape[:2])
+                if stream is None:
+                    stream = container.add_stream("libx264", Fraction(fps).limit_denominator(1001))
+                    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                    stream.options = {"crf": "20", "preset": "veryfast"}
+                    stream.codec_context.time_base = tick
+                picture = np.ascontiguousarray(picture[:height, :width])
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                seconds = n / fps if times is None else times[n] - times[0]
+                frame.pts, frame.time_base = round(seconds * _CLOCK), tick
+                container.mux(stream.encode(frame))
+            if stream is None:
+                raise ValueError(f"{path.name}: there are no frames to write")
+            container.mux(stream.encode())
     return path

@@ -21,6 +21,7 @@ from hand_lib.render.camera import (
     check_intrinsics,
     crop_affine,
     crop_to_pixels,
+    fit_weak_perspective,
     guessed_intrinsics,
     invert_affine,
     pixels_to_crop,
@@ -288,20 +289,6 @@ def predict_averaged(predict_crops, crops, views) -> dict[str, np.ndarray]:
             total[name] = total.get(name, 0) + value / len(views)
     total["camera"] = fit_weak_perspective(total["joints"], total["joints_2d"])
     return {name: value.astype(np.float32) for name, value in total.items()}
-
-
-def fit_weak_perspective(joints, joints_2d) -> np.ndarray:
-    """Weak perspective (B, 3) s, tx, ty with s (X_xy + t) nearest to joints_2d, least squares.
-
-    joints: (B, 21, 3) metres.   joints_2d: (B, 21, 2) crop units.
-    """
-    xy = joints[..., :2]
-    mean_3d, mean_2d = xy.mean(axis=1, keepdims=True), joints_2d.mean(axis=1, keepdims=True)
-    a, b = xy - mean_3d, joints_2d - mean_2d
-    scale = (a * b).sum(axis=(1, 2)) / np.maximum((a * a).sum(axis=(1, 2)), 1e-12)
-    scale = np.maximum(scale, 1e-6)
-    shift = mean_2d[:, 0] / scale[:, None] - mean_3d[:, 0]
-    return np.concatenate([scale[:, None], shift], axis=1)
 
 
 def load_network(run_folder):

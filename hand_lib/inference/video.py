@@ -2,29 +2,28 @@
 
     python -m hand_lib.inference.video in.mp4 out --run runs/reference --box 120 80 360 330
 
-Each hand is followed from frame to frame: the box of a frame comes from the joints of the one
-before. Then the sequence is smoothed by One-Euro filters run forwards and backwards, which has no
-lag; ``both_ways=False`` shows what a live filter would, and its lag.
+``in.mp4`` may be a folder of pictures too. Each hand is followed from frame to frame: the box of a
+frame comes from the joints of the one before. Then the sequence is smoothed by One-Euro filters run
+forwards and backwards, which has no lag; ``both_ways=False`` shows what a live filter would.
 """
 
 import argparse
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from hand_lib.files import written_atomically
-from hand_lib.inference.smoothing import OneEuro, jitter, smooth
+from hand_lib.files import write_json
+from hand_lib.inference.export import MESH_FORMATS, save_hands, save_sequence
+from hand_lib.inference.frames import Frames, write_video
+from hand_lib.inference.predictor import Predictor
 from hand_lib.render.camera import guessed_intrinsics, solve_translation
+from hand_lib.render.render import PREDICTION, draw_meshes
+from hand_lib.training.checkpoints import run_folder
 
-CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG", ".mov": "mp4v", ".mkv": "VP80"}
-"""What OpenCV's own encoder writes; browsers play the .webm."""
-
-ASSUMED_FPS = 30.0
 ROUNDS = 4
 """Looks at the first frame, each into the box that the last one found."""
 
@@ -39,16 +38,6 @@ PATIENCE = 10
 
 
 @dataclass(frozen=True)
-class VideoInfo:
-    """What the file says of itself."""
-
-    width: int
-    height: int
-    fps: float
-    frames: int  # as announced; a damaged file may hold fewer
-
-
-@dataclass(frozen=True)
 class HandSequence:
     """One hand through a video of T frames."""
 
@@ -59,8 +48,7 @@ class HandSequence:
     translation: np.ndarray  # (T, 3) metres, the wrist in the camera's frame
     confidence: np.ndarray  # (T,) 0 to 1; NaN where the run is not calibrated
     doubtful: np.ndarray  # (T,) bool
-    times: np.ndarray  # (T,) seconds
-    fps: float
+    times: np.ndarray  # (T,) seconds, the container's own
     intrinsics: np.ndarray  # (3, 3) pixels
     assumed_intrinsics: bool
     side: str
@@ -71,115 +59,20 @@ class HandSequence:
         return self.vertices + self.translation[:, None]
 
 
-def video_info(path) -> VideoInfo:
-    """Size, frame rate and length of a video file that OpenCV can read.
-
-    raises FileNotFoundError, or ValueError for a file without a readable picture.
-    """
-    with _Capture(path) as capture:
-        height, width = capture.first.shape[:2]
-        return VideoInfo(width, height, capture.fps, capture.count)
-
-
-def read_frames(path) -> Iterable[np.ndarray]:
-    """The frames of a video file, one after the other, (H, W, 3) uint8 RGB, upright."""
-    with _Capture(path) as capture:
-        frame = capture.first
-        while frame is not None:
-            yield frame
-            frame = capture.next()
-
-
-class _Capture:
-    """OpenCV's reader with clear errors."""
-
-    def __init__(self, path):
-        self.path = Path(path)
-
-    def __enter__(self):
-        if not self.path.is_file():
-            what = "is a folder" if self.path.is_dir() else "does not exist"
-            raise FileNotFoundError(f"video {self.path} {what}; give the path of a video file")
-        self._reader = cv2.VideoCapture(str(self.path))
-        self.first = self.next()
-        if self.first is None:
-            self._reader.release()
-            raise ValueError(
-                f"{self.path} is not a video that OpenCV can read ({self.path.stat().st_size} "
-                "bytes); convert it, for instance to .mp4"
-            )
-        fps = self._reader.get(cv2.CAP_PROP_FPS)
-        self.fps = float(fps) if 1 <= fps <= 1000 else ASSUMED_FPS
-        self.count = max(int(self._reader.get(cv2.CAP_PROP_FRAME_COUNT)), 1)
-        return self
-
-    def next(self):
-        good, frame = self._reader.read()
-        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if good else None
-
-    def __exit__(self, *_):
-        self._reader.release()
-
-
-def write_video(path, frames, fps: float) -> Path:
-    """Frames (H, W, 3) uint8 RGB -> a video file; odd sizes lose their last row or column.
-
-    path: .mp4, .webm, .avi, .mov or .mkv; appears when it is complete.   returns the path.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in CODECS:
-        raise ValueError(f"{path.name}: a video is written as one of {', '.join(CODECS)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = None
-    with written_atomically(path) as temporary:
-        # OpenCV chooses the container by the suffix
-        partial = temporary.with_name(f".partial{temporary.name}{path.suffix.lower()}")
-        try:
-            for frame in frames:
-                height, width = (side - side % 2 for side in frame.shape[:2])
-                if writer is None:
-                    code = cv2.VideoWriter_fourcc(*CODECS[path.suffix.lower()])
-                    writer = cv2.VideoWriter(str(partial), code, fps, (width, height))
-                    if not writer.isOpened():
-                        raise ValueError(f"{path.name}: OpenCV has no encoder for it here")
-                writer.write(cv2.cvtColor(frame[:height, :width], cv2.COLOR_RGB2BGR))
-            if writer is None:
-                raise ValueError(f"{path.name}: there is no frame to write")
-            writer.release()
-            partial.replace(temporary)
-        finally:
-            if writer is not None:
-                writer.release()
-            partial.unlink(missing_ok=True)
-    return path
-
-
 def follow_hands(
-    predictor,
-    video,
-    boxes=None,
-    sides=None,
-    intrinsics=None,
-    fps: float | None = None,
-    progress: bool = True,
+    predictor, video, boxes=None, sides=None, intrinsics=None, fps=None, progress=True
 ) -> list[HandSequence]:
     """The hands of a video, frame by frame, as the network sees them.
 
-    video: path, or an iterable of frames (H, W, 3) uint8 RGB.   boxes, sides: of the first frame,
-    as in ``Predictor.predict``; None: one right hand, found by looking ever closer.
-    intrinsics: (3, 3) pixels or None.   fps: of an iterable.   progress: show a bar.
+    video: whatever ``Frames`` takes, or a ``Frames``.   boxes, sides: of the first frame, as in
+    ``Predictor.predict``; None: one right hand, found by looking ever closer.
+    intrinsics: (3, 3) pixels or None.   fps: of pictures without times.   progress: show a bar.
     returns a ``HandSequence`` for each box. A hand in doubt is looked for where it was last; one
     that was not given a box is looked for anywhere after ``PATIENCE`` frames.
     """
-    frames, total = video, None
-    if isinstance(video, (str, Path)):
-        info = video_info(video)
-        frames, fps, total = read_frames(video), info.fps, info.frames
-    if fps is not None and not fps > 0:
-        raise ValueError(f"fps should be positive, found {fps}")
+    frames = video if isinstance(video, Frames) else Frames(video, fps)
     history: list[list] = []
-    bar = tqdm(frames, desc="following", total=total, unit="frame", disable=not progress)
-    for n, frame in enumerate(bar):
+    for n, frame in enumerate(tqdm(frames, "following", len(frames), disable=not progress)):
         if n == 0:
             first = _first_look(predictor, frame, boxes, sides, intrinsics)
             places, sides = [h.box for h in first], [h.side for h in first]
@@ -196,7 +89,7 @@ def follow_hands(
         ]
     if not history:
         raise ValueError("the video has no frames")
-    return [_sequence(hands, fps or ASSUMED_FPS) for hands in zip(*history, strict=True)]
+    return [_sequence(hands, frames.times) for hands in zip(*history, strict=True)]
 
 
 def _first_look(predictor, frame, boxes, sides, intrinsics):
@@ -223,41 +116,130 @@ def _next_box(joints_2d, old, shape, share: float = 1.0):
     return (float(x - half), float(y - half), float(x + half), float(y + half))
 
 
-def _sequence(hands, fps) -> HandSequence:
+def _sequence(hands, times) -> HandSequence:
     first = hands[0]
+    names = ("vertices", "joints", "joints_2d", "translation", "doubtful")
     return HandSequence(
-        vertices=np.stack([h.vertices for h in hands]),
-        faces=first.faces,
-        joints=np.stack([h.joints for h in hands]),
-        joints_2d=np.stack([h.joints_2d for h in hands]),
-        translation=np.stack([h.translation for h in hands]),
+        **{name: np.stack([getattr(hand, name) for hand in hands]) for name in names},
         confidence=np.array([np.nan if h.confidence is None else h.confidence for h in hands]),
-        doubtful=np.array([h.doubtful for h in hands]),
-        times=np.arange(len(hands)) / fps,
-        fps=float(fps),
+        times=np.asarray(times, float),
+        faces=first.faces,
         intrinsics=first.intrinsics,
         assumed_intrinsics=first.assumed_intrinsics,
         side=first.side,
     )
 
 
+@dataclass(frozen=True)
+class OneEuro:
+    """Knobs of the One-Euro filter (Casiez, Roussel and Vogel, CHI 2012).
+
+    A hand at rest is filtered with ``min_cutoff_hz``; each m/s of speed adds ``beta`` Hz, so a fast
+    hand is followed at once. At rest the causal filter lags by 1 / (2 pi min_cutoff_hz) seconds.
+    """
+
+    min_cutoff_hz: float = 1.2  # at rest: lower is steadier and lags more
+    beta: float = 14.0  # Hz per m/s: higher follows fast motion sooner
+    speed_cutoff_hz: float = 1.5  # of the low-pass through which speed is measured
+
+    def __post_init__(self):
+        if not (self.min_cutoff_hz > 0 and self.beta >= 0 and self.speed_cutoff_hz > 0):
+            raise ValueError(f"cutoffs should be positive and beta not negative, found {self}")
+
+    @property
+    def lag_at_rest_s(self) -> float:
+        """Group delay of the causal filter for slow motion, seconds."""
+        return 1 / (2 * np.pi * self.min_cutoff_hz)
+
+
+class Follower:
+    """The filter with its memory: call it with one frame after the other.
+
+    All points of a frame share one cutoff, from their mean speed, so that a mesh stays a blend of
+    meshes and is not torn.
+    """
+
+    def __init__(self, settings: OneEuro | None = None):
+        self.settings = settings or OneEuro()
+        self._last = None
+
+    def __call__(self, points, time_s: float) -> np.ndarray:
+        """points: (N, 2 or 3) metres.   time_s: later than the last.   returns them, smoothed."""
+        points = np.asarray(points, float)
+        if self._last is None:
+            self._last = (points, np.zeros_like(points), time_s)
+            return points
+        value, velocity, before = self._last
+        step = time_s - before
+        if not step > 0:
+            raise ValueError(f"times should increase, found {time_s} s after {before} s")
+        weight = _weight(self.settings.speed_cutoff_hz, step)
+        velocity = velocity + weight * ((points - value) / step - velocity)
+        speed = float(np.linalg.norm(velocity, axis=-1).mean())
+        weight = _weight(self.settings.min_cutoff_hz + self.settings.beta * speed, step)
+        value = value + weight * (points - value)
+        self._last = (value, velocity, time_s)
+        return value
+
+
+def _weight(cutoff_hz, step_s):
+    """Weight of the new value in a first-order low-pass."""
+    turn = 2 * np.pi * cutoff_hz * step_s
+    return turn / (1 + turn)
+
+
+def smooth(points, times, settings: OneEuro | None = None, both_ways: bool = True) -> np.ndarray:
+    """A whole sequence smoothed.
+
+    points: (T, N, 2 or 3) metres.   times: (T,) seconds, increasing.   both_ways: the mean of a
+    pass forwards and one backwards, whose lags cancel; False: what a live filter would show.
+    returns (T, N, 2 or 3).
+    """
+    points, times = np.asarray(points, float), np.asarray(times, float)
+    if points.ndim != 3 or times.shape != points.shape[:1]:
+        raise ValueError(
+            f"expected points (T, N, 2 or 3) and times (T,), found {points.shape}, {times.shape}"
+        )
+    if (np.diff(times) <= 0).any():
+        frame = int(np.argmax(np.diff(times) <= 0)) + 1
+        raise ValueError(f"times should increase, frame {frame} does not come after the last")
+    if len(points) == 0:
+        return points
+    follow = Follower(settings)
+    forwards = np.stack([follow(p, t) for p, t in zip(points, times, strict=True)])
+    if not both_ways:
+        return forwards
+    follow = Follower(settings)
+    backwards = [follow(p, -t) for p, t in zip(points[::-1], times[::-1], strict=True)]
+    return (forwards + np.stack(backwards[::-1])) / 2
+
+
+def jitter(points, times) -> float:
+    """Restlessness of a sequence: root mean square acceleration of its points.
+
+    points: (T, N, 2 or 3) metres.   times: (T,) seconds, ascending.   returns m/s^2.
+    """
+    steps = np.diff(times)[:, None, None]
+    speed = np.diff(np.asarray(points, float), axis=0) / steps
+    bend = np.diff(speed, axis=0) / ((steps[1:] + steps[:-1]) / 2)
+    return float(np.sqrt((bend**2).sum(axis=-1).mean()))
+
+
 def smooth_sequence(
     sequence: HandSequence, settings: OneEuro | None = None, both_ways: bool = True
 ) -> HandSequence:
-    """The sequence with steady vertices, joints and places; see ``smoothing.smooth``.
+    """The sequence with steady vertices, joints and places; see ``smooth``.
 
     Vertices and joints are filtered together, 2-D joints in the metres that a pixel spans at the
     hand's distance; the place in space then follows from both.
     """
     joined = np.concatenate([sequence.vertices, sequence.joints], axis=1)
     joined = smooth(joined, sequence.times, settings, both_ways)
-    split = sequence.vertices.shape[1]
+    vertices, joints = np.split(joined, [sequence.vertices.shape[1]], axis=1)
     metres = np.median(sequence.translation[:, 2]) / sequence.intrinsics[0, 0]
     flat = smooth(sequence.joints_2d * metres, sequence.times, settings, both_ways) / metres
-    joints = joined[:, split:]
     place = solve_translation(joints, flat, sequence.intrinsics)
-    changed = {"vertices": joined[:, :split], "joints": joints, "joints_2d": flat}
-    return HandSequence(**{**sequence.__dict__, **changed, "translation": place})
+    return replace(sequence, vertices=vertices, joints=joints, joints_2d=flat, translation=place)
 
 
 def overlay_frames(video, sequences, progress: bool = True) -> Iterable[np.ndarray]:
@@ -265,73 +247,60 @@ def overlay_frames(video, sequences, progress: bool = True) -> Iterable[np.ndarr
 
     Frames on which a hand is doubtful show it pale.
     """
-    from hand_lib.render.render import draw_meshes
-
-    frames = read_frames(video) if isinstance(video, (str, Path)) else video
-    count = len(sequences[0].times)
-    bar = tqdm(zip(range(count), frames, strict=False), desc="drawing", total=count, unit="frame",
-               disable=not progress)  # fmt: skip
-    for n, frame in bar:
+    frames = video if isinstance(video, Frames) else Frames(video)
+    count = min(len(frames), len(sequences[0].times))
+    for n in tqdm(range(count), "drawing", disable=not progress):
+        frame = frames[n]
         for s in sequences:
-            frame = draw_meshes(
-                frame, s.camera_vertices[n], s.faces, s.intrinsics,
-                alpha=0.35 if s.doubtful[n] else 0.85,
-            )  # fmt: skip
+            alpha = 0.35 if s.doubtful[n] else 0.85
+            frame = draw_meshes(frame, s.camera_vertices[n], s.faces, s.intrinsics, alpha=alpha)
         yield frame
 
 
 def process_video(
-    predictor,
-    video,
-    folder,
-    boxes=None,
-    sides=None,
-    intrinsics=None,
-    settings: OneEuro | None = None,
-    both_ways: bool = True,
-    progress: bool = True,
-) -> dict[str, Path]:
-    """A video file in; overlay video, animated GLB, arrays and a report out.
+    predictor, video, folder, boxes=None, sides=None, intrinsics=None,
+    settings: OneEuro | None = None, both_ways=True, meshes="", progress=True,
+) -> dict[str, Path]:  # fmt: skip
+    """A video in; overlay video, arrays and a report out, and one mesh file per frame if wanted.
 
-    folder: where they go, made if need be.   the other arguments: as in ``follow_hands`` and
-    ``smooth_sequence``.   returns name -> path: "overlay" (.mp4), for each hand "meshes" (.glb)
-    and "arrays" (.npz), and "report" (.json); a second hand's names end in "_2".
+    folder: where they go, made if need be.   meshes: "" or the kind of the mesh files, such as
+    "ply": all hands of a frame where they stand, in the camera's frame.   the other arguments: as
+    in ``follow_hands`` and ``smooth_sequence``.   returns name -> path: "overlay" (.mp4), for each
+    hand "arrays" (.npz), "report" (.json), "meshes" (a folder); a second hand's end in "_2".
     """
-    from hand_lib.inference.export import save_animation, save_report, save_sequence
-    from hand_lib.render.render import PREDICTION
-
+    if meshes and f".{meshes}" not in MESH_FORMATS:
+        raise ValueError(f"meshes should be one of {', '.join(MESH_FORMATS)}, found {meshes!r}")
     folder, settings = Path(folder), settings or OneEuro()
-    raw = follow_hands(predictor, video, boxes, sides, intrinsics, progress=progress)
+    frames = video if isinstance(video, Frames) else Frames(video)
+    raw = follow_hands(predictor, frames, boxes, sides, intrinsics, progress=progress)
     steady = [smooth_sequence(s, settings, both_ways) for s in raw]
-    paths = {
-        "overlay": write_video(
-            folder / "overlay.mp4", overlay_frames(video, steady, progress), steady[0].fps
-        )
-    }
+    drawn = overlay_frames(frames, steady, progress)
+    paths = {"overlay": write_video(folder / "overlay.mp4", drawn, frames.fps, frames.times)}
     rows = []
     for n, (before, after) in enumerate(zip(raw, steady, strict=True)):
         tail = f"_{n + 1}" if n else ""
         paths["arrays" + tail] = save_sequence(folder / f"meshes{tail}.npz", after)
-        if len(after.times) > 1:
-            paths["meshes" + tail] = save_animation(
-                folder / f"meshes{tail}.glb", after.camera_vertices, after.faces, after.fps,
-                PREDICTION,
-            )  # fmt: skip
         rows.append(_report(before, after, settings, both_ways))
-    paths["report"] = save_report(folder / "report.json", rows)
+    if meshes:
+        paths["meshes"] = folder / "meshes"
+        for n in tqdm(range(len(frames)), "meshes", disable=not progress):
+            hands = [(s.camera_vertices[n], s.faces) for s in steady]
+            save_hands(folder / "meshes" / f"{n:06d}.{meshes}", hands, PREDICTION)
+    paths["report"] = folder / "report.json"
+    write_json(paths["report"], {"hands": rows})
     return paths
 
 
 def _report(before, after, settings, both_ways) -> dict:
     """What happened to one hand, for people and programs; ``None`` is what cannot be known."""
     shaking = [
-        round(jitter(s.joints, s.fps), 2) if len(s.times) > 2 else None for s in (before, after)
+        round(jitter(s.joints, s.times), 2) if len(s.times) > 2 else None for s in (before, after)
     ]
     known = np.isfinite(after.confidence).any()
     return {
         "side": after.side,
         "frames": len(after.times),
-        "fps": after.fps,
+        "seconds": round(float(after.times[-1]), 4),
         "lag_at_rest_s": 0.0 if both_ways else round(settings.lag_at_rest_s, 4),
         "jitter_before_m_s2": shaking[0],
         "jitter_after_m_s2": shaking[1],
@@ -345,31 +314,30 @@ def _report(before, after, settings, both_ways) -> dict:
 def main(arguments=None) -> int:
     """The command line; the exit code is 0, or 2 for a request that cannot be met."""
     parser = argparse.ArgumentParser(prog="python -m hand_lib.inference.video", description=__doc__)
-    parser.add_argument("video", help="any video that OpenCV can read")
+    parser.add_argument("video", help="any video that FFmpeg can read, or a folder of pictures")
     parser.add_argument("folder", help="where the results go")
-    parser.add_argument("--run", default="", help="folder of a run; default: the reference model")
+    parser.add_argument("--run", default="reference", help="name or folder of a run")
     parser.add_argument("--box", nargs=4, type=float, action="append",
                         metavar=("X0", "Y0", "X1", "Y1"),
                         help="pixels in the first frame; again for a second hand")  # fmt: skip
     parser.add_argument("--detect", action="store_true", help="let MediaPipe find the boxes")
     parser.add_argument("--side", action="append", choices=("right", "left"), help="one for each")
     parser.add_argument("--focal", type=float, help="focal length in pixels, if you know it")
+    parser.add_argument("--fps", type=float, help="pictures a second of a folder")
     parser.add_argument("--live", action="store_true", help="smooth forwards only, as live: lags")
+    parser.add_argument("--meshes", default="", choices=[kind[1:] for kind in MESH_FORMATS],
+                        help="also one mesh file for each frame")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    options = parser.parse_args(arguments)
-    from hand_lib.inference.predictor import Predictor
-    from hand_lib.workbook import ensure_run
-
+    given = parser.parse_args(arguments)
     try:
-        info = video_info(options.video)
-        matrix = None
-        if options.focal is not None:
-            matrix = guessed_intrinsics(info.width, info.height)
-            matrix[0, 0] = matrix[1, 1] = options.focal
+        frames, matrix = Frames(given.video, given.fps), None
+        if given.focal is not None:
+            matrix = guessed_intrinsics(*frames.size)
+            matrix[0, 0] = matrix[1, 1] = given.focal
         paths = process_video(
-            Predictor.load(ensure_run(options.run)), options.video, options.folder,
-            "detect" if options.detect else options.box, options.side, matrix,
-            both_ways=not options.live, progress=not options.quiet,
+            Predictor.load(run_folder(given.run)), frames, given.folder,
+            "detect" if given.detect else given.box, given.side, matrix,
+            both_ways=not given.live, meshes=given.meshes, progress=not given.quiet,
         )  # fmt: skip
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")

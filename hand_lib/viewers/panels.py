@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from PIL import Image
 
 from hand_lib.files import natural_key
-from hand_lib.inference.export import save_mesh, save_predictions
+from hand_lib.inference.export import save_hands, save_predictions
 from hand_lib.render.images import read_image
 from hand_lib.render.render import draw_meshes, for_screen
 from hand_lib.viewers import figures as viewers
@@ -118,7 +118,7 @@ def download_links(hand, overlay=None, name: str = "hand") -> str:
             if kind == "json":
                 save_predictions(path, [hand])
             elif kind != "png":
-                save_mesh(path, hand.vertices, hand.faces, viewers.PREDICTION)
+                save_hands(path, [hand], viewers.PREDICTION)
             elif overlay is not None:
                 Image.fromarray(overlay).save(path)
             else:

