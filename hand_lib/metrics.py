@@ -14,11 +14,12 @@ import numba
 import numpy as np
 
 from hand_lib.hand.joints import FINGERS
+from hand_lib.mesh.topology import procrustes_align
 
 ALIGNMENTS = ("none", "root", "scale", "reflection", "rotation")
 
 NORM_GUARD = 1e-8
-"""Added to the Frobenius norms before dividing, as FreiHAND's scorer does (metres)."""
+"""Added to the size of a prediction before dividing by it, as FreiHAND's scorer does (metres)."""
 
 F_THRESHOLDS = (0.005, 0.015)
 """Radii of F@5 and F@15, metres."""
@@ -51,46 +52,6 @@ def point_errors(pred, true) -> np.ndarray:
     return np.sqrt(np.einsum("...i,...i->...", difference, difference))
 
 
-def align_procrustes(pred, true):
-    """Both similarity alignments of each prediction with its truth, by FreiHAND's recipe.
-
-    Centre both, divide by the Frobenius norm + 1e-8, solve the orthogonal Procrustes problem
-    (Schönemann, 1966), map back with the truth's norm and centre.
-
-    pred, true: (N, P, 3) metres.
-    returns ``reflection`` and ``rotation``, two dicts with ``matrix`` (N, 3, 3), ``scale`` (N,) and
-    the centres ``pred_center``, ``true_center`` (N, 1, 3), so that
-    aligned = scale (pred - pred_center) matrix^T + true_center; and mirrored (N,) bool: the best
-    orthogonal matrix has a negative determinant. A prediction whose points all coincide has
-    scale 0 and lands on the truth's centre.
-    """
-    pred, true = _check_pair(pred, true)
-    if pred.ndim != 3 or pred.shape[-1] != 3:
-        raise ValueError(f"expected points (N, P, 3), found {pred.shape}")
-    pred_center, true_center = pred.mean(1, keepdims=True), true.mean(1, keepdims=True)
-    a, b = pred - pred_center, true - true_center
-    norm_a = np.sqrt(np.einsum("npi,npi->n", a, a)) + NORM_GUARD
-    norm_b = np.sqrt(np.einsum("npi,npi->n", b, b)) + NORM_GUARD
-    product = (b.swapaxes(1, 2) @ a) / (norm_a * norm_b)[:, None, None]
-    u, singular, vt = np.linalg.svd(product)
-    mirrored = np.linalg.det(u) * np.linalg.det(vt) < 0
-    sign = np.where(mirrored, -1.0, 1.0)
-    proper = u.copy()
-    proper[:, :, 2] *= sign[:, None]
-    centers = {"pred_center": pred_center, "true_center": true_center}
-    size = norm_b / norm_a
-    reflection = {"matrix": u @ vt, "scale": singular.sum(1) * size, **centers}
-    total = singular[:, 0] + singular[:, 1] + sign * singular[:, 2]
-    rotation = {"matrix": proper @ vt, "scale": total * size, **centers}
-    return reflection, rotation, mirrored
-
-
-def apply_alignment(points, alignment) -> np.ndarray:
-    """Move points (N, P, 3) by one of the alignments of ``align_procrustes``."""
-    centred = (points - alignment["pred_center"]) * alignment["scale"][:, None, None]
-    return centred @ alignment["matrix"].swapaxes(1, 2) + alignment["true_center"]
-
-
 def align(pred, true, kind: str, root: int = 0, pred_root=None, true_root=None) -> np.ndarray:
     """Lay each prediction on its truth in one of the five ways of ``ALIGNMENTS``.
 
@@ -104,8 +65,7 @@ def align(pred, true, kind: str, root: int = 0, pred_root=None, true_root=None) 
     if kind == "none":
         return pred
     if kind in ("rotation", "reflection"):
-        reflection, rotation, _ = align_procrustes(pred, true)
-        return apply_alignment(pred, rotation if kind == "rotation" else reflection)
+        return procrustes_align(pred, true, kind == "reflection", NORM_GUARD)
     pred_root = pred[:, root] if pred_root is None else np.asarray(pred_root, float)
     true_root = true[:, root] if true_root is None else np.asarray(true_root, float)
     centred = pred - pred_root[:, None]
@@ -115,17 +75,6 @@ def align(pred, true, kind: str, root: int = 0, pred_root=None, true_root=None) 
         factor = np.einsum("npi,npi->n", centred, target) / np.where(spread > 0, spread, 1.0)
         centred = centred * factor[:, None, None]
     return centred + true_root[:, None]
-
-
-def aligned_errors(pred, true, kinds=ALIGNMENTS, root=0, pred_root=None, true_root=None):
-    """Distances after each alignment; arguments as in ``align``.
-
-    returns dict kind -> (N, P) metres.
-    """
-    return {
-        kind: point_errors(align(pred, true, kind, root, pred_root, true_root), true)
-        for kind in kinds
-    }
 
 
 def mesh_errors(pred, true) -> dict[str, np.ndarray]:
@@ -146,27 +95,6 @@ def mesh_errors(pred, true) -> dict[str, np.ndarray]:
     return {"plain": plain, "pa": pa}
 
 
-@numba.njit(cache=True)
-def _count_by_threshold(errors, thresholds, counts):
-    """Add each error to the first threshold that is not smaller; NaN and the rest to the last bin.
-
-    Starts looking where the threshold would be if they were evenly spaced.
-    """
-    last = len(thresholds) - 1
-    low = thresholds[0]
-    slope = last / (thresholds[last] - low) if last else 0.0
-    for error in errors:
-        if not error <= thresholds[last]:
-            counts[last + 1] += 1
-            continue
-        at = int(min(max((error - low) * slope, 0.0), float(last)))
-        while at > 0 and thresholds[at - 1] >= error:
-            at -= 1
-        while thresholds[at] < error:
-            at += 1
-        counts[at] += 1
-
-
 def pck(errors, thresholds) -> np.ndarray:
     """Share of points within each threshold (<=).
 
@@ -180,9 +108,8 @@ def pck(errors, thresholds) -> np.ndarray:
         raise ValueError("no errors to count: the share of no points is undefined")
     if thresholds.ndim != 1 or not len(thresholds) or (np.diff(thresholds) <= 0).any():
         raise ValueError("thresholds should be a list of ascending numbers")
-    counts = np.zeros(len(thresholds) + 1, np.int64)
-    _count_by_threshold(errors, thresholds, counts)
-    return np.cumsum(counts[:-1]) / errors.size
+    first = np.searchsorted(thresholds, errors)  # NaN is beyond the last
+    return np.cumsum(np.bincount(first, minlength=len(thresholds) + 1)[:-1]) / errors.size
 
 
 def auc(errors, low: float = 0.0, high: float = 0.05, steps: int = 100) -> float:
@@ -195,35 +122,14 @@ def auc(errors, low: float = 0.0, high: float = 0.05, steps: int = 100) -> float
     return float(np.trapezoid(pck(errors, thresholds), thresholds) / (high - low))
 
 
-_FLAGS = {"nnan", "nsz", "ninf"}  # lets minima run in vector registers; sums keep their order
-
-
-@numba.njit(cache=True, fastmath=_FLAGS)
-def _lower_by_four(a, i, b, smallest):
-    """smallest[j] = min of itself and the squared distances of points a[:, i:i + 4] to b[:, j]."""
-    x, y, z = b[0], b[1], b[2]
-    ax, ay, az = a[0, i], a[1, i], a[2, i]
-    bx, by, bz = a[0, i + 1], a[1, i + 1], a[2, i + 1]
-    cx, cy, cz = a[0, i + 2], a[1, i + 2], a[2, i + 2]
-    dx, dy, dz = a[0, i + 3], a[1, i + 3], a[2, i + 3]
-    for j in range(x.shape[0]):
-        first = (ax - x[j]) ** 2 + (ay - y[j]) ** 2 + (az - z[j]) ** 2
-        second = (bx - x[j]) ** 2 + (by - y[j]) ** 2 + (bz - z[j]) ** 2
-        third = (cx - x[j]) ** 2 + (cy - y[j]) ** 2 + (cz - z[j]) ** 2
-        fourth = (dx - x[j]) ** 2 + (dy - y[j]) ** 2 + (dz - z[j]) ** 2
-        smallest[j] = min(smallest[j], min(min(first, second), min(third, fourth)))
-
-
-@numba.njit(cache=True, fastmath=_FLAGS)
+@numba.njit(cache=True, fastmath={"nnan", "nsz", "ninf"})  # minima in vector registers
 def _to_nearest(a, b, distance):
     """distance[j] = distance of b[:, j] to the nearest of the points a (3, P)."""
     distance[:] = np.inf
-    fours = a.shape[1] // 4 * 4
-    for i in range(0, fours, 4):
-        _lower_by_four(a, i, b, distance)
-    for i in range(fours, a.shape[1]):
+    for i in range(a.shape[1]):
+        x, y, z = a[0, i], a[1, i], a[2, i]
         for j in range(b.shape[1]):
-            squared = (a[0, i] - b[0, j]) ** 2 + (a[1, i] - b[1, j]) ** 2 + (a[2, i] - b[2, j]) ** 2
+            squared = (x - b[0, j]) ** 2 + (y - b[1, j]) ** 2 + (z - b[2, j]) ** 2
             distance[j] = min(distance[j], squared)
     for j in range(b.shape[1]):
         distance[j] = np.sqrt(distance[j])

@@ -5,6 +5,7 @@ import numpy as np
 from hand_lib import metrics
 from hand_lib.evaluation.runs import Evaluation, bootstrap_interval
 from hand_lib.hand.joints import JOINT_NAMES
+from hand_lib.mesh.topology import procrustes
 from hand_lib.render.raster import rasterise
 
 HIDDEN_BEHIND = 0.004
@@ -133,7 +134,7 @@ def error_parts(evaluation: Evaluation) -> dict[str, np.ndarray]:
     sized = hand * np.sqrt(true_size / np.where(size > 0, size, 1))[:, None, None]
     # points and their mirror images in the wrist: the centre that Procrustes takes is the wrist
     both = (np.concatenate([points, -points], 1) for points in (sized, true))
-    turn = metrics.align_procrustes(*both)[1]["matrix"]
+    turn = procrustes(*both).rotation
     off = 1000 * (hand - true)
     return {
         "wrists together": 1000 * evaluation.scores.vertex_errors["root"].mean(1),

@@ -31,6 +31,7 @@ from hand_lib import metrics
 from hand_lib.evaluation.predictions import read_predictions, read_truth
 from hand_lib.files import resolve, write_json, write_text
 from hand_lib.hand.joints import JOINT_SOURCES, convert_joints, fingertips_of
+from hand_lib.mesh.topology import procrustes
 
 MIRROR_TOLERANCE = 1e-4
 """A hand counts as mirrored when its mean errors after the two alignments differ by more (m)."""
@@ -247,11 +248,14 @@ def _measure(pred, true, kinds, roots, with_f=False, progress=False):
     for start in range(0, len(pred), _CHUNK):
         part = slice(start, start + _CHUNK)
         p, t = pred[part], true[part]
-        reflection, rotation, mirrored = metrics.align_procrustes(p, t)
+        motions = {
+            kind: procrustes(p, t, kind == "reflection", metrics.NORM_GUARD)
+            for kind in ("rotation", "reflection")
+        }
+        mirrored = np.linalg.det(motions["reflection"].rotation) < 0
         for kind in kinds:
-            if kind in ("reflection", "rotation"):
-                which = reflection if kind == "reflection" else rotation
-                moved = metrics.apply_alignment(p, which)
+            if kind in motions:
+                moved = motions[kind](p)
             else:
                 moved = metrics.align(p, t, kind, 0, roots[0][part], roots[1][part])
             errors[kind][part] = metrics.point_errors(moved, t)

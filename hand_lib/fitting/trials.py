@@ -19,7 +19,7 @@ from hand_lib.fitting.fit import fit_hands, hand_size
 from hand_lib.hand.joints import FINGERS
 from hand_lib.hand.model import HandModel, mirror_pose
 from hand_lib.hand.poses import sample_poses
-from hand_lib.mesh.topology import align_similarity
+from hand_lib.mesh.topology import procrustes_align
 from hand_lib.render.camera import project
 
 CAMERA = np.array([[450.0, 0, 111.5], [0, 450, 111.5], [0, 0, 1]])
@@ -74,7 +74,7 @@ def spoil(points, rng, noise_px: float = NOISE_PX, missing: float = MISSING):
 
 def joint_errors_mm(joints, true_joints) -> np.ndarray:
     """Mean joint error after similarity alignment, (B,) mm.   joints: (B, 21, 3) metres."""
-    aligned, _ = align_similarity(joints, true_joints)
+    aligned = procrustes_align(joints, true_joints)
     return 1000 * np.linalg.norm(aligned - true_joints, axis=2).mean(1)
 
 

@@ -22,7 +22,12 @@ from hand_lib.mesh.simplify import (
     stretch_importance,
 )
 from hand_lib.mesh.spirals import extract_spirals
-from hand_lib.mesh.topology import as_mesh_arrays, check_mesh, closest_point_on_mesh
+from hand_lib.mesh.topology import (
+    as_mesh_arrays,
+    barycentric_at,
+    check_mesh,
+    closest_point_on_mesh,
+)
 from hand_lib.mesh.upsample import barycentric_upsampling, fitted_upsampling
 
 FORMAT = 1
@@ -258,11 +263,7 @@ def psbody_closest_point():
         tree = Mesh(v=vertices, f=faces.astype(np.uint32)).compute_aabb_tree()
         face, _, nearest_points = tree.nearest(points, nearest_part=True)
         face = np.asarray(face).ravel().astype(np.int64)
-        a, b, c = (vertices[faces[face, i]] for i in range(3))
-        edges = np.stack([b - a, c - a], axis=2)
-        vw = (np.linalg.pinv(edges) @ (nearest_points - a)[:, :, None])[:, :, 0]
-        barycentric = np.clip(np.column_stack([1 - vw.sum(axis=1), vw]), 0, 1)
-        barycentric /= barycentric.sum(axis=1, keepdims=True)
+        barycentric = barycentric_at(nearest_points, vertices, faces[face])
         distance = np.linalg.norm(points - nearest_points, axis=1)
         return face, barycentric, nearest_points, distance
 

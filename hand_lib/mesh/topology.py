@@ -1,5 +1,8 @@
-"""Triangle meshes as NumPy arrays: edges, borders, normals, checks, alignment, closest points."""
+"""Triangle meshes as arrays: edges, borders, normals, checks, closest points, Procrustes."""
 
+from typing import NamedTuple
+
+import igl
 import numpy as np
 
 
@@ -48,19 +51,7 @@ def boundary_loops(faces: np.ndarray) -> list[np.ndarray]:
     faces: (F, 3) of a manifold.   returns one index array per border, longest first; a closed mesh
     gives an empty list.
     """
-    directed = half_edges(faces)
-    size = int(faces.max()) + 1
-    key, back = directed[:, 0] * size + directed[:, 1], directed[:, 1] * size + directed[:, 0]
-    border = directed[~np.isin(key, back)]
-    following = dict(border.tolist())
-    loops = []
-    while following:
-        start, here = following.popitem()
-        loop = [start]
-        while here != start:
-            loop.append(here)
-            here = following.pop(here)
-        loops.append(np.array(loop))
+    loops = map(np.array, igl.boundary_loop_all(np.ascontiguousarray(faces, dtype=np.int64)))
     return sorted(loops, key=lambda loop: (-len(loop), loop.min()))
 
 
@@ -84,32 +75,12 @@ def face_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals, faces weighted by area.   vertices: (..., V, 3) -> (..., V, 3)."""
-    from scipy.sparse import csr_matrix
-
-    normals = face_normals(vertices, faces)
-    count = vertices.shape[-2]
-    columns = np.tile(np.arange(len(faces)), 3)
-    shape = (count, len(faces))
-    gather = csr_matrix((np.ones(3 * len(faces)), (faces.T.ravel(), columns)), shape=shape)
-    flat = np.moveaxis(normals, -2, 0).reshape(len(faces), -1)
-    summed = np.moveaxis((gather @ flat).reshape(count, *vertices.shape[:-2], 3), 0, -2)
-    return summed / np.maximum(np.linalg.norm(summed, axis=-1, keepdims=True), 1e-12)
-
-
-def enclosed_volume(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Volume inside the mesh, its open borders closed by fans about their centres.
-
-    vertices: (..., V, 3).   returns (...,) in the cube of the unit; positive if normals point out.
-    """
-    a, b, c = (vertices[..., faces[:, i], :] for i in range(3))
-    volume = np.einsum("...fi,...fi->...", a, np.cross(b, c)) / 6
-    for loop in boundary_loops(faces):
-        rim = vertices[..., loop, :]
-        following = np.roll(rim, -1, axis=-2)
-        middle = np.broadcast_to(rim.mean(axis=-2, keepdims=True), rim.shape)
-        volume = volume + np.einsum("...fi,...fi->...", middle, np.cross(following, rim)) / 6
-    return volume
+    """Unit normals, faces weighted by area; zero where there are none.   (..., V, 3) both."""
+    faces = np.ascontiguousarray(faces, dtype=np.int64)
+    meshes = np.ascontiguousarray(vertices, np.float64).reshape(-1, *vertices.shape[-2:])
+    by_area = igl.PER_VERTEX_NORMALS_WEIGHTING_TYPE_AREA
+    normals = [igl.per_vertex_normals(mesh, faces, by_area) for mesh in meshes]
+    return np.nan_to_num(np.reshape(normals, vertices.shape))
 
 
 def check_mesh(vertices: np.ndarray, faces: np.ndarray, name: str = "mesh") -> None:
@@ -147,15 +118,12 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray, name: str = "mesh") -> N
     bad = areas <= 1e-14 * max(np.ptp(vertices, axis=0).max() ** 2, 1e-300)
     if bad.any():
         refuse(f"face {bad.argmax()} {faces[bad.argmax()].tolist()} has no area")
+    _, _, edges, edge_of, manifold = igl.is_edge_manifold(np.ascontiguousarray(faces))
+    if not manifold.all():
+        edge = manifold.argmin()
+        count = (edge_of == edge).sum()
+        refuse(f"edge {np.sort(edges[edge]).tolist()} belongs to {count} faces, at most 2 allowed")
     directed = half_edges(faces)
-    undirected = np.sort(directed, axis=1)
-    first, counts = _unique_rows(undirected)
-    undirected = undirected[first]
-    if (counts > 2).any():
-        edge = counts.argmax()
-        refuse(
-            f"edge {undirected[edge].tolist()} belongs to {counts[edge]} faces, at most 2 allowed"
-        )
     first, repeats = _unique_rows(directed)
     if (repeats > 1).any():
         edge = directed[first[repeats.argmax()]]
@@ -163,10 +131,9 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray, name: str = "mesh") -> N
     used = np.bincount(faces.ravel(), minlength=len(vertices))
     if (used == 0).any():
         refuse(f"vertex {(used == 0).argmax()} belongs to no face")
-    on_border = np.bincount(undirected[counts == 1].ravel(), minlength=len(vertices))
-    split = (on_border > 2) | _has_two_fans(faces, len(vertices))
-    if split.any():
-        refuse(f"two separate fans of faces meet at vertex {split.argmax()}")
+    one_fan = np.array(igl.is_vertex_manifold(np.ascontiguousarray(faces)))
+    if not one_fan.all():
+        refuse(f"two separate fans of faces meet at vertex {one_fan.argmin()}")
 
 
 def _unique_rows(rows) -> tuple[np.ndarray, np.ndarray]:
@@ -181,63 +148,72 @@ def _unique_rows(rows) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(keys, return_index=True, return_counts=True)[1:]
 
 
-def _has_two_fans(faces, count) -> np.ndarray:
-    """(V,) True where the faces around a vertex do not form one fan (components of corners)."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
+class Similarity(NamedTuple):
+    """The motion x -> scale R (x - source_center) + target_center, one for each of a batch."""
 
-    corner = np.arange(faces.size).reshape(faces.shape)  # corner id of (face, slot)
-    tail, head = half_edges(faces).T
-    order = np.concatenate([corner[:, 0], corner[:, 1], corner[:, 2]])
-    after = np.concatenate([corner[:, 1], corner[:, 2], corner[:, 0]])
-    key, back = tail * count + head, head * count + tail
-    place = np.argsort(key)
-    at = np.minimum(np.searchsorted(key[place], back), len(key) - 1)
-    twin = place[at]
-    has_twin = key[twin] == back
-    # corners at the same vertex across a shared edge are joined
-    left = np.concatenate([order[has_twin], after[has_twin]])
-    right = np.concatenate([after[twin[has_twin]], order[twin[has_twin]]])
-    graph = coo_matrix((np.ones(len(left)), (left, right)), shape=(faces.size, faces.size))
-    _, label = connected_components(graph, directed=False)
-    pairs = np.unique(np.stack([faces.ravel(), label], axis=1), axis=0)
-    return np.bincount(pairs[:, 0], minlength=count) > 1
+    scale: np.ndarray  # (...)
+    rotation: np.ndarray  # (..., 3, 3) R
+    source_center: np.ndarray  # (..., 1, 3)
+    target_center: np.ndarray  # (..., 1, 3)
+
+    def __call__(self, points):
+        """Move points (..., N, 3)."""
+        turned = (points - self.source_center) @ self.rotation.mT
+        return self.scale[..., None, None] * turned + self.target_center
 
 
-def align_similarity(source, target, reflections: bool = False, scale: bool = True):
+def procrustes(source, target, reflections: bool = False, guard: float = 0.0) -> Similarity:
     """Best similarity motion of each source onto its target, in the least-squares sense.
 
-    source, target: (..., N, 3), the same unit.   reflections: allow mirrored solutions, as
-    FreiHAND's scorer does; otherwise det R = +1 (Umeyama, 1991).   scale: solve for it too.
-    returns aligned (..., N, 3) = s source R^T + t and (s (...), R (..., 3, 3), t (..., 3)).
-    A source whose points coincide is moved onto the target's centre (s = 0 with ``scale``).
+    source, target: (..., N, 3), the same unit, both NumPy arrays or both tensors; the gradient is
+    exact for tensors.   reflections: allow mirrored solutions, as FreiHAND's scorer does; otherwise
+    det R = +1 (Umeyama, 1991).   guard: added to the size of the source before dividing by it.
+    A source whose points coincide has scale 0 and is moved onto the target's centre.
     """
-    source, target = np.asarray(source), np.asarray(target)
     if source.shape != target.shape or source.ndim < 2 or source.shape[-1] != 3:
         raise ValueError(
-            f"expected two arrays (..., N, 3) alike, found {source.shape}, {target.shape}"
+            "expected source and target (..., N, 3) alike, found "
+            f"{tuple(source.shape)}, {tuple(target.shape)}"
         )
-    center_s = source.mean(axis=-2, keepdims=True)
-    center_t = target.mean(axis=-2, keepdims=True)
-    a, b = source - center_s, target - center_t
-    u, singular, vt = np.linalg.svd(b.swapaxes(-1, -2) @ a)
+    source_center, target_center = source.mean(-2)[..., None, :], target.mean(-2)[..., None, :]
+    a, b = source - source_center, target - target_center
+    product = b.mT @ a
+    tensors = not isinstance(product, np.ndarray)
+    if tensors:
+        from torch import linalg
+    else:
+        linalg = np.linalg
+    u, singular, vt = linalg.svd(product.detach() if tensors else product)
     if not reflections:
-        sign = np.sign(np.linalg.det(u) * np.linalg.det(vt))
-        u = u.copy()
-        u[..., :, 2] *= sign[..., None]
-        singular = singular.copy()
+        sign = linalg.det(u @ vt).round()
+        u[..., 2] *= sign[..., None]
         singular[..., 2] *= sign
     rotation = u @ vt
-    spread = (a * a).sum(axis=(-1, -2))
-    if scale:
-        factor = singular.sum(axis=-1) / np.where(spread > 0, spread, 1.0)
-    else:
-        factor = np.ones(spread.shape)
-    aligned = factor[..., None, None] * (a @ rotation.swapaxes(-1, -2)) + center_t
-    shift = center_t[..., 0, :] - factor[..., None] * (
-        rotation @ center_s.swapaxes(-1, -2)
-    ).squeeze(-1)
-    return aligned, (factor, rotation, shift)
+    if tensors:
+        rotation = _with_gradient(rotation, product, singular, vt)
+    spread = (a * a).sum((-1, -2))
+    if guard:
+        spread = (spread**0.5 + guard) ** 2
+    scale = (rotation * product).sum((-1, -2)) / (spread + (spread == 0))
+    return Similarity(scale, rotation, source_center, target_center)
+
+
+def _with_gradient(rotation, product, singular, vt):
+    """The rotation with its derivative by ``product`` = rotation P, finite for every input.
+
+    P = V diag(singular) V^T is symmetric, so R^T dR = V W V^T with W_ij = E_ij / (s_i + s_j), where
+    E is R^T d(product) less its transpose, in the axes V.
+    """
+    twist = rotation.mT @ product
+    twist = twist - twist.mT
+    twist = vt @ (twist - twist.detach()) @ vt.mT  # zero, with a gradient
+    sums = (singular[..., :, None] + singular[..., None, :]).clamp_min(1e-12)
+    return rotation + rotation @ vt.mT @ (twist / sums) @ vt
+
+
+def procrustes_align(source, target, reflections: bool = False, guard: float = 0.0):
+    """Each source (..., N, 3) moved onto its target as well as a similarity can: ``procrustes``."""
+    return procrustes(source, target, reflections, guard)(source)
 
 
 def closest_point_on_mesh(points, vertices, faces):
@@ -247,19 +223,19 @@ def closest_point_on_mesh(points, vertices, faces):
     returns face index (N,), barycentric (N, 3) that sum to one and are not negative, the surface
     point (N, 3) and its distance (N,).
     """
-    import igl
-
     points = np.ascontiguousarray(points, dtype=np.float64)
     vertices = np.ascontiguousarray(vertices, dtype=np.float64)
     faces = np.ascontiguousarray(faces, dtype=np.int64)
     squared, face, nearest = igl.point_mesh_squared_distance(points, vertices, faces)
-    a, b, c = (vertices[faces[face, i]] for i in range(3))
-    e0, e1, e2 = b - a, c - a, nearest - a
-    d00, d01, d11 = (e0 * e0).sum(1), (e0 * e1).sum(1), (e1 * e1).sum(1)
-    d20, d21 = (e2 * e0).sum(1), (e2 * e1).sum(1)
-    determinant = d00 * d11 - d01 * d01
-    v = (d11 * d20 - d01 * d21) / determinant
-    w = (d00 * d21 - d01 * d20) / determinant
-    barycentric = np.clip(np.stack([1 - v - w, v, w], axis=1), 0, 1)
-    barycentric /= barycentric.sum(axis=1, keepdims=True)
+    barycentric = barycentric_at(nearest, vertices, faces[face])
     return face, barycentric, nearest, np.sqrt(np.maximum(squared, 0))
+
+
+def barycentric_at(points, vertices, corners) -> np.ndarray:
+    """Barycentric coordinates (N, 3), none negative, of points (N, 3) in their faces.
+
+    vertices: (V, 3).   corners: (N, 3) indices, the face of each point.
+    """
+    a, b, c = (np.ascontiguousarray(vertices[corners[:, i]]) for i in range(3))
+    barycentric = np.clip(igl.barycentric_coordinates(np.ascontiguousarray(points), a, b, c), 0, 1)
+    return barycentric / barycentric.sum(axis=1, keepdims=True)

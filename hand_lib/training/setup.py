@@ -14,7 +14,7 @@ from hand_lib.data.sample import split_unique
 from hand_lib.data.surface_maps import SurfaceMaps
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.joints import fingertips_of
-from hand_lib.mesh.topology import align_similarity
+from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network, joint_regressor
 from hand_lib.training.log import geometric_scores
@@ -158,7 +158,7 @@ def single_mesh_scores(hands: dict, validation: dict) -> dict:
             continue
         shape = points[0]
         for _ in range(3):
-            aligned, _motion = align_similarity(points, np.broadcast_to(shape, points.shape))
+            aligned = procrustes_align(points, np.broadcast_to(shape, points.shape))
             shape = aligned.mean(axis=0)
         plain, laid = (
             geometric_scores({name: np.repeat(mesh[None], count, axis=0)}, validation)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from hand_lib.data.sample import fits_mesh
 from hand_lib.evaluation.breakdown import in_plane_angles_deg, palm_angles_deg
 from hand_lib.hand.joints import BONES, JOINT_NAMES, fingertips_of
-from hand_lib.mesh.topology import align_similarity
+from hand_lib.mesh.topology import procrustes_align
 from hand_lib.render.camera import project
 
 
@@ -95,7 +95,7 @@ def _aligned(points) -> tuple[np.ndarray, np.ndarray]:
         mean = points[known][0]
         for _ in range(3):
             target = np.broadcast_to(mean, points[known].shape)
-            pose[known], _motion = align_similarity(points[known], target)
+            pose[known] = procrustes_align(points[known], target)
             mean = pose[known].mean(axis=0)
         radius = np.sqrt(((mean - mean.mean(axis=0)) ** 2).sum(axis=1).mean())
         spread[known] = np.linalg.norm(pose[known] - mean, axis=2).mean(axis=1) / radius

@@ -24,7 +24,7 @@ from hand_lib.data.crops import InMemoryDataset
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.files import read_json, write_json
 from hand_lib.hand.model import builtin_hierarchy
-from hand_lib.mesh.topology import align_similarity
+from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
 from hand_lib.training.config import make_config
@@ -161,7 +161,7 @@ def evaluate(network, test: dict, batch_size: int = 100) -> dict:
     network.train(was_training)
     vertices, joints_2d = np.concatenate(vertices), np.concatenate(joints_2d)
     true = test["vertices"].astype(np.float64)
-    aligned = align_similarity(vertices, true)[0]
+    aligned = procrustes_align(vertices, true)
     pixels = np.linalg.norm(joints_2d - test["joints_2d"], axis=2) * test["image"].shape[-1] / 2
     return {
         "plain_mm": 1000 * float(np.linalg.norm(vertices - true, axis=2).mean()),

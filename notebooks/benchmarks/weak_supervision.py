@@ -27,7 +27,7 @@ from hand_lib.fitting.fit import fit_hands
 from hand_lib.fitting.trials import MISSING, NOISE_PX, spoil
 from hand_lib.hand.model import HandModel, builtin_hierarchy
 from hand_lib.inference.fit_samples import fitted_hand
-from hand_lib.mesh.topology import align_similarity
+from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
 from hand_lib.render.camera import crop_affine, crop_to_pixels, pixels_to_crop, transform_intrinsics
@@ -88,7 +88,7 @@ def weak_labels(truth: InMemoryDataset, seed: int, model=None, progress=None) ->
         labels["joints"][here], labels["root"][here] = joints - joints[:, :1], joints[:, 0]
         labels["joints_2d"][here] = pixels_to_crop(fit.joints_2d[good], SIDE)
         plain.append(np.linalg.norm(labels["vertices"][here] - true, axis=2).mean(1))
-        moved, _ = align_similarity(labels["vertices"][here], true)
+        moved = procrustes_align(labels["vertices"][here], true)
         aligned.append(np.linalg.norm(moved - true, axis=2).mean(1))
         flat.append(np.linalg.norm(fit.joints_2d[good] - exact[here], axis=2).ravel())
     seen = confidence > 0

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from hand_lib.mesh import topology as g
@@ -68,18 +69,6 @@ def test_normals_point_out_of_a_sphere_and_areas_sum_to_its_surface(sphere):
     assert np.allclose(g.face_areas(vertices, faces), reference.area_faces)
 
 
-def test_volume_closes_borders_and_does_not_depend_on_where_the_mesh_is(bowl):
-    vertices, faces = bowl
-    (loop,) = g.boundary_loops(faces)
-    lid = np.stack([np.full(len(loop), len(vertices)), np.roll(loop, -1), loop], axis=1)
-    closed = trimesh.Trimesh(
-        np.vstack([vertices, vertices[loop].mean(axis=0)]), np.vstack([faces, lid]), process=False
-    )
-    assert closed.is_watertight
-    moved = np.stack([vertices, vertices + [5.0, -3, 2]])
-    assert np.allclose(g.enclosed_volume(moved, faces), closed.volume)
-
-
 def broken_meshes():
     mesh = trimesh.creation.icosphere(1)
     v, f = np.array(mesh.vertices), np.array(mesh.faces)
@@ -125,44 +114,65 @@ def test_clean_meshes_pass_the_check(sphere, bowl):
     g.check_mesh(*bowl)
 
 
+def pair(noise, count=50, seed=0):
+    """Sources, the same turned and moved with noise, and the rotations between them."""
+    rng = np.random.default_rng(seed)
+    source = rng.normal(0, 0.05, (count, 40, 3))
+    rotation = np.stack([random_rotation(rng) for _ in range(count)])
+    target = 1.7 * source @ rotation.swapaxes(1, 2) + rng.normal(size=(count, 1, 3))
+    return source, target + noise * rng.normal(0, 0.05, source.shape), rotation
+
+
 def test_alignment_recovers_a_known_motion():
-    rng = np.random.default_rng(0)
-    source = rng.normal(size=(5, 21, 3))
-    rotation = np.stack([random_rotation(rng) for _ in range(5)])
-    target = 1.7 * source @ rotation.swapaxes(1, 2) + rng.normal(size=(5, 1, 3))
-    aligned, (scale, found, shift) = g.align_similarity(source, target)
-    assert np.allclose(aligned, target) and np.allclose(scale, 1.7) and np.allclose(found, rotation)
-    again = scale[:, None, None] * source @ found.swapaxes(1, 2) + shift[:, None]
-    assert np.allclose(again, aligned)
+    source, target, rotation = pair(0.0)
+    motion = g.procrustes(source, target)
+    assert np.allclose(motion.scale, 1.7) and np.allclose(motion.rotation, rotation)
+    assert np.allclose(motion(source), target)
+    assert np.allclose(motion(source[:, :3]), g.procrustes_align(source, target)[:, :3])
 
 
-def test_alignment_mirrors_only_when_allowed():
-    rng = np.random.default_rng(1)
-    source = rng.normal(size=(21, 3))
-    target = source * [-1, 1, 1]
-    aligned, (_, rotation, _) = g.align_similarity(source, target)
-    assert np.linalg.det(rotation) > 0 and np.abs(aligned - target).max() > 0.1
-    aligned, (_, rotation, _) = g.align_similarity(source, target, reflections=True)
-    assert np.linalg.det(rotation) < 0 and np.allclose(aligned, target)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reflections", [False, True])
+def test_alignment_mirrors_only_when_allowed_tensors_as_arrays(reflections, dtype):
+    source, target, _ = (array.astype(dtype) for array in pair(0.3))
+    target[::2] *= dtype([-1, 1, 1])
+    motion = g.procrustes(source, target, reflections)
+    assert motion.rotation.dtype == dtype
+    mirrored = np.linalg.det(motion.rotation) < 0
+    assert mirrored[::2].all() == reflections and not mirrored[1::2].any()
+    found = g.procrustes(torch.tensor(source), torch.tensor(target), reflections)
+    digits = 4 if dtype == np.float32 else 11
+    for mine, theirs in zip(found, motion, strict=True):
+        np.testing.assert_almost_equal(mine.numpy(), theirs, digits)
 
 
 def test_alignment_never_raises_the_squared_error():
-    rng = np.random.default_rng(2)
-    source, target = rng.normal(size=(2, 50, 21, 3))
+    source, target = np.random.default_rng(2).normal(size=(2, 50, 21, 3))
     before = ((source - target) ** 2).sum(axis=(1, 2))
-    for options in ({}, {"scale": False}, {"reflections": True}):
-        aligned, (scale, _, _) = g.align_similarity(source, target, **options)
+    for reflections in (False, True):
+        aligned = g.procrustes_align(source, target, reflections)
         assert (((aligned - target) ** 2).sum(axis=(1, 2)) <= before).all()
-        assert options.get("scale", True) or (scale == 1).all()
     with pytest.raises(ValueError, match="alike"):
-        g.align_similarity(source, target[:, :20])
+        g.procrustes_align(source, target[:, :20])
 
 
 def test_alignment_of_coinciding_points_is_finite():
-    aligned, _ = g.align_similarity(
-        np.zeros((21, 3)), np.random.default_rng(0).normal(size=(21, 3))
-    )
-    assert np.isfinite(aligned).all() and np.allclose(aligned, aligned[0])
+    target = np.random.default_rng(0).normal(size=(21, 3))
+    aligned = g.procrustes_align(np.zeros((21, 3)), target)
+    assert np.allclose(aligned, target.mean(0))
+
+
+@pytest.mark.parametrize("mirror", [1, -1])
+def test_the_gradient_of_an_alignment_is_exact_and_finite_at_zero(mirror):
+    source, target, _ = (torch.tensor(x) for x in pair(0.3, count=1))
+    target = target * torch.tensor([mirror, 1, 1])
+    torch.autograd.gradcheck(g.procrustes_align, (source[:, :6].requires_grad_(), target[:, :6]))
+    torch.autograd.gradcheck(g.procrustes_align, (source[:, :6], target[:, :6].requires_grad_()))
+    round_target = torch.eye(3, dtype=torch.float64)[None].requires_grad_()  # equal singular values
+    g.procrustes_align(torch.eye(3, dtype=torch.float64)[None], round_target)[0, 0].sum().backward()
+    points = torch.zeros(1, 40, 3, requires_grad=True)
+    g.procrustes_align(points, target.detach().float()).sum().backward()
+    assert points.grad.isfinite().all() and round_target.grad.isfinite().all()
 
 
 def test_closest_points_lie_on_the_mesh_and_nothing_is_closer(sphere):
