@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 from hand_lib.data.synthetic.backgrounds import KINDS
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.render.camera import project
-from hand_lib.viewers import figures as viewers
+from hand_lib.render.render import draw_meshes
+from hand_lib.viewers import figures
 from hand_lib.viewers.describe import (
     BONE_NAMES,
     ORDERS,
@@ -55,7 +56,7 @@ def sample_pictures(sample, faces=None, mesh_px=None) -> list[np.ndarray]:
     """
     pictures = [sample.image]
     if sample.joints_2d is not None and sample.valid_2d.any():
-        pictures.append(viewers.draw_joints(sample.image, sample.joints_2d, sample.valid_2d))
+        pictures.append(figures.draw_joints(sample.image, sample.joints_2d, sample.valid_2d))
     wound = None if faces is None else faces[:, ::-1] if sample.side == "left" else faces
     camera = all(v is not None for v in (sample.root, sample.intrinsics, sample.vertices))
     pixels = mesh_in_picture(sample, mesh_px)
@@ -65,7 +66,7 @@ def sample_pictures(sample, faces=None, mesh_px=None) -> list[np.ndarray]:
         pictures.append(draw_points(sample.image, pixels))
     elif camera:
         placed = sample.vertices + sample.root
-        pictures.append(viewers.overlay(sample.image, placed, wound, sample.intrinsics))
+        pictures.append(draw_meshes(sample.image, placed, wound, sample.intrinsics))
     else:
         pictures.append(_overlay_pixels(sample.image, pixels, wound))
     return pictures
@@ -78,10 +79,10 @@ def _overlay_pixels(image, pixels, faces):
     placed = (pixels - middle) * metre + [0, 0, _FAR_M]
     focal = _FAR_M / metre
     intrinsics = np.array([[focal, 0, middle[0]], [0, focal, middle[1]], [0, 0, 1]])
-    return viewers.overlay(image, placed, faces, intrinsics)
+    return draw_meshes(image, placed, faces, intrinsics)
 
 
-def draw_points(image, pixels, colour=viewers.TRUTH) -> np.ndarray:
+def draw_points(image, pixels, colour=figures.TRUTH) -> np.ndarray:
     """Points over a picture, the near ones light and in front.
 
     image: (H, W, 3) uint8.   pixels: (V, 3) x, y and depth.   returns (H, W, 3) uint8.
@@ -120,8 +121,8 @@ def sample_figure(sample, faces=None, mesh_px=None, height: int = 420):
     vertices = mesh_px if vertices is None and joints is None else vertices
     wound = faces[:, ::-1] if faces is not None and sample.side == "left" else faces
     solid = vertices if wound is not None else None
-    hand = viewers.Hand(solid, wound, joints, viewers.TRUTH, opacity=0.55)
-    figure = viewers.hand_figure([hand], [sample.name], height=height)
+    hand = figures.DrawnHand(solid, wound, joints, figures.TRUTH, opacity=0.55)
+    figure = figures.hand_figure([hand], [sample.name], height=height)
     figure.update_layout(template=None)  # seven kilobytes that hidden axes do not need
     if solid is None and vertices is not None:
         x, y, z = np.asarray(vertices, np.float32).T
@@ -145,7 +146,7 @@ def sample_still(sample, faces=None, mesh_px=None, size: int = 200):
 
     faces, mesh_px: as in ``sample_pictures``.
     """
-    panels = [viewers.fit_square(p, size) for p in sample_pictures(sample, faces, mesh_px)]
+    panels = [figures.fit_square(p, size) for p in sample_pictures(sample, faces, mesh_px)]
     titles = ["picture"]
     if sample.joints_2d is not None and sample.valid_2d.any():
         titles.append("joints")
@@ -154,19 +155,19 @@ def sample_still(sample, faces=None, mesh_px=None, size: int = 200):
     if vertices is not None or sample.joints is not None:
         panels.append(_from_the_side(sample, vertices, faces, size))
         titles.append("from the left")
-    return viewers.image_grid(panels, titles, columns=4)
+    return figures.image_grid(panels, titles, columns=4)
 
 
 def _from_the_side(sample, vertices, faces, size):
     wound = faces[:, ::-1] if faces is not None and sample.side == "left" else faces
     if vertices is not None and wound is None:
-        turned = np.asarray(vertices, float) @ viewers.VIEWS["left"].T
+        turned = np.asarray(vertices, float) @ figures.VIEWS["left"].T
         low, high = turned.min(0), turned.max(0)
         turned = (turned - (low + high) / 2) * (0.86 * size / (high - low)[:2].max())
-        paper = np.full((size, size, 3), viewers.PAPER, np.uint8)
+        paper = np.full((size, size, 3), figures.PAPER, np.uint8)
         return draw_points(paper, turned + [(size - 1) / 2, (size - 1) / 2, 0])
-    hand = viewers.Hand(vertices, wound, sample.joints, viewers.TRUTH, opacity=0.55)
-    return np.asarray(viewers.still([hand], view="left", size=size))
+    hand = figures.DrawnHand(vertices, wound, sample.joints, figures.TRUTH, opacity=0.55)
+    return np.asarray(figures.still([hand], view="left", size=size))
 
 
 def viewpoint_sphere(description: Description, size: int = 340):
@@ -177,15 +178,15 @@ def viewpoint_sphere(description: Description, size: int = 340):
     known = np.isfinite(description.toward_camera).all(axis=1)
     points, turn = description.toward_camera[known], description.turn_deg[known]
     if not len(points):
-        return None, viewers.image_grid([np.full((size // 8, size, 3), 255, np.uint8)],
+        return None, figures.image_grid([np.full((size // 8, size, 3), 255, np.uint8)],
                                         ["viewpoint: not known without joints"])  # fmt: skip
-    shown = viewers.stand_up(points)
+    shown = figures.to_camera_view(points)
     x, y, z = shown.astype(np.float32).T
     marker = {"size": 3, "color": turn.astype(np.float32), "colorscale": "HSV", "cmin": -180,
               "cmax": 180, "colorbar": {"title": "turn, deg", "thickness": 12}}  # fmt: skip
     figure = go.Figure(go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker))
     figure.update_layout(
-        scene=viewers.scene_layout(), height=size, margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        scene=figures.scene_layout(), height=size, margin={"l": 0, "r": 0, "t": 0, "b": 0},
         template=None,
     )  # fmt: skip
     return figure, _sphere_still(shown, turn, size)
@@ -264,13 +265,13 @@ def browser(dataset, description: Description, faces):
     def draw(_=None):
         row = int(ordered(description, by.value)[place.value])
         sample, mesh_px = sample_and_mesh(dataset, int(description.index[row]))
-        shown = [viewers.fit_square(p, 220) for p in sample_pictures(sample, faces, mesh_px)]
-        pictures.value = viewers.png_bytes(viewers.image_grid(shown, columns=3))
+        shown = [figures.fit_square(p, 220) for p in sample_pictures(sample, faces, mesh_px)]
+        pictures.value = figures.png_bytes(figures.image_grid(shown, columns=3))
         caption.value = html.escape(f"{sample.name}, {sample.side}")
         others = [dataset[int(description.index[r])] for r in nearest_in_pose(description, row, 6)]
-        small = [viewers.fit_square(s.image, 110) for s in others[1:]]
+        small = [figures.fit_square(s.image, 110) for s in others[1:]]
         if small:
-            near.value = viewers.png_bytes(viewers.image_grid(small, columns=5))
+            near.value = figures.png_bytes(figures.image_grid(small, columns=5))
         new = sample_figure(sample, faces, mesh_px)
         with scene.batch_update():
             scene.data = []
@@ -364,4 +365,4 @@ def variation_grid(size: int = 64, seed: int = 4, index: int = 2179, columns: in
     """``variations`` in rows with their names, as a PIL image."""
     pictures = variations(size, seed, index)
     names = [name.replace("_", "\n", 1).replace(" ", "\n", 1) for name in pictures]
-    return viewers.image_grid(pictures.values(), names, columns, gap=8)
+    return figures.image_grid(pictures.values(), names, columns, gap=8)

@@ -13,7 +13,7 @@ from hand_lib.hand.anatomy import ANGLE_NAMES, JOINT_LIMITS, pose_from_angles
 from hand_lib.hand.joints import FINGER_COLOURS, MANO_JOINT_NAMES
 from hand_lib.hand.poses import GESTURE_ANGLES
 from hand_lib.hand.skin import shape_names, skin_colours, stored_faces
-from hand_lib.viewers import figures as viewers
+from hand_lib.viewers import figures
 
 COLOURINGS = ("skin", "skin weights", "plain")
 
@@ -38,20 +38,20 @@ def explorer_hand(model, angles, betas, colouring="skin", skeleton=True, tone=0.
 
     model: a ``HandModel``.   angles: (16, 3) flexion, abduction, twist in radians.   betas: (10,).
     colouring: one of ``COLOURINGS``; a hand that is not the built-in one has no skin and is plain.
-    tone: 0 (light) to 1 (dark).   returns a ``figures.Hand`` with the palm to the camera.
+    tone: 0 (light) to 1 (dark).   returns a ``figures.DrawnHand`` with the palm to the camera.
     """
     if colouring not in COLOURINGS:
         raise ValueError(f"colouring should be one of {COLOURINGS}, found {colouring!r}")
     pose = pose_from_angles(np.asarray(angles, float)[None])
     as_batch = {"dtype": model.template.dtype}
     hand = model(torch.tensor(pose, **as_batch), torch.tensor(betas, **as_batch)[None])
-    vertices, joints = (viewers.stand_up(p[0].numpy()) for p in (hand.vertices, hand.joints))
-    faces, colour = model.faces.numpy(), viewers.PREDICTION
+    vertices, joints = (figures.to_camera_view(p[0].numpy()) for p in (hand.vertices, hand.joints))
+    faces, colour = model.faces.numpy(), figures.PREDICTION
     if colouring == "skin weights":
         colour = weight_colours(model.arrays()["weights"])
     elif colouring == "skin" and _has_builtin_skin(faces):
         colour = skin_colours(tone=tone)
-    return viewers.Hand(vertices, faces, joints if skeleton else None, colour)
+    return figures.DrawnHand(vertices, faces, joints if skeleton else None, colour)
 
 
 def _has_builtin_skin(faces) -> bool:
@@ -104,15 +104,15 @@ def hand_explorer(model, height: int = 500):
 
     def traces():
         shown = hand()
-        mesh = viewers.mesh_trace(shown)
+        mesh = figures.mesh_trace(shown)
         colours = np.broadcast_to(shown.colour, shown.vertices.shape).astype(np.uint8)
         mesh.update(color=None, vertexcolor=colours, opacity=0.5 if skeleton.value else 1.0)
-        return [mesh, *viewers.skeleton_traces(shown.joints)]
+        return [mesh, *figures.skeleton_traces(shown.joints)]
 
     def redraw(_=None):
         if not quiet:
             with figure.batch_update():
-                viewers.move_traces(figure, traces())
+                figures.move_traces(figure, traces())
 
     def switch(_=None):
         with figure.batch_update():
@@ -134,7 +134,7 @@ def hand_explorer(model, height: int = 500):
         settle(np.zeros((16, 3)), [0.0] * 10)
 
     scale = {"aspectmode": "manual", "aspectratio": {"x": 2.4, "y": 2.4, "z": 2.4}}
-    scene = viewers.scene_layout("front") | scale
+    scene = figures.scene_layout("front") | scale
     for axis, middle in zip("xyz", (0, -0.09, 0), strict=True):
         scene[f"{axis}axis"] = {"visible": False, "range": [middle - 0.21, middle + 0.21]}
     margin = {"l": 0, "r": 0, "t": 0, "b": 0}

@@ -1,11 +1,12 @@
 """Figures: interactive 3-D in Plotly with a still beside it, overlays, grids, curves.
 
 Everything takes arrays. 3-D data is in camera axes (x right, y down, z away), so a figure shows the
-hand as the picture does; ``stand_up`` brings a hand from its rest frame into such a view. The named
-views are one fixed camera each: "front" (from the camera), "back", "left", "right", "top".
+hand as the picture does; ``to_camera_view`` brings a hand from its rest frame into such a view.
+The named views are one fixed camera each: "front" (from the camera), "back", "left", "right",
+"top".
 
->>> figure = hand_figure([Hand(vertices, faces)], titles=["prediction"])   # turn it
->>> show(figure, still([Hand(vertices, faces)], titles=["prediction"]))    # and a PNG for GitHub
+>>> hand = DrawnHand(vertices, faces)
+>>> show(hand_figure([hand], ["prediction"]), still([hand], ["prediction"]))  # to turn; for GitHub
 """
 
 import io
@@ -38,7 +39,7 @@ VIEWS = {
 _REST_TO_CAMERA = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
 
 
-def stand_up(points, view: str = "palm"):
+def to_camera_view(points, view: str = "palm"):
     """Turn points from the hand's rest frame so that the fingers point up.
 
     points: (..., 3) metres; x distal, y radial, z dorsal.   view: "palm" or "back", the side that
@@ -51,7 +52,7 @@ def stand_up(points, view: str = "palm"):
 
 
 @dataclass(frozen=True)
-class Hand:
+class DrawnHand:
     """What one panel shows of a hand; every field but the mesh may stay away."""
 
     vertices: np.ndarray | None = None  # (V, 3) metres, camera axes
@@ -73,7 +74,7 @@ def error_colours(error_mm, error_max_mm: float | None = None) -> np.ndarray:
     return np.round(mapped[:, :3] * 255).astype(np.uint8)
 
 
-def mesh_trace(hand: Hand) -> go.Mesh3d:
+def mesh_trace(hand: DrawnHand) -> go.Mesh3d:
     """The surface as a Plotly trace; float32 and whole numbers keep the JSON small."""
     x, y, z = np.asarray(hand.vertices, np.float32).T
     faces = np.asarray(hand.faces)
@@ -138,11 +139,11 @@ def scene_layout(view: str = "front", zoom: float = 1.0) -> dict:
 def hand_figure(panels, titles=None, view="front", height: int = 380, widget: bool = False):
     """Side-by-side 3-D panels that share view and scale.
 
-    panels: list with, per panel, one ``Hand`` or a list of them.   titles: one text per panel.
+    panels: list with, per panel, one ``DrawnHand`` or a list of them.   titles: one text per panel.
     view: a name of ``VIEWS`` for all panels, or one per panel.   widget: a ``FigureWidget``.
     returns a Plotly figure.
     """
-    panels = [[p] if isinstance(p, Hand) else list(p) for p in panels]
+    panels = [[p] if isinstance(p, DrawnHand) else list(p) for p in panels]
     views = [view] * len(panels) if isinstance(view, str) else list(view)
     titles = [""] * len(panels) if titles is None else list(titles)
     if not len(panels) == len(views) == len(titles):
@@ -220,7 +221,7 @@ def still(panels, titles=None, view="front", size: int = 300, columns: int | Non
     size: side of a panel in pixels.   columns: panels per row (default: all in one row).
     returns a PIL image.
     """
-    panels = [[p] if isinstance(p, Hand) else list(p) for p in panels]
+    panels = [[p] if isinstance(p, DrawnHand) else list(p) for p in panels]
     views = [view] * len(panels) if isinstance(view, str) else list(view)
     points = []
     for hands, name in zip(panels, views, strict=True):
@@ -251,7 +252,7 @@ def still(panels, titles=None, view="front", size: int = 300, columns: int | Non
     return image_grid(pictures, titles, columns or len(pictures))
 
 
-def _colours(hand: Hand):
+def _colours(hand: DrawnHand):
     if hand.error_mm is not None:
         return error_colours(hand.error_mm, hand.error_max_mm)
     return np.asarray(hand.colour)
@@ -335,18 +336,6 @@ def draw_joints(image, joints_2d, valid=None, scale: float | None = None) -> np.
 def _dot(pen, centre, radius, colour):
     x, y = centre
     pen.ellipse([x - radius, y - radius, x + radius, y + radius], colour, "white")
-
-
-def overlay(image, vertices, faces, intrinsics, colour=PREDICTION, alpha: float = 0.85):
-    """A camera-space mesh drawn over the picture it belongs to.
-
-    image: (H, W, 3) uint8.   vertices: (V, 3) metres, camera frame (or a list of hands).
-    faces: (F, 3).   intrinsics: (3, 3) of this picture.   returns (H, W, 3) uint8.
-    """
-    image = np.asarray(image)
-    return render_mesh(
-        vertices, faces, colour, intrinsics, image.shape[:2], background=image, alpha=alpha
-    )[0]
 
 
 def image_grid(pictures, titles=None, columns: int = 8, gap: int = 4):

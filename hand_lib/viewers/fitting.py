@@ -16,7 +16,8 @@ from hand_lib.inference.weak_labels import (
     reason_kind,
     save_review,
 )
-from hand_lib.viewers import figures as viewers
+from hand_lib.render.render import draw_meshes
+from hand_lib.viewers import figures
 
 GOOD, BAD = (46, 139, 87), (190, 60, 50)
 """Frames of kept and of rejected hands."""
@@ -29,10 +30,10 @@ def keypoint_grid(frames, keypoints, rows, side: int = 150, columns: int = 6):
         raise ValueError("no hand was detected in any frame; see the keypoints' problems")
     for row in rows:
         frame = frames[int(keypoints.frames[row])]
-        drawn = viewers.draw_joints(frame, keypoints.points[row], keypoints.confidence[row] > 0)
-        pictures.append(viewers.fit_square(drawn, side))
+        drawn = figures.draw_joints(frame, keypoints.points[row], keypoints.confidence[row] > 0)
+        pictures.append(figures.fit_square(drawn, side))
         titles.append(f"{int(keypoints.frames[row])} {keypoints.sides[row]}")
-    return viewers.image_grid(pictures, titles, columns)
+    return figures.image_grid(pictures, titles, columns)
 
 
 def step_choice(path, count: int = 5) -> list[int]:
@@ -43,18 +44,16 @@ def step_choice(path, count: int = 5) -> list[int]:
     return sorted(chosen)[: count - 1] + [len(path) - 1]
 
 
-def step_meshes(model, path, steps) -> list[viewers.Hand]:
+def step_meshes(model, path, steps) -> list[figures.DrawnHand]:
     """Meshes of some steps, in the camera's frame.   path: of ``follow_fit``."""
     faces = np.asarray(model.faces)
-    return [
-        viewers.Hand(*(x[0] for x in fitted_hand(model, path[s], [0])[:1]), faces) for s in steps
-    ]
+    return [figures.DrawnHand(fitted_hand(model, path[s], [0])[0][0], faces) for s in steps]
 
 
 def fit_steps_figure(model, path, steps, height: int = 420):
     """The hand turning and closing until it fits: a 3-D figure with a slider over the steps."""
     hands = step_meshes(model, path, steps)
-    trace = viewers.mesh_trace(hands[-1])
+    trace = figures.mesh_trace(hands[-1])
     points = np.concatenate([hand.vertices for hand in hands])
     low, high = points.min(0), points.max(0)
     figure = go.Figure(trace)
@@ -65,7 +64,7 @@ def fit_steps_figure(model, path, steps, height: int = 420):
         )
         for step, hand in zip(steps, hands, strict=True)
     ]
-    scene = viewers.scene_layout("front")
+    scene = figures.scene_layout("front")
     for name, a, b in zip("xyz", low, high, strict=True):
         scene[f"{name}axis"] = {"visible": False, "range": [float(a), float(b)]}
     buttons = [
@@ -85,13 +84,13 @@ def fit_steps_still(model, image, points, confidence, path, steps, side: int = 1
     top, below = [], []
     camera = path[-1].intrinsics[0]
     for hand in step_meshes(model, path, steps):
-        mesh = viewers.overlay(image, hand.vertices, hand.faces, camera)
-        drawn = viewers.draw_joints(mesh, points, np.asarray(confidence) > 0)
-        top.append(viewers.fit_square(drawn, side))
-        below.append(np.asarray(viewers.still([hand], view="right", size=side)))
+        mesh = draw_meshes(image, hand.vertices, hand.faces, camera)
+        drawn = figures.draw_joints(mesh, points, np.asarray(confidence) > 0)
+        top.append(figures.fit_square(drawn, side))
+        below.append(np.asarray(figures.still([hand], view="right", size=side)))
     titles = [f"step {s}\n{path[s].reprojection_px[0]:.1f} px" for s in steps]
     titles += ["from its right"] * len(steps)
-    return viewers.image_grid(top + below, titles, len(steps))
+    return figures.image_grid(top + below, titles, len(steps))
 
 
 def labelled_picture(labels: WeakLabels, frames, row: int, side: int = 150) -> np.ndarray:
@@ -104,9 +103,9 @@ def labelled_picture(labels: WeakLabels, frames, row: int, side: int = 150) -> n
         vertices = fitted_hand(model, fit, [row])[0][0]
         if vertices[:, 2].min() > 0:
             faces = np.asarray(model.faces)
-            image = viewers.overlay(image, vertices, faces, fit.intrinsics[row], alpha=0.75)
-    image = viewers.draw_joints(image, found.points[row], seen)
-    return framed(viewers.fit_square(image, side), GOOD if fit.accepted[row] else BAD)
+            image = draw_meshes(image, vertices, faces, fit.intrinsics[row], alpha=0.75)
+    image = figures.draw_joints(image, found.points[row], seen)
+    return framed(figures.fit_square(image, side), GOOD if fit.accepted[row] else BAD)
 
 
 def framed(picture, colour, width: int = 5) -> np.ndarray:
@@ -125,7 +124,7 @@ def review_grid(labels: WeakLabels, frames, rows, side: int = 150, columns: int 
         reason = reason_kind(labels.fit.reason[row]) or f"kept, {_pixels(labels.fit, row)}"
         found = labels.keypoints
         titles.append(f"{int(found.frames[row])} {found.sides[row]}\n{reason}")
-    return viewers.image_grid(pictures, titles, columns)
+    return figures.image_grid(pictures, titles, columns)
 
 
 def _pixels(fit, row) -> str:
@@ -169,7 +168,7 @@ def review_panel(labels: WeakLabels, frames, path, rows=None, side: int = 150, p
         tell(", saved")
 
     def drawn(row):
-        return viewers.png_bytes(labelled_picture(labels, frames, row, side), 64)
+        return figures.png_bytes(labelled_picture(labels, frames, row, side), 64)
 
     def words(row):
         why = labels.automatic[row] or "accepted"
@@ -256,9 +255,9 @@ def sample_grid(samples, faces, side: int = 150, columns: int = 6):
     """Labelled samples with their mesh over the picture, as training will see them."""
     pictures = []
     for sample in samples:
-        mesh = viewers.overlay(
+        mesh = draw_meshes(
             sample.image, (sample.vertices + sample.root).astype(float), faces,
             sample.intrinsics.astype(float), alpha=0.75,
         )  # fmt: skip
         pictures.append(np.asarray(Image.fromarray(mesh).resize((side, side), Image.LANCZOS)))
-    return viewers.image_grid(pictures, columns=columns)
+    return figures.image_grid(pictures, columns=columns)

@@ -4,7 +4,7 @@ Each interactive figure has a still: faces painted from far to near with their e
 triangles can be counted. Vertices are in camera axes (x right, y down, z away), any unit.
 
 >>> figure = levels_figure(vertices, faces, titles)         # turn one, all turn when live
->>> viewers.show(figure, levels_still(vertices, faces, titles))
+>>> figures.show(figure, levels_still(vertices, faces, titles))
 """
 
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ from hand_lib.mesh.topology import (
     vertex_normals,
 )
 from hand_lib.mesh.upsample import barycentric_upsampling
-from hand_lib.viewers import figures as viewers
+from hand_lib.viewers import figures
 
 EDGE = (96, 72, 58)
 RIM = (30, 110, 200)
@@ -95,7 +95,7 @@ class Panel:
 
     vertices: np.ndarray  # (V, 3)
     faces: np.ndarray  # (F, 3)
-    colours: object = viewers.PREDICTION  # (3,), (V, 3) or (F, 3), 0 to 255
+    colours: object = figures.PREDICTION  # (3,), (V, 3) or (F, 3), 0 to 255
     path: np.ndarray | None = None  # (K,) vertex indices, drawn as a line through them
     edges: bool = True
 
@@ -103,9 +103,9 @@ class Panel:
 def mesh_still(panels, titles=None, view="front", size: int = 260, columns=None) -> Image.Image:
     """Panels drawn by painter's order at one common scale, without a browser or OpenGL.
 
-    panels: list of ``Panel``.   view: a name of ``viewers.VIEWS``.   returns a PIL image.
+    panels: list of ``Panel``.   view: a name of ``figures.VIEWS``.   returns a PIL image.
     """
-    seen = [panel.vertices @ viewers.VIEWS[view].T for panel in panels]
+    seen = [panel.vertices @ figures.VIEWS[view].T for panel in panels]
     low = np.min([s.min(axis=0) for s in seen], axis=0)
     high = np.max([s.max(axis=0) for s in seen], axis=0)
     scale = 0.92 * size * _FINE / max(high[:2] - low[:2])
@@ -114,11 +114,11 @@ def mesh_still(panels, titles=None, view="front", size: int = 260, columns=None)
         np.asarray(_paint(panel, points, points[:, :2] * scale + middle, size))
         for panel, points in zip(panels, seen, strict=True)
     ]
-    return viewers.image_grid(pictures, titles, columns or len(pictures))
+    return figures.image_grid(pictures, titles, columns or len(pictures))
 
 
 def _paint(panel, points, screen, size):
-    canvas = Image.new("RGB", (size * _FINE,) * 2, viewers.PAPER)
+    canvas = Image.new("RGB", (size * _FINE,) * 2, figures.PAPER)
     pen = ImageDraw.Draw(canvas)
     faces = np.asarray(panel.faces)
     normals = face_normals(points, faces)
@@ -137,7 +137,7 @@ def _paint(panel, points, screen, size):
             pen.line([start, end], _along(n, len(line)), 2 * _FINE)
         for n, (x, y) in enumerate(line):
             r = (4 if n == 0 else 2.2) * _FINE
-            pen.ellipse([x - r, y - r, x + r, y + r], _along(n, len(line)), viewers.PAPER)
+            pen.ellipse([x - r, y - r, x + r, y + r], _along(n, len(line)), figures.PAPER)
     return canvas.resize((size, size), Image.LANCZOS)
 
 
@@ -176,8 +176,8 @@ def levels_figure(vertices, faces, titles=None, view="front", widget=False, heig
 
     vertices, faces: lists over levels.   returns a Plotly figure.
     """
-    hands = [viewers.Hand(v, f) for v, f in zip(vertices, faces, strict=True)]
-    figure = viewers.hand_figure(hands, titles, view, height, widget)
+    hands = [figures.DrawnHand(v, f) for v, f in zip(vertices, faces, strict=True)]
+    figure = figures.hand_figure(hands, titles, view, height, widget)
     for n, (v, f) in enumerate(zip(vertices, faces, strict=True)):
         for trace in (edge_trace(v, f), rim_trace(v, f)):
             trace.scene = "scene" if n == 0 else f"scene{n + 1}"
@@ -185,7 +185,7 @@ def levels_figure(vertices, faces, titles=None, view="front", widget=False, heig
         eye = figure.layout[trace.scene].camera.eye  # narrow panels: step back
         figure.layout[trace.scene].camera.eye = {a: 1.7 * eye[a] for a in "xyz"}
     figure.update_layout(width=200 * len(hands))
-    return viewers.link_cameras(figure) if widget else figure
+    return figures.link_cameras(figure) if widget else figure
 
 
 def levels_still(vertices, faces, titles=None, view="front", size: int = 150) -> Image.Image:
@@ -207,7 +207,7 @@ def collapse_panel(vertices, faces, collapses, view="front", height: int = 420):
     """
     import ipywidgets as widgets
 
-    figure = viewers.hand_figure([viewers.Hand(vertices, faces)], [""], view, height, True)
+    figure = figures.hand_figure([figures.DrawnHand(vertices, faces)], [""], view, height, True)
     figure.add_traces([edge_trace(vertices, faces), rim_trace(vertices, faces)])
     figure.add_trace(_mark(vertices[collapses[0]]))
     slider = widgets.IntSlider(
@@ -218,13 +218,13 @@ def collapse_panel(vertices, faces, collapses, view="front", height: int = 420):
         n = slider.value
         v, f = mesh_after(vertices, faces, collapses, n)
         new = [
-            viewers.mesh_trace(viewers.Hand(v, f)),
+            figures.mesh_trace(figures.DrawnHand(v, f)),
             edge_trace(v, f),
             rim_trace(v, f),
             _mark(vertices[collapses[min(n, len(collapses) - 1)]]),
         ]
         with figure.batch_update():
-            viewers.move_traces(figure, new)
+            figures.move_traces(figure, new)
             figure.layout.annotations[0].text = f"{len(v)} vertices, {len(f)} faces"
 
     slider.observe(redraw, "value")
@@ -259,8 +259,8 @@ def spiral_traces(vertices, spiral) -> list[go.Scatter3d]:
 
 def spiral_figure(vertices, faces, spiral, title="", view="front", widget=False, height: int = 440):
     """One spiral drawn on the surface.   spiral: (K,) vertex indices."""
-    figure = viewers.hand_figure(
-        [viewers.Hand(vertices, faces)], [title], view, height, widget=widget
+    figure = figures.hand_figure(
+        [figures.DrawnHand(vertices, faces)], [title], view, height, widget=widget
     )
     figure.add_trace(edge_trace(vertices, faces))
     figure.add_traces(spiral_traces(vertices, spiral))
@@ -343,11 +343,11 @@ def error_figure(vertices, faces, errors_mm, titles, view="front", top_mm=None, 
     errors_mm: list of (V,).   returns (Plotly figure, still).
     """
     top_mm = top_mm or float(max(np.max(e) for e in errors_mm))
-    hands = [viewers.Hand(vertices, faces, error_mm=e, error_max_mm=top_mm) for e in errors_mm]
-    figure = viewers.hand_figure(hands, titles, view, height)
+    hands = [figures.DrawnHand(vertices, faces, error_mm=e, error_max_mm=top_mm) for e in errors_mm]
+    figure = figures.hand_figure(hands, titles, view, height)
     for trace in figure.data[:-1]:
         trace.showscale = False
-    colours = [viewers.error_colours(e, top_mm) for e in errors_mm]
+    colours = [figures.error_colours(e, top_mm) for e in errors_mm]
     panels = [Panel(vertices, faces, c, edges=False) for c in colours]
     return figure, _with_scale(mesh_still(panels, titles, view, 300), top_mm)
 
@@ -355,11 +355,11 @@ def error_figure(vertices, faces, errors_mm, titles, view="front", top_mm=None, 
 def _with_scale(picture, top_mm):
     """A bar of the error colours under a still, with its two ends in mm."""
     width = picture.width
-    bar = viewers.error_colours(np.linspace(0, top_mm, width - 120), top_mm)
-    sheet = Image.new("RGB", (width, picture.height + 22), viewers.PAPER)
+    bar = figures.error_colours(np.linspace(0, top_mm, width - 120), top_mm)
+    sheet = Image.new("RGB", (width, picture.height + 22), figures.PAPER)
     sheet.paste(picture, (0, 0))
     sheet.paste(Image.fromarray(np.tile(bar[None], (10, 1, 1))), (60, picture.height + 6))
     pen = ImageDraw.Draw(sheet)
-    pen.text((8, picture.height + 4), "0 mm", viewers.INK)
-    pen.text((width - 54, picture.height + 4), f"{top_mm:.1f} mm", viewers.INK)
+    pen.text((8, picture.height + 4), "0 mm", figures.INK)
+    pen.text((width - 54, picture.height + 4), f"{top_mm:.1f} mm", figures.INK)
     return sheet

@@ -18,7 +18,7 @@ from hand_lib.files import natural_key
 from hand_lib.inference.export import save_hands, save_predictions
 from hand_lib.render.images import read_image
 from hand_lib.render.render import draw_meshes, for_screen
-from hand_lib.viewers import figures as viewers
+from hand_lib.viewers import figures
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SHOWN_SIDE = 900
@@ -52,8 +52,8 @@ def overlays_of(image, hand) -> dict[str, np.ndarray]:
     joints = (hand.joints_2d + 0.5) * scale - 0.5
     return {
         "mesh": mesh,
-        "skeleton": viewers.draw_joints(small, joints),
-        "both": viewers.draw_joints(mesh, joints),
+        "skeleton": figures.draw_joints(small, joints),
+        "both": figures.draw_joints(mesh, joints),
     }
 
 
@@ -63,12 +63,12 @@ def strip_row(image, hands) -> list[np.ndarray]:
     joints, meshes = small, small
     for hand in hands:
         _, matrix, _ = for_screen(image, hand.intrinsics)
-        joints = viewers.draw_joints(joints, (hand.joints_2d + 0.5) * scale - 0.5)
+        joints = figures.draw_joints(joints, (hand.joints_2d + 0.5) * scale - 0.5)
         meshes = draw_meshes(meshes, hand.camera_vertices, hand.faces, matrix)
     return [small, joints, meshes]
 
 
-def verdict(hands) -> str:
+def summary(hands) -> str:
     """A word over a picture: sides and confidences, or that nothing was found."""
     if not hands:
         return "no hand found"
@@ -118,7 +118,7 @@ def download_links(hand, overlay=None, name: str = "hand") -> str:
             if kind == "json":
                 save_predictions(path, [hand])
             elif kind != "png":
-                save_hands(path, [hand], viewers.PREDICTION)
+                save_hands(path, [hand], figures.PREDICTION)
             elif overlay is not None:
                 Image.fromarray(overlay).save(path)
             else:
@@ -172,7 +172,7 @@ def _drawn(figure, message) -> bool:
 def set_picture(figure, image) -> None:
     """Show another picture in a ``box_figure`` and forget the box."""
     small, _, _ = for_screen(image, longest=SHOWN_SIDE)
-    source = "data:image/png;base64," + base64.b64encode(viewers.png_bytes(small, 256)).decode()
+    source = "data:image/png;base64," + base64.b64encode(figures.png_bytes(small, 256)).decode()
     height, width = image.shape[:2]
     with figure.batch_update():
         figure.layout.shapes = ()
@@ -250,7 +250,7 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     side.value = sides.get(first, "right")
     message, links = widgets.HTML(), widgets.HTML()
     picture = box_figure(state["image"], height, lambda: predict())
-    scene = go.FigureWidget(layout={**_frame(height), "scene": viewers.scene_layout("front")})
+    scene = go.FigureWidget(layout={**_frame(height), "scene": figures.scene_layout("front")})
     size = {"width": f"{round(0.85 * height)}px", "height": f"{height}px"}
     overlay = widgets.Image(
         format="png", layout=widgets.Layout(**size, max_width="100%", object_fit="contain")
@@ -279,17 +279,17 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
         if "pictures" not in state:
             return
         small, _, _ = for_screen(state["pictures"][show.value], longest=SHOWN_SIDE)
-        overlay.value = viewers.png_bytes(small, 256)
+        overlay.value = figures.png_bytes(small, 256)
         hand, both = panel.result, show.value == "both"
-        body = viewers.Hand(hand.vertices, hand.faces, opacity=0.55 if both else 1.0)
-        traces = [] if show.value == "skeleton" else [viewers.mesh_trace(body)]
-        traces += [] if show.value == "mesh" else viewers.skeleton_traces(hand.joints)
+        body = figures.DrawnHand(hand.vertices, hand.faces, opacity=0.55 if both else 1.0)
+        traces = [] if show.value == "skeleton" else [figures.mesh_trace(body)]
+        traces += [] if show.value == "mesh" else figures.skeleton_traces(hand.joints)
         with scene.batch_update():
             scene.data = []
             scene.add_traces(traces)
 
     def turn(_=None):
-        scene.layout.scene.camera = viewers.scene_layout(LOOKS[look.value])["camera"]
+        scene.layout.scene.camera = figures.scene_layout(LOOKS[look.value])["camera"]
 
     def open_picture(source, name=None):
         try:

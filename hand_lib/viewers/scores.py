@@ -20,8 +20,9 @@ from hand_lib.evaluation.runs import (
     published_rows,
 )
 from hand_lib.hand.joints import FINGER_COLOURS, FINGERS, JOINT_NAMES
-from hand_lib.viewers import figures as viewers
-from hand_lib.viewers.figures import Hand
+from hand_lib.render.render import draw_meshes
+from hand_lib.viewers import figures
+from hand_lib.viewers.figures import DrawnHand
 
 _COLUMNS = (
     ("pa_mpjpe_mm", "PA-MPJPE mm", ".1f"),
@@ -120,7 +121,7 @@ def pck_figure(evaluations, high_mm: float = 50.0):
             area = metrics.auc(errors, 0.0, high_mm / 1000)
             curve = 100 * metrics.pck(errors, thresholds)
             series[f"{evaluation.name}, {words}: AUC {area:.3f}"] = (1000 * thresholds, curve)
-    return viewers.curves(series, "distance, mm", "% of vertices")
+    return figures.curves(series, "distance, mm", "% of vertices")
 
 
 def joint_figure(evaluations):
@@ -167,11 +168,11 @@ def error_on_hand(evaluations, vertices, faces, kind: str = "rotation"):
     top, panels, titles = max(float(mean.max()) for mean in means), [], []
     for evaluation, mean in zip(evaluations, means, strict=True):
         for side in ("palm", "back"):
-            placed = viewers.stand_up(np.asarray(vertices), side)
-            panels.append(Hand(placed, faces, error_mm=mean, error_max_mm=top))
+            placed = figures.to_camera_view(np.asarray(vertices), side)
+            panels.append(DrawnHand(placed, faces, error_mm=mean, error_max_mm=top))
             titles.append(f"{evaluation.name}, {side}: 0 to {top:.0f} mm")
-    live = viewers.hand_figure(panels[-2:-1], titles[-2:-1])
-    return live, viewers.still(panels, titles, size=240, columns=4)
+    live = figures.hand_figure(panels[-2:-1], titles[-2:-1])
+    return live, figures.still(panels, titles, size=240, columns=4)
 
 
 def breakdown_figure(evaluations, bins: int = 6):
@@ -237,8 +238,8 @@ def cases_picture(evaluation: Evaluation, rows, side: int = 64, columns: int = 1
         image = np.asarray(image)
         truth = evaluation.truth
         meshes = [
-            (truth["vertices"][row] + truth["root"][row], viewers.TRUTH),
-            (evaluation.vertices[row] + evaluation.translation[row], viewers.PREDICTION),
+            (truth["vertices"][row] + truth["root"][row], figures.TRUTH),
+            (evaluation.vertices[row] + evaluation.translation[row], figures.PREDICTION),
         ]
         column = [_resized(image, side)]
         for vertices, colour in meshes:
@@ -246,14 +247,12 @@ def cases_picture(evaluation: Evaluation, rows, side: int = 64, columns: int = 1
             if drawn:
                 intrinsics = _scaled(truth["intrinsics"][row], side / len(image))
                 large = _resized(image, side)
-                column.append(
-                    viewers.overlay(large, vertices, evaluation.faces, intrinsics, colour)
-                )
+                column.append(draw_meshes(large, vertices, evaluation.faces, intrinsics, colour))
             else:
                 column.append(_resized(image, side))
         pictures.append(np.concatenate(column))
         titles.append(f"no. {evaluation.test.indices[row]}\n{evaluation.pa_mm[row]:.0f} mm")
-    return viewers.image_grid(pictures, titles, columns)
+    return figures.image_grid(pictures, titles, columns)
 
 
 def _resized(image, side):
@@ -274,10 +273,10 @@ def case_panels(evaluation: Evaluation, row: int):
     aligned, faces = aligned_hand(evaluation, row), evaluation.faces
     error = 1000 * np.linalg.norm(aligned - true, axis=1)
     panels = [
-        Hand(true, faces, colour=viewers.TRUTH, name="truth"),
-        Hand(evaluation.vertices[row], faces, colour=viewers.PREDICTION, name="prediction"),
-        [Hand(true, faces, colour=viewers.TRUTH, opacity=0.35, name="truth"),
-         Hand(aligned, faces, error_mm=error, name="aligned prediction")],
+        DrawnHand(true, faces, colour=figures.TRUTH, name="truth"),
+        DrawnHand(evaluation.vertices[row], faces, colour=figures.PREDICTION, name="prediction"),
+        [DrawnHand(true, faces, colour=figures.TRUTH, opacity=0.35, name="truth"),
+         DrawnHand(aligned, faces, error_mm=error, name="aligned prediction")],
     ]  # fmt: skip
     index = evaluation.test.indices[row]
     titles = [f"truth of hand {index}", "prediction", f"aligned, error {error.mean():.0f} mm"]
@@ -294,16 +293,16 @@ def case_browser(evaluation: Evaluation, rows):
 
     def choose(_change=None):
         row = menu.value
-        crop.value = viewers.png_bytes(_resized(evaluation.pictures([row])[0], 220))
-        figure = viewers.hand_figure(*case_panels(evaluation, row), widget=True)
-        place.children = [viewers.link_cameras(figure)]
+        crop.value = figures.png_bytes(_resized(evaluation.pictures([row])[0], 220))
+        figure = figures.hand_figure(*case_panels(evaluation, row), widget=True)
+        place.children = [figures.link_cameras(figure)]
 
     menu.observe(choose, "value")
     choose()
     return widgets.VBox([menu, widgets.HBox([crop, place])])
 
 
-def verdict(evaluations) -> str:
+def summary(evaluations) -> str:
     """The answer in plain words: how good on what, where it is worst, and who beats whom.
 
     Each run is compared, hand by hand, with the one before it.

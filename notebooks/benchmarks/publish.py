@@ -19,6 +19,7 @@ from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import GESTURES
 from hand_lib.hand.skin import skin_colours
 from hand_lib.inference.predictor import Predictor
+from hand_lib.render.render import draw_meshes
 from hand_lib.viewers import figures
 from hand_lib.workbook import ensure_run
 
@@ -44,17 +45,17 @@ def overview(run) -> Image.Image:
     """
     model = HandModel.builtin()
     pose = torch.tensor(np.stack([GESTURES[n] for n in SHOWN]), dtype=torch.float32)
-    posed = figures.stand_up(model(pose).vertices.numpy())
+    posed = figures.to_camera_view(model(pose).vertices.numpy())
     faces, tones = model.faces.numpy(), np.linspace(0.05, 0.95, len(SHOWN))
     hands = [
-        figures.Hand(v, faces, colour=skin_colours(tone=t, seed=n))
+        figures.DrawnHand(v, faces, colour=skin_colours(tone=t, seed=n))
         for n, (v, t) in enumerate(zip(posed, tones, strict=True))
     ]
     rows = [np.asarray(figures.still(hands, size=148, columns=8))]
     photos = example_pictures(8)
     found = Predictor.load(run).predict_many(photos)
     drawn = [
-        figures.overlay(photo, hand.camera_vertices, hand.faces, hand.intrinsics)
+        draw_meshes(photo, hand.camera_vertices, hand.faces, hand.intrinsics)
         for photo, (hand,) in zip(photos, found, strict=True)
     ]
     for pictures in (photos, drawn):

@@ -5,7 +5,7 @@ from hand_lib.hand import anatomy
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import GESTURE_ANGLES
 from hand_lib.viewers import explorer as e
-from hand_lib.viewers import figures as viewers
+from hand_lib.viewers import figures
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,10 @@ def test_explorer_hand_is_the_model_in_the_pose_of_the_sliders(model):
 
     pose = torch.tensor(anatomy.pose_from_angles(angles[None]), dtype=torch.float32)
     direct = model(pose, torch.tensor(betas, dtype=torch.float32)[None])
-    assert np.allclose(hand.vertices, viewers.stand_up(direct.vertices[0].numpy()), atol=1e-6)
-    assert np.allclose(hand.joints, viewers.stand_up(direct.joints[0].numpy()), atol=1e-6)
+    assert np.allclose(hand.vertices, figures.to_camera_view(direct.vertices[0].numpy()), atol=1e-6)
+    assert np.allclose(hand.joints, figures.to_camera_view(direct.joints[0].numpy()), atol=1e-6)
     plain = e.explorer_hand(model, angles, betas, "plain", skeleton=False)
-    assert plain.joints is None and plain.colour == viewers.PREDICTION
+    assert plain.joints is None and plain.colour == figures.PREDICTION
     weights = e.explorer_hand(model, angles, betas, "skin weights").colour
     assert weights.shape == (778, 3) and len(np.unique(weights, axis=0)) > 50
     with pytest.raises(ValueError, match="skin weights"):
@@ -91,5 +91,5 @@ def test_a_hand_that_is_not_the_built_in_one_has_plain_skin_and_numbered_shapes(
     arrays["f"] = arrays["f"][::-1, [1, 2, 0]].copy()  # the same triangles, but not in this order
     panel = e.hand_explorer(HandModel(arrays, flat_mean=True))
     assert panel.shape_sliders[0].description == "shape 1"
-    assert (panel.figure.data[0].vertexcolor == viewers.PREDICTION).all()
+    assert (panel.figure.data[0].vertexcolor == figures.PREDICTION).all()
     assert e.explorer_hand(HandModel.builtin("left"), np.zeros((16, 3)), np.zeros(10)).colour.ndim

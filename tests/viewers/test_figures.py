@@ -7,13 +7,12 @@ import trimesh
 from PIL import Image
 
 from hand_lib.hand.joints import FINGERS
-from hand_lib.render.camera import project
 from hand_lib.viewers import figures as v
 
 BALL = trimesh.creation.icosphere(2)
 VERTICES, FACES = np.array(BALL.vertices) * 0.05, np.array(BALL.faces)
 JOINTS = np.random.default_rng(0).normal(scale=0.04, size=(21, 3))
-HAND = v.Hand(VERTICES, FACES)
+HAND = v.DrawnHand(VERTICES, FACES)
 
 
 def ink(picture):
@@ -27,12 +26,12 @@ def test_views_are_rotations_and_stand_up_shows_the_palm_or_the_back():
     for view in v.VIEWS.values():
         assert np.allclose(view @ view.T, np.eye(3)) and np.isclose(np.linalg.det(view), 1)
     distal, radial, dorsal = np.eye(3)
-    assert np.allclose(v.stand_up(distal), [0, -1, 0])  # fingers up
-    assert np.allclose(v.stand_up(dorsal), [0, 0, 1])  # back away from the camera
-    assert np.allclose(v.stand_up(radial), [1, 0, 0])
-    assert np.allclose(v.stand_up(dorsal, "back"), [0, 0, -1])
+    assert np.allclose(v.to_camera_view(distal), [0, -1, 0])  # fingers up
+    assert np.allclose(v.to_camera_view(dorsal), [0, 0, 1])  # back away from the camera
+    assert np.allclose(v.to_camera_view(radial), [1, 0, 0])
+    assert np.allclose(v.to_camera_view(dorsal, "back"), [0, 0, -1])
     with pytest.raises(ValueError, match="palm"):
-        v.stand_up(distal, "front")
+        v.to_camera_view(distal, "front")
 
 
 def test_mesh_trace_holds_the_mesh_in_small_numbers():
@@ -40,8 +39,8 @@ def test_mesh_trace_holds_the_mesh_in_small_numbers():
     assert np.allclose(np.stack([trace.x, trace.y, trace.z], 1), VERTICES, atol=1e-7)
     assert np.array_equal(np.stack([trace.i, trace.j, trace.k], 1), FACES)
     assert trace.x.dtype == np.float32 and trace.i.dtype == np.uint16
-    assert v.mesh_trace(v.Hand(VERTICES, FACES, colour=(1, 2, 3))).color == "rgb(1,2,3)"
-    painted = v.mesh_trace(v.Hand(VERTICES, FACES, error_mm=np.arange(len(VERTICES))))
+    assert v.mesh_trace(v.DrawnHand(VERTICES, FACES, colour=(1, 2, 3))).color == "rgb(1,2,3)"
+    painted = v.mesh_trace(v.DrawnHand(VERTICES, FACES, error_mm=np.arange(len(VERTICES))))
     assert painted.cmax == len(VERTICES) - 1 and painted.colorbar.title.text == "mm"
 
 
@@ -71,13 +70,14 @@ def test_still_shows_each_view_from_its_side():
     colours = np.where(far[:, None], (0, 0, 0), (250, 190, 150)).astype(np.uint8)
     seen = {}
     for view in ("front", "back"):
-        picture = np.asarray(v.still([v.Hand(bump, FACES, colour=colours)], view=view, size=80))
+        hand = v.DrawnHand(bump, FACES, colour=colours)
+        picture = np.asarray(v.still([hand], view=view, size=80))
         seen[view] = (picture < 60).all(axis=2).mean()
     assert seen["back"] > 0.1 > seen["front"]
 
 
 def test_still_panels_share_one_scale_and_lay_out_in_columns():
-    small = v.Hand(VERTICES / 2, FACES)
+    small = v.DrawnHand(VERTICES / 2, FACES)
     picture = np.asarray(v.still([HAND, small], ["large", "small"], size=100))
     height = picture.shape[0]
     large_area = (picture[height - 100 :, :100] < 240).any(axis=2).sum()
@@ -87,9 +87,9 @@ def test_still_panels_share_one_scale_and_lay_out_in_columns():
 
 
 def test_still_draws_skeletons_and_translucent_hands():
-    alone = np.asarray(v.still([v.Hand(joints=JOINTS)], size=120)).astype(int)
+    alone = np.asarray(v.still([v.DrawnHand(joints=JOINTS)], size=120)).astype(int)
     assert np.ptp(alone, axis=2).max() > 100  # coloured lines
-    clear = np.asarray(v.still([v.Hand(VERTICES, FACES, opacity=0.3)], size=80)).astype(int)
+    clear = np.asarray(v.still([v.DrawnHand(VERTICES, FACES, opacity=0.3)], size=80)).astype(int)
     solid = np.asarray(v.still([HAND], size=80)).astype(int)
     assert clear[40, 40].sum() > solid[40, 40].sum()
 
@@ -109,16 +109,6 @@ def test_joints_are_drawn_where_they_are_and_only_the_valid_ones():
     assert np.array_equal(v.draw_joints(blank, points, valid), blank)
     with pytest.raises(ValueError, match=r"\(21, 2\)"):
         v.draw_joints(blank, points[:20])
-
-
-def test_overlay_covers_the_projected_mesh_only():
-    photo = np.full((90, 120, 3), 255, np.uint8)
-    intrinsics = np.array([[200.0, 0, 60], [0, 200, 45], [0, 0, 1]])
-    place = np.array([0.06, -0.03, 0.6])
-    drawn = v.overlay(photo, VERTICES + place, FACES, intrinsics, colour=(60, 60, 60), alpha=1.0)
-    target = project(place[None], intrinsics)[0]
-    assert np.allclose(ink(drawn), target / [120, 90] - 0.5, atol=0.02)
-    assert (drawn[80:] == 255).all()
 
 
 def test_grids_hold_every_picture_in_order():

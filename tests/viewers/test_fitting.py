@@ -9,7 +9,7 @@ from hand_lib.fitting.fit import follow_fit
 from hand_lib.fitting.scenes import make_pictures
 from hand_lib.hand.model import HandModel
 from hand_lib.inference.weak_labels import fit_keypoints, kept_samples
-from hand_lib.viewers import fitting as figures
+from hand_lib.viewers import fitting as v
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,11 @@ def has(picture, colour):
 
 def test_keypoints_are_drawn_on_their_frames_and_unseen_ones_are_not(reviewed):
     scene, _labels = reviewed
-    drawn = np.asarray(figures.keypoint_grid(scene.images, scene.keypoints, [0, 1, 2], 96, 3))
+    drawn = np.asarray(v.keypoint_grid(scene.images, scene.keypoints, [0, 1, 2], 96, 3))
     assert drawn.shape[1] >= 3 * 96
     hidden = scene.keypoints.of_side("right")
     hidden.confidence[:] = 0
-    plain = np.asarray(figures.keypoint_grid(scene.images, hidden, [0, 1, 2], 96, 3))
+    plain = np.asarray(v.keypoint_grid(scene.images, hidden, [0, 1, 2], 96, 3))
     assert (plain != drawn).any()
     np.testing.assert_allclose(plain[-96:, :96].astype(int), scene.images[0], atol=25)
 
@@ -37,7 +37,7 @@ def test_keypoints_are_drawn_on_their_frames_and_unseen_ones_are_not(reviewed):
 def test_nothing_detected_is_said(reviewed):
     scene, _labels = reviewed
     with pytest.raises(ValueError, match="no hand was detected"):
-        figures.keypoint_grid(scene.images, scene.keypoints, [])
+        v.keypoint_grid(scene.images, scene.keypoints, [])
 
 
 def test_the_steps_shown_begin_with_the_guess_and_end_with_the_fit(reviewed):
@@ -46,14 +46,14 @@ def test_the_steps_shown_begin_with_the_guess_and_end_with_the_fit(reviewed):
     model = labels.models["right"]
     found = scene.keypoints
     paths = follow_fit(model, found.points[row], found.confidence[row], scene.intrinsics[row])
-    steps = figures.step_choice(paths[0], 4)
+    steps = v.step_choice(paths[0], 4)
     assert steps[0] == 0 and steps[-1] == len(paths[0]) - 1 and steps == sorted(set(steps))
-    figure = figures.fit_steps_figure(model, paths[0], steps)
+    figure = v.fit_steps_figure(model, paths[0], steps)
     assert [frame.name for frame in figure.frames] == [str(step) for step in steps]
     np.testing.assert_array_equal(figure.data[0].x, figure.frames[-1].data[0].x)
     first, last = (np.asarray(f.data[0].x) for f in (figure.frames[0], figure.frames[-1]))
     assert np.abs(first - last).max() > 1e-4
-    picture = figures.fit_steps_still(
+    picture = v.fit_steps_still(
         model, scene.images[row], found.points[row], found.confidence[row], paths[0], steps, 80
     )
     assert picture.width >= len(steps) * 80 and picture.height >= 160
@@ -62,21 +62,21 @@ def test_the_steps_shown_begin_with_the_guess_and_end_with_the_fit(reviewed):
 def test_the_review_frames_kept_hands_green_and_rejected_ones_red(reviewed):
     scene, labels = reviewed
     for row in range(len(labels)):
-        picture = figures.labelled_picture(labels, scene.images, row, 96)
-        wanted, other = figures.GOOD, figures.BAD
+        picture = v.labelled_picture(labels, scene.images, row, 96)
+        wanted, other = v.GOOD, v.BAD
         if not labels.fit.accepted[row]:
             wanted, other = other, wanted
         np.testing.assert_array_equal(picture[0, 0], wanted)
         assert not has(picture[:5], other)
-    rows = figures.mixed_rows(labels, 6)
+    rows = v.mixed_rows(labels, 6)
     assert len(rows) == 6 and not labels.fit.accepted[rows].all()
-    assert figures.review_grid(labels, scene.images, rows, 96, 3).height > 2 * 96
+    assert v.review_grid(labels, scene.images, rows, 96, 3).height > 2 * 96
 
 
 def test_a_tick_overrules_and_is_saved(reviewed, tmp_path):
     scene, labels = reviewed
     path = tmp_path / "review.json"
-    panel = figures.review_panel(labels, scene.images, path, side=64)
+    panel = v.review_panel(labels, scene.images, path, side=64)
     row = int(np.flatnonzero(labels.fit.accepted)[0])
     grid = panel.children[-1]
     before = grid.children[row].children[0].value
@@ -93,7 +93,7 @@ def test_a_review_outlives_its_panel_and_one_of_other_hands_is_set_aside(tmp_pat
     scene, path = make_pictures(5, size=64, bad=0.0), tmp_path / "review.json"
 
     def panel_of(labels):
-        return figures.review_panel(labels, scene.images, path, side=48, page=2)
+        return v.review_panel(labels, scene.images, path, side=48, page=2)
 
     panel = panel_of(fit_keypoints(scene.keypoints, scene.intrinsics))
     panel.checks[4].value = False  # on a page that was never opened
@@ -110,7 +110,7 @@ def test_a_review_outlives_its_panel_and_one_of_other_hands_is_set_aside(tmp_pat
     others = make_pictures(2, size=64, bad=0.0)
     others.keypoints.names[:] = ["a", "b"]
     labels = fit_keypoints(others.keypoints, others.intrinsics)
-    panel = figures.review_panel(labels, others.images, path, side=48)
+    panel = v.review_panel(labels, others.images, path, side=48)
     assert "review-before.json" in panel.message.value and panel.checks[0].value
     assert len(json.loads((tmp_path / "review-before.json").read_text())["hands"]) == 5
 
@@ -119,14 +119,14 @@ def test_a_hand_without_a_fit_cannot_be_ticked(tmp_path):
     scene = make_pictures(2, size=64, bad=0.0)
     scene.keypoints.confidence[0, 5:] = 0
     labels = fit_keypoints(scene.keypoints, scene.intrinsics)
-    panel = figures.review_panel(labels, scene.images, tmp_path / "review.json", side=64)
+    panel = v.review_panel(labels, scene.images, tmp_path / "review.json", side=64)
     panel.checks[0].value = True
     assert panel.checks[0].value is False and "nothing was fitted" in panel.message.value
 
 
 def test_what_was_kept_is_counted(reviewed):
     _scene, labels = reviewed
-    bars, spread = figures.kept_figure(labels).axes
+    bars, spread = v.kept_figure(labels).axes
     counts = {text.get_text(): bar.get_width()
               for text, bar in zip(bars.get_yticklabels(), bars.patches, strict=True)}  # fmt: skip
     assert counts == dict(labels.reasons())
@@ -137,6 +137,6 @@ def test_exported_samples_are_shown_with_their_mesh(reviewed):
     scene, labels = reviewed
     samples = list(kept_samples(labels, scene.images, 96))[:3]
     faces = np.asarray(HandModel.builtin().faces)
-    grid = np.asarray(figures.sample_grid(samples, faces, 96, 3))
+    grid = np.asarray(v.sample_grid(samples, faces, 96, 3))
     assert grid.shape[:2] == (96, 3 * 96 + 2 * 4)
     assert (grid[:, :96] != samples[0].image).any()

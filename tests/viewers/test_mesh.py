@@ -9,7 +9,7 @@ from hand_lib.mesh.hierarchy import MeshHierarchy, build_hierarchy
 from hand_lib.mesh.simplify import collapse_edges
 from hand_lib.mesh.spirals import extract_spirals
 from hand_lib.mesh.topology import boundary_loops, unique_edges, vertex_normals
-from hand_lib.viewers import figures as viewers
+from hand_lib.viewers import figures
 from hand_lib.viewers import mesh as viewers_mesh
 
 
@@ -114,7 +114,7 @@ def test_painted_errors_share_one_scale_with_a_bar_below(cap):
     assert {trace.cmax for trace in figure.data} == {4.0}
     assert picture.height > 300 + 22
     bar = np.asarray(picture)[-12, 60:-60]
-    np.testing.assert_array_equal(bar[0], viewers.error_colours([0.0], 4)[0])
+    np.testing.assert_array_equal(bar[0], figures.error_colours([0.0], 4)[0])
 
 
 def test_topology_table_says_that_nothing_changes_from_level_to_level():

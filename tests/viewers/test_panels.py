@@ -169,6 +169,6 @@ def test_a_row_of_the_strip_shows_all_hands_and_its_title_names_them():
     picture, joints, meshes = demo.strip_row(PHOTO, [hand])
     assert np.array_equal(picture, PHOTO) and (joints != PHOTO).any() and (meshes != PHOTO).any()
     assert np.array_equal(demo.strip_row(PHOTO, [])[2], PHOTO)
-    assert demo.verdict([]) == "no hand found" and demo.verdict([hand]) == "left"
+    assert demo.summary([]) == "no hand found" and demo.summary([hand]) == "left"
     sure, doubt = replace(hand, confidence=0.9), replace(hand, confidence=0.1, doubtful=True)
-    assert demo.verdict([sure, doubt]) == "left 0.90, left 0.10?"
+    assert demo.summary([sure, doubt]) == "left 0.90, left 0.10?"

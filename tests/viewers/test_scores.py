@@ -9,7 +9,7 @@ from toy_evaluation import KnowingPredictor, toy_samples, toy_set
 
 from hand_lib.evaluation import runs as evaluation
 from hand_lib.hand.model import HandModel
-from hand_lib.viewers import figures as viewers
+from hand_lib.viewers import figures
 from hand_lib.viewers import scores as viewers_scores
 
 
@@ -55,7 +55,7 @@ def test_a_chart_becomes_a_picture_of_its_size(runs):
     figure = viewers_scores.pck_figure(runs)
     picture = viewers_scores.as_picture(figure, dpi=50)
     assert picture.mode == "RGB" and picture.size == (350, 160)
-    assert len(viewers.png_bytes(picture)) < 20_000
+    assert len(figures.png_bytes(picture)) < 20_000
 
 
 def test_a_sheet_as_jpeg_is_the_same_picture():
@@ -141,7 +141,7 @@ def test_case_pictures_show_crop_truth_and_prediction(runs):
     picture = np.asarray(viewers_scores.cases_picture(runs[0], [3, 5], side=64, columns=2))
     below = picture[-192:, :64].astype(int)  # hand 3 on grey 30
     assert (below[:64] == 30).all()
-    for part, colour in ((below[64:128], viewers.TRUTH), (below[128:], viewers.PREDICTION)):
+    for part, colour in ((below[64:128], figures.TRUTH), (below[128:], figures.PREDICTION)):
         drawn = part[(part != 30).any(-1)].mean(0)
         assert len(part[(part != 30).any(-1)]) > 100
         assert np.argmax(drawn) == np.argmax(colour)
@@ -165,8 +165,8 @@ def test_case_panels_are_truth_prediction_and_both(runs):
 
 def test_turning_one_linked_panel_turns_the_others(runs):
     panels, titles = viewers_scores.case_panels(runs[0], 0)
-    figure = viewers.hand_figure(panels, titles, widget=True)
-    viewers.link_cameras(figure)
+    figure = figures.hand_figure(panels, titles, widget=True)
+    figures.link_cameras(figure)
     figure.layout.scene2.camera = {"eye": {"x": 0.5, "y": 0.25, "z": -1.0}}
     for name in ("scene", "scene3"):
         assert figure.layout[name].camera.eye.to_plotly_json() == {"x": 0.5, "y": 0.25, "z": -1.0}
@@ -184,8 +184,8 @@ def test_the_browser_changes_the_hand_when_another_is_chosen(runs):
 
 
 def test_the_verdict_names_run_error_data_weakest_finger_and_the_better_run(runs):
-    good, bad, comparison = viewers_scores.verdict(runs).splitlines()
+    good, bad, comparison = viewers_scores.summary(runs).splitlines()
     assert comparison.startswith("bad is worse than good by ")
-    assert len(viewers_scores.verdict(runs[:1]).splitlines()) == 1
+    assert len(viewers_scores.summary(runs[:1]).splitlines()) == 1
     assert good.startswith(f"good: PA-MPVPE {runs[0].pa_mm.mean():.1f} mm (")
     assert "twelve toy hands" in bad and "0 of 12 fit better mirrored" in bad
