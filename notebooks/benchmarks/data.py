@@ -4,12 +4,12 @@
 """
 
 import tempfile
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from benchmarks.stopwatch import few_threads, milliseconds, row
 from hand_lib.data.crops import HandCrops, InMemoryDataset
 from hand_lib.data.freihand import FreiHand, encode_jpeg, write_freihand
 from hand_lib.data.sample import make_sample
@@ -96,30 +96,13 @@ def metro_item(data: bytes, joints_2d, joints, rng, normalise=True):
     return image, 2 * moved / SIZE - 1, joints @ turn.T
 
 
-def _median_ms(works: list, images: int, repeats: int) -> list[float]:
-    """Median time an image of each piece of work; they take turns, so that all meet one machine."""
-    times = [[] for _ in works]
-    for turn in range(repeats + 1):
-        for work, mine in zip(works, times, strict=True):
-            start = time.perf_counter()
-            work()
-            if turn:  # the first turn warms up
-                mine.append(time.perf_counter() - start)
-    return [float(np.median(mine)) / images * 1e3 for mine in times]
-
-
 def rows(repeats: int = 5, count: int = 64) -> list[dict]:
     """Measure; one row a question.   repeats: the median of so many is taken.
 
     count: pictures made for it. OpenCV is held to one thread while it runs.
     """
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return _measure(FreiHand(freihand_like(folder, count)), repeats)
-    finally:
-        cv2.setNumThreads(threads)
+    with few_threads(), tempfile.TemporaryDirectory() as folder:
+        return _measure(FreiHand(freihand_like(folder, count)), repeats)
 
 
 def _measure(hands: FreiHand, repeats: int) -> list[dict]:
@@ -137,10 +120,7 @@ def _measure(hands: FreiHand, repeats: int) -> list[dict]:
 
     def add(what, ours, theirs=None):
         works = [ours] if theirs is None else [ours, theirs]
-        ours_ms, *rest = _median_ms(works, len(indices), repeats)
-        theirs_ms = rest[0] if rest else None
-        ratio = theirs_ms / ours_ms if rest else None
-        table.append({"what": what, "ours_ms": ours_ms, "theirs_ms": theirs_ms, "ratio": ratio})
+        table.append(row(what, *(ms / len(indices) for ms in milliseconds(works, repeats))))
 
     metro = HandCrops(hands, SIZE, "metro")
     add("decode, crop, augment 224 px; METRO's distribution, uint8 against its floats",

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.stopwatch import few_threads, milliseconds, row
 from hand_lib import ROOT
 from hand_lib.data.freihand import encode_jpeg
 from hand_lib.render.images import read_image
@@ -46,20 +47,11 @@ def photographs(folder, count: int = 24, seed: int = 0) -> tuple[list[Path], lis
 
 def rows(run=None, repeats: int = 5, count: int = 24) -> list[dict]:
     """Measure on one thread; the median of ``repeats`` turns.   run: folder; default: reference."""
-    import torch
-
     from hand_lib.inference.predictor import Predictor
 
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    try:
-        predictor = Predictor.load(run or ROOT / "runs" / "reference", device="cpu")
-        with tempfile.TemporaryDirectory() as folder:
-            return _measure(predictor, *photographs(folder, count), repeats)
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
+    predictor = Predictor.load(run or ROOT / "runs" / "reference", device="cpu")
+    with few_threads(), tempfile.TemporaryDirectory() as folder:
+        return _measure(predictor, *photographs(folder, count), repeats)
 
 
 def _measure(predictor, paths, boxes, repeats):
@@ -81,16 +73,6 @@ def _measure(predictor, paths, boxes, repeats):
         "of that: reading and decoding the JPEG": lambda: [read_image(path) for path in paths],
         "beside that: drawing the mesh over the photo": drawn,
     }
-    table = []
-    for what, work in works.items():
-        times = []
-        for turn in range(repeats + 1):
-            start = time.process_time()
-            work()
-            if turn:  # the first turn warms up
-                times.append(time.process_time() - start)
-        each = float(np.median(times)) / len(paths) * 1e3
-        table.append(
-            {"what": what, "ours_ms": each, "theirs_ms": None, "photos_per_second": 1e3 / each}
-        )
-    return table
+    spent = milliseconds(works.values(), repeats, time.process_time)
+    each = [one / len(paths) for one in spent]
+    return [row(what, ms, photos_per_second=1e3 / ms) for what, ms in zip(works, each, strict=True)]

@@ -6,13 +6,12 @@ search tree for every short one. ``rows()`` gives dicts of what, ours_ms, theirs
 """
 
 import heapq
-import statistics
-import time
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
+from benchmarks.stopwatch import milliseconds, row
 from hand_lib.mesh.hierarchy import build_hierarchy, level_sizes
 from hand_lib.mesh.spirals import extract_spirals, rings
 from hand_lib.mesh.topology import closest_point_on_mesh, face_normals, unique_edges
@@ -32,39 +31,26 @@ def rows(model=None, repeats: int = 5, big: bool = True) -> list[dict]:
     poses = posed_vertices(model, HIERARCHY_POSES)
     hierarchy = build_hierarchy(vertices, faces)
     levels = list(zip(hierarchy.vertices[:4], hierarchy.faces[:4], strict=True))
-    field = median_ms(lambda: field_hierarchy(vertices, faces, (2, 2, 2, 2)), 1)
-    plain = median_ms(lambda: build_hierarchy(vertices, faces), repeats)
-    fitted = median_ms(lambda: build_hierarchy(vertices, faces, poses=poses), repeats)
-    ours = median_ms(lambda: [extract_spirals(v, f, 27) for v, f in levels], repeats)
-    walk = median_ms(lambda: [field_spirals(v, f, 27) for v, f in levels], 1)
+    (field,) = milliseconds([lambda: field_hierarchy(vertices, faces, (2, 2, 2, 2))], 1)
+    (walk,) = milliseconds([lambda: [field_spirals(v, f, 27) for v, f in levels]], 1)
+    ours = (
+        lambda: build_hierarchy(vertices, faces),
+        lambda: build_hierarchy(vertices, faces, poses=poses),
+        lambda: [extract_spirals(v, f, 27) for v, f in levels],
+    )
+    plain, fitted, spirals = milliseconds(ours, repeats)
     table = [
-        _row("four levels with up-sampling, plain mesh", plain, field),
-        _row(f"four levels with up-sampling, fitted on {len(poses)} poses", fitted, field),
-        _row("spirals of length 27 on four levels", ours, walk),
+        row("four levels with up-sampling, plain mesh", plain, field),
+        row(f"four levels with up-sampling, fitted on {len(poses)} poses", fitted, field),
+        row("spirals of length 27 on four levels", spirals, walk),
     ]
     if big:
         fine = split_faces(vertices, faces, 12)
-        seconds = median_ms(lambda: build_hierarchy(*fine), 1)
-        share = seconds / len(fine[0]) / (plain / len(vertices))
+        (spent,) = milliseconds([lambda: build_hierarchy(*fine)], 1)
+        share = spent / len(fine[0]) / (plain / len(vertices))
         what = f"{len(fine[0])} vertices to 1/16 ({share:.2f} x the hand's cost per vertex)"
-        table.append(_row(what, seconds, None))
+        table.append(row(what, spent))
     return table
-
-
-def _row(what, ours, theirs):
-    ratio = None if theirs is None else theirs / ours
-    return {"what": what, "ours_ms": ours, "theirs_ms": theirs, "ratio": ratio}
-
-
-def median_ms(call, repeats: int = 5) -> float:
-    """Median wall time of a call in milliseconds, after one call that is not counted."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times)
 
 
 def split_faces(vertices, faces, parts: int):

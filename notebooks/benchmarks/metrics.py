@@ -7,13 +7,13 @@ one hand, one threshold, one point at a time.
 
 import json
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import cKDTree
 
+from benchmarks.stopwatch import milliseconds, row
 from hand_lib.evaluation.freihand import freihand_scores
 from hand_lib.evaluation.predictions import read_predictions, write_predictions
 
@@ -59,7 +59,7 @@ def _curve_scores(distances):
 
 
 def plain_scores(pred_joints, pred_vertices, true_joints, true_vertices) -> dict[str, float]:
-    """The official twelve numbers by loops; arrays as in ``scoring.freihand_scores``."""
+    """The official twelve numbers by loops; arrays as in ``freihand_scores``."""
     kinds = ("xyz_", "xyz_al_", "mesh_", "mesh_al_")
     distances = {
         k: [[] for _ in range(21 if "xyz" in k else true_vertices.shape[1])] for k in kinds
@@ -84,47 +84,25 @@ def plain_scores(pred_joints, pred_vertices, true_joints, true_vertices) -> dict
     return {**result, **{key: float(np.mean(values)) for key, values in f.items()}}
 
 
-def _milliseconds(function, repeats):
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return 1000 * float(np.median(times))
-
-
 def rows(count: int = 200, repeats: int = 3) -> list[dict]:
     """Measure on ``count`` hands of 778 vertices; milliseconds per 1,000 hands, median.
 
-    returns dicts of what, ours_ms, theirs_ms, ratio (theirs / ours), and for the scores the largest
-    difference between the two results.
+    returns rows; that of the scores holds the largest difference between the two results.
     """
     arrays = hand_like(count)
-    ours, theirs = freihand_scores(*arrays), plain_scores(*arrays)  # also compiles
+    ours, theirs = freihand_scores(*arrays), plain_scores(*arrays)
     difference = max(abs(ours[key] - theirs[key]) for key in ours)
-    per_thousand = 1000 / count
-    result = [
-        {
-            "what": "FreiHAND scores, 1,000 hands",
-            "ours_ms": per_thousand * _milliseconds(lambda: freihand_scores(*arrays), repeats),
-            "theirs_ms": per_thousand * _milliseconds(lambda: plain_scores(*arrays), 1),
-            "largest_difference": difference,
-        }
-    ]
+    (scores,) = milliseconds([lambda: freihand_scores(*arrays)], repeats)
+    (loop,) = milliseconds([lambda: plain_scores(*arrays)], 1)
     with tempfile.TemporaryDirectory() as folder:
         path = write_predictions(Path(folder) / "pred.json", *arrays[:2])
-        read_predictions(path)
-
-        def standard():
-            return [np.array(part) for part in json.loads(path.read_text())]
-
-        result.append(
-            {
-                "what": "reading pred.json, 1,000 hands",
-                "ours_ms": per_thousand * _milliseconds(lambda: read_predictions(path), repeats),
-                "theirs_ms": per_thousand * _milliseconds(standard, repeats),
-            }
+        works = (
+            lambda: read_predictions(path),
+            lambda: [np.array(part) for part in json.loads(path.read_text())],
         )
-    for row in result:
-        row["ratio"] = row["theirs_ms"] / row["ours_ms"]
-    return result
+        reading = milliseconds(works, repeats)
+    scores, loop, *reading = (1000 / count * spent for spent in (scores, loop, *reading))
+    return [
+        row("FreiHAND scores, 1,000 hands", scores, loop, largest_difference=difference),
+        row("reading pred.json, 1,000 hands", *reading),
+    ]

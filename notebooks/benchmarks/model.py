@@ -1,21 +1,21 @@
 """The hand model against smplx's MANO class, in one process, on one thread and the same file."""
 
 import contextlib
+import functools
 import io
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 
+from benchmarks.stopwatch import few_threads, milliseconds, row
 from hand_lib.hand.model import HandModel
 
 
 def measure_hand_model(batch: int = 64, repeats: int = 30, threads: int = 1) -> list[dict]:
     """Time forward, and forward + backward, of ours and smplx's model, taking turns.
 
-    returns rows {what, ours_ms, theirs_ms, ratio}, lower quartiles, so that other work
-    on the machine falls out; ratio is theirs over ours. Needs smplx.
+    returns rows of medians. Needs smplx.
     """
     import smplx
 
@@ -44,22 +44,9 @@ def measure_hand_model(batch: int = 64, repeats: int = 30, threads: int = 1) -> 
         hand = run(*inputs)
         (hand.vertices.sum() + hand.joints.sum()).backward()
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        rows = []
+    rows = []
+    with few_threads(threads):
         for what, step in (("forward", forward), ("forward + backward", both)):
-            times = {run_ours: [], run_theirs: []}
-            for _ in range(repeats + 3):
-                for run, seconds in times.items():
-                    start = time.perf_counter()
-                    step(run)
-                    seconds.append(time.perf_counter() - start)
-            ours, other = (
-                1000 * float(torch.tensor(seconds[3:]).quantile(0.25)) for seconds in times.values()
-            )
-            name = f"hand model, batch {batch}, {what}"
-            rows.append({"what": name, "ours_ms": ours, "theirs_ms": other, "ratio": other / ours})
-    finally:
-        torch.set_num_threads(before)
+            works = [functools.partial(step, run) for run in (run_ours, run_theirs)]
+            rows.append(row(f"hand model, batch {batch}, {what}", *milliseconds(works, repeats)))
     return rows

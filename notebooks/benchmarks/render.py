@@ -1,25 +1,14 @@
 """Rendering and synthetic pictures timed beside the naive way, both sides in one process."""
 
+import functools
 import time
 
 import numpy as np
 
+from benchmarks.stopwatch import milliseconds, row
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.mesh.topology import vertex_normals
 from hand_lib.render.raster import draw_faces, make_buffer, rasterise, to_screen
-
-
-def _median_ms(work, repeats: int, clock=time.thread_time) -> float:
-    times = []
-    for _ in range(repeats):
-        start = clock()
-        work()
-        times.append(clock() - start)
-    return 1000 * float(np.median(times))
-
-
-def _row(what: str, ours: float, theirs: float) -> dict:
-    return {"what": what, "ours_ms": ours, "theirs_ms": theirs, "ratio": theirs / ours}
 
 
 def naive_depth(vertices, faces, intrinsics, size: int) -> np.ndarray:
@@ -87,18 +76,13 @@ def benchmark_render(size: int = 128, batch: int = 64, repeats: int = 5) -> list
         hands.fetch_batch(range(place, place + batch))
 
     rng = np.random.default_rng(0)
-    sample = _median_ms(ours, repeats) / batch
-    naive_sample(first, faces, size, rng)
-    draw()
+    bare = functools.partial(naive_sample, first, faces, size, rng)
+    sample, shaded = milliseconds([ours, bare], repeats, time.thread_time)
+    (depth,) = milliseconds([draw], 20 * repeats, time.thread_time)
+    loop = functools.partial(naive_depth, points, faces, intrinsics, size)
+    (slow,) = milliseconds([loop], 1, time.thread_time)
+    what = f"a complete sample at {size} px / plain NumPy shading of a bare hand"
     return [
-        _row(
-            f"a complete sample at {size} px / plain NumPy shading of a bare hand",
-            sample,
-            _median_ms(lambda: naive_sample(first, faces, size, rng), repeats),
-        ),
-        _row(
-            f"depth of a hand at {size} px / NumPy loop over faces",
-            _median_ms(draw, 20 * repeats),
-            _median_ms(lambda: naive_depth(points, faces, intrinsics, size), 1),
-        ),
+        row(what, sample / batch, shaded),
+        row(f"depth of a hand at {size} px / NumPy loop over faces", depth, slow),
     ]

@@ -1,11 +1,14 @@
-"""What the benchmarks share: one table, one chart, and which of their rows compare like with like.
+"""What the benchmarks share: one stopwatch, one table, one chart, and which rows compare fairly.
 
-The other ``benchmarks_*`` files measure. Each row is a dict of what, ours_ms and theirs_ms (None
-where nobody else was run); how many times as fast ours is always means theirs_ms / ours_ms here.
+The other files here measure. Each row is a dict of what, ours_ms, theirs_ms (None where nobody else
+was run) and ratio: how many times as fast ours is always means theirs_ms / ours_ms here.
 """
 
+import contextlib
 import os
+import statistics
 import textwrap
+import time
 
 UNLIKE = {
     "step / forward + backward": "the other side is the same network without loss and update",
@@ -21,6 +24,30 @@ _HEADINGS = {"what": "", "ours_ms": "ours, ms", "theirs_ms": "theirs, ms"}
 _NAME_WIDTH = 58
 
 
+def milliseconds(works, repeats: int = 5, clock=time.perf_counter, finish=None) -> list[float]:
+    """Median time of each piece of work; they take turns, so that all meet the same machine.
+
+    works: functions without arguments; each runs once more before, which is not counted.
+    finish: called within each measurement, to wait for a GPU.
+    """
+    times = [[] for _ in works]
+    for turn in range(repeats + 1):
+        for work, mine in zip(works, times, strict=True):
+            start = clock()
+            work()
+            if finish:
+                finish()
+            if turn:
+                mine.append(1000 * (clock() - start))
+    return [statistics.median(mine) for mine in times]
+
+
+def row(what: str, ours_ms: float, theirs_ms: float | None = None, **more) -> dict:
+    """One row of a table.   more: further columns by name."""
+    ratio = None if theirs_ms is None else theirs_ms / ours_ms
+    return {"what": what, "ours_ms": ours_ms, "theirs_ms": theirs_ms, "ratio": ratio, **more}
+
+
 def use_threads(threads: int) -> None:
     """Hold torch, Numba and OpenCV to so many threads, in this process and from now on."""
     import cv2
@@ -33,6 +60,22 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     cv2.setNumThreads(threads)
+
+
+@contextlib.contextmanager
+def few_threads(threads: int = 1):
+    """Hold torch and OpenCV to so many threads inside the block."""
+    import cv2
+    import torch
+
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
 
 
 def machine() -> str:
@@ -63,29 +106,6 @@ def why_unlike(row: dict) -> str | None:
 def compared(rows) -> list[dict]:
     """The rows that were measured on both sides and compare like with like."""
     return [row for row in rows if speed_up(row) is not None and why_unlike(row) is None]
-
-
-def variant_rows(variants, what: str, ours: str, theirs: str) -> list[dict]:
-    """Rows out of a table of ways: one for every column of milliseconds.
-
-    variants: dicts of what and columns of ms, as of ``benchmarks_network.spiral_variants``.
-    ours, theirs: the ways to compare, by name.
-
-    >>> ways = [{"what": "a", "3 wide": 1.0}, {"what": "b", "3 wide": 4.0}]
-    >>> variant_rows(ways, "sum", ours="a", theirs="b")
-    [{'what': 'sum, 3 wide', 'ours_ms': 1.0, 'theirs_ms': 4.0, 'ratio': 4.0}]
-    """
-    ways = {row["what"]: row for row in variants}
-    unknown = {ours, theirs} - set(ways)
-    if unknown:
-        raise ValueError(f"unknown ways {sorted(unknown)}; there are: {', '.join(ways)}")
-    found = []
-    for column in ways[ours]:
-        if column != "what":
-            a, b = ways[ours][column], ways[theirs][column]
-            row = {"what": f"{what}, {column}", "ours_ms": a, "theirs_ms": b, "ratio": b / a}
-            found.append(row)
-    return found
 
 
 def table(rows) -> str:

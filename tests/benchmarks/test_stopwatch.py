@@ -41,13 +41,18 @@ def test_the_table_wraps_long_names_and_keeps_further_columns():
     assert table([{"what": "way", "64 to 3": 12.0}]).split() == ["64", "to", "3", "way", "12"]
 
 
-def test_ways_become_rows_of_two_sides():
-    ways = [{"what": "sum", "3": 1.0, "9": 2.0}, {"what": "loop", "3": 4.0, "9": 4.0}]
-    rows = benchmarks.variant_rows(ways, "adding", ours="sum", theirs="loop")
-    assert [row["what"] for row in rows] == ["adding, 3", "adding, 9"]
-    assert [speed_up(row) for row in rows] == [4, 2] == [row["ratio"] for row in rows]
-    with pytest.raises(ValueError, match="unknown ways .'magic'.*sum, loop"):
-        benchmarks.variant_rows(ways, "adding", ours="magic", theirs="loop")
+def test_times_are_medians_in_milliseconds_without_the_first_turn():
+    ticks, calls = iter(range(100)), []
+    works = [lambda: calls.append("a"), lambda: calls.append("b")]
+    spent = benchmarks.milliseconds(works, 3, lambda: next(ticks), finish=lambda: next(ticks))
+    assert calls == ["a", "b"] * 4 and spent == [2000, 2000]
+    assert benchmarks.row("it", 2.0, 6.0, mb=1) == {
+        "what": "it", "ours_ms": 2.0, "theirs_ms": 6.0, "ratio": 3.0, "mb": 1,
+    }  # fmt: skip
+    before = torch.get_num_threads()
+    with benchmarks.few_threads(1):
+        assert torch.get_num_threads() == cv2.getNumThreads() == 1
+    assert torch.get_num_threads() == before
 
 
 def test_the_answer_counts_fair_wins_and_names_draws_and_losses():
