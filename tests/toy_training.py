@@ -8,12 +8,12 @@ import os
 import resource
 import signal
 import sys
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
+from hand_lib.network.model import Prediction
 from hand_lib.training import checkpoints
 from hand_lib.training import log as watching
 from hand_lib.training import loop as training
@@ -22,16 +22,10 @@ from hand_lib.training.config import make_config
 VERTICES = 30
 
 
-@dataclass
-class ToyPrediction:
-    vertices: torch.Tensor
-    joints: torch.Tensor
-    camera: torch.Tensor
-    joints_2d: torch.Tensor
-
-
 class ToyNetwork(nn.Module):
     """Convolution, batch normalisation and dropout: everything that has state or draws numbers."""
+
+    view_size = 0
 
     def __init__(self, dropout=0.1):
         super().__init__()
@@ -44,7 +38,7 @@ class ToyNetwork(nn.Module):
         count = len(images)
         out = self.decoder(self.encoder(images.float() / 255)).float()
         vertices, joints, joints_2d = out.split([VERTICES * 3, 63, 42], dim=1)
-        return ToyPrediction(
+        return Prediction(
             vertices.view(count, -1, 3), joints.view(count, 21, 3), out[:, :3],
             joints_2d.view(count, 21, 2),
         )  # fmt: skip

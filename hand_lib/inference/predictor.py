@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from hand_lib.files import read_json
+from hand_lib.network.second_look import predict_crops
 from hand_lib.render.camera import (
     apply_affine,
     check_intrinsics,
@@ -70,7 +71,9 @@ class Crop(NamedTuple):
 class Predictor:
     """A trained network with what it takes to use it on pictures of any size."""
 
-    def __init__(self, network, image_size: int, name="network", device="auto", calibration=None):
+    def __init__(
+        self, network, image_size: int, name="network", device="auto", calibration=None, n_crops=2
+    ):
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
@@ -78,6 +81,7 @@ class Predictor:
         self.image_size = image_size
         self.name = name
         self.calibration: Calibration | None = calibration
+        self.n_crops = n_crops
 
     @classmethod
     def load(cls, run_folder, device: str = "auto") -> "Predictor":
@@ -87,7 +91,8 @@ class Predictor:
         """
         network, config = load_network(run_folder)
         calibration = load_calibration(run_folder)
-        return cls(network, config.image_size, Path(run_folder).name, device, calibration)
+        name = Path(run_folder).name
+        return cls(network, config.image_size, name, device, calibration, config.n_crops)
 
     def predict(self, image, boxes=None, sides=None, intrinsics=None) -> list[HandPrediction]:
         """Hands of one picture, one per box.
@@ -147,9 +152,9 @@ class Predictor:
                 f"expected crops (B, S, S, 3) uint8, found {crops.shape} {crops.dtype}"
             )
         images = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device)
-        out = self.network(images.permute(0, 3, 1, 2))
+        out = predict_crops(self.network, images.permute(0, 3, 1, 2), self.n_crops)
         names = ["vertices", "joints", "camera", "joints_2d"]
-        if getattr(out, "joints_2d_direct", None) is not None:
+        if out.joints_2d_direct is not None:
             names.append("joints_2d_direct")
         return {name: getattr(out, name).float().cpu().numpy() for name in names}
 

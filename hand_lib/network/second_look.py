@@ -1,88 +1,138 @@
-"""The second look: turn the hand upright, cut it tightly, read the picture again.
+"""How a trained network is used: find the hand, turn it upright, cut it tightly, read it again.
 
 A network that sees every hand upright, in the middle and as large as it can be needs far fewer
 pictures to learn fingers from than one that sees hands turned anyhow. Which way up it is and where
-follow from the 2-D joints, in training those of the labels (with some noise), in use those that a
-first look at the whole crop gives (as MediaPipe turns its crops, Zhang et al. 2020). Turning a
-picture about its middle turns the hand about the optical axis, so nothing is lost on the way back.
+follow from the 2-D joints that a first look at the whole crop gives (as MediaPipe turns its crops,
+Zhang et al. 2020); in training from those of the labels (``data.augment``). Turning a picture about
+its middle turns the hand about the optical axis, so nothing is lost on the way back.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hand_lib.mesh.similarity import lay_onto
+from hand_lib.network.coarse_to_fine import vertex_matmul
 from hand_lib.network.heads import cell_centres
-from hand_lib.render.camera import UPRIGHT_MARGIN, upright_square
+from hand_lib.network.model import HandNetwork, Prediction
+from hand_lib.render.camera import upright_square
+
+SHAPE_BLEND = 0.7
+"""How much of the shown shape is the canonical hand's; the rest is the corrected mesh's own."""
+
+LAST_CROP = 0.7
+"""Share of a tight crop in where the hand is; the rest is that of the crops before it."""
 
 
-class Look(NamedTuple):
-    """Which squares to look at: u' = turn (u - centre) / half, crop units before and after."""
+def predict_crops(
+    network: HandNetwork, images: Tensor, n_crops: int = 2, shape_blend: float = SHAPE_BLEND
+) -> Prediction:
+    """What a trained network says of whole crops: the answer of ``n_crops`` looks, in float32.
+
+    images: (B, 3, H, W) RGB, uint8 or float in [0, 1], of any size.   n_crops: 1 reads the whole
+    crop, each more an upright, tight one around where the hand was found. The shape is the last
+    crop's; place, turn and size are a mean over all, which errs less than either. Youtubehand's
+    decoder reads the whole crop only.   shape_blend: see ``blend_shapes``.
+    Autocast is off: bfloat16 would move the mesh of a trained network by a quarter of a millimetre.
+    """
+    size = network.view_size or images.shape[-1]
+    with torch.autocast(images.device.type, enabled=False):
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        prediction = blend_shapes(network, network(cut(images, size)), shape_blend)
+        if prediction.joints_2d_direct is None:
+            return prediction
+        for _ in range(1, n_crops):
+            square = Square(*upright_square(prediction.joints_2d_direct))
+            closer = network(cut(images, size, square, network.normalize.mean))
+            closer = turn_back(blend_shapes(network, closer, shape_blend), square)
+            prediction = merge_crops(network, prediction, closer)
+    return prediction
+
+
+def blend_shapes(network: HandNetwork, prediction: Prediction, share: float) -> Prediction:
+    """The canonical hand laid onto the corrected mesh, mixed with it by ``share``.
+
+    The canonical hand knows no direction and so keeps its shape where the direction is in doubt:
+    place, turn and size come from one, shape mostly from the other.
+    """
+    if prediction.canonical is None:
+        return prediction
+    finer = prediction.intermediate[-1]
+    coarse = torch.lerp(finer, lay_onto(prediction.canonical, finer), share)
+    vertices = vertex_matmul(network.decoder.up, coarse)
+    return replace(prediction, **network.fitted(vertices, prediction.joints_2d_direct))
+
+
+def merge_crops(network: HandNetwork, before: Prediction, closer: Prediction) -> Prediction:
+    """Shape of the closer crop; place, turn and size of both, mostly its (``LAST_CROP``)."""
+    direct = torch.lerp(before.joints_2d_direct, closer.joints_2d_direct, LAST_CROP)
+    mean = torch.lerp(before.vertices, closer.vertices, LAST_CROP)
+    fields = network.fitted(lay_onto(closer.vertices, mean), direct)
+    return replace(closer, **fields, joints_2d_direct=direct)
+
+
+class Square(NamedTuple):
+    """Upright squares of crops: u' = turn (u - centre) / half, crop units before and after.
+
+    >>> square = Square(*upright_square(joints_2d))
+    """
 
     turn: Tensor  # (B, 2, 2) rotations
     centre: Tensor  # (B, 2)
     half: Tensor  # (B,) half of the square's side
 
-    def see(self, points: Tensor) -> Tensor:
-        """Points (B, N, 2) of the crop in the units of the look."""
+    def into(self, points: Tensor) -> Tensor:
+        """Points (B, N, 2) of the crop in the units of the square."""
         shifted = (points - self.centre[:, None]) / self.half[:, None, None]
         return shifted @ self.turn.transpose(1, 2)
 
-    def unsee(self, points: Tensor) -> Tensor:
-        """Points (B, N, 2) of the look in crop units."""
+    def back(self, points: Tensor) -> Tensor:
+        """Points (B, N, 2) of the square in crop units."""
         return points @ self.turn * self.half[:, None, None] + self.centre[:, None]
 
 
-def look_at(joints_2d: Tensor, margin: float = UPRIGHT_MARGIN) -> Look:
-    """The square around a hand, its knuckles straight above its wrist.
+def cut(images: Tensor, size: int, square: Square | None = None, border=0.0) -> Tensor:
+    """Squares of pictures, bilinearly.
 
-    joints_2d: (B, 21, 2) crop units.   margin: side of the square over that of the joints.
-
-    >>> look = look_at(torch.rand(1, 21, 2))
-    >>> knuckles = look.see(joints)[:, list(KNUCKLES)].mean(1) - look.see(joints)[:, 0]
-    >>> knuckles[0]                 # x is 0, y is negative: up
+    images: (B, 3, H, W).   size: side of the result.   square: None is the whole crop.
+    border: colour beyond the picture, (3, 1, 1) or a number.   returns (B, 3, size, size).
     """
-    return Look(*upright_square(joints_2d, margin))
-
-
-def cut(images: Tensor, size: int, look: Look | None = None) -> Tensor:
-    """The squares that a look asks for; black beyond the border.
-
-    images: (B, 3, H, W) float.   size: side of the result.   look: None is the whole crop.
-    returns (B, 3, size, size).
-    """
-    if look is None and images.shape[2:] == (size, size):
+    if square is None and images.shape[2:] == (size, size):
         return images
     axis = cell_centres(size, images.device)
     grid = torch.stack([axis.expand(size, size), axis[:, None].expand(size, size)], 2)
-    places = grid.reshape(1, -1, 2).expand(len(images), -1, -1)
-    if look is not None:
-        places = look.unsee(places)
-    places = places.unflatten(1, (size, size)).to(images.dtype)
-    return functional.grid_sample(images, places, align_corners=False)
+    points = grid.reshape(1, -1, 2).expand(len(images), -1, -1)
+    if square is not None:
+        points = square.back(points)
+    points = points.unflatten(1, (size, size)).to(images.dtype)
+    return functional.grid_sample(images - border, points, align_corners=False) + border
 
 
-def brought_back(prediction, look: Look) -> dict:
-    """Fields of a ``Prediction`` made from a look, as fields for the crop it was cut from.
+def turn_back(prediction: Prediction, square: Square) -> Prediction:
+    """What was read from a square, as a prediction for the crop that it was cut from.
 
     The hand turns back about the optical axis; with u = half turn^T u' + centre and
-    u' = s (X'_xy + t), the camera becomes s' = half s, t' = turn^T t + centre / s'.
+    u' = s (X'_xy + t), the camera becomes s' = half s, t' = turn^T t + centre / s'. Maps of the
+    image belong to the square and are left out.
     """
-    turn = functional.pad(look.turn, (0, 1, 0, 1))
+    turn = functional.pad(square.turn, (0, 1, 0, 1))
     turn[:, 2, 2] = 1
-    scale = prediction.camera[:, 0] * look.half
-    shift = (prediction.camera[:, None, 1:] @ look.turn)[:, 0] + look.centre / scale[:, None]
-    fields = {
-        "vertices": prediction.vertices @ turn,
-        "joints": prediction.joints @ turn,
-        "camera": torch.cat([scale[:, None], shift], 1),
-        "joints_2d": look.unsee(prediction.joints_2d),
-        "intermediate": tuple(mesh @ turn for mesh in prediction.intermediate),
-        "canonical": prediction.canonical,
-    }
-    if prediction.joints_2d_direct is not None:
-        fields["joints_2d_direct"] = look.unsee(prediction.joints_2d_direct)
-    if prediction.rotation is not None:
-        fields["rotation"] = turn.transpose(1, 2) @ prediction.rotation
-    return fields
+    scale = prediction.camera[:, 0] * square.half
+    shift = (prediction.camera[:, None, 1:] @ square.turn)[:, 0]
+    shift = shift + square.centre / scale[:, None]
+    return replace(
+        prediction,
+        vertices=prediction.vertices @ turn,
+        joints=prediction.joints @ turn,
+        camera=torch.cat([scale[:, None], shift], 1),
+        joints_2d=square.back(prediction.joints_2d),
+        joints_2d_direct=square.back(prediction.joints_2d_direct),
+        intermediate=tuple(mesh @ turn for mesh in prediction.intermediate),
+        rotation=turn.transpose(1, 2) @ prediction.rotation,
+        heatmaps=None,
+        correspondence=None,
+    )

@@ -12,6 +12,7 @@ import torch
 from hand_lib.files import read_json, write_json, write_text, written_atomically
 from hand_lib.hand.joints import BONES, FINGER_COLOURS, FINGERS
 from hand_lib.metrics import mesh_errors
+from hand_lib.network.second_look import predict_crops
 from hand_lib.render.camera import crop_to_pixels
 from hand_lib.training import checkpoints, lineage
 from hand_lib.training import provenance as origin
@@ -67,9 +68,9 @@ class Record:
         row |= {f"loss_{name}": float(value) for name, value in parts.items()}
         self._write(row)
 
-    def validate(self, network, step, seconds, device, bf16, say, total_steps) -> None:
+    def validate(self, network, step, seconds, device, say, total_steps) -> None:
         """Score the network on the fixed validation set; log, draw and keep what it says."""
-        scores, prediction = evaluate(network, self.task, self.config, device, bf16)
+        scores, prediction = evaluate(network, self.task, self.config, device)
         row = {"step": step, "seconds": round(seconds, 3), "images_per_s": None}
         row |= {"learning_rate": None, "gradient_norm": None, "loss": None}
         row |= {name: None for name in scores if name.startswith("loss_")}
@@ -174,7 +175,7 @@ def report_of_failure(folder):
 
 
 @torch.no_grad()
-def evaluate(network, task, config, device, bf16) -> tuple[dict, dict]:
+def evaluate(network, task, config, device) -> tuple[dict, dict]:
     """Scores of a network on a task's validation set, and what it predicts.
 
     returns scores in millimetres and per cent of the crop, and arrays ``vertices`` (N, V, 3),
@@ -190,8 +191,7 @@ def evaluate(network, task, config, device, bf16) -> tuple[dict, dict]:
             for name, value in truth.items()
         }
         image = batch["image"].contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            prediction = network(image)
+        prediction = predict_crops(network, image, config.n_crops)
         total, parts = task.loss(prediction, batch, network, config)
         weight = len(image) / count
         for name, value in {"total": total, **parts}.items():

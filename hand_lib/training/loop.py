@@ -221,7 +221,7 @@ def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
         if main:
             with clock(spent, "validation"):
                 planned = total_steps if step == 0 else max(step, round(step / progress()))
-                record.validate(shown, step, seconds, device, bf16, say, planned)
+                record.validate(shown, step, seconds, device, say, planned)
 
     def save():
         if main:

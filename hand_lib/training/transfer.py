@@ -63,7 +63,7 @@ def carry_over(source, target) -> list[str]:
             if name.endswith("bias"):  # predictions are mean + 0.1 of what the layer says
                 mean = _PER_VERTEX[layer]
                 moved += 10 * (over @ old[mean] - new[mean]).flatten()
-        elif over is not None and name == "decoder.who":
+        elif over is not None and name == "decoder.vertex_embedding":
             moved = over @ old[name]
         else:
             moved = old.get(name)

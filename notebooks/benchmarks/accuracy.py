@@ -27,6 +27,7 @@ from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
+from hand_lib.network.second_look import SHAPE_BLEND, predict_crops
 from hand_lib.training.config import make_config
 from hand_lib.training.optimisation import make_optimizer
 from hand_lib.training.setup import LABELS, training_crops
@@ -40,6 +41,7 @@ class _Run:
     name: str
     config: object
     change: object = None  # what is done to the network before it learns
+    shape_blend: float = SHAPE_BLEND  # how much the canonical hand says of the shape
     network: nn.Module | None = None
     optimizer: object = None
     seconds: float = 0.0
@@ -109,7 +111,8 @@ def ablate_decoder(
     runs = []
     for name in parts or ABLATIONS:
         change, fields = ABLATIONS[name]
-        runs.append(_Run(name, dataclasses.replace(config, **fields), change))
+        blend = 0.0 if change is _no_canonical else SHAPE_BLEND
+        runs.append(_Run(name, dataclasses.replace(config, **fields), change, blend))
     return _side_by_side(runs, images, seeds, batch_size, test_images, reports, hierarchy, device,
                          say)  # fmt: skip
 
@@ -140,14 +143,15 @@ def _side_by_side(
                 for run in runs:
                     seen = (step + 1) * batch_size
                     row = {"decoder": run.name, "seed": seed, "images": seen}
-                    row |= evaluate(run.network, test) | {"seconds": run.seconds}
+                    row |= evaluate(run.network, test, run.config.n_crops, run.shape_blend)
+                    row |= {"seconds": run.seconds}
                     table.append(row)
                     if say:
                         say(row)
     return table
 
 
-def evaluate(network, test: dict, batch_size: int = 100) -> dict:
+def evaluate(network, test, n_crops=2, shape_blend=SHAPE_BLEND, batch_size=100) -> dict:
     """Vertex errors in mm, plain and aligned, and of the projected joints in px.   test: arrays."""
     was_training = network.training
     network.eval()
@@ -155,7 +159,7 @@ def evaluate(network, test: dict, batch_size: int = 100) -> dict:
     with torch.no_grad():
         for i in range(0, len(test["image"]), batch_size):
             images = torch.as_tensor(test["image"][i : i + batch_size]).to(network.faces.device)
-            out = network(images)
+            out = predict_crops(network, images, n_crops, shape_blend)
             vertices.append(out.vertices.cpu().double().numpy())
             joints_2d.append(out.joints_2d.cpu().numpy())
     network.train(was_training)
@@ -219,7 +223,7 @@ def _average_grid(decoder):
 
 @torch.no_grad()
 def _no_look_up(decoder):
-    for layer in (decoder.seen, decoder.at_joints):
+    for layer in (decoder.image_features, decoder.at_joints):
         layer.requires_grad_(False).weight.zero_()
 
 
@@ -231,9 +235,8 @@ def _no_correction(decoder):
 
 @torch.no_grad()
 def _no_canonical(decoder):
-    decoder.trust.requires_grad_(False).weight.zero_()
-    decoder.trust.bias.fill_(-30.0)
-    decoder.shape_share = 0.0
+    decoder.blend_gate.requires_grad_(False).weight.zero_()
+    decoder.blend_gate.bias.fill_(-30.0)
 
 
 ABLATIONS = {

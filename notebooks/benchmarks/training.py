@@ -10,6 +10,7 @@ before the product, unfused Adam, every loss fetched each step for a meter.
 
 import copy
 import dataclasses
+import functools
 import sys
 import tempfile
 import time
@@ -22,9 +23,9 @@ from hand_lib.data.loader import HandLoader
 from hand_lib.data.surface_maps import CELLS
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.model import builtin_hierarchy
-from hand_lib.network.decoders import SpiralConv
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
+from hand_lib.network.youtubehand import SpiralConv, UnpoolConv
 from hand_lib.training import loop as training
 from hand_lib.training import manners, optimisation
 from hand_lib.training.config import make_config, replace
@@ -93,7 +94,7 @@ def step_costs(config, device, repeats=15) -> list[dict]:
     average = optimisation.AveragedWeights(network, config.ema_decay)
     where = "cpu" if device.type == "cpu" else "auto"
     accelerator = manners.make_accelerator(replace(config, device=where))
-    task = training.Task(network, None, {}, lambda p, b, n, c: total_loss(p, b, n.mesh, c))
+    task = training.Task(network, None, {}, total_loss)
     images = batch["image"].to(device).contiguous(memory_format=torch.channels_last)
 
     def whole():
@@ -124,11 +125,19 @@ def step_costs(config, device, repeats=15) -> list[dict]:
     ]  # fmt: skip
 
 
+def _gathered(module, x):
+    """A spiral convolution as Youtubehand computes it: gather, concatenate, one Linear."""
+    conv = module.conv if isinstance(module, UnpoolConv) else module
+    x = module.up(x) if isinstance(module, UnpoolConv) else x
+    y = conv.layer(x.transpose(0, 1)[:, conv.spirals].flatten(2)).transpose(0, 1)
+    return torch.relu(y) if isinstance(module, UnpoolConv) else y
+
+
 def plain_loop(network, config, device):
     """A step of the plain loop on a copy of the network.   returns a function without arguments."""
     for module in network.train().modules():
-        if isinstance(module, SpiralConv):
-            module.project_first = False
+        if isinstance(module, UnpoolConv | SpiralConv):
+            module.forward = functools.partial(_gathered, module)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, foreach=False, fused=False)
     batch = random_batch(config)
     batch["image"] = batch["image"].contiguous().float() / 255

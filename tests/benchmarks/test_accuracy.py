@@ -8,7 +8,7 @@ from network_fixtures import hand_hierarchy
 from torch import nn
 
 from hand_lib.data.synthetic.hands import SyntheticHands
-from hand_lib.network.model import build_network
+from hand_lib.network.model import Prediction, build_network
 from hand_lib.training.config import make_config
 
 
@@ -41,7 +41,7 @@ def test_a_part_taken_out_does_nothing_any_more():
     for name, field in (
         ("no canonical hand", "canonical.weight"),
         ("no correction along spirals", "mix.0.taps"),
-        ("no features looked up in the image", "seen.weight"),
+        ("no features looked up in the image", "image_features.weight"),
     ):
         network = build_network(config, hand_hierarchy())
         nn.init.normal_(network.decoder.correct.weight)
@@ -96,13 +96,11 @@ def test_scores_of_the_truth_are_zero():
     test = SyntheticHands(64, 0, 3).fetch_batch(np.arange(3))
 
     class Truth(nn.Module):
-        faces = torch.zeros(1)
+        faces, view_size = torch.zeros(1), 0
 
         def forward(self, images):
-            return SimpleNamespace(
-                vertices=torch.as_tensor(test["vertices"]),
-                joints_2d=torch.as_tensor(test["joints_2d"]),
-            )
+            vertices, joints_2d = (torch.as_tensor(test[n]) for n in ("vertices", "joints_2d"))
+            return Prediction(vertices, torch.zeros(3, 21, 3), torch.ones(3, 3), joints_2d)
 
     scores = benchmarks_accuracy.evaluate(Truth(), test)
     assert scores["plain_mm"] == scores["joints_px"] == 0 and scores["pa_mm"] < 1e-3

@@ -1,7 +1,6 @@
 """Where a prediction lands: a stand-in network that finds coloured dots tells the truth exactly."""
 
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +8,8 @@ import torch
 from PIL import Image
 
 from hand_lib.inference.predictor import BOX_MARGIN, Predictor, check_box
+from hand_lib.network.model import Prediction
+from hand_lib.network.second_look import predict_crops
 from hand_lib.render.camera import apply_affine, crop_to_pixels, project
 
 SIZE = 64
@@ -16,6 +17,8 @@ SIZE = 64
 
 class DotFinder(torch.nn.Module):
     """Says that every joint is where the picture is brightest, on a flat hand of known size."""
+
+    view_size = 0
 
     def __init__(self):
         super().__init__()
@@ -32,7 +35,7 @@ class DotFinder(torch.nn.Module):
         count = len(images)
         place = torch.stack([x, y], 1)[:, None].expand(count, 21, 2)
         joints = self.joints.expand(count, 21, 3)
-        return SimpleNamespace(
+        return Prediction(
             vertices=joints[:, :3],
             joints=joints,
             camera=torch.ones(count, 3),
@@ -167,7 +170,7 @@ def test_a_loaded_run_predicts_what_was_saved(run_folder):
     crops = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     found = predictor.predict_crops(crops)
     with torch.inference_mode():
-        expected = network(torch.from_numpy(crops).permute(0, 3, 1, 2))
+        expected = predict_crops(network, torch.from_numpy(crops).permute(0, 3, 1, 2))
     assert predictor.name == "untrained" and predictor.image_size == size
     assert np.allclose(found["vertices"], expected.vertices.numpy(), atol=1e-6)
     assert np.allclose(found["joints_2d"], expected.joints_2d.numpy(), atol=1e-5)

@@ -1,5 +1,3 @@
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,6 @@ from network_fixtures import (
 )
 from torch.nn import functional
 
-from hand_lib.network.encoders import load_encoder_weights, read_state_dict, unwrap_state_dict
 from hand_lib.network.model import build_network
 from hand_lib.network.youtubehand import (
     PUBLISHED,
@@ -156,51 +153,6 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing_and_says_why(spoil, word
 def test_a_checkpoint_refuses_our_decoder():
     with pytest.raises(TypeError, match="decoder='youtubehand'"):
         load_youtubehand_state_dict(small_network(), {})
-
-
-class Opened:
-    """Writes a file when a pickle of it is opened."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
-def test_pickled_modules_are_refused_and_not_run(tmp_path):
-    for name, write in (
-        ("model.bin", lambda f: torch.save(Opened(tmp_path / "ran"), f)),
-        ("raw.bin", lambda f: f.write_bytes(pickle.dumps(Opened(tmp_path / "ran")))),
-    ):
-        write(tmp_path / name)
-        with pytest.raises(ValueError, match="state_dict.bin, not model.bin"):
-            read_state_dict(tmp_path / name)
-    assert not (tmp_path / "ran").exists()
-    torch.save({"weights": 3}, tmp_path / "numbers.bin")
-    with pytest.raises(TypeError, match="'weights' should be a tensor, found int"):
-        read_state_dict(tmp_path / "numbers.bin")
-    with pytest.raises(TypeError, match="found list"):
-        unwrap_state_dict([1])
-    with pytest.raises(FileNotFoundError, match="none.bin"):
-        read_state_dict(tmp_path / "none.bin")
-
-
-def test_the_original_hrnet_file_fills_the_encoder(tmp_path):
-    import timm
-
-    net = timm.create_model("hrnet_w18_small", num_classes=0)
-    state = {name: torch.randn_like(value.float()) for name, value in net.state_dict().items()}
-    state = {name: value for name, value in state.items() if "num_batches" not in name}
-    original = state | {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
-    torch.save(original, tmp_path / "hrnetv2_imagenet.pth")
-    load_encoder_weights(net, "hrnet_w18_small", str(tmp_path / "hrnetv2_imagenet.pth"))
-    for name, value in state.items():
-        assert torch.equal(net.state_dict()[name], value)
-    del original["stage2.0.branches.0.0.conv1.weight"]
-    torch.save(original, tmp_path / "broken.pth")
-    with pytest.raises(ValueError, match="1 missing .stage2.0.branches.0.0.conv1.weight"):
-        load_encoder_weights(net, "hrnet_w18_small", str(tmp_path / "broken.pth"))
 
 
 def resnet(seed=0):

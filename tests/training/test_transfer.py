@@ -128,7 +128,7 @@ def test_a_run_on_an_earlier_hand_is_loaded_with_a_warning_and_can_be_gone_on_fr
 
 def test_another_network_is_refused(run_folder):
     folder, _, _ = run_folder
-    other = small_network("youtubehand", encoder="resnet18")
+    other = small_network("youtubehand", "resnet18")
     with pytest.raises(ValueError, match="regnety_002.*do not fit"):
         start_from(other, folder)
     with pytest.raises(FileNotFoundError, match="config.json"):
