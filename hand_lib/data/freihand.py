@@ -8,13 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hand_lib.data.sample import ERROR_MODES, HandDataset, HandSample, as_dataset
+from hand_lib.data.sample import HandDataset, HandSample, as_dataset
 from hand_lib.files import (
     SampleError,
     check_folder,
     load_json_array,
     read_bytes,
     read_json,
+    write_text,
+    written_atomically,
 )
 from hand_lib.hand.joints import fingertips_of
 from hand_lib.render.camera import project
@@ -55,8 +57,6 @@ class FreiHand(HandDataset):
     def __init__(
         self, root, split="training", versions=None, model=None, masks=False, on_error="raise"
     ):
-        if on_error not in ERROR_MODES:
-            raise ValueError(f"on_error must be one of {ERROR_MODES}, found {on_error!r}")
         self.root = check_folder(root, self.dataset, _WHERE)
         if split not in SPLITS:
             raise ValueError(f"split must be 'training' or 'evaluation', found {split!r}")
@@ -80,6 +80,8 @@ class FreiHand(HandDataset):
             hint = f"It is one level down: pass {inside[0]}." if inside else _WHERE
             others = [split for split in SPLITS if (self.root / f"{split}_K.json").is_file()]
             hint = f"It holds the split {others[0]!r}." if others else hint
+            names = ", ".join(sorted(path.name for path in self.root.iterdir())[:6])
+            hint = f"There is: {names or 'nothing'}. {hint}"
             raise FileNotFoundError(f"FreiHAND: {self.root} has no {self.split}_K.json. {hint}")
         self.unique = len(self.values("K"))
         for field in _FIELDS:
@@ -280,28 +282,6 @@ def plain_numbers(value):
     return value.tolist()
 
 
-class _JsonList:
-    """A JSON list that grows entry by entry and appears under its name only when it is whole."""
-
-    def __init__(self, path: Path):
-        self.path, self.partial = path, path.with_suffix(".json.part")
-        self.file = open(self.partial, "w", encoding="ascii")
-        self.count = 0
-
-    def append(self, value) -> None:
-        self.file.write("[" if self.count == 0 else ", ")
-        self.file.write(json.dumps(plain_numbers(value)))
-        self.count += 1
-
-    def close(self, keep: bool) -> None:
-        self.file.write("]" if self.count else "[]")
-        self.file.close()
-        if keep and self.count:
-            self.partial.replace(self.path)
-        else:
-            self.partial.unlink()
-
-
 def write_freihand(
     folder, samples, split: str = "training", versions: int | None = None, quality=JPEG_QUALITY,
     progress=None,
@@ -324,49 +304,45 @@ def write_freihand(
         raise ValueError(f"no samples to write into {folder}")
     if total % versions:
         raise ValueError(f"{total} samples do not divide into {versions} versions of each hand")
-    for kind in ("rgb", "mask"):
-        (folder / split / kind).mkdir(parents=True, exist_ok=True)
-    lists, share, count = {}, FREIHAND_CROP, 0
-    finished = False
-    try:
-        rows = data.numbered()
-        for index, sample in progress(rows, total=total) if progress else rows:
-            if sample.side != "right":
-                raise ValueError(
-                    f"{sample.name}: FreiHAND's layout holds right hands; mirror this one"
-                )
-            picture = folder / split / "rgb" / f"{count:08d}.jpg"
-            picture.write_bytes(stored_or_encoded(data, index, sample, quality))
-            count += 1
-            if count > total // versions:
-                continue
-            if sample.mask is not None:
-                mask = np.repeat(sample.mask[:, :, None].astype(np.uint8) * 255, 3, axis=2)
-                (folder / split / "mask" / picture.name).write_bytes(encode_jpeg(mask))
-            entries = freihand_rows(sample, split)
-            if count == 1:
-                share = shown_fraction(data, index, sample)
-                lists = {name: _JsonList(folder / f"{split}_{name}.json") for name in entries}
-            if entries.keys() != lists.keys():
-                raise ValueError(
-                    f"{sample.name}: has {sorted(entries)}, the samples before {sorted(lists)}; "
-                    "write samples of one kind"
-                )
-            for name, value in entries.items():
-                lists[name].append(value)
-        if count < total and versions > 1:
-            raise ValueError(f"{total - count} of {total} samples were skipped, so the versions "
-                             "no longer line up; write with versions=1")  # fmt: skip
-        if count == 0:
-            raise ValueError(f"no samples to write into {folder}; all {total} were skipped")
-        note = folder / f"{split}_box.json"
-        note.unlink(missing_ok=True)
-        if abs(share - FREIHAND_CROP) > 1e-6:
-            note.write_text(json.dumps(share), encoding="ascii")
-        finished = True
-    finally:
-        for each in lists.values():
-            each.close(finished)
-        if not any((folder / split / "mask").iterdir()):
-            (folder / split / "mask").rmdir()
+    (folder / split / "rgb").mkdir(parents=True, exist_ok=True)
+    lists, fraction, count = {}, FREIHAND_CROP, 0
+    rows = data.numbered()
+    for index, sample in progress(rows, total=total) if progress else rows:
+        if sample.side != "right":
+            raise ValueError(f"{sample.name}: FreiHAND's layout holds right hands; mirror this one")
+        picture = folder / split / "rgb" / f"{count:08d}.jpg"
+        picture.write_bytes(stored_or_encoded(data, index, sample, quality))
+        count += 1
+        if count > total // versions:
+            continue
+        if sample.mask is not None:
+            mask = np.repeat(sample.mask[:, :, None].astype(np.uint8) * 255, 3, axis=2)
+            (folder / split / "mask").mkdir(exist_ok=True)
+            (folder / split / "mask" / picture.name).write_bytes(encode_jpeg(mask))
+        entries = freihand_rows(sample, split)
+        if count == 1:
+            fraction = shown_fraction(data, index, sample)
+            lists = {name: [] for name in entries}
+        if entries.keys() != lists.keys():
+            raise ValueError(
+                f"{sample.name}: has {sorted(entries)}, the samples before {sorted(lists)}; "
+                "write samples of one kind"
+            )
+        for name, value in entries.items():
+            lists[name].append(value)
+    if count == 0:
+        raise ValueError(f"no samples to write into {folder}; all {total} were skipped")
+    if count < total and versions > 1:
+        raise ValueError(f"{total - count} of {total} samples were skipped, so the versions no "
+                         "longer line up; write with versions=1")  # fmt: skip
+    note = folder / f"{split}_box.json"
+    note.unlink(missing_ok=True)
+    if abs(fraction - FREIHAND_CROP) > 1e-6:
+        write_text(note, json.dumps(fraction))
+    for name, values in lists.items():
+        with written_atomically(folder / f"{split}_{name}.json") as temporary:
+            with open(temporary, "w", encoding="ascii") as file:  # entry by entry: it is long
+                for number, value in enumerate(values):
+                    file.write(("[" if number == 0 else ", ") + json.dumps(plain_numbers(value)))
+                file.write("]")
     return folder

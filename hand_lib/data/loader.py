@@ -50,14 +50,14 @@ class HandLoader:
                     "HandCrops(dataset, image_size)"
                 )
         self.sizes = np.array([len(data) for data in self.datasets])
-        if not len(self.sizes) or (self.sizes == 0).any():
+        if not self.sizes.all():
             raise ValueError(f"every data set needs at least one item, found lengths {self.sizes}")
-        if batch_size < 1 or workers < 0:
+        if batch_size < 1 or batch_size % processes or workers < 0:
             raise ValueError(
                 f"expected batch_size >= 1 and workers >= 0, found {batch_size} and {workers}"
+                if processes == 1
+                else f"batch_size {batch_size} cannot be shared by {processes} processes"
             )
-        if batch_size % processes:
-            raise ValueError(f"batch_size {batch_size} cannot be shared by {processes} processes")
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
         self.shuffle, self.pin_memory = shuffle, pin_memory
         self.process, self.processes = process, processes

@@ -1,11 +1,13 @@
 """METRO's FreiHAND layout: a YAML that names tab-separated files, each with its line index.
 
 A line index that is missing, older than its file or another file's is built anew. Beside METRO's
-fields our labels hold the camera and the wrist (``freihand``), which other programs ignore.
+fields our labels hold the camera and the joints in its frame (``freihand``), which other programs
+ignore.
 """
 
 import base64
 import binascii
+import contextlib
 import functools
 import json
 import mmap
@@ -24,15 +26,14 @@ from hand_lib.data.freihand import (
     shown_fraction,
     stored_or_encoded,
 )
-from hand_lib.data.sample import ERROR_MODES, HandDataset, HandSample, as_dataset
-from hand_lib.files import SampleError, find_cache, store_cache
+from hand_lib.data.sample import HandDataset, HandSample, as_dataset
+from hand_lib.files import SampleError, find_cache, store_cache, write_text, written_atomically
 from hand_lib.hand.joints import fingertips_of
 
 _WHERE = (
     "METRO's own download is closed; make the files from the original FreiHAND: "
     "python -m hand_lib.data.open <FreiHAND folder> <folder> --to tsv"
 )
-_PARAMETERS = (("pose", (48,)), ("betas", (10,)))
 
 
 def find_lines(path: Path) -> np.ndarray:
@@ -48,10 +49,7 @@ def find_lines(path: Path) -> np.ndarray:
 
 def write_lineidx(path: Path, offsets) -> None:
     """Put the line index of ``path`` beside it (``X.tsv`` -> ``X.lineidx``)."""
-    target = Path(path).with_suffix(".lineidx")
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-    partial.write_text("".join(f"{offset}\n" for offset in offsets), encoding="ascii", newline="\n")
-    partial.replace(target)
+    write_text(path.with_suffix(".lineidx"), "".join(f"{offset}\n" for offset in offsets))
 
 
 class TsvFile:
@@ -61,24 +59,22 @@ class TsvFile:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"no file {self.path}. {_WHERE}")
-        self._map, self._pid = None, None
+        self._map, self._process = None, None
         self.offsets = self._read_index()
         self.rebuilt = self.offsets is None
         if self.rebuilt:
             self.offsets = find_lines(self.path)
-            try:
+            with contextlib.suppress(OSError):  # a read-only folder: the index stays in memory
                 write_lineidx(self.path, self.offsets)
-            except OSError:
-                pass  # a read-only folder: the index stays in memory
 
     def _read_index(self) -> np.ndarray | None:
         """The offsets in the ``.lineidx``, or None where they cannot be this file's."""
         index, status = self.path.with_suffix(".lineidx"), self.path.stat()
         try:
             offsets = np.array(index.read_bytes().split(), dtype=np.int64)
+            if index.stat().st_mtime_ns < status.st_mtime_ns or not len(offsets) or offsets[0]:
+                return None
         except (OSError, ValueError):
-            return None
-        if index.stat().st_mtime_ns < status.st_mtime_ns or len(offsets) == 0 or offsets[0] != 0:
             return None
         if (np.diff(offsets) <= 0).any() or offsets[-1] >= status.st_size:
             return None
@@ -88,25 +84,29 @@ class TsvFile:
         return offsets if fits else None
 
     def _data(self):
-        if self._pid != os.getpid():
+        if self._process != os.getpid():  # a loading process maps the file for itself
             with open(self.path, "rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._pid = os.getpid()
+            self._process = os.getpid()
         return self._map
 
     def __getstate__(self):
-        return self.__dict__ | {"_map": None, "_pid": None}
+        return self.__dict__ | {"_map": None, "_process": None}
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     def row(self, number: int, name: str) -> list[bytes]:
-        """Cells of one row, stripped of white space.   name: what errors call the sample."""
-        if not 0 <= number < len(self):
-            raise SampleError(f"{name}: {self.path} has {len(self)} rows, asked for row {number}")
+        """The two cells of one row, key and content.   name: what errors call the sample."""
         data, start = self._data(), int(self.offsets[number])
         end = data.find(b"\n", start)
-        return [cell.strip() for cell in data[start : end if end >= 0 else None].split(b"\t")]
+        cells = data[start : end if end >= 0 else None].split(b"\t")
+        if len(cells) != 2:
+            raise SampleError(
+                f"{name}: row {number} of {self.path} has {len(cells)} columns, expected 2; the "
+                "file is cut off or not tab-separated"
+            )
+        return [cell.strip() for cell in cells]
 
 
 class FreiHandTsv(HandDataset):
@@ -122,15 +122,13 @@ class FreiHandTsv(HandDataset):
     dataset = "FreiHAND-TSV"
 
     def __init__(self, yaml_file, model=None, on_error="raise"):
-        if on_error not in ERROR_MODES:
-            raise ValueError(f"on_error must be one of {ERROR_MODES}, found {on_error!r}")
         self.on_error = on_error
         self.path = Path(yaml_file).expanduser()
         if not self.path.is_file():
             what = "is a folder; name the .yaml in it" if self.path.is_dir() else "does not exist"
             raise FileNotFoundError(f"FreiHAND-TSV: {self.path} {what}. {_WHERE}")
         self.split, self.model = self.path.stem, model
-        self.fingertips = fingertips_of(model) if model else "as the file's maker took them"
+        self.fingertips = fingertips_of(model) if model else self.fingertips
         try:
             config = yaml.safe_load(self.path.read_text(encoding="utf-8-sig"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -139,96 +137,85 @@ class FreiHandTsv(HandDataset):
             raise ValueError(
                 f"FreiHAND-TSV: {self.path} should map at least img and label to file names"
             )
-        self.pictures, self.annotations, self.sizes = (
-            self._open(config.get(name)) for name in ("img", "label", "hw")
+        self.pictures, self.annotations = (
+            [TsvFile(self.path.parent / name) for name in np.atleast_1d(config[kind])]
+            for kind in ("img", "label")
         )
-        for others in (self.annotations, self.sizes):
-            for one, other in zip(self.pictures, others, strict=bool(others)):
-                if len(one) != len(other):
-                    raise ValueError(
-                        f"FreiHAND-TSV/{self.split}: {one.path} has {len(one)} rows, {other.path} "
-                        f"{len(other)}; one of them is cut off or belongs to another set"
-                    )
+        for one, other in zip(self.pictures, self.annotations, strict=True):
+            if len(one) != len(other):
+                raise ValueError(
+                    f"FreiHAND-TSV/{self.split}: {one.path} has {len(one)} rows, {other.path} "
+                    f"{len(other)}; one of them is cut off or belongs to another set"
+                )
         self.lines = self._read_lines(config.get("linelist"))
 
-    def _open(self, names) -> list[TsvFile]:
-        names = [] if names is None else [names] if isinstance(names, str) else names
-        return [TsvFile(self.path.parent / name) for name in names]
-
     def _read_lines(self, linelist) -> np.ndarray:
-        """(N, 2) source file and row of each sample."""
+        """(N, 2) file, of the several that a YAML may join, and row in it of each sample."""
+        counts = [len(file) for file in self.pictures]
+        known = {(n, row) for n, count in enumerate(counts) for row in range(count)}
         if linelist is None:
-            return np.concatenate([
-                np.stack([np.full(len(f), i), np.arange(len(f))], axis=1)
-                for i, f in enumerate(self.pictures)
-            ])  # fmt: skip
+            return np.array(sorted(known))
         path = self.path.parent / linelist
         if not path.is_file():
             raise FileNotFoundError(f"FreiHAND-TSV: {self.path} names {path}, which is missing")
         try:
-            rows = [[int(cell) for cell in line.split()] for line in path.read_text().splitlines()]
-            lines = [row if len(row) == 2 else [0, *row] for row in rows if row]
-            lines = np.array(lines, dtype=np.int64).reshape(len(lines), 2)
+            rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+            lines = np.array(rows, dtype=np.int64).reshape(len(rows), -1)
         except ValueError:
-            raise ValueError(f"FreiHAND-TSV: {path} needs one or two integers a row") from None
-        counts = np.array([len(file) for file in self.pictures])
-        source, row = lines.T
-        known = np.isin(source, np.arange(len(counts)))
-        bad = ~known | (row < 0) | (row >= counts[np.where(known, source, 0)])
-        if bad.any():
-            at = int(np.argmax(bad))
-            raise ValueError(
-                f"FreiHAND-TSV/{self.split}[{at}]: {path} points to row {row[at]} of file "
-                f"{source[at]}, but the files have {counts.tolist()} rows; one is cut off"
-            )
+            lines = np.empty((0, 0), np.int64)
+        if lines.shape[1] not in (1, 2):
+            raise ValueError(f"FreiHAND-TSV: {path} needs one or two integers a row")
+        lines = np.hstack([np.zeros((len(lines), 2 - lines.shape[1]), np.int64), lines])
+        for index, line in enumerate(lines.tolist()):
+            if tuple(line) not in known:
+                raise ValueError(
+                    f"FreiHAND-TSV/{self.split}[{index}]: {path} points to row {line[1]} of file "
+                    f"{line[0]}, but the files have {counts} rows; one is cut off"
+                )
         return lines
 
     def __len__(self) -> int:
         return len(self.lines)
 
-    def _cells(self, files, index: int, columns: int = 2) -> list[bytes]:
-        source, row = (int(number) for number in self.lines[index])
-        cells = files[source].row(row, self.name(index))
-        if len(cells) < columns:
-            raise SampleError(
-                f"{self.name(index)}: row {row} of {files[source].path} has {len(cells)} columns, "
-                f"expected {columns}; the file is cut off or not tab-separated"
-            )
-        return cells
+    def _cells(self, files, index: int) -> list[bytes]:
+        source, row = self.lines[index].tolist()
+        return files[source].row(row, self.name(index))
 
     def annotation(self, index: int) -> tuple[str, dict]:
         """Key and label object of a sample, as they are in the file."""
-        key, text = self._cells(self.annotations, index)[:2]
+        key, text = self._cells(self.annotations, index)
         key = key.decode(errors="replace")
         try:
             label = json.loads(text)
-        except ValueError as error:
+            label = label[0] if isinstance(label, list) else label
+            return key, dict(label)
+        except (ValueError, TypeError, IndexError) as error:
             raise SampleError(
-                f"{self.name(index)}: the label of {key!r} is not whole JSON ({error})"
+                f"{self.name(index)}: the label of {key!r} is not whole JSON with one object "
+                f"({error})"
             ) from None
-        label = label[0] if isinstance(label, list) and len(label) == 1 else label
-        if not isinstance(label, dict):
-            raise SampleError(f"{self.name(index)}: expected a list with one label object")
-        return key, label
 
     def _numbers(self, label, name, shape, index):
-        value = label.get(name)
         try:
-            value = np.asarray(value, dtype=np.float64)
+            value = np.asarray(label.get(name), dtype=np.float64)
         except (TypeError, ValueError):
             value = np.empty(0)
-        if value.shape == (1, *shape):
-            value = value[0]
-        if value.shape != shape:
+        if value.shape not in (shape, (1, *shape)):
             raise SampleError(
                 f"{self.name(index)}: label field {name} should have shape {shape}, found "
                 f"{value.shape}"
             )
-        return value
+        return value.reshape(shape)
 
     def jpeg(self, index: int) -> bytes:
         """The picture's JPEG bytes."""
-        text = self._cells(self.pictures, index)[-1]
+        key, text = self._cells(self.pictures, index)
+        theirs = self.annotation(index)[0]
+        if key.decode(errors="replace") != theirs:
+            raise SampleError(
+                f"{self.name(index)}: the picture's key is {key.decode(errors='replace')}, the "
+                f"label's {theirs}; the files belong to different sets"
+            )
         try:
             return base64.b64decode(text, validate=True)
         except binascii.Error:
@@ -257,7 +244,8 @@ class FreiHandTsv(HandDataset):
         if "xyz" in kept:
             fields["root"] = self._numbers(kept, "xyz", (21, 3), index)[0]
         if label.get("has_smpl") and label.get("has_3d_joints"):  # a test split's pose is a dummy
-            pose, betas = (self._numbers(label, *what, index) for what in _PARAMETERS)
+            pose = self._numbers(label, "pose", (48,), index)
+            betas = self._numbers(label, "betas", (10,), index)
             fields |= {"pose": pose, "betas": betas}
             if self.model is not None:
                 vertices, joints = hand_from_model(self.model, pose, betas)
@@ -291,57 +279,6 @@ class FreiHandTsv(HandDataset):
         count, rest = divmod(len(self), unique)
         tiled = not rest and (self.groups == np.tile(self.groups[:unique], count)).all()
         return count if tiled and count <= 4 else 1
-
-    def read(self, index: int, choose_reduction=None) -> tuple[HandSample, int]:
-        """A sample whose picture may be decoded smaller; see ``HandDataset.read``."""
-        keys = [self._cells(files, index)[0].decode(errors="replace")
-                for files in (self.pictures, self.annotations)]  # fmt: skip
-        if keys[0] != keys[1]:
-            raise SampleError(
-                f"{self.name(index)}: the picture's key is {keys[0]}, the label's {keys[1]}; the "
-                "files belong to different sets or a .lineidx to another file"
-            )
-        return super().read(index, choose_reduction)
-
-    def complete(self, index: int, image, labels: dict) -> dict:
-        """The labels, once the picture is as large as the hw file says."""
-        if self.sizes and self._size(index) != image.shape[:2]:
-            raise SampleError(
-                f"{self.name(index)}: the hw file says {self._size(index)} (height, width), "
-                f"picture {labels['key']} is {image.shape[:2]}"
-            )
-        return labels
-
-    def _size(self, index: int) -> tuple[int, int]:
-        text = self._cells(self.sizes, index)[1]
-        try:
-            if text.startswith(b"["):
-                size = json.loads(text)[0]
-                return int(size["height"]), int(size["width"])
-            height, width = text.split()
-            return int(height), int(width)
-        except (ValueError, KeyError, IndexError, TypeError):
-            raise SampleError(f"{self.name(index)}: cannot read picture size {text!r}") from None
-
-
-class _Tsv:
-    """Tab-separated rows with their line index, under their names only when whole."""
-
-    def __init__(self, path: Path):
-        self.path, self.partial = path, path.with_suffix(".tsv.part")
-        self.file, self.offsets = open(self.partial, "wb"), []
-
-    def append(self, *cells: str) -> None:
-        self.offsets.append(self.file.tell())
-        self.file.write("\t".join(cells).encode("ascii") + b"\n")
-
-    def close(self, keep: bool) -> None:
-        self.file.close()
-        if not keep:
-            self.partial.unlink()
-            return
-        self.partial.replace(self.path)
-        write_lineidx(self.path, self.offsets)
 
 
 def tsv_label(sample: HandSample, share: float = FREIHAND_CROP) -> dict:
@@ -385,10 +322,13 @@ def write_freihand_tsv(
     """
     data, folder = as_dataset(samples), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    names = ("img", "label", "hw", "linelist")
-    files = {name: _Tsv(folder / f"{split}.{name}.tsv") for name in names}
-    count, finished = 0, False
-    try:
+    paths = {name: folder / f"{split}.{name}.tsv" for name in ("img", "label", "hw", "linelist")}
+    offsets, count = {name: [] for name in paths}, 0
+    with contextlib.ExitStack() as whole, contextlib.ExitStack() as opened:
+        files = {}
+        for name, path in paths.items():
+            temporary = whole.enter_context(written_atomically(path))
+            files[name] = opened.enter_context(open(temporary, "wb"))
         rows = data.numbered()
         for index, sample in progress(rows, total=len(data)) if progress else rows:
             if sample.side != "right":
@@ -399,17 +339,20 @@ def write_freihand_tsv(
                 label["freihand"] = {n: plain_numbers(kept[n]) for n in ("K", "xyz") if n in kept}
             height, width = sample.image.shape[:2]
             picture = stored_or_encoded(data, index, sample, quality)
-            files["img"].append(key, base64.b64encode(picture).decode())
-            files["hw"].append(key, json.dumps([{"height": height, "width": width}]))
-            files["label"].append(key, json.dumps([label]))
-            files["linelist"].append(str(count))
+            cells = {
+                "img": (key, base64.b64encode(picture).decode()),
+                "label": (key, json.dumps([label])),
+                "hw": (key, json.dumps([{"height": height, "width": width}])),
+                "linelist": (str(count),),
+            }
+            for name, file in files.items():
+                offsets[name].append(file.tell())
+                file.write("\t".join(cells[name]).encode("ascii") + b"\n")
             count += 1
         if not count:
             raise ValueError(f"no samples to write into {folder}")
-        finished = True
-    finally:
-        for each in files.values():
-            each.close(finished)
-    lines = [f"{name}: {split}.{name}.tsv\n" for name in names]
-    (folder / f"{split}.yaml").write_text("".join(lines), encoding="ascii")
+    for name, path in paths.items():
+        write_lineidx(path, offsets[name])
+    lines = [f"{name}: {path.name}\n" for name, path in paths.items()]
+    write_text(folder / f"{split}.yaml", "".join(lines))
     return folder / f"{split}.yaml"

@@ -69,40 +69,30 @@ def make_sample(image, **fields) -> HandSample:
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         refuse("image", "(H, W, 3) uint8", f"{image.shape} {image.dtype}")
+    given = {name: value for name, value in fields.items() if value is not None}
     for field, shape in _SHAPES.items():
-        value = fields.get(field)
-        if value is None:
+        if field not in given:
             continue
-        value = np.asarray(value, dtype=np.float32)
-        fits = value.ndim == len(shape) and all(
-            want in (None, got) for want, got in zip(shape, value.shape, strict=True)
-        )
-        if not fits:
+        value = np.asarray(given[field], dtype=np.float32)
+        if value.ndim != len(shape) or any(
+            want not in (None, got) for want, got in zip(shape, value.shape, strict=True)
+        ):
             refuse(field, tuple("V" if n is None else n for n in shape), value.shape)
         if not np.isfinite(value).all():
-            row = int(np.argwhere(~np.isfinite(value))[0][0])
-            refuse(
-                field, "finite", f"{value.reshape(-1)[~np.isfinite(value.reshape(-1))][0]} at {row}"
-            )
+            row, *_ = np.argwhere(~np.isfinite(value))[0]
+            refuse(field, "finite", f"{value[~np.isfinite(value)][0]} at {row}")
+        if field in ("vertices", "joints") and (reach := float(np.abs(value).max())) > 1:
+            expected = "metres relative to the wrist (below 1 m)"
+            refuse(field, expected, f"a coordinate of {reach:.3g}")
         fields[field] = value
-    for field in ("vertices", "joints"):
-        value = fields.get(field)
-        if value is not None and np.abs(value).max() > 1.0:
-            reach = float(np.abs(value).max())
-            refuse(
-                field, "metres relative to the wrist (below 1 m)", f"a coordinate of {reach:.3g}"
-            )
-    if fields.get("joints_2d") is not None:
-        valid = fields.get("valid_2d")
-        valid = np.ones(21, bool) if valid is None else np.asarray(valid).astype(bool)
-        if valid.shape != (21,):
-            refuse("valid_2d", (21,), valid.shape)
-        fields["valid_2d"] = valid
-    if fields.get("mask") is not None:
-        mask = np.asarray(fields["mask"]).astype(bool)
-        if mask.shape != image.shape[:2]:
-            refuse("mask", image.shape[:2], mask.shape)
-        fields["mask"] = mask
+    if "joints_2d" in given:
+        fields["valid_2d"] = np.asarray(given.get("valid_2d", np.ones(21))).astype(bool)
+        if fields["valid_2d"].shape != (21,):
+            refuse("valid_2d", (21,), fields["valid_2d"].shape)
+    if "mask" in given:
+        fields["mask"] = np.asarray(given["mask"]).astype(bool)
+        if fields["mask"].shape != image.shape[:2]:
+            refuse("mask", image.shape[:2], fields["mask"].shape)
     if fields.get("side", "right") not in ("right", "left"):
         refuse("side", "'right' or 'left'", repr(fields["side"]))
     return HandSample(image=image, **fields)
@@ -122,7 +112,6 @@ class HandDataset:
     """
 
     dataset, split = "mine", ""
-    on_error = "raise"
     fingertips = "as the file's maker took them"  # the table of its joints' tips; see joints
     crop_share = 1.0  # of the picture's shorter side, that crops show where crop_square is None
     backgrounds = 1  # pictures of each hand, where all hands come once, then all again, and so on
@@ -181,6 +170,17 @@ class HandDataset:
                 self.skipped[index] = str(error)
                 continue
             yield index, sample
+
+    @property
+    def on_error(self) -> str:
+        """What to do with a sample that cannot be read: "raise" or "skip" it."""
+        return self.__dict__.get("_on_error", "raise")
+
+    @on_error.setter
+    def on_error(self, mode: str) -> None:
+        if mode not in ERROR_MODES:
+            raise ValueError(f"on_error must be one of {ERROR_MODES}, found {mode!r}")
+        self._on_error = mode
 
     @functools.cached_property
     def skipped(self) -> dict[int, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import simdjson
 
-from hand_lib.data.sample import ERROR_MODES, HandDataset, fits_mesh
+from hand_lib.data.sample import HandDataset, fits_mesh
 from hand_lib.files import (
     SampleError,
     check_folder,
@@ -54,8 +54,6 @@ class YouTubeHands(HandDataset):
     dataset = "YouTube3D"
 
     def __init__(self, json_file, frames_root, model=None, on_error="raise"):
-        if on_error not in ERROR_MODES:
-            raise ValueError(f"on_error must be one of {ERROR_MODES}, found {on_error!r}")
         self.on_error = on_error
         self.path = Path(json_file).expanduser()
         if not self.path.is_file():

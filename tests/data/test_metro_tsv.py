@@ -164,10 +164,8 @@ def test_a_cut_label_and_a_foreign_key_are_named(metro):
         FreiHandTsv(metro)[0]
 
 
-def test_wrong_sizes_and_line_lists_are_named(tmp_path):
-    path = write_metro(tmp_path, hw="224 100")
-    with pytest.raises(SampleError, match=r"hw file says \(224, 100\)"):
-        FreiHandTsv(path)[0]
+def test_wrong_line_lists_are_named(tmp_path):
+    path = write_metro(tmp_path)
     (tmp_path / "train.linelist.tsv").write_text("0\n7\n")
     with pytest.raises(ValueError, match=r"train\[1\].*row 7"):
         FreiHandTsv(path)
