@@ -4,26 +4,80 @@ Each hand minimises the robust reprojection error, weighted by confidence, plus 
 joint angles (the sampler's mean and covariance) and on shape, by Levenberg-Marquardt. Angles are
 clamped to ``anatomy.JOINT_LIMITS`` in every step, so limits always hold. Bone lengths keep their
 proportions, and along a track they are the same in every frame. A picture of a flat thing has a
-mirrored twin in depth: several starting rotations, found by matching a bank of posed hands seen
-from all sides, keep the fit from it.
+mirrored twin in depth; several starting rotations are tried and the best is kept. Every fit is then
+judged: what lies too far from its keypoints, or looks like no hand, is rejected with its reason.
 
 >>> fit = fit_hands(HandModel.builtin(), keypoints_px, confidence, intrinsics)   # (B, 21, 2), ...
->>> fit.pose[fit.accepted], fit.reason[0]
+>>> fit.pose[fit.accepted], fit.why(0)
 """
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
 
-from hand_lib.fitting.filters import FilterLimits, judge_fits
-from hand_lib.fitting.skeleton import LIMITS, Skeleton
-from hand_lib.fitting.solver import PAIRS, Problem
-from hand_lib.render.camera import guessed_intrinsics
+from hand_lib.fitting.skeleton import Skeleton
+from hand_lib.fitting.solver import State, evaluate, make_problem, smooth_track, solve
+from hand_lib.hand.model import mirror_pose
+from hand_lib.render.camera import guessed_intrinsics, project
 
 MIN_JOINTS = 6
 """A hand with fewer visible joints is not fitted."""
 
 _CHUNK = 64  # hands at a time on a CPU, so that the work stays in its cache
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to fit, and what to reject; lengths in the picture are fractions of the hand's there."""
+
+    track: bool = False  # rows are frames of one hand in order: one shape, smooth motion
+    starts: int = 3  # starting rotations
+    noise: float = 0.012  # expected noise of the keypoints
+    smoothness: float = 0.5  # weight of the pull towards the neighbouring frames of a track
+    proportions: float = 1.0  # weight of consistent bone lengths
+    # rejected is what has less or more than
+    mean_confidence: float = 0.25  # of all 21 joints
+    visible_joints: int = 10
+    box_px: float = 20.0  # smallest side of the square round the keypoints
+    inside_box: float = 0.7  # of the visible keypoints inside the detection's box
+    jump: float = 0.5  # move of the hand's middle from frame to frame of a track
+    turn_deg: float = 75.0  # turn of the fitted hand from frame to frame of a track
+    reprojection: float = 0.035  # mean distance of fit and keypoints
+    worst_joint: float = 0.13  # distance of the worst of them
+    pose_energy: float = 45.0  # squared Mahalanobis distance from the pose prior
+    shape: float = 3.6  # largest shape parameter
+    near_m: float = 0.08  # wrist distance from the camera
+    far_m: float = 6.0
+
+
+class Reason(Enum):
+    """Why a fit is rejected: the kind, and a sentence into which its number goes."""
+
+    NO_HAND = "no hand", "no hand: every confidence is zero"
+    FEW_JOINTS = "few joints", "only {:.0f} of 21 joints are visible"
+    CONFIDENCE = "confidence", "mean confidence {:.2f}"
+    SMALL = "box size", "hand is only {:.0f} px large"
+    NOT_FITTED = "not fitted", "keypoints lie on top of each other; not fitted"
+    OUTSIDE_BOX = "box", "{:.0%} of the keypoints lie outside the detection's box"
+    JUMP = "jump", "jumps {:.1f} hand sizes in the track"
+    TURN = "turn", "turns by {:.0f} degrees in the track"
+    REPROJECTION = "reprojection", "fit and keypoints differ by {:.1%} of the hand"
+    ONE_JOINT = "one joint off", "a joint is off by {:.1%} of the hand"
+    POSE = "pose", "implausible pose, energy {:.0f}"
+    SHAPE = "shape", "implausible shape, {:.1f} deviations"
+    SCALE = "scale", "implausible scale: the wrist would be {:.2f} m away"
+    TWICE = "wrong side", "wrong side: the frame's other hand lies here too"
+    BY_PERSON = "by a person", "rejected by a person"
+
+    def __init__(self, kind: str, sentence: str):
+        self.kind, self.sentence = kind, sentence
+
+    def text(self, number: float) -> str:
+        """The sentence with its number."""
+        return self.sentence.format(number)
 
 
 @dataclass
@@ -38,85 +92,59 @@ class HandFit:
     reprojection_px: np.ndarray  # (B,) mean distance over the visible joints
     residual_px: np.ndarray  # (B, 21) distance of each joint, NaN where not seen
     energy: np.ndarray  # (B,) the minimum reached
-    pose_energy: np.ndarray  # (B,) share of the pose prior in it
+    pose_energy: np.ndarray  # (B,) the pose prior's part of it
     intrinsics: np.ndarray  # (B, 3, 3) px, as used
-    rival_gain: np.ndarray  # (B,) by how much another explanation lowers the energy, 0: not asked
-    rival: list  # B strings, which explanation that is
     accepted: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # (B,) bool
-    reason: list = field(default_factory=list)  # B strings, empty where accepted
+    reason: np.ndarray = field(default_factory=lambda: np.zeros(0, object))  # (B,) Reason or None
+    number: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (B,) that the reason is about
+
+    def why(self, row: int) -> str:
+        """The reason of a row as a sentence, "" where it is accepted."""
+        return self.reason[row].text(self.number[row]) if self.reason[row] else ""
+
+    def kind(self, row: int) -> str:
+        """The kind of reason of a row, "" where it is accepted."""
+        return self.reason[row].kind if self.reason[row] else ""
 
 
 def fit_hands(
-    model,
-    keypoints_2d,
-    confidence=None,
-    intrinsics=None,
-    *,
-    image_size=None,
-    track=False,
-    boxes=None,
-    sides=None,
-    starts: int = 3,
-    noise: float = 0.012,
-    smoothness: float = 0.5,
-    proportions: float = 1.0,
-    rivals: bool = True,
-    limits: FilterLimits | None = None,
-) -> HandFit:
+    model, keypoints_2d, confidence=None, intrinsics=None, options: FitOptions | None = None, *,
+    image_size=None, boxes=None,
+) -> HandFit:  # fmt: skip
     """Fit the hand model to batches of 2-D hands.
 
     model: a ``HandModel``, built-in or MANO, right or left; the keypoints show that side.
-    keypoints_2d: (B, 21, 2) px, FreiHAND order.   confidence: (B, 21), 0 leaves out; None: 1.
+    keypoints_2d: (B, 21, 2) px, FreiHAND order, NaN where not seen.   confidence: (B, 21), 0 leaves
+    out; None: 1.
     intrinsics: (3, 3) or (B, 3, 3) px; None guesses a field of view of 60 degrees (``image_size``
     (width, height) tells of what, else the reach of the keypoints), so that depth is a guess.
-    track: the rows are frames of one hand in order: shape is shared and motion smoothed.
-    boxes: (B, 4) px x0 y0 x1 y1 of the detections, for the filter.   sides: B of "right" and
-    "left", what the detector says; hands of the other side than the model's are rejected.
-    starts: starting rotations.   noise: expected keypoint noise as a share of the hand's size in
-    the picture.   smoothness: weight of the pull towards the neighbouring frames of a track.
-    proportions: weight of consistent bone lengths.   rivals: also try swapped fingers and, with
-    known intrinsics, the other side's hand, and reject what they explain much better.
+    boxes: (B, 4) px x0 y0 x1 y1 of the detections, which keypoints should lie in.
     returns a ``HandFit``; rows that cannot be fitted are NaN and say why in ``reason``.
     """
+    options = options or FitOptions()
     points, weights = _check_keypoints(keypoints_2d, confidence)
-    batch = len(points)
-    cameras = _cameras(intrinsics, points, weights, image_size, batch)
-    limits = limits or FilterLimits()
-    sides = _check_sides(sides, batch)
-    fit, solved = empty_fit(batch, cameras), []
+    fit = empty_fit(_cameras(intrinsics, points, weights, image_size))
     size = hand_size(points, weights)
     rows = np.flatnonzero(((weights > 0).sum(1) >= MIN_JOINTS) & (size > 2))
     if len(rows):
-        skeleton = Skeleton(model)
+        skeleton, track = Skeleton(model), options.track and len(rows) > 1
         step = len(rows) if track or skeleton.device.type != "cpu" else _CHUNK
         for part in (rows[i : i + step] for i in range(0, len(rows), step)):
-            problem = Problem(
-                skeleton, points[part], weights[part], cameras[part], size[part], noise, proportions
-            )
-            state = problem.solve(starts, track and len(rows) > 1)
-            if track and len(rows) > 1:
-                state = problem.solve_track(state, smoothness)
-            problem.write(fit, part, state)
-            solved.append((part, problem, state))
-    judge_fits(fit, points, weights, boxes, track, limits, sides, model.side)
-    if rivals and len(rows):
-        for part, problem, state in solved:
-            doubtful = np.flatnonzero(fit.accepted[part] & (fit.energy[part] > limits.calm_energy))
-            if len(doubtful):
-                _ask_rivals(
-                    fit,
-                    part[doubtful],
-                    problem.some(doubtful),
-                    [x[doubtful] for x in state],
-                    intrinsics is not None,
-                )
-        judge_fits(fit, points, weights, boxes, track, limits, sides, model.side)
+            problem = make_problem(
+                skeleton, points[part], weights[part], fit.intrinsics[part], size[part],
+                options.noise, options.proportions,
+            )  # fmt: skip
+            state, cost, _ = solve(problem, options.starts, track)
+            if track:
+                state = smooth_track(problem, state, cost, options.smoothness)
+            _write(fit, part, problem, state, points[part], weights[part])
+    _judge(fit, points, weights, boxes, options)
     return fit
 
 
 def follow_fit(
-    model, keypoints_2d, confidence=None, intrinsics=None, *, image_size=None, starts: int = 3,
-    noise: float = 0.012, proportions: float = 1.0,
+    model, keypoints_2d, confidence=None, intrinsics=None, options: FitOptions | None = None, *,
+    image_size=None,
 ) -> list[list[HandFit]]:  # fmt: skip
     """Fit one hand and keep every step, to look at.
 
@@ -124,40 +152,28 @@ def follow_fit(
     returns per start a list of one-row ``HandFit``s, from the first guess on; the start that won
     comes first and goes on where the others stop.
     """
+    options = options or FitOptions()
     points, weights = _check_keypoints(keypoints_2d, confidence)
-    cameras = _cameras(intrinsics, points, weights, image_size, 1)
     size = hand_size(points, weights)
     if len(points) != 1 or (weights > 0).sum() < MIN_JOINTS or size[0] <= 2:
         raise ValueError(f"follow_fit takes one hand with at least {MIN_JOINTS} visible joints")
-    problem = Problem(Skeleton(model), points, weights, cameras, size, noise, proportions)
-    steps = [[] for _ in range(starts)]
-    for number, guess in enumerate(problem.first_guesses(starts)):
-        steps[number].append(problem.start(guess))
-
-    def watch(state, index):
-        rows = range(len(index)) if len(index) > 1 or starts == 1 else [int(problem.best[0])]
-        for at, number in enumerate(rows):
-            steps[number].append([part[at : at + 1].clone() for part in state])
-
-    problem.watch = watch
-    problem.solve(starts)
-    problem.watch = None
-    best, fits = int(problem.best[0]), []
-    for number in sorted(range(starts), key=lambda n: n != best):
-        fits.append([])
-        for state in steps[number]:
-            fits[-1].append(empty_fit(1, cameras))
-            problem.write(fits[-1][-1], np.arange(1), state)
-    return fits
-
-
-def _ask_rivals(fit, rows, problem, state, side):
-    own, others = problem.rivals(state, side)
-    gain, best = (own - others).max(0)
-    fit.rival_gain[rows] = gain.clamp_min(0).cpu().numpy()
-    names = ["the other hand"] + [f"{one} and {two} finger swapped" for one, two in PAIRS]
-    for row, number in zip(rows, best.tolist(), strict=True):
-        fit.rival[row] = names[number]
+    cameras = _cameras(intrinsics, points, weights, image_size)
+    problem = make_problem(
+        Skeleton(model), points, weights, cameras, size, options.noise, options.proportions
+    )
+    history: list[State] = []
+    _, _, best = solve(problem, options.starts, history=history)
+    first = [states for states in history if len(states.wrist) == options.starts]
+    won, paths = int(best[0]), []
+    for start in sorted(range(options.starts), key=lambda n: n != won):
+        path = [states.rows([start]) for states in first]
+        if start == won:
+            path += history[len(first) :]
+        paths.append([])
+        for state in path:
+            paths[-1].append(empty_fit(cameras))
+            _write(paths[-1][-1], np.arange(1), problem, state, points, weights)
+    return paths
 
 
 def hand_size(points, weights) -> np.ndarray:
@@ -167,6 +183,21 @@ def hand_size(points, weights) -> np.ndarray:
     high = np.where(seen, points, -np.inf).max(1)
     side = (high - low).max(1)
     return np.where(np.isfinite(side), side, 0.0)
+
+
+def empty_fit(cameras) -> HandFit:
+    """A fit of hands that nothing is known of yet.   cameras: (B, 3, 3) px."""
+    batch = len(cameras)
+
+    def nan(*shape):
+        return np.full((batch, *shape), np.nan)
+
+    return HandFit(
+        pose=nan(16, 3), betas=nan(10), translation=nan(3), joints=nan(21, 3),
+        joints_2d=nan(21, 2), reprojection_px=nan(), residual_px=nan(21), energy=nan(),
+        pose_energy=nan(), intrinsics=cameras, accepted=np.zeros(batch, bool),
+        reason=np.full(batch, None, object), number=nan(),
+    )  # fmt: skip
 
 
 def _check_keypoints(keypoints, confidence):
@@ -188,39 +219,95 @@ def _check_keypoints(keypoints, confidence):
     return np.where(finite[..., None], keypoints, 0.0), np.where(finite, confidence, 0.0)
 
 
-def _cameras(intrinsics, points, weights, image_size, batch):
-    if intrinsics is not None:
-        intrinsics = np.asarray(intrinsics, float)
-        if intrinsics.shape not in ((3, 3), (batch, 3, 3)):
-            raise ValueError(f"expected intrinsics (3, 3) or (B, 3, 3), found {intrinsics.shape}")
-        return np.broadcast_to(intrinsics, (batch, 3, 3)).copy()
-    if image_size is None:
-        seen = points[weights > 0]
-        image_size = seen.max(0) + 1 if len(seen) else (1.0, 1.0)
-    width, height = np.maximum(image_size, 1)
-    return np.broadcast_to(guessed_intrinsics(width, height), (batch, 3, 3)).copy()
+def _cameras(intrinsics, points, weights, image_size):
+    batch = len(points)
+    if intrinsics is None:
+        if image_size is None:
+            seen = points[weights > 0]
+            image_size = seen.max(0) + 1 if len(seen) else (1.0, 1.0)
+        intrinsics = guessed_intrinsics(*np.maximum(image_size, 1))
+    intrinsics = np.asarray(intrinsics, float)
+    if intrinsics.shape not in ((3, 3), (batch, 3, 3)):
+        raise ValueError(f"expected intrinsics (3, 3) or (B, 3, 3), found {intrinsics.shape}")
+    return np.broadcast_to(intrinsics, (batch, 3, 3)).copy()
 
 
-def _check_sides(sides, batch):
-    if sides is None:
-        return None
-    sides = [sides] * batch if isinstance(sides, str) else list(sides)
-    if len(sides) != batch or any(side not in ("right", "left") for side in sides):
-        raise ValueError(f"expected {batch} sides, each 'right' or 'left', found {sides[:5]}")
-    return sides
+def model_parameters(skeleton: Skeleton, state: State):
+    """Pose (B, 16, 3), betas (B, 10) and translation (B, 3) for the skeleton's own model."""
+    pose = skeleton.pose(state.rotation, state.angles)
+    translation = state.wrist - skeleton.wrist - state.betas @ skeleton.wrist_shapes
+    if skeleton.mirror < 0:
+        pose = mirror_pose(pose)
+        translation = translation * translation.new_tensor([-1.0, 1.0, 1.0])
+    if not skeleton.model.flat_mean:
+        fingers = pose[:, 1:] - skeleton.model.pose_mean.to(pose).view(15, 3)
+        pose = torch.cat([pose[:, :1], fingers], 1)
+    return pose, state.betas, translation
 
 
-def empty_fit(batch: int, cameras) -> HandFit:
-    """A fit of hands that nothing is known of yet.   cameras: (B, 3, 3) px."""
+def _write(fit, rows, problem, state, points, weights) -> None:
+    """Fill rows of a fit from a state, through the model itself."""
+    model = problem.skeleton.model
+    pose, betas, translation = model_parameters(problem.skeleton, state)
+    with torch.no_grad():
+        hand = model(*(part.to(model.template.dtype) for part in (pose, betas, translation)))
+    joints = hand.joints.double().cpu().numpy()
+    pixels = project(np.maximum(joints, [-np.inf, -np.inf, 1e-6]), fit.intrinsics[rows])
+    distance = np.where(weights > 0, np.linalg.norm(pixels - points, axis=2), np.nan)
+    terms = evaluate(problem, state, slopes=False)
+    found = {
+        "pose": pose, "betas": betas, "translation": translation, "energy": terms.cost,
+        "pose_energy": terms.pose,
+    }  # fmt: skip
+    found = {name: value.cpu().numpy() for name, value in found.items()} | {
+        "joints": joints, "joints_2d": pixels, "residual_px": distance,
+        "reprojection_px": np.nanmean(distance, 1),
+    }  # fmt: skip
+    for name, value in found.items():
+        getattr(fit, name)[rows] = value
 
-    def nan(*shape):
-        return np.full((batch, *shape), np.nan)
 
-    return HandFit(
-        pose=nan(16, 3), betas=nan(10), translation=nan(3), joints=nan(21, 3),
-        joints_2d=nan(21, 2), reprojection_px=nan(), residual_px=nan(21), energy=nan(),
-        pose_energy=nan(), intrinsics=cameras, rival_gain=np.zeros(batch), rival=[""] * batch,
-    )  # fmt: skip
+def _judge(fit, points, weights, boxes, options: FitOptions) -> None:
+    """Fill ``accepted``, ``reason`` and ``number``; the first reason that applies is given."""
+    seen = weights > 0
+    size, count = hand_size(points, weights), seen.sum(1)
+    safe = np.maximum(size, 1e-6)
+    jump, turn, outside = np.zeros((3, len(points)))
+    if options.track and len(points) > 2:
+        middle = np.where(seen[..., None], points, 0).sum(1) / np.maximum(count, 1)[:, None]
+        jump = _least_step(np.linalg.norm(np.diff(middle, axis=0), axis=1)) / safe
+        turns = Rotation.from_rotvec(np.nan_to_num(fit.pose[:, 0]))
+        known = np.isfinite(fit.pose[:, 0]).all(1)
+        step = np.rad2deg((turns[1:] * turns[:-1].inv()).magnitude())
+        turn = _least_step(np.where(known[1:] & known[:-1], step, 0))
+    if boxes is not None:
+        boxes = np.asarray(boxes, float).reshape(len(points), 1, 4)
+        inside = ((points >= boxes[..., :2]) & (points <= boxes[..., 2:])).all(2)
+        outside = (~inside & seen).sum(1) / np.maximum(count, 1)
+    mean, confidence = fit.reprojection_px / safe, weights.mean(1)
+    worst = np.nan_to_num(fit.residual_px).max(1) / safe
+    depth, shape = fit.joints[:, 0, 2], np.abs(fit.betas).max(1)
+    tests = (
+        (Reason.NO_HAND, count == 0, count),
+        (Reason.FEW_JOINTS, count < options.visible_joints, count),
+        (Reason.CONFIDENCE, confidence < options.mean_confidence, confidence),
+        (Reason.SMALL, size < options.box_px, size),
+        (Reason.NOT_FITTED, np.isnan(mean), mean),
+        (Reason.OUTSIDE_BOX, outside > 1 - options.inside_box, outside),
+        (Reason.JUMP, jump > options.jump, jump),
+        (Reason.TURN, turn > options.turn_deg, turn),
+        (Reason.REPROJECTION, mean > options.reprojection, mean),
+        (Reason.ONE_JOINT, worst > options.worst_joint, worst),
+        (Reason.POSE, fit.pose_energy > options.pose_energy, fit.pose_energy),
+        (Reason.SHAPE, shape > options.shape, shape),
+        (Reason.SCALE, ~((depth > options.near_m) & (depth < options.far_m)), depth),
+    )
+    fit.reason[:], fit.number[:] = None, np.nan
+    for reason, bad, number in reversed(tests):
+        fit.reason[bad], fit.number[bad] = reason, number[bad]
+    fit.accepted[:] = [reason is None for reason in fit.reason]
 
 
-__all__ = ["LIMITS", "MIN_JOINTS", "HandFit", "empty_fit", "fit_hands", "hand_size"]
+def _least_step(step) -> np.ndarray:
+    """Of the steps (T - 1,) between frames, the smaller one at each frame (T,)."""
+    return np.minimum(np.concatenate([step[:1], step]), np.concatenate([step, step[-1:]]))

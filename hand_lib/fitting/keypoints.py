@@ -1,20 +1,23 @@
-"""2-D hand keypoints from other people's detectors: OpenPose folders, MediaPipe, COCO-WholeBody.
+"""2-D hand keypoints from other people's detectors: OpenPose, MediaPipe, tables and arrays.
 
-Every reader returns ``Keypoints``, one row per hand, in the FreiHAND order. What is broken is left
-out and named in ``problems``, frames without a hand are named in ``empty``; the rest goes on.
+Every reader returns ``Keypoints``, one row per hand, in the FreiHAND order and in pixels. NaN means
+not seen. What is broken is left out and named in ``problems``, frames without a hand are named in
+``empty``; the rest goes on.
 
->>> found = read_openpose("openpose_out")            # or detect_mediapipe(Frames("clip.mp4"))
+>>> found = read_keypoints("openpose_out")            # or read_keypoints("mediapipe", frames)
 >>> found.of_side("left").points.shape, found.problems, found.empty
 """
 
-import json
+import csv
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from hand_lib.files import natural_key, read_json
 from hand_lib.fitting.detection import find_landmarks
+from hand_lib.hand.joints import JOINT_NAMES
 
 
 @dataclass
@@ -53,16 +56,19 @@ class _Collector:
         self.rows, self.problems, self.empty = [], [], []
 
     def add(self, points, confidence, frame, side, name):
-        points, confidence = np.asarray(points, float), np.asarray(confidence, float)
-        if not np.isfinite(confidence).all() or (confidence < 0).any():
+        """One hand: (21, 2) px and (21,); a joint with a NaN is one that was not seen."""
+        points, confidence = np.array(points, float), np.array(confidence, float)
+        unseen = np.isnan(points).any(1) | np.isnan(confidence)
+        points[unseen], confidence[unseen] = 0.0, 0.0
+        if np.isinf(confidence).any() or (confidence < 0).any():
             self.problems.append(f"{name}: {side} hand has a confidence below 0 or not finite")
-        elif not np.isfinite(points[confidence > 0]).all():
+        elif np.isinf(points[confidence > 0]).any():
             self.problems.append(f"{name}: {side} hand has coordinates that are not finite")
         elif (confidence > 0).any():
             self.rows.append((points, confidence, frame, side, name))
 
     def add_flat(self, values, frame, side, name):
-        """x, y, confidence of 21 joints in a row, as OpenPose and COCO-WholeBody have them."""
+        """x, y, confidence of 21 joints in a row, as OpenPose has them."""
         try:
             values = np.array(values, float).reshape(-1)
         except (ValueError, TypeError):
@@ -81,69 +87,104 @@ class _Collector:
         if len(self.rows) == before:
             self.empty.append(name)
 
-    def finish(self) -> Keypoints:
+    def finish(self, source, size=None) -> Keypoints:
+        """All hands, in pixels.   source: named in errors.   size: (width, height) of the pictures.
+
+        Coordinates of 0 to 1 of the picture are recognised, because no hand in pixels is smaller
+        than two of them; without the size, or from -1 to 1, they are refused.
+        """
         points, confidence, frames, sides, names = (
             zip(*self.rows, strict=True) if self.rows else ((),) * 5
         )
+        points = np.array(points, float).reshape(-1, 21, 2)
+        confidence = np.array(confidence, float).reshape(-1, 21)
+        seen = points[confidence > 0]
+        if len(seen) and np.abs(seen).max() <= 2.0:
+            if size is None or seen.min() < -0.25:
+                raise ValueError(
+                    f"{source}: coordinates go from {seen.min():.2f} to {seen.max():.2f}, which "
+                    f"are fractions of the picture, not pixels; multiply them by its width and "
+                    f"height (OpenPose: --keypoint_scale 0)"
+                )
+            points = points * size - 0.5
         return Keypoints(
-            np.array(points, float).reshape(-1, 21, 2),
-            np.array(confidence, float).reshape(-1, 21),
-            np.array(frames, np.int64),
-            list(sides),
-            list(names),
-            self.problems,
-            self.empty,
-        )
+            points, confidence, np.array(frames, np.int64), list(sides), list(names),
+            self.problems, self.empty,
+        )  # fmt: skip
 
 
-def from_arrays(points, confidence=None, side="right", frames=None) -> Keypoints:
+def from_arrays(
+    points, confidence=None, side="right", frames=None, size=None, source="points"
+) -> Keypoints:
     """Keypoints of plain arrays.
 
-    points: (N, 21, 2) px or (N, 21, 3) with confidence last.   confidence: (N, 21).   side: one
-    for all, or N of them.   frames: (N,) numbers of the frames, default 0 to N - 1.
+    points: (N, 21, 2) px or (N, 21, 3) with confidence last; NaN where not seen.   confidence:
+    (N, 21), 0 to 1.   side: one for all, or N of them.   frames: (N,) numbers of the frames,
+    default 0 to N - 1.   size: (width, height) of the pictures, for points in fractions of them.
+    source: a name for errors.
     """
-    points = np.asarray(points, float)
+    points = np.asarray(points)
+    if points.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{source}: expected an array of numbers (N, 21, 2) or (N, 21, 3), found {points.dtype}"
+            f"{points.shape}; store it as numbers, array.astype(float)"
+        )
     if points.ndim != 3 or points.shape[1] != 21 or points.shape[2] not in (2, 3):
-        raise ValueError(f"expected points (N, 21, 2) or (N, 21, 3), found {points.shape}")
+        raise ValueError(
+            f"{source}: expected points (N, 21, 2) or (N, 21, 3), found {points.shape}"
+        )
+    points = points.astype(float)
     if confidence is None:
         confidence = points[..., 2] if points.shape[2] == 3 else np.ones(points.shape[:2])
     confidence = np.asarray(confidence, float)
     if confidence.shape != points.shape[:2]:
-        raise ValueError(f"expected confidence {points.shape[:2]}, found {confidence.shape}")
-    sides = [side] * len(points) if isinstance(side, str) else list(side)
+        raise ValueError(
+            f"{source}: expected confidence {points.shape[:2]}, found {confidence.shape}"
+        )
+    if len(points) and not np.isnan(confidence).all():
+        low, high = np.nanmin(confidence), np.nanmax(confidence)
+        if low < 0 or high > 1.5:
+            raise ValueError(
+                f"{source}: confidence should go from 0 to 1, found {low:.3g} to {high:.3g}; a "
+                f"third column that is a depth (MediaPipe's z) has to go, percent be divided by 100"
+            )
+    sides = [side] * len(points) if isinstance(side, str) else [str(one) for one in side]
     frames = np.arange(len(points)) if frames is None else np.asarray(frames)
     if len(sides) != len(points) or set(sides) - {"right", "left"} or len(frames) != len(points):
         raise ValueError(
-            f"expected {len(points)} sides ('right' or 'left') and frames, found {len(sides)} "
-            f"({sorted(set(sides))}) and {len(frames)}"
+            f"{source}: expected {len(points)} sides ('right' or 'left') and frames, found "
+            f"{len(sides)} ({sorted(set(sides))}) and {len(frames)}"
         )
     into = _Collector()
     for i, (hand, weight) in enumerate(zip(points[..., :2], confidence, strict=True)):
         before, name = len(into.rows), f"row {i}"
-        into.add(hand, weight, int(frames[i]), sides[i], name)
+        into.add(hand, np.minimum(weight, 1.0), int(frames[i]), sides[i], name)
         into.finished_frame(before, name)
-    return into.finish()
+    return into.finish(source, size)
 
 
-def read_openpose(folder) -> Keypoints:
-    """A folder of OpenPose's JSON files, one per frame, ``*_keypoints.json`` or any ``*.json``.
+def read_openpose(place, size=None) -> Keypoints:
+    """OpenPose's JSON files, one per frame: a folder of them, or the file of a single frame.
 
     The frame index is the last number in the file's name. All people and both hands are returned.
+    size: (width, height) of the pictures, for --keypoint_scale 3.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of OpenPose JSON files")
-    files = sorted(folder.glob("*.json"))
+    place = Path(place)
+    if not place.exists():
+        raise FileNotFoundError(f"{place}: no such folder or file of OpenPose JSON")
+    files = sorted(place.glob("*.json"), key=lambda path: natural_key(path.name))
+    if place.is_file():
+        files = [place]
     if not files:
         raise FileNotFoundError(
-            f"{folder}: no .json files; run OpenPose with --hand --write_json {folder.name}"
+            f"{place}: no .json files; run OpenPose with --hand --write_json {place.name}"
         )
     into = _Collector()
     for order, path in enumerate(files):
         digits = re.findall(r"\d+", path.stem)
-        frame = int(digits[-1]) if digits else order
+        frame = int(digits[-1]) if digits and place.is_dir() else order
         try:
-            people = json.loads(path.read_text())["people"]
+            people = read_json(path)["people"]
         except (ValueError, KeyError, TypeError, OSError) as error:
             into.problems.append(f"{path.name}: not OpenPose's JSON ({error!r})")
             continue
@@ -157,50 +198,7 @@ def read_openpose(folder) -> Keypoints:
                 if values:
                     into.add_flat(values, frame, side, path.name)
         into.finished_frame(before, path.name)
-    return into.finish()
-
-
-def from_mediapipe(results, width: int, height: int, mirrored: bool = False) -> Keypoints:
-    """MediaPipe's results, one per frame: HandLandmarker's or those of ``solutions.hands``.
-
-    results: objects with ``hand_landmarks`` (lists of 21 with x, y in 0..1) and ``handedness``, or
-    ``multi_hand_landmarks`` and ``multi_handedness``; None is a frame without a hand.
-    width, height: of the pictures, px.   mirrored: the pictures are selfies, and the sides wanted
-    are those of the person. HandLandmarker names sides as the picture shows them, the older
-    ``solutions`` as a mirror would.
-    """
-    into = _Collector()
-    for frame, result in enumerate(results):
-        name, before = f"frame {frame}", len(into.rows)
-        for landmarks, label, score, mirror in _mediapipe_hands(result):
-            if len(landmarks) != 21:
-                into.problems.append(f"{name}: {len(landmarks)} landmarks, expected 21")
-                continue
-            side = label.lower() if label else "right"
-            if side not in ("left", "right"):
-                into.problems.append(f"{name}: handedness {label!r}, expected Left or Right")
-                continue
-            if mirror != mirrored:
-                side = {"left": "right", "right": "left"}[side]
-            hand = np.array([(p.x, p.y) for p in landmarks]) * (width, height) - 0.5
-            into.add(hand, np.full(21, score), frame, side, name)
-        into.finished_frame(before, name)
-    return into.finish()
-
-
-def _mediapipe_hands(result):
-    """(landmarks, "Left" or "Right", score, as in a mirror) of each hand of either interface."""
-    hands = getattr(result, "hand_landmarks", None) or []
-    mirror = not hands
-    labels = [group[0] for group in getattr(result, "handedness", None) or []]
-    if not hands:
-        hands = [h.landmark for h in getattr(result, "multi_hand_landmarks", None) or []]
-        groups = getattr(result, "multi_handedness", None) or []
-        labels = [group.classification[0] for group in groups]
-    for i, landmarks in enumerate(hands):
-        label = labels[i] if i < len(labels) else None
-        name = getattr(label, "category_name", None) or getattr(label, "label", None)
-        yield landmarks, name, float(getattr(label, "score", None) or 1.0), mirror
+    return into.finish(place, size)
 
 
 def detect_mediapipe(frames, model_file=None, hands: int = 2) -> Keypoints:
@@ -222,70 +220,127 @@ def detect_mediapipe(frames, model_file=None, hands: int = 2) -> Keypoints:
         for points, side, score in find_landmarks(picture, model_file)[:hands]:
             into.add(points, np.full(21, score), number, side, name)
         into.finished_frame(before, name)
-    return into.finish()
+    return into.finish("MediaPipe")
 
 
-def read_coco_wholebody(path) -> Keypoints:
-    """COCO-WholeBody annotations: ``lefthand_kpts`` and ``righthand_kpts``, 63 numbers each.
+_DEEPLABCUT = ("scorer", "individuals", "bodyparts", "coords")
+TABLE_COLUMNS = """the columns x0, y0 to x20, y20 (or wrist_x, wrist_y and so on, by the names of
+joints), where known c0 to c20, frame and side; or DeepLabCut's rows of body parts and coords"""
 
-    ``frames`` holds the image ids; hands whose ``*hand_valid`` is false are left out.
+
+def read_table(path, size=None) -> Keypoints:
+    """A CSV table with a row per hand, or DeepLabCut's, whose header has three or four rows.
+
+    It has ``TABLE_COLUMNS``; body parts carry the names of ``JOINT_NAMES`` or numbers. Joints
+    without a column, and empty cells, are not seen.   size: as in ``from_arrays``.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such COCO-WholeBody file")
-    try:
-        data = json.loads(path.read_text())
-        annotations = data["annotations"]
-        names = {image["id"]: image.get("file_name", "") for image in data.get("images", [])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not a COCO-WholeBody file ({error!r})") from None
-    into = _Collector()
-    if not isinstance(annotations, list):
-        raise ValueError(f"{path}: not a COCO-WholeBody file (annotations is no list)")
-    seen = set()
-    for number, annotation in enumerate(annotations):
-        if not isinstance(annotation, dict):
-            into.problems.append(f"{path.name}, annotation {number}: not an object")
-            continue
-        image, before = annotation.get("image_id", number), len(into.rows)
-        name = names.get(image) or f"{path.name}, annotation {number}"
-        for side in ("left", "right"):
-            values = annotation.get(f"{side}hand_kpts")
-            if values and annotation.get(f"{side}hand_valid", True):
-                into.add_flat(values, image, side, name)
-        if len(into.rows) > before:
-            seen.add(image)
-    into.empty = [name or f"image {image}" for image, name in names.items() if image not in seen]
-    return into.finish()
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        first = file.readline()
+        file.seek(0)
+        separator = max(",;\t", key=first.count)
+        rows = [row for row in csv.reader(file, delimiter=separator) if any(map(str.strip, row))]
+    header = [row for row in rows[:4] if row[0].strip().lower() in _DEEPLABCUT]
+    if header:
+        titles = {row[0].strip().lower(): row for row in header}
+        owners = titles.get("individuals", [""] * len(rows[0]))
+        parts, coordinates = titles.get("bodyparts", []), titles.get("coords", [])
+        names = ["frame", *map("_".join, zip(parts[1:], coordinates[1:], strict=False))]
+    else:
+        header, owners, names = rows[:1], [""] * len(first), rows[0] if rows else []
+    columns = [_column(name) for name in names]
+    known = {column for column in columns if isinstance(column[0], int)}
+    if sum((joint, "y") in known for joint, what in known if what == "x") < 2:
+        raise ValueError(f"{path}: expected {TABLE_COLUMNS}; found {first.strip()[:80]!r}")
+    into, sure = _Collector(), not any(what == "c" for _, what in known)
+    for number, row in enumerate(rows[len(header) :]):
+        before, name = len(into.rows), f"{path.name}, row {number + 1}"
+        hands, side, frame = {}, "right", number
+        for owner, (joint, what), cell in zip(owners, columns, row, strict=False):
+            if joint == "frame":
+                frame = int((re.findall(r"\d+", cell) or [number])[-1])
+            elif joint == "side":
+                side = cell.strip().lower()
+            elif joint is not None:
+                hand = hands.setdefault(owner, np.full((21, 3), [np.nan, np.nan, float(sure)]))
+                try:
+                    hand[joint, "xyc".index(what)] = float(cell) if cell.strip() else np.nan
+                except ValueError:
+                    into.problems.append(f"{name}: {cell!r} is not a number")
+        for owner, hand in hands.items():
+            hand_side = "left" if "left" in owner.lower() else side
+            if hand_side in ("right", "left"):
+                into.add_flat(hand, frame, hand_side, name)
+            else:
+                into.problems.append(f"{name}: side {side!r}, expected right or left")
+        into.finished_frame(before, name)
+    if strangers := [n for n, (joint, _) in zip(names, columns, strict=True) if joint is None]:
+        into.problems.append(f"{path.name}: columns left out: {', '.join(strangers)}")
+    return into.finish(path, size)
+
+
+def _column(name: str) -> tuple:
+    """(joint, "x", "y" or "c") of a column's name, ("frame", ""), ("side", "") or (None, "")."""
+    name = re.sub(r"[ .]", "_", name.strip().lower())
+    kinds = {"frame": "frame", "image": "frame", "side": "side", "hand": "side"}
+    if name in kinds:
+        return kinds[name], ""
+    what = r"(x|y|c|conf|confidence|likelihood|score)"
+    if match := re.fullmatch(rf"{what}_?(\d+)", name):
+        what, joint = match.groups()
+    elif match := re.fullmatch(rf"(.+?)_{what}", name):
+        joint, what = match.groups()
+    else:
+        return None, ""
+    numbers = {name: number for number, name in enumerate(JOINT_NAMES)}
+    numbers |= {str(number): number for number in range(21)}
+    return numbers.get(joint), what if what in ("x", "y") else "c"
 
 
 def read_keypoints(place, frames=None) -> Keypoints:
     """Keypoints by what their place looks like.
 
-    place: a folder (OpenPose), .json (COCO-WholeBody), .npy or .npz of (N, 21, 3) with confidence
-    last (an .npz may hold ``sides`` and ``frames``), or "mediapipe" to detect in ``frames``.
+    place: a folder or a .json of OpenPose; .csv (``read_table``); .npy or .npz of (N, 21, 3) with
+    confidence last (an .npz names them ``points`` and may hold ``confidence``, ``sides`` and
+    ``frames``); a .json of nested lists like that; or "mediapipe" to detect in ``frames``.
+    frames: ``Frames``; their size turns coordinates in fractions of the picture into pixels.
     """
     if str(place) == "mediapipe":
         if frames is None:
             raise ValueError("to detect with MediaPipe, give the frames")
         return detect_mediapipe(frames)
-    path = Path(place)
+    path, size = Path(place), getattr(frames, "size", None)
     if path.is_dir():
-        return read_openpose(path)
-    if path.suffix == ".json":
-        return read_coco_wholebody(path)
-    if path.suffix not in (".npy", ".npz"):
+        return read_openpose(path, size)
+    if path.suffix not in (".json", ".csv", ".npy", ".npz"):
         raise ValueError(
-            f"{path}: expected a folder of OpenPose JSON, COCO-WholeBody .json, .npy, .npz or "
-            "'mediapipe'"
+            f"{path}: expected a folder or .json of OpenPose, .csv, .npy, .npz or 'mediapipe'"
+            + ("; save DeepLabCut's table as CSV" if path.suffix in (".h5", ".hdf5") else "")
         )
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of keypoints")
-    data = np.load(path, allow_pickle=False)
-    if path.suffix == ".npy":
-        return from_arrays(data)
-    if "points" not in data:
-        raise ValueError(f"{path}: expected an array named points, found {sorted(data)}")
-    sides = [str(side) for side in data["sides"]] if "sides" in data else "right"
-    given = {name: data[name] for name in ("confidence", "frames") if name in data}
-    return from_arrays(data["points"], side=sides, **given)
+    if path.suffix == ".csv":
+        return read_table(path, size)
+    if path.suffix == ".json":
+        content = read_json(path)
+        if isinstance(content, dict) and "people" in content:
+            return read_openpose(path, size)
+        try:
+            return from_arrays(np.array(content, float), size=size, source=path)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path}: neither OpenPose's JSON nor a list (N, 21, 2 or 3) ({error})"
+            ) from None
+    try:
+        data = np.load(path, allow_pickle=False)
+        arrays = {"points": data} if path.suffix == ".npy" else dict(data)
+    except ValueError:
+        raise ValueError(
+            f"{path}: holds Python objects, not numbers; store points with array.astype(float) "
+            f"and sides with array.astype(str)"
+        ) from None
+    if "points" not in arrays:
+        raise ValueError(f"{path}: expected an array named points, found {sorted(arrays)}")
+    given = {name: arrays[name] for name in ("confidence", "frames") if name in arrays}
+    sides = np.broadcast_to(arrays.get("sides", "right"), len(arrays["points"]))
+    return from_arrays(arrays["points"], side=sides, size=size, source=path, **given)

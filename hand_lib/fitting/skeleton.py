@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hand_lib.hand import anatomy
+from hand_lib.hand.anatomy import JOINT_LIMITS
 from hand_lib.hand.joints import MANO_FINGERS, MANO_PARENTS, MANO_TO_21, TIPS_21
 from hand_lib.hand.kinematics import matrix_to_axis_angle
 from hand_lib.hand.mano import mirror_arrays
 from hand_lib.hand.poses import sample_angles
 
-LIMITS = anatomy.JOINT_LIMITS
-FREE = np.argwhere(LIMITS[1:, :, 1] > LIMITS[1:, :, 0])  # (27, 2) finger joint 0..14, angle 0..2
-"""The angles that can move: finger joint (MANO's order less the wrist) and which of its three."""
+FREE = np.argwhere(JOINT_LIMITS[1:, :, 1] > JOINT_LIMITS[1:, :, 0])
+"""(27, 2) the angles that can move: finger joint (MANO's order less the wrist), which of three."""
+
+TURN, WRIST, ANGLES, SHAPE = slice(0, 3), slice(3, 6), slice(6, 33), slice(33, 43)
+"""The 43 parameters: a turn about the wrist, the wrist's place, the free angles, the shape."""
 
 ORDER = np.array([*MANO_TO_21, *TIPS_21])
 """Inside the fit joints come in MANO's order, then the tips: their places in the 21 order."""
@@ -44,42 +46,38 @@ class Skeleton:
         arrays = model.arrays()
         if model.side == "left":
             arrays = mirror_arrays(arrays)
-        device = model.template.device
-
-        def put(value):
-            return torch.as_tensor(np.ascontiguousarray(value), dtype=dtype, device=device)
-
-        regressor, tips = arrays["J_regressor"], arrays["fingertips"]
+        self.dtype, self.device, self.model = dtype, model.template.device, model
+        self.mirror = -1.0 if model.side == "left" else 1.0
+        put, regressor, tips = self.put, arrays["J_regressor"], arrays["fingertips"]
         rest = regressor @ arrays["v_template"]
         shaped = np.einsum("jv,vak->kja", regressor, arrays["shapedirs"])
         tip_rest, tip_shaped = arrays["v_template"][tips], arrays["shapedirs"][tips]
-        bones, bone_shapes = rest[1:] - rest[MANO_PARENTS[1:]], shaped[:, 1:]
-        bone_shapes = bone_shapes - shaped[:, MANO_PARENTS[1:]]
-        last = [last for _, _, last in MANO_FINGERS.values()]
-        self.dtype, self.device, self.model = dtype, device, model
+        tip_shaped = tip_shaped.transpose(2, 0, 1)
+        bones = rest[1:] - rest[MANO_PARENTS[1:]]
+        bone_shapes = shaped[:, 1:] - shaped[:, MANO_PARENTS[1:]]
+        last = [joints[2] for joints in MANO_FINGERS.values()]
+        tip_bones, tip_bone_shapes = tip_rest - rest[last], tip_shaped - shaped[:, last]
         self.wrist, self.wrist_shapes = put(rest[0]), put(shaped[:, 0])
         self.rest, self.rest_shapes = put(rest), put(shaped)
         self.bones, self.bone_shapes = put(bones), put(bone_shapes)  # (15, 3), (10, 15, 3)
-        self.tip_bones = put(tip_rest - rest[last])  # (5, 3)
-        tip_shaped = tip_shaped.transpose(2, 0, 1)
-        self.tip_shapes = put(tip_shaped - shaped[:, last])  # (10, 5, 3)
+        self.tip_shapes = put(tip_bone_shapes)  # (10, 5, 3)
         self.tip_rest, self.tip_rest_shapes = put(tip_rest), put(tip_shaped)
-        self.proportions = put(
-            _proportions(
-                np.concatenate([bones, tip_rest - rest[last]]),
-                np.concatenate([bone_shapes, tip_shaped - shaped[:, last]], 1),
-            )
-        )
+        lengths = [bones, tip_bones], [bone_shapes, tip_bone_shapes]
+        self.proportions = put(_proportions(np.concatenate(lengths[0]), np.hstack(lengths[1])))
         self.tip_poses = put(arrays["posedirs"][tips].reshape(15, 135).T)  # (135, 15)
         self.tip_weights = put(arrays["weights"][tips])  # (5, 16)
         self.frames = put(model.frames[1:])  # (15, 3, 3)
         mean, precision, draws = pose_prior()
         self.prior_mean, self.prior_precision = put(mean), put(precision)
         self.draws = put(draws)
-        self.low, self.high = (put(LIMITS[1:][FREE[:, 0], FREE[:, 1], i]) for i in (0, 1))
-        self.free_joint = torch.as_tensor(FREE[:, 0], device=device)
-        self.free_slot = torch.as_tensor(3 * FREE[:, 0] + FREE[:, 1], device=device)
+        self.low, self.high = put(JOINT_LIMITS[1:][FREE[:, 0], FREE[:, 1]].T)
+        self.free_joint = torch.as_tensor(FREE[:, 0], device=self.device)
+        self.free_slot = torch.as_tensor(3 * FREE[:, 0] + FREE[:, 1], device=self.device)
         self.moves = put(_moved_points())  # (27, 20)
+
+    def put(self, value) -> Tensor:
+        """An array with the skeleton's type, on its device."""
+        return torch.as_tensor(np.ascontiguousarray(value), dtype=self.dtype, device=self.device)
 
     def place(self, rotation: Tensor, wrist: Tensor, angles: Tensor, betas: Tensor, slopes=True):
         """Joints, and how they move with each parameter.
@@ -126,8 +124,8 @@ class Skeleton:
             slope[:, j : j + 1, 1:] = arms[k]
             slope[:, k : k + 1, 1:] = -arms[j]
             slope[:, 3 + i] = 1
-            slope[:, 6:33, 1:] = axis[j] * lever[k] - axis[k] * lever[j]
-            slope[:, 33:, 1:] = by_shape[..., i]
+            slope[:, ANGLES, 1:] = axis[j] * lever[k] - axis[k] * lever[j]
+            slope[:, SHAPE, 1:] = by_shape[..., i]
             slopes.append(slope)
         return everything, slopes
 

@@ -19,7 +19,7 @@ import numpy as np
 from hand_lib.data.crops import JOINT_BOX_MARGIN
 from hand_lib.data.freihand import write_freihand
 from hand_lib.files import write_json
-from hand_lib.fitting.fit import HandFit, empty_fit, fit_hands, hand_size
+from hand_lib.fitting.fit import FitOptions, HandFit, Reason, empty_fit, fit_hands, hand_size
 from hand_lib.fitting.keypoints import Keypoints
 from hand_lib.hand.model import HandModel
 from hand_lib.inference.fit_samples import fit_samples, write_youtube
@@ -36,7 +36,7 @@ class WeakLabels:
     keypoints: Keypoints
     fit: HandFit
     models: dict  # side -> HandModel
-    automatic: list  # B strings: the filters' reasons, before anybody overruled
+    automatic: np.ndarray  # (B,) the filters' ``Reason`` or None, before anybody overruled
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -48,7 +48,12 @@ class WeakLabels:
 
     def reasons(self) -> Counter:
         """How many hands go for which kind of reason, the kept ones under "kept"."""
-        return Counter(reason_kind(reason) or "kept" for reason in self.fit.reason)
+        return Counter(self.fit.kind(row) or "kept" for row in range(len(self)))
+
+    def filters(self, row: int) -> str:
+        """What the filters say of a hand: "accepted" or the reason against it, as a sentence."""
+        reason = self.automatic[row]
+        return reason.text(self.fit.number[row]) if reason else "accepted"
 
     def name(self, row: int) -> str:
         """Frame and side, by which a review knows the hand."""
@@ -61,40 +66,19 @@ class WeakLabels:
         return f"{found.names[row]} {found.sides[row]} {len(same)}"
 
 
-KINDS = (
-    ("no hand", "no hand"), ("only ", "few joints"), ("mean confidence", "confidence"),
-    ("hand is only", "box size"), ("keypoints lie on", "box size"), ("keypoints lie out", "box"),
-    ("jumps", "jump"), ("turns", "jump"), ("reprojection", "reprojection"),
-    ("joint ", "one joint off"), ("implausible pose", "pose"), ("implausible shape", "shape"),
-    ("implausible scale", "scale"), ("wrong side", "wrong side"), ("rejected by", "by a person"),
-)  # fmt: skip
-"""Beginnings of reasons, and the kind of reason they are."""
-
-
-def reason_kind(reason: str) -> str:
-    """The kind of a reason, without its numbers; "" for none.
-
-    >>> reason_kind("reprojection 9.1 px, 5.2% of the hand")
-    'reprojection'
-    """
-    for start, kind in KINDS:
-        if reason.startswith(start):
-            return kind
-    return "fingers swapped" if reason.endswith("swapped") else reason
-
-
 def fit_keypoints(
-    keypoints: Keypoints, intrinsics=None, image_size=None, models=None, track=False, boxes=None,
-    **options,
+    keypoints: Keypoints, intrinsics=None, image_size=None, models=None,
+    options: FitOptions | None = None, boxes=None,
 ) -> WeakLabels:  # fmt: skip
     """Fit every detection with the model of its side.
 
     keypoints: of one video or of pictures.   intrinsics: (3, 3), (B, 3, 3) px or None to guess.
     image_size: (width, height), for the guess.   models: side -> ``HandModel``, default built-in.
-    track: detections of one hand in consecutive frames share their shape and move smoothly.
-    boxes: (B, 4) px or None.   options: of ``fit_hands``.
+    options: with ``track``, detections of one hand in consecutive frames share their shape and move
+    smoothly.   boxes: (B, 4) px or None.
     Of two detections in the same place of a frame the less confident one is rejected.
     """
+    options = options or FitOptions()
     models = models or {side: HandModel.builtin(side) for side in ("right", "left")}
     batch = len(keypoints)
     cameras = None if intrinsics is None else np.asarray(intrinsics, float)
@@ -102,20 +86,20 @@ def fit_keypoints(
         cameras = np.broadcast_to(cameras, (batch, 3, 3))
     if image_size is None and batch:
         image_size = keypoints.points[keypoints.confidence > 0].max(0) + 1
-    fit = empty_fit(batch, np.zeros((batch, 3, 3)))
-    fit.accepted, fit.reason = np.zeros(batch, bool), [""] * batch
-    groups = tracks(keypoints) if track else _by_side(keypoints)
+    fit = empty_fit(np.zeros((batch, 3, 3)))
+    groups = tracks(keypoints) if options.track else _by_side(keypoints)
     for rows in groups:
         part = fit_hands(
             models[keypoints.sides[rows[0]]], keypoints.points[rows], keypoints.confidence[rows],
-            None if cameras is None else cameras[rows], image_size=image_size, track=track,
-            boxes=None if boxes is None else np.asarray(boxes)[rows], **options,
+            None if cameras is None else cameras[rows], options, image_size=image_size,
+            boxes=None if boxes is None else np.asarray(boxes)[rows],
         )  # fmt: skip
-        _put(fit, rows, part)
+        for field in dataclasses.fields(fit):
+            getattr(fit, field.name)[rows] = getattr(part, field.name)
     for row in twice(keypoints):
         fit.accepted[row] = False
-        fit.reason[row] = fit.reason[row] or "wrong side: the frame's other hand lies here too"
-    return WeakLabels(keypoints, fit, models, list(fit.reason))
+        fit.reason[row] = fit.reason[row] or Reason.TWICE
+    return WeakLabels(keypoints, fit, models, fit.reason.copy())
 
 
 def match_frames(keypoints: Keypoints, frames) -> Keypoints:
@@ -147,16 +131,6 @@ def match_frames(keypoints: Keypoints, frames) -> Keypoints:
 def _by_side(keypoints):
     sides = np.array(keypoints.sides, object)
     return [rows for side in ("right", "left") if len(rows := np.flatnonzero(sides == side))]
-
-
-def _put(fit, rows, part) -> None:
-    for field in dataclasses.fields(fit):
-        value = getattr(part, field.name)
-        if isinstance(value, list):
-            for row, each in zip(rows, value, strict=True):
-                getattr(fit, field.name)[row] = each
-        else:
-            getattr(fit, field.name)[rows] = value
 
 
 def tracks(keypoints: Keypoints, gap: int = 3) -> list[np.ndarray]:
@@ -212,7 +186,7 @@ def overrule(labels: WeakLabels, row: int, keep: bool) -> None:
     if keep and not np.isfinite(labels.fit.pose[row]).all():
         raise ValueError(f"{labels.name(row)}: nothing was fitted, so there is nothing to keep")
     labels.fit.accepted[row] = keep
-    labels.fit.reason[row] = "" if keep else labels.automatic[row] or "rejected by a person"
+    labels.fit.reason[row] = None if keep else labels.automatic[row] or Reason.BY_PERSON
 
 
 def save_review(path, labels: WeakLabels) -> Path:
@@ -220,7 +194,7 @@ def save_review(path, labels: WeakLabels) -> Path:
     hands = {
         labels.name(row): {
             "keep": bool(labels.fit.accepted[row]),
-            "filters": labels.automatic[row] or "accepted",
+            "filters": labels.filters(row),
         }
         for row in range(len(labels))
     }
@@ -293,8 +267,7 @@ def _frame(labels, frames, row):
 
 
 def _one_row(fit, row) -> HandFit:
-    values = {f.name: getattr(fit, f.name) for f in dataclasses.fields(fit)}
-    return HandFit(**{n: [v[row]] if isinstance(v, list) else v[[row]] for n, v in values.items()})
+    return HandFit(**{f.name: getattr(fit, f.name)[[row]] for f in dataclasses.fields(fit)})
 
 
 def _crop(fit, image, size):
@@ -339,8 +312,3 @@ def export_youtube(folder, labels: WeakLabels, frames, video: str = "clip") -> P
         folder / "youtube_train.json", [labels.models[s] for s in found.sides], fit, names,
         sizes,
     )  # fmt: skip
-
-
-__all__ = ["WeakLabels", "apply_review", "export_freihand", "export_youtube", "fit_keypoints",
-           "kept_samples", "match_frames", "overrule", "reason_kind", "save_review", "tracks",
-           "twice"]  # fmt: skip

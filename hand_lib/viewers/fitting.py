@@ -13,7 +13,6 @@ from hand_lib.inference.weak_labels import (
     WeakLabels,
     apply_review,
     overrule,
-    reason_kind,
     save_review,
 )
 from hand_lib.render.render import draw_meshes
@@ -121,7 +120,7 @@ def review_grid(labels: WeakLabels, frames, rows, side: int = 150, columns: int 
     pictures = [labelled_picture(labels, frames, row, side) for row in rows]
     titles = []
     for row in rows:
-        reason = reason_kind(labels.fit.reason[row]) or f"kept, {_pixels(labels.fit, row)}"
+        reason = labels.fit.kind(row) or f"kept, {_pixels(labels.fit, row)}"
         found = labels.keypoints
         titles.append(f"{int(found.frames[row])} {found.sides[row]}\n{reason}")
     return figures.image_grid(pictures, titles, columns)
@@ -171,7 +170,7 @@ def review_panel(labels: WeakLabels, frames, path, rows=None, side: int = 150, p
         return figures.png_bytes(labelled_picture(labels, frames, row, side), 64)
 
     def words(row):
-        why = labels.automatic[row] or "accepted"
+        why = labels.filters(row)
         if labels.fit.accepted[row] == bool(labels.automatic[row]):
             why = f"kept by you; {why}" if labels.fit.accepted[row] else "rejected by you"
         lines = f"<small>{html.escape(labels.name(row))}<br>{html.escape(why)}</small>"

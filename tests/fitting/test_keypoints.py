@@ -1,18 +1,12 @@
 """Keypoints of other detectors arrive in one form; broken entries are named, the rest goes on."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from hand_lib.fitting.keypoints import (
-    from_arrays,
-    from_mediapipe,
-    read_coco_wholebody,
-    read_keypoints,
-    read_openpose,
-)
+from hand_lib.fitting.keypoints import from_arrays, read_keypoints, read_openpose
+from hand_lib.hand.joints import JOINT_NAMES
 
 
 @pytest.fixture
@@ -51,7 +45,7 @@ def test_broken_openpose_files_are_named_and_the_rest_is_read(hand, tmp_path):
     short = {"hand_right_keypoints_2d": [0.5] * 60}
     (tmp_path / "a_4.json").write_text(json.dumps({"people": [short]}))
     bad = hand.copy()
-    bad[3, 0] = np.nan
+    bad[3, 0] = np.inf
     (tmp_path / "a_5.json").write_text(json.dumps({"people": [person(left=bad)]}))
     found = read_openpose(tmp_path)
     assert len(found) == 1
@@ -64,46 +58,12 @@ def test_missing_files_and_empty_folders_are_named(tmp_path):
         read_openpose(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="--write_json"):
         read_openpose(tmp_path)
-    with pytest.raises(FileNotFoundError, match="coco.json"):
-        read_coco_wholebody(tmp_path / "coco.json")
-    (tmp_path / "coco.json").write_text("{}")
-    with pytest.raises(ValueError, match="COCO-WholeBody"):
-        read_coco_wholebody(tmp_path / "coco.json")
 
 
 def test_a_folder_without_hands_is_no_hands(tmp_path):
     (tmp_path / "x_0.json").write_text(json.dumps({"people": [person()]}))
     found = read_openpose(tmp_path)
     assert len(found) == 0 and found.points.shape == (0, 21, 2)
-
-
-def test_mediapipe_results_become_pixels_and_sides_are_those_of_the_picture(hand):
-    landmarks = [SimpleNamespace(x=(x + 0.5) / 640, y=(y + 0.5) / 480) for x, y, _ in hand]
-    label = [SimpleNamespace(category_name="Left", score=0.9)]
-    result = SimpleNamespace(hand_landmarks=[landmarks, landmarks[:5]], handedness=[label, label])
-    empty = SimpleNamespace(hand_landmarks=[], handedness=[])
-    found = from_mediapipe([empty, result], 640, 480)
-    assert found.frames.tolist() == [1] and found.sides == ["left"]  # as the picture shows it
-    np.testing.assert_allclose(found.points[0], hand[:, :2])
-    assert (found.confidence == 0.9).all() and "5 landmarks" in found.problems[0]
-    assert from_mediapipe([result], 640, 480, mirrored=True).sides == ["right"]
-
-
-def test_coco_wholebody_hands_are_read(hand, tmp_path):
-    flat = np.ravel(hand).tolist()
-    data = {
-        "images": [{"id": 5, "file_name": "5.jpg"}],
-        "annotations": [
-            {"image_id": 5, "lefthand_kpts": flat, "lefthand_valid": True},
-            {"image_id": 5, "righthand_kpts": flat, "righthand_valid": False},
-            {"image_id": 5, "righthand_kpts": flat[:60], "righthand_valid": True},
-        ],
-    }
-    (tmp_path / "coco.json").write_text(json.dumps(data))
-    found = read_coco_wholebody(tmp_path / "coco.json")
-    assert found.sides == ["left"] and found.names == ["5.jpg"] and found.frames.tolist() == [5]
-    np.testing.assert_allclose(found.points[0], hand[:, :2])
-    assert "60 numbers" in found.problems[0]
 
 
 def test_plain_arrays_keep_their_confidence_and_drop_empty_rows(hand):
@@ -143,23 +103,6 @@ def test_frames_without_a_hand_are_named(hand, tmp_path):
     found = read_openpose(tmp_path)
     assert found.empty == ["a_0.json", "a_1.json"] and len(found) == 1
     assert found.of_side("right").empty == found.empty
-    assert from_mediapipe([None, None], 9, 9).empty == ["frame 0", "frame 1"]
-
-
-def legacy(hand, label="Right"):
-    """A result of MediaPipe's older interface."""
-    landmarks = [SimpleNamespace(x=(x + 0.5) / 64, y=(y + 0.5) / 48) for x, y, _ in hand]
-    group = SimpleNamespace(classification=[SimpleNamespace(label=label, score=0.8)])
-    return SimpleNamespace(
-        multi_hand_landmarks=[SimpleNamespace(landmark=landmarks)], multi_handedness=[group]
-    )
-
-
-def test_both_interfaces_of_mediapipe_are_understood(hand):
-    found = from_mediapipe([legacy(hand), legacy(hand, "Neither")], 64, 48)
-    assert found.sides == ["left"] and "Neither" in found.problems[0]
-    np.testing.assert_allclose(found.points[0], hand[:, :2])
-    assert (found.confidence == 0.8).all()
 
 
 def test_mediapipe_needs_frames():
@@ -167,30 +110,14 @@ def test_mediapipe_needs_frames():
         read_keypoints("mediapipe")
 
 
-def test_malformed_coco_entries_are_named(hand, tmp_path):
-    path = tmp_path / "coco.json"
-    flat = np.ravel(hand).tolist()
-    path.write_text(json.dumps({
-        "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
-        "annotations": ["x", {"image_id": 1, "lefthand_kpts": flat},
-                        {"image_id": 2, "lefthand_kpts": "abc"}],
-    }))  # fmt: skip
-    found = read_coco_wholebody(path)
-    assert len(found) == 1 and found.empty == ["2.jpg"]
-    assert "not an object" in found.problems[0] and "2.jpg" in found.problems[1]
-    for text in ('{"annotations": 3}', '{"annotations": [], "images": [4]}', "[]"):
-        path.write_text(text)
-        with pytest.raises(ValueError, match="COCO-WholeBody"):
-            read_coco_wholebody(path)
-
-
 def test_the_place_decides_how_keypoints_are_read(hand, tmp_path):
     (tmp_path / "op").mkdir()
     (tmp_path / "op" / "a_3.json").write_text(json.dumps({"people": [person(right=hand)]}))
     assert read_keypoints(tmp_path / "op").frames.tolist() == [3]
-    coco = {"annotations": [{"image_id": 7, "lefthand_kpts": np.ravel(hand).tolist()}]}
-    (tmp_path / "c.json").write_text(json.dumps(coco))
-    assert read_keypoints(tmp_path / "c.json").frames.tolist() == [7]
+    one = read_keypoints(tmp_path / "op" / "a_3.json")  # a single file is one frame
+    assert one.frames.tolist() == [0] and one.names == ["a_3.json"]
+    (tmp_path / "c.json").write_text(json.dumps([hand.tolist()]))
+    np.testing.assert_allclose(read_keypoints(tmp_path / "c.json").points[0], hand[:, :2])
     np.save(tmp_path / "k.npy", hand[None])
     np.testing.assert_allclose(read_keypoints(tmp_path / "k.npy").confidence[0], hand[:, 2])
     np.savez(tmp_path / "k.npz", points=hand[None, :, :2], confidence=hand[None, :, 2],
@@ -207,3 +134,84 @@ def test_the_place_decides_how_keypoints_are_read(hand, tmp_path):
             read_keypoints(tmp_path / name)
     with pytest.raises(ValueError, match="sides"):
         from_arrays(hand[None], side=["right", "left"])
+
+
+def test_nan_is_a_joint_that_was_not_seen(hand):
+    hand[3] = np.nan
+    for points in (hand[None], hand[None, :, :2]):
+        found = from_arrays(points)
+        assert (found.confidence[0] == 0).nonzero()[0].tolist() == [3]
+        assert np.isfinite(found.points).all()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json_from_windows_is_read(hand, tmp_path, encoding):
+    (tmp_path / "a_0.json").write_text(json.dumps({"people": [person(right=hand)]}), encoding)
+    assert len(read_openpose(tmp_path)) == 1
+
+
+def test_coordinates_in_fractions_of_the_picture_become_pixels_or_are_refused(hand, tmp_path):
+    small = hand / (400, 300, 1)
+    (tmp_path / "a_0.json").write_text(json.dumps({"people": [person(right=small)]}))
+    with pytest.raises(ValueError, match=r"not pixels.*--keypoint_scale 0"):
+        read_keypoints(tmp_path)
+
+    class Frames:
+        size = (400, 300)
+
+    found = read_keypoints(tmp_path, Frames())
+    np.testing.assert_allclose(found.points[0], hand[:, :2] - 0.5)
+    centred = np.concatenate([2 * small[:, :2] - 1, small[:, 2:]], 1)
+    with pytest.raises(ValueError, match="fractions of the picture"):
+        from_arrays(centred[None], size=Frames.size)
+
+
+def test_a_third_column_that_is_no_confidence_is_refused(hand):
+    for column in (np.linspace(-20, 20, 21), np.full(21, 90.0)):
+        hand[:, 2] = column
+        with pytest.raises(ValueError, match="confidence should go from 0 to 1"):
+            from_arrays(hand[None])
+
+
+def test_arrays_of_objects_are_refused_by_name(hand, tmp_path):
+    np.save(tmp_path / "o.npy", np.array([[hand.tolist()]], object), allow_pickle=True)
+    np.savez(tmp_path / "o.npz", points=hand[None], sides=np.array(["left"], object))
+    for name in ("o.npy", "o.npz"):
+        with pytest.raises(ValueError, match=rf"{name}: holds Python objects"):
+            read_keypoints(tmp_path / name)
+    with pytest.raises(ValueError, match="object"):
+        from_arrays(np.array([hand.tolist()], object))
+
+
+def test_a_table_is_read_with_joints_by_number_or_name(hand, tmp_path):
+    names = ["frame", "side", *(f"{what}{n}" for n in range(21) for what in "xyc")]
+    row = ["7", "left", *np.ravel(hand).tolist()]
+    (tmp_path / "a.csv").write_text("\ufeff" + ",".join(names) + "\n" + ",".join(map(str, row)))
+    found = read_keypoints(tmp_path / "a.csv")
+    assert found.frames.tolist() == [7] and found.sides == ["left"] and not found.problems
+    np.testing.assert_allclose(found.points[0], hand[:, :2])
+    np.testing.assert_allclose(found.confidence[0], hand[:, 2])
+    (tmp_path / "b.csv").write_text("wrist_x;wrist_y;index_tip.x;index_tip.y;mood\n1;2;30;40;5\n")
+    found = read_keypoints(tmp_path / "b.csv")
+    assert found.confidence[0].nonzero()[0].tolist() == [0, 8] and "mood" in found.problems[0]
+    (tmp_path / "c.csv").write_text("frame,x0,y0\n0,1,2\n")
+    with pytest.raises(ValueError, match=r"c\.csv: expected the columns x0, y0"):
+        read_keypoints(tmp_path / "c.csv")
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_table_of_deeplabcut_is_read(hand, tmp_path, many):
+    lines = [["scorer", *["net"] * 63], ["bodyparts", *np.repeat(JOINT_NAMES, 3)],
+             ["coords", *["x", "y", "likelihood"] * 21]]  # fmt: skip
+    if many:
+        lines.insert(1, ["individuals", *["left hand"] * 63])
+    for frame in (0, 1):
+        lines.append([f"video/img{frame:03d}.png", *map(str, np.ravel(hand))])
+    lines[-1][1:3] = ["", ""]
+    (tmp_path / "dlc.csv").write_text("\n".join(",".join(line) for line in lines))
+    found = read_keypoints(tmp_path / "dlc.csv")
+    assert found.frames.tolist() == [0, 1] and found.sides == ["left" if many else "right"] * 2
+    np.testing.assert_allclose(found.points[0], hand[:, :2])
+    assert found.confidence[1, 0] == 0 and found.confidence[1, 1:].all() and not found.problems
+    with pytest.raises(ValueError, match="as CSV"):
+        read_keypoints(tmp_path / "dlc.h5")

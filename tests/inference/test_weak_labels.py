@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from benchmarks.fitting import joint_errors_mm
 
 from hand_lib.data.freihand import FreiHand
 from hand_lib.data.youtube import YouTubeHands
+from hand_lib.fitting.detections import make_film, make_pictures
+from hand_lib.fitting.fit import FitOptions, Reason
 from hand_lib.fitting.keypoints import from_arrays, read_openpose
-from hand_lib.fitting.scenes import make_pictures, write_film
-from hand_lib.fitting.trials import joint_errors_mm
-from hand_lib.inference.frames import Frames
+from hand_lib.inference.frames import Frames, write_video
 from hand_lib.inference.weak_labels import (
     apply_review,
     export_freihand,
@@ -19,7 +20,6 @@ from hand_lib.inference.weak_labels import (
     kept_samples,
     match_frames,
     overrule,
-    reason_kind,
     save_review,
     tracks,
     twice,
@@ -29,10 +29,11 @@ from hand_lib.inference.weak_labels import (
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
     folder = tmp_path_factory.mktemp("film")
-    scene = write_film(folder, count=24, size=160)
+    scene = make_film(folder / "openpose", count=24, size=160)
     found = read_openpose(folder / "openpose")
-    frames = Frames(folder / "clip.mp4")
-    return scene, found, frames, fit_keypoints(found, scene.intrinsics[found.frames], track=True)
+    write_video(folder / "clip.mp4", scene.images)
+    frames, cameras = Frames(folder / "clip.mp4"), scene.intrinsics[found.frames]
+    return scene, found, frames, fit_keypoints(found, cameras, options=FitOptions(track=True))
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +45,12 @@ def pictures():
 
 def test_every_fault_of_the_film_is_named_and_the_rest_is_kept(film):
     scene, found, _frames, labels = film
-    reason = {(int(f), s): r for f, s, r in zip(found.frames, found.sides, labels.fit.reason,
-                                                strict=True)}  # fmt: skip
-    assert reason[5, "right"].startswith("jumps")
-    assert reason[8, "left"].startswith("wrong side") and not reason[8, "right"]
-    assert reason_kind(reason[11, "right"]) in ("reprojection", "fingers swapped", "one joint off")
-    assert "confidence" in reason[20, "right"]
+    where = zip(found.frames.tolist(), found.sides, strict=True)
+    kind = {place: labels.fit.kind(row) for row, place in enumerate(where)}
+    assert kind[5, "right"] == "jump"
+    assert kind[8, "left"] == "wrong side" and not kind[8, "right"]
+    assert kind[11, "right"] in ("reprojection", "one joint off")
+    assert kind[20, "right"] == "confidence"
     assert any("000016" in p for p in found.problems)
     assert any("000018" in p and "60 numbers" in p for p in found.problems)
     assert any("000014" in name for name in found.empty)
@@ -64,9 +65,9 @@ def test_corrupt_pictures_go_and_left_hands_stay_left(pictures):
     scene, labels = pictures
     bad = scene.kind != ""
     assert labels.fit.accepted[bad].mean() <= 0.15 and labels.fit.accepted[~bad].mean() > 0.9
-    left = labels.rows("left")
+    left = labels.rows("left")[~bad[labels.rows("left")]]
     assert len(left) >= 3
-    assert joint_errors_mm(labels.fit.joints[left], scene.joints[left]).max() < 15
+    assert np.median(joint_errors_mm(labels.fit.joints[left], scene.joints[left])) < 8
 
 
 def test_a_review_overrules_is_saved_and_read_back(pictures, tmp_path):
@@ -82,7 +83,7 @@ def test_a_review_overrules_is_saved_and_read_back(pictures, tmp_path):
     assert again.fit.accepted[kept] and not again.fit.accepted[gone]
     assert apply_review(path, again) == 2
     assert (again.fit.accepted == labels.fit.accepted).all()
-    assert again.fit.reason[kept] == "rejected by a person" and not again.fit.reason[gone]
+    assert again.fit.reason[kept] is Reason.BY_PERSON and not again.fit.reason[gone]
     overrule(labels, kept, True)
     overrule(labels, gone, False)
     assert labels.fit.reason[gone] == labels.automatic[gone]
@@ -104,8 +105,8 @@ def test_a_broken_review_is_refused(pictures, tmp_path):
 
 
 def test_what_could_not_be_fitted_cannot_be_kept():
-    points = np.full((2, 21, 3), 30.0)
-    points[1] = np.random.default_rng(0).uniform(0, 100, (21, 3)).clip(0.1)
+    points = np.full((2, 21, 2), 30.0)
+    points[1] = np.random.default_rng(0).uniform(0, 100, (21, 2))
     labels = fit_keypoints(from_arrays(points))
     with pytest.raises(ValueError, match="nothing was fitted"):
         overrule(labels, 0, True)

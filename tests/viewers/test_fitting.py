@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from hand_lib.fitting.fit import follow_fit
-from hand_lib.fitting.scenes import make_pictures
+from hand_lib.fitting.detections import make_pictures
+from hand_lib.fitting.fit import Reason, follow_fit
 from hand_lib.hand.model import HandModel
 from hand_lib.inference.weak_labels import fit_keypoints, kept_samples
 from hand_lib.viewers import fitting as v
@@ -98,11 +98,11 @@ def test_a_review_outlives_its_panel_and_one_of_other_hands_is_set_aside(tmp_pat
     panel = panel_of(fit_keypoints(scene.keypoints, scene.intrinsics))
     panel.checks[4].value = False  # on a page that was never opened
     again = fit_keypoints(scene.keypoints, scene.intrinsics)
-    again.automatic[1] = again.fit.reason[1] = "implausible pose"  # filters that judge otherwise
+    again.automatic[1] = again.fit.reason[1] = Reason.POSE  # filters that judge otherwise
     again.fit.accepted[1] = False
     panel = panel_of(again)
     assert panel.checks[4].value is False and "1 overruled" in panel.message.value
-    assert again.fit.reason[4] == "rejected by a person" and not again.fit.accepted[1]
+    assert again.fit.reason[4] is Reason.BY_PERSON and not again.fit.accepted[1]
     grid = panel.children[-1]
     assert panel.pager.max == 3 and len(grid.children) == 2
     panel.pager.value = 3
