@@ -8,5 +8,6 @@ __getattr__, __dir__, __all__ = lazy_names(
     HandPrediction="predictor",
     save_predictions="export",
     process_video="video",
+    find_pictures="frames",
     WeakLabels="weak_labels",
 )

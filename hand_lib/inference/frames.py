@@ -153,6 +153,50 @@ class Frames:
         self._start()
 
 
+def find_pictures(place, base=None) -> tuple[dict[str, Path], dict[str, str]]:
+    """Somebody's pictures, and what lies beside them with the reason why it is left out.
+
+    place: a folder or one picture.   base: as in ``files.resolve``, ``ROOT`` in a notebook.
+    returns names in natural order -> paths, and names -> reasons; no picture is decoded.
+    raises FileNotFoundError that says where was looked, or what there is instead of pictures.
+    """
+    path = resolve(place, base)
+    files = [path] if path.is_file() else [p for p in path.iterdir() if p.name[0] != "."]
+    pictures, others = {}, {}
+    for file in sorted(files, key=lambda p: natural_key(p.name)):
+        if file.suffix.lower() in PICTURES and file.is_file():
+            pictures[file.name] = file
+        else:
+            others[file.name] = f"no picture, which end in {', '.join(PICTURES)}"
+            if file.suffix.lower() in (*VIDEOS, ".avi", ".webm", ".m4v"):
+                others[file.name] = "a video, for hand_lib.inference.video"
+            elif file.is_dir():
+                others[file.name] = "a folder"
+    if not pictures:
+        found = "; ".join(f"{name} is {why}" for name, why in list(others.items())[:3])
+        raise FileNotFoundError(f"{path}: no pictures here ({found or 'the folder is empty'})")
+    return pictures, others
+
+
+def read_pictures(paths: dict[str, Path], left_out: dict[str, str], count: int = 0):
+    """Yield name and picture (H, W, 3) uint8 RGB, one at a time; 0: all, else the first ``count``.
+
+    A picture that cannot be read goes into ``left_out`` with the reason, and the next takes its
+    place, so no more are decoded than are used.
+    """
+    given = 0
+    for name, path in paths.items():
+        if count and given == count:
+            return
+        try:
+            picture = read_image(path)
+        except (ValueError, OSError) as error:
+            left_out[name] = str(error)
+            continue
+        given += 1
+        yield name, picture
+
+
 def write_video(path, frames, fps: float = ASSUMED_FPS, times=None) -> Path:
     """Frames (H, W, 3) uint8 RGB -> H.264 that browsers play; odd sizes lose a row or column.
 
