@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from hand_lib.files import written_atomically
-from hand_lib.mesh.pickles import load_pickle_safely
+from hand_lib.mesh.pickles import read_transform
 from hand_lib.mesh.simplify import (
     POSED_LENGTH_WEIGHT,
     apply_collapses,
@@ -22,13 +22,12 @@ from hand_lib.mesh.simplify import (
     stretch_importance,
 )
 from hand_lib.mesh.spirals import extract_spirals
-from hand_lib.mesh.topology import (
-    as_mesh_arrays,
-    barycentric_at,
-    check_mesh,
-    closest_point_on_mesh,
+from hand_lib.mesh.topology import as_mesh_arrays, check_mesh, closest_point_on_mesh
+from hand_lib.mesh.upsample import (
+    barycentric_upsampling,
+    fitted_upsampling,
+    psbody_closest_point,
 )
-from hand_lib.mesh.upsample import barycentric_upsampling, fitted_upsampling
 
 FORMAT = 1
 """Version of the saved files."""
@@ -163,18 +162,14 @@ def build_hierarchy(
         raise ValueError(f"backend should be one of {BACKENDS}, found {backend!r}")
     nearest = closest_point_on_mesh if backend == "native" else psbody_closest_point()
     poses = _checked_poses(poses, vertices)
-    posed = None
-    if poses is not None:  # centred first: single precision then resolves a hand at any distance
-        centred = poses - poses.mean(axis=1, keepdims=True)
-        posed = np.moveaxis(centred, 0, 1).astype(np.float32, order="C")
-    sizes = level_sizes(len(vertices), factors)
+    sizes, posed = level_sizes(len(vertices), factors), None
     if poses is None:
         collapses = collapse_edges(vertices, faces, sizes[-1])
-    else:
+    else:  # centred first: single precision then resolves a hand at any distance
+        centred = poses - poses.mean(axis=1, keepdims=True)
+        posed = np.moveaxis(centred, 0, 1).astype(np.float32, order="C")
         importance = stretch_importance(faces, poses)
-        collapses = collapse_edges(
-            vertices, faces, sizes[-1], importance, POSED_LENGTH_WEIGHT
-        )
+        collapses = collapse_edges(vertices, faces, sizes[-1], importance, POSED_LENGTH_WEIGHT)
     reached = len(vertices) - len(collapses)
     if reached > sizes[-1]:
         level = next(i for i, size in enumerate(sizes) if size < reached)
@@ -248,28 +243,6 @@ def content_key(*parts) -> str:
     return digest.hexdigest()
 
 
-def psbody_closest_point():
-    """psbody-mesh's AABB tree behind the signature of ``closest_point_on_mesh``."""
-    try:
-        from psbody.mesh import Mesh
-    except ImportError as error:
-        raise ImportError(
-            'backend="psbody" needs psbody-mesh, which is not importable here; install it with '
-            '"pip install git+https://github.com/MPI-IS/mesh.git" (needs a C++ compiler and Boost),'
-            ' or leave backend="native", which needs nothing and gives the same matrices'
-        ) from error
-
-    def nearest(points, vertices, faces):
-        tree = Mesh(v=vertices, f=faces.astype(np.uint32)).compute_aabb_tree()
-        face, _, nearest_points = tree.nearest(points, nearest_part=True)
-        face = np.asarray(face).ravel().astype(np.int64)
-        barycentric = barycentric_at(nearest_points, vertices, faces[face])
-        distance = np.linalg.norm(points - nearest_points, axis=1)
-        return face, barycentric, nearest_points, distance
-
-    return nearest
-
-
 def load_hierarchy(path) -> MeshHierarchy:
     """Read a hierarchy of ours (``.npz``) or HandMesh's ``transform.pkl``, numbers untouched.
 
@@ -281,7 +254,7 @@ def load_hierarchy(path) -> MeshHierarchy:
             f"{path}: no such hierarchy; make one with build_hierarchy(vertices, faces).save(path),"
             " or copy transform.pkl there from the template folder of the HandMesh repository"
         )
-    hierarchy = _read_npz(path) if path.suffix == ".npz" else _read_transform(path)
+    hierarchy = _read_npz(path) if path.suffix == ".npz" else MeshHierarchy(*read_transform(path))
     quality = hierarchy.quality()
     if max(abs(s - 1) for s in quality["row_sum"]) > 1e-4:
         mean, most = quality["template_error"][-1]
@@ -295,6 +268,11 @@ def load_hierarchy(path) -> MeshHierarchy:
     return hierarchy
 
 
+def _matrix(arrays: dict, name: str) -> csr_matrix:
+    parts = tuple(arrays[f"{name}_{part}"] for part in ("data", "indices", "indptr"))
+    return csr_matrix(parts, shape=tuple(arrays[f"{name}_shape"]))
+
+
 def _read_npz(path) -> MeshHierarchy:
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -305,16 +283,7 @@ def _read_npz(path) -> MeshHierarchy:
         vertices, faces = (
             [arrays[f"{k}_{i}"] for i in range(n + 1)] for k in ("vertices", "faces")
         )
-        down, up = (
-            [
-                csr_matrix(
-                    tuple(arrays[f"{name}_{i}_{part}"] for part in ("data", "indices", "indptr")),
-                    shape=tuple(arrays[f"{name}_{i}_shape"]),
-                )
-                for i in range(n)
-            ]
-            for name in ("down", "up")
-        )
+        down, up = ([_matrix(arrays, f"{name}_{i}") for i in range(n)] for name in ("down", "up"))
     except (KeyError, ValueError, OSError, EOFError) as error:
         raise ValueError(
             f"{path}: not a saved hierarchy ({error}); make one with "
@@ -324,28 +293,3 @@ def _read_npz(path) -> MeshHierarchy:
     return MeshHierarchy(
         vertices, faces, down, up, factors, str(arrays["method"]), str(arrays["key"])
     )
-
-
-def _read_transform(path) -> MeshHierarchy:
-    content = load_pickle_safely(path)
-    names = ("vertices", "face", "down_transform", "up_transform")
-    missing = [n for n in names if not isinstance(content, dict) or n not in content]
-    if missing:
-        raise ValueError(
-            f"{path}: not a transform.pkl, it has no {', '.join(missing)}; "
-            f"expected a dict with {', '.join(names)}"
-        )
-    plain = [array for name in names[:2] for array in content[name]]
-    if not all(isinstance(array, np.ndarray) and array.ndim == 2 for array in plain):
-        raise ValueError(f"{path}: vertices and face should be lists of arrays (V, 3) and (F, 3)")
-    vertices, faces = content["vertices"], [f.astype(np.int64) for f in content["face"]]
-    down, up = ([csr_matrix(m) for m in content[n]] for n in names[2:])
-    sizes = [len(v) for v in vertices]
-    for i, (d, u) in enumerate(zip(down, up, strict=True)):
-        if u.shape != (sizes[i], sizes[i + 1]) or d.shape != u.shape[::-1]:
-            raise ValueError(
-                f"{path}: matrices {i} should join {sizes[i]} and {sizes[i + 1]} vertices, "
-                f"found down {d.shape} and up {u.shape}"
-            )
-    factors = tuple(a / b for a, b in zip(sizes, sizes[1:], strict=False))
-    return MeshHierarchy(vertices, faces, down, up, factors, "transform.pkl", "")

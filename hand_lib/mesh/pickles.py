@@ -64,6 +64,39 @@ def loads_safely(data: bytes, name: str = "pickle"):
         raise ValueError(f"{name}: is no pickle, a damaged one or not a hand's ({found})") from None
 
 
+def read_transform(path) -> tuple:
+    """HandMesh's ``transform.pkl`` with its own numbers, its matrices checked against its meshes.
+
+    returns lists of vertices (V_i, 3), faces (F_i, 3), down (V_{i+1}, V_i) and up (V_i, V_{i+1}),
+    finest level first, then the factors between levels and the words "transform.pkl".
+    """
+    content = load_pickle_safely(path)
+    names = ("vertices", "face", "down_transform", "up_transform")
+    missing = [n for n in names if not isinstance(content, dict) or n not in content]
+    if missing:
+        raise ValueError(
+            f"{path}: not a transform.pkl, it has no {', '.join(missing)}; "
+            f"expected a dict with {', '.join(names)}"
+        )
+    vertices, faces, *matrices = found = [content[name] for name in names]
+    good = all(isinstance(part, list | tuple) for part in found)
+    good = good and all(getattr(array, "shape", ())[1:] == (3,) for array in (*vertices, *faces))
+    if not good or not all(hasattr(matrix, "shape") for some in matrices for matrix in some):
+        raise ValueError(
+            f"{path}: {', '.join(names)} should be lists of arrays (V, 3), (F, 3) and of matrices"
+        )
+    down, up = ([sparse.csr_matrix(matrix) for matrix in some] for some in matrices)
+    sizes = [len(v) for v in vertices]
+    for i, (d, u) in enumerate(zip(down, up, strict=True)):
+        if u.shape != (sizes[i], sizes[i + 1]) or d.shape != u.shape[::-1]:
+            raise ValueError(
+                f"{path}: matrices {i} should join {sizes[i]} and {sizes[i + 1]} vertices, "
+                f"found down {d.shape} and up {u.shape}"
+            )
+    factors = tuple(a / b for a, b in zip(sizes, sizes[1:], strict=False))
+    return vertices, [f.astype(np.int64) for f in faces], down, up, factors, "transform.pkl"
+
+
 class _Refusal(Exception):
     pass
 

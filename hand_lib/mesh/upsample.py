@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from scipy.sparse import csr_matrix
 
-from hand_lib.mesh.topology import closest_point_on_mesh, half_edges
+from hand_lib.mesh.topology import barycentric_at, closest_point_on_mesh, half_edges
 
 STENCIL = 8
 """Most coarse vertices that one fine vertex may use."""
@@ -67,7 +67,7 @@ def barycentric_upsampling(points, coarse_vertices, coarse_faces, nearest=closes
     """Weights of each point's closest point on the coarse surface.
 
     points: (V, 3).   coarse_vertices: (V', 3).   coarse_faces: (F', 3).   nearest: who answers the
-    query, with the signature of ``geometry.closest_point_on_mesh``.
+    query, with the signature of ``closest_point_on_mesh``.
     returns (V, V') CSR, at most 3 non-zeros a row.
     """
     face, barycentric = nearest(points, coarse_vertices, coarse_faces)[:2]
@@ -79,6 +79,28 @@ def barycentric_upsampling(points, coarse_vertices, coarse_faces, nearest=closes
     up.eliminate_zeros()
     up.sort_indices()
     return up
+
+
+def psbody_closest_point():
+    """psbody-mesh's AABB tree behind the signature of ``closest_point_on_mesh``."""
+    try:
+        from psbody.mesh import Mesh
+    except ImportError as error:
+        raise ImportError(
+            'backend="psbody" needs psbody-mesh, which is not importable here; install it with '
+            '"pip install git+https://github.com/MPI-IS/mesh.git" (needs a C++ compiler and Boost),'
+            ' or leave backend="native", which needs nothing and gives the same matrices'
+        ) from error
+
+    def nearest(points, vertices, faces):
+        tree = Mesh(v=vertices, f=faces.astype(np.uint32)).compute_aabb_tree()
+        face, _, nearest_points = tree.nearest(points, nearest_part=True)
+        face = np.asarray(face).ravel().astype(np.int64)
+        barycentric = barycentric_at(nearest_points, vertices, faces[face])
+        distance = np.linalg.norm(points - nearest_points, axis=1)
+        return face, barycentric, nearest_points, distance
+
+    return nearest
 
 
 @njit(cache=True)

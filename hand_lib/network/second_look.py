@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hand_lib.mesh.similarity import lay_onto
+from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.coarse_to_fine import vertex_matmul
 from hand_lib.network.heads import cell_centres
 from hand_lib.network.model import HandNetwork, Prediction
@@ -62,7 +62,7 @@ def blend_shapes(network: HandNetwork, prediction: Prediction, share: float) -> 
     if prediction.canonical is None:
         return prediction
     finer = prediction.intermediate[-1]
-    coarse = torch.lerp(finer, lay_onto(prediction.canonical, finer), share)
+    coarse = torch.lerp(finer, procrustes_align(prediction.canonical, finer), share)
     vertices = vertex_matmul(network.decoder.up, coarse)
     return replace(prediction, **network.fitted(vertices, prediction.joints_2d_direct))
 
@@ -71,7 +71,7 @@ def merge_crops(network: HandNetwork, before: Prediction, closer: Prediction) ->
     """Shape of the closer crop; place, turn and size of both, mostly its (``LAST_CROP``)."""
     direct = torch.lerp(before.joints_2d_direct, closer.joints_2d_direct, LAST_CROP)
     mean = torch.lerp(before.vertices, closer.vertices, LAST_CROP)
-    fields = network.fitted(lay_onto(closer.vertices, mean), direct)
+    fields = network.fitted(procrustes_align(closer.vertices, mean), direct)
     return replace(closer, **fields, joints_2d_direct=direct)
 
 

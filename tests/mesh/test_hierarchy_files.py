@@ -10,8 +10,9 @@ from mesh_shapes import cut_open, icosphere, torus
 from scipy.sparse import csc_matrix
 
 from hand_lib.hand.model import HandModel, builtin_hierarchy
-from hand_lib.mesh.hierarchy import build_hierarchy, load_hierarchy, psbody_closest_point
+from hand_lib.mesh.hierarchy import build_hierarchy, load_hierarchy
 from hand_lib.mesh.topology import closest_point_on_mesh
+from hand_lib.mesh.upsample import psbody_closest_point
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,11 @@ def test_unreadable_hierarchies_say_what_is_wrong_and_how_to_get_one(tmp_path):
     (tmp_path / "transform.pkl").write_bytes(pickle.dumps({"vertices": []}, protocol=3))
     with pytest.raises(ValueError, match="it has no face, down_transform, up_transform"):
         load_hierarchy(tmp_path / "transform.pkl")
+    content = dict.fromkeys(("vertices", "face", "down_transform", "up_transform"), 3)
+    for vertices in (3, [[1, 2, 3]], [np.zeros(3)]):
+        (tmp_path / "transform.pkl").write_bytes(pickle.dumps(content | {"vertices": vertices}))
+        with pytest.raises(ValueError, match="should be lists of arrays"):
+            load_hierarchy(tmp_path / "transform.pkl")
 
 
 class AabbTree:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from network_fixtures import small_network
 
-from hand_lib.mesh.similarity import lay_onto
+from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network import second_look
 from hand_lib.network.heads import cell_centres
 from hand_lib.network.model import Prediction
@@ -127,7 +127,7 @@ def test_the_last_look_gives_the_shape_and_both_looks_the_place():
     torch.testing.assert_close(same.vertices, seen(hand, places[0]).vertices, atol=1e-5, rtol=1e-4)
     other = torch.randn(3, 162, 3, generator=rng) * 0.04
     both = merge_crops(network, seen(other, places[0]), seen(hand, places[1]))
-    shape = lay_onto(hand, both.vertices)  # another place, turn and size, no other shape
+    shape = procrustes_align(hand, both.vertices)  # another place, turn and size, no other shape
     torch.testing.assert_close(both.vertices, shape, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
         both.joints_2d_direct, (1 - LAST_CROP) * places[0] + LAST_CROP * places[1]
