@@ -15,8 +15,8 @@ from pathlib import Path
 from hand_lib import ROOT
 from hand_lib.files import read_json, resolve
 from hand_lib.hand.joints import OWN_FINGERTIPS
-from hand_lib.training.checkpoints import run_folder
 from hand_lib.training.config import check_parameter_name, literal
+from hand_lib.training.run_folder import find_run
 
 NOTEBOOKS = ROOT / "notebooks"
 IN_ORDER = ("01_data_exploration", "02_mesh_sampling", "03_train", "04_evaluation", "05_demo")
@@ -57,7 +57,7 @@ def ensure_run(run="") -> Path:
     from hand_lib.evaluation.runs import find_runs
 
     if run:
-        folders = (ROOT / run, run_folder(run))
+        folders = (ROOT / run, find_run(run))
         folder = next((f for f in folders if (f / "model.safetensors").is_file()), None)
         if folder is None:
             known = sorted(p.parent.name for p in (ROOT / "runs").glob("*/model.safetensors"))
@@ -140,7 +140,7 @@ def run_notebook(notebook, parameters=None, output=None, log=None, refresh=False
     if output is None:
         known = {name: default for name, (_, default) in parameters_of(notebook).items()}
         named = ((known | parameters).get(name) for name in ("resume", "run", "preset"))
-        output = run_folder(next(filter(None, named), "notebooks")) / notebook.name
+        output = find_run(next(filter(None, named), "notebooks")) / notebook.name
     output = notebook if refresh else Path(output)
     with tempfile.TemporaryDirectory() as scratch:
         executed = Path(scratch) / notebook.name

@@ -10,7 +10,7 @@ import pytest
 
 from hand_lib import ROOT, workbook
 from hand_lib.data.freihand import FreiHand
-from hand_lib.training import checkpoints
+from hand_lib.training import run_folder
 
 PARAMETERS = 'run: str = ""  # name\nsteps: int = 3  # how many\nrate: float = 0.5\n'
 CHECK = "from hand_lib.training.config import *\nrefuse_unknown_parameters(globals())"
@@ -26,7 +26,7 @@ SCORES = {
 def root(tmp_path, monkeypatch):
     """A workbook's folder of its own."""
     monkeypatch.setattr(workbook, "ROOT", tmp_path)
-    monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
+    monkeypatch.setattr(run_folder, "ROOT", tmp_path)
     (tmp_path / "runs").mkdir()
     return tmp_path
 

@@ -5,7 +5,6 @@ python toy_training.py        # reads one JSON job per line, answers with JSON l
 
 import json
 import os
-import resource
 import signal
 import sys
 
@@ -14,10 +13,9 @@ import torch
 from torch import nn
 
 from hand_lib.network.model import Prediction
-from hand_lib.training import checkpoints
-from hand_lib.training import log as watching
-from hand_lib.training import loop as training
+from hand_lib.training import log, loop, run_folder
 from hand_lib.training.config import make_config
+from hand_lib.training.setup import TrainingSetup
 
 VERTICES = 30
 
@@ -81,12 +79,12 @@ def toy_loss(prediction, batch, network, config):
     return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
 
 
-def toy_task(config, **data):
+def toy_setup(config, **data):
     torch.manual_seed(config.seed)
     validation = ToyData(12, first=1000).fetch_batch(range(12))
     validation = {name: torch.as_tensor(value) for name, value in validation.items()}
     dropout = 0.0 if config.freeze_norm else 0.1
-    return training.Task(ToyNetwork(dropout), ToyData(**data), validation, toy_loss, "toy")
+    return TrainingSetup(ToyNetwork(dropout), ToyData(**data), validation, toy_loss)
 
 
 def toy_config(**changes):
@@ -102,10 +100,10 @@ def quiet(line):
     """Nobody reads what a test's run says."""
 
 
-def run(folder, task=None, **changes):
+def run(folder, setup=None, **changes):
     """Train the toy network in this process."""
     config = toy_config(**changes)
-    return training.train(config, folder, task=task or toy_task(config), say=quiet)
+    return loop.train(config, folder, setup=setup or toy_setup(config), say=quiet)
 
 
 def weights(result):
@@ -122,9 +120,9 @@ def run_job(job):
     _arm(job.get("die"))
     folder = job["folder"]
     if os.path.exists(os.path.join(folder, "config.json")):
-        training.train(resume=folder, task=toy_task(config), say=quiet)
+        loop.train(resume=folder, setup=toy_setup(config), say=quiet)
     else:
-        training.train(config, folder, task=toy_task(config), say=quiet)
+        loop.train(config, folder, setup=toy_setup(config), say=quiet)
 
 
 def _arm(die):
@@ -135,17 +133,19 @@ def _arm(die):
     if not die:
         return
     module, name = {
-        "rename": (checkpoints.os, "replace"),
-        "sync": (checkpoints.os, "fsync"),
-        "validation": (watching, "geometric_scores"),
-        "backward": (training, "_check"),
-        "disk": (checkpoints, "save_state"),
+        "rename": (run_folder.os, "replace"),
+        "sync": (run_folder.os, "fsync"),
+        "validation": (log, "geometric_scores"),
+        "backward": (loop, "check"),
+        "disk": (loop, "save_state"),
     }[die["where"]]
     original, calls = getattr(module, name), [0]
 
     def deadly(*args, **kwargs):
         calls[0] += 1
         if calls[0] == die["call"] and die["where"] == "disk":
+            import resource  # there is none on Windows
+
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         elif calls[0] == die["call"]:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -163,7 +163,7 @@ def serve():
     import hand_lib.data.crops  # noqa: F401
 
     Image.preinit()
-    watching.SHOWN_HANDS = 2  # drawing eight takes half of a run's time
+    log.SHOWN_HANDS = 2  # drawing eight takes half of a run's time
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1)])  # imports more on its first use
     for line in sys.stdin:

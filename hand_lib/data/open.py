@@ -103,15 +103,15 @@ def choose_hand(hand: str = "auto", vertices=None) -> HandModel:
         return model
     if hand != "auto":
         raise ValueError(
-            f"the data's vertices are not those of hand={hand!r}: joined by its faces they make no "
-            "hand; hand='auto' finds the one that fits"
+            f"the data's vertices are not those of template={hand!r}: joined by its faces they "
+            "make no hand; template='auto' finds the one that fits"
         )
     model = find_mano()
     if model is None:
         raise FileNotFoundError(
             "the data's vertices are not those of the built-in hand; if they are MANO's (FreiHAND, "
             "YouTube 3D Hands), put MANO_RIGHT.pkl into template/ (free for research, from "
-            "mano.is.tue.mpg.de) or name it with hand=..."
+            "mano.is.tue.mpg.de) or name it with template=..."
         )
     if not fits(model, vertices):
         raise ValueError(

@@ -18,7 +18,7 @@ from hand_lib.inference.frames import find_pictures, read_pictures
 from hand_lib.inference.predictor import Predictor
 from hand_lib.render.camera import guessed_intrinsics
 from hand_lib.render.render import PREDICTION, draw_meshes
-from hand_lib.training.checkpoints import run_folder
+from hand_lib.training.run_folder import find_run
 
 
 def process_pictures(
@@ -68,7 +68,7 @@ def main(arguments=None) -> int:
     given = parser.parse_args(arguments)
     try:
         written, left_out = process_pictures(
-            Predictor.load(run_folder(given.run)), given.pictures, given.out,
+            Predictor.load(find_run(given.run)), given.pictures, given.out,
             "detect" if given.detect else None, given.side, given.focal, given.mesh,
             not given.quiet,
         )  # fmt: skip

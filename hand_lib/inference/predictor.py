@@ -6,7 +6,6 @@
 >>> hand.vertices + hand.translation    # (778, 3) metres in the camera's frame
 """
 
-import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +28,7 @@ from hand_lib.render.camera import (
     solve_translation,
 )
 from hand_lib.render.images import read_image
+from hand_lib.training.run_folder import find_run, load_network
 
 BOX_MARGIN = 1.4
 """A crop's side over the longer side of a box drawn tightly around the hand."""
@@ -89,10 +89,12 @@ class Predictor:
 
         raises FileNotFoundError naming the file that is missing.
         """
-        network, config = load_network(run_folder)
-        calibration = load_calibration(run_folder)
-        name = Path(run_folder).name
-        return cls(network, config.image_size, name, device, calibration, config.n_crops)
+        folder = find_run(run_folder)
+        network, config = load_network(folder)
+        calibration = load_calibration(folder)
+        return cls(
+            network, config.image_size, folder.name, device, calibration, config.n_crops
+        )
 
     def predict(self, image, boxes=None, sides=None, intrinsics=None) -> list[HandPrediction]:
         """Hands of one picture, one per box.
@@ -294,43 +296,6 @@ def predict_averaged(predict_crops, crops, views) -> dict[str, np.ndarray]:
             total[name] = total.get(name, 0) + value / len(views)
     total["camera"] = fit_weak_perspective(total["joints"], total["joints_2d"])
     return {name: value.astype(np.float32) for name, value in total.items()}
-
-
-def load_network(run_folder):
-    """The network of a run with its weights, and its ``TrainConfig``.
-
-    run_folder: holds ``config.json`` and ``model.safetensors``, and ``hierarchy.npz`` if its hand
-    is not the built-in one; nothing in it is executed.
-    raises FileNotFoundError for a file that is missing, ValueError where weights and config differ.
-    """
-    from hand_lib.hand.model import builtin_hierarchy
-    from hand_lib.mesh.hierarchy import load_hierarchy
-    from hand_lib.network.model import build_network
-    from hand_lib.training.checkpoints import load_model
-    from hand_lib.training.config import config_from_json, replace
-
-    folder = Path(run_folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder / 'config.json'} is missing: not the folder of a run")
-    config = config_from_json((folder / "config.json").read_text(), str(folder / "config.json"))
-    weights = load_model(folder)
-    own = folder / "hierarchy.npz"  # a run on another hand than the built-in one
-    hierarchy = load_hierarchy(own) if own.is_file() else builtin_hierarchy(factors=config.factors)
-    regressor = weights.get("regressor") if own.is_file() else None
-    network = build_network(replace(config, pretrained=False), hierarchy, regressor)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: {error}"
-        ) from error
-    if not np.array_equal(network.faces.numpy(), hierarchy.faces[0]):
-        warnings.warn(
-            f"{folder.name} was trained on an earlier built-in hand, whose vertices are others:"
-            " show it, or go on from it with start_from, but do not score it against today's hand",
-            stacklevel=2,
-        )
-    return network, config
 
 
 def _detected(picture, word, sides):

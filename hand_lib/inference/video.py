@@ -22,7 +22,7 @@ from hand_lib.inference.frames import Frames, write_video
 from hand_lib.inference.predictor import Predictor
 from hand_lib.render.camera import guessed_intrinsics, solve_translation
 from hand_lib.render.render import PREDICTION, draw_meshes
-from hand_lib.training.checkpoints import run_folder
+from hand_lib.training.run_folder import find_run
 
 ROUNDS = 4
 """Looks at the first frame, each into the box that the last one found."""
@@ -335,7 +335,7 @@ def main(arguments=None) -> int:
             matrix = guessed_intrinsics(*frames.size)
             matrix[0, 0] = matrix[1, 1] = given.focal
         paths = process_video(
-            Predictor.load(run_folder(given.run)), frames, given.folder,
+            Predictor.load(find_run(given.run)), frames, given.folder,
             "detect" if given.detect else given.box, given.side, matrix,
             both_ways=not given.live, meshes=given.meshes, progress=not given.quiet,
         )  # fmt: skip

@@ -8,5 +8,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     make_config="config",
     train="loop",
     train_or_continue="loop",
+    find_run="run_folder",
+    load_network="run_folder",
     read_run="loop",
 )

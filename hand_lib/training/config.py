@@ -11,12 +11,24 @@ import ast
 import dataclasses
 import difflib
 import json
-import types
 import typing
-from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+# whole numbers pass for floats and lists for tuples; nothing else is converted
+_Rules = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_Count = Annotated[int, Field(ge=0, le=10**9)]
+_Every = Annotated[int, Field(ge=1, le=10**9)]
+_Rate = Annotated[float, Field(ge=0, le=10)]
+_Weight = Annotated[float, Field(ge=0)]
+_Factor = Annotated[int, Field(ge=2)]
+_Tuple = Field(strict=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_Rules)
 class TrainConfig:
     """Everything that decides what a run computes: equal configs give equal weights."""
 
@@ -25,77 +37,78 @@ class TrainConfig:
     # data
     data: str = "synthetic"  # "synthetic", a FreiHAND folder, a METRO .yaml or a YouTube .json
     validation: str = ""  # the same kinds; "": held out from `data`
-    train_images: int = 40_000  # synthetic images kept in memory; real data: 0 takes all
-    validation_images: int = 256
-    image_size: int = 64  # side of the square crop, pixels
-    view_size: int = 0  # side of what the encoder is shown, at most image_size; 0: image_size
-    n_crops: int = 2  # 2: our network finds the hand, then reads an upright, tight crop of it; or 1
-    augmentation: str = "none"  # "none", "default" or "metro"
-    workers: int = 0  # loader processes for real data; 0 loads in a thread beside the loop
+    train_images: _Count = 40_000  # synthetic images kept in memory; real data: 0 takes all
+    validation_images: _Every = 256
+    image_size: Annotated[int, Field(ge=32, le=1024)] = 64  # side of the square crop, pixels
+    # side of what the encoder is shown, pixels, at most image_size; 0: image_size
+    view_size: Annotated[int, Field(ge=0, le=1024)] = 0
+    # 2: our network finds the hand, then reads a second crop of it, upright and tight; or 1
+    n_crops: Annotated[int, Field(ge=1, le=8)] = 2
+    augmentation: Literal["none", "default", "metro"] = "none"
+    # loader processes for real data, painters of synthetic data; 0: a thread beside the loop
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
 
-    hand: str = "auto"  # whose vertices `data` has: "builtin", a MANO file, "auto": what fits
+    template: str = "auto"  # whose vertices `data` has: "builtin", a MANO file, "auto": what fits
 
     # network
     backbone: str = "regnety_002"  # any timm encoder
     pretrained: bool | str = False  # ImageNet weights for the encoder, or a file that holds them
-    start_from: str = ""  # folder of a run whose weights are the first ones, e.g. runs/reference
-    decoder: str = "coarse_to_fine"  # ours, or "youtubehand"
-    channels: tuple[int, ...] | None = None  # of the decoder, fine to coarse; None: its own
-    spiral_length: int | None = None  # None: the decoder's own
-    dilation: int = 1  # of the spirals
-    factors: tuple[int, ...] = (2, 2, 2, 2)  # how much coarser each level of the hierarchy is
+    start_from: str = ""  # run whose weights are the first ones (fine-tuning): runs/reference
+    decoder: Literal["coarse_to_fine", "youtubehand"] = "coarse_to_fine"  # ours, or Youtubehand's
+    # of the decoder, fine to coarse; None: its own
+    channels: Annotated[tuple[_Every, ...], _Tuple] | None = None
+    spiral_length: _Every | None = None  # None: the decoder's own
+    dilation: _Every = 1  # of the spirals
+    # how much coarser each level of the hierarchy is
+    factors: Annotated[tuple[_Factor, ...], _Tuple] = (2, 2, 2, 2)
 
     # losses: weights of the terms of `losses.total_loss`, metres and crop units
-    loss_vertices: float = 10.0  # L1 between vertices
-    loss_joints: float = 20.0  # between 3-D joints
-    joint_distance: str = "l1"  # "l1", or "squared" as Youtubehand has it
-    loss_joints_2d: float = 1.0  # between 2-D joints
-    loss_edges: float = 1.0  # L1 between edge lengths
-    loss_normals: float = 0.1  # cosine between predicted edges and true normals
-    loss_intermediate: float = 5.0  # L1 between vertices of intermediate, coarser meshes
-    loss_canonical: float = 5.0  # L1 between vertices in the palm's own frame
-    loss_rotation: float = 0.2  # L1 between entries of the palm's rotation
-    loss_heatmaps: float = 0.05  # cross entropy of the joints' heat maps
-    loss_correspondence: float = 0.5  # cross entropy of the hand's share, L1 in units of 5 cm
+    loss_vertices: _Weight = 10.0  # L1 between vertices
+    loss_joints: _Weight = 20.0  # between 3-D joints
+    joint_distance: Literal["l1", "squared"] = "l1"  # or squared, as Youtubehand has it
+    loss_joints_2d: _Weight = 1.0  # between 2-D joints
+    loss_edges: _Weight = 1.0  # L1 between edge lengths
+    loss_normals: _Weight = 0.1  # cosine between predicted edges and true normals
+    loss_intermediate: _Weight = 5.0  # L1 between vertices of intermediate, coarser meshes
+    loss_canonical: _Weight = 5.0  # L1 between vertices in the palm's own frame
+    loss_rotation: _Weight = 0.2  # L1 between entries of the palm's rotation
+    loss_heatmaps: _Weight = 0.05  # cross entropy of the joints' heat maps
+    loss_correspondence: _Weight = 0.5  # cross entropy of the hand's area, L1 in units of 5 cm
 
     # optimiser
-    batch_size: int = 32  # images per step, over all processes and pieces together
-    accumulate: int = 1  # pieces that a process cuts its share of a batch into
-    steps: int = 0  # optimiser steps; 0: from `epochs`
-    epochs: int = 0  # passes over the data; 0: from `steps`
-    learning_rate: float = 1e-3  # at the end of the warm-up
-    encoder_learning_rate: float = 0.0  # of the encoder alone; 0: the same
-    weight_decay: float = 0.0  # decoupled (AdamW), on matrices only; 0 is plain Adam
-    warmup_steps: int = 0
-    schedule: str = "cosine"  # "cosine" (to zero), "step" or "constant"
-    drop_epochs: tuple[int, ...] = ()  # "step": the rate is divided by ten after these epochs
-    clip: float = 1.0  # largest norm of the gradient; 0: not clipped
-    ema_decay: float = 0.0  # of the averaged weights that are validated and saved; 0: none
+    # images per step, over all processes and pieces together
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
+    # pieces that a process cuts its part of a batch into
+    accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
+    steps: _Count = 0  # optimiser steps; 0: from `epochs`
+    epochs: _Count = 0  # passes over the data; 0: from `steps`
+    learning_rate: _Rate = 1e-3  # at the end of the warm-up
+    encoder_learning_rate: _Rate = 0.0  # of the encoder alone; 0: the same
+    weight_decay: _Rate = 0.0  # decoupled (AdamW), on matrices only; 0 is plain Adam
+    warmup_steps: _Count = 0
+    schedule: Literal["cosine", "step", "constant"] = "cosine"  # cosine falls to zero
+    # "step": the rate is divided by ten after these epochs
+    drop_epochs: Annotated[tuple[_Count, ...], _Tuple] = ()
+    clip: Annotated[float, Field(ge=0, le=1e9)] = 1.0  # largest norm of the gradient; 0: any
+    # of the averaged weights that are validated and saved; 0: none
+    ema_decay: Annotated[float, Field(ge=0, le=0.999999)] = 0.0
     freeze_norm: bool = False  # batch normalisation keeps its statistics
 
     # run
-    seed: int = 88
-    precision: str = "auto"  # "fp32", "bf16" (autocast) or "auto": bf16 where the hardware has it
-    device: str = "auto"  # "auto" or "cpu"
-    threads: int = 0  # CPU threads of torch; 0: torch's own choice
-    minutes: float = 0.0  # a slow machine hurries its schedule to end in time; 0: no limit
-    log_every: int = 50  # steps between lines in log.csv and TensorBoard
-    validate_every: int = 500  # steps
-    checkpoint_every: int = 500  # steps
-    explode: float = 100.0  # the run stops when the loss is this many times its running mean
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 88
+    # bf16 is autocast; "auto" measures a few steps of both and keeps the faster one
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu"] = "auto"
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0  # CPU threads; 0: torch's own choice
+    # a slow machine hurries its schedule to end in time; 0: no limit
+    minutes: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    log_every: _Every = 50  # steps between lines in log.csv and TensorBoard
+    validate_every: _Every = 500  # steps
+    checkpoint_every: _Every = 500  # steps
+    # the run stops when the loss is this many times its running mean
+    divergence_factor: Annotated[float, Field(ge=2, le=1e12)] = 100.0
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                value = getattr(self, name)
-                raise ValueError(_unknown(f"value {value!r} of {name}", value, choices))
-        for name, (low, high) in RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(
-                    f"{name} should lie in [{low:g}, {high:g}], found {getattr(self, name)!r}"
-                )
         if (self.steps > 0) == (self.epochs > 0):
             raise ValueError(
                 "give either steps or epochs, the other one stays 0; "
@@ -107,57 +120,21 @@ class TrainConfig:
                 "equal pieces"
             )
         object.__setattr__(self, "view_size", min(self.view_size, self.image_size))
-        if any(factor < 2 for factor in self.factors):
-            raise ValueError(f"factors should all be 2 or more, found {self.factors}")
 
     def to_json(self) -> str:
         """The config as JSON text that ``config_from_json`` reads back."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
-CHOICES = {
-    "augmentation": ("none", "default", "metro"),
-    "schedule": ("cosine", "step", "constant"),
-    "joint_distance": ("l1", "squared"),
-    "decoder": ("coarse_to_fine", "youtubehand"),
-    "precision": ("auto", "fp32", "bf16"),
-    "device": ("auto", "cpu"),
-}
-
 RENAMED = {
+    "hand": "template",
     "looks": "n_crops",
     "loss_levels": "loss_intermediate",
     "loss_heat": "loss_heatmaps",
     "loss_surface": "loss_correspondence",
+    "explode": "divergence_factor",
 }
-"""Fields of older config.json files -> their names today."""
-
-_MANY = 10**9
-RANGES = {
-    "train_images": (0, _MANY),
-    "validation_images": (1, _MANY),
-    "image_size": (32, 1024),
-    "view_size": (0, 1024),
-    "n_crops": (1, 8),
-    "workers": (0, 256),
-    "batch_size": (1, 65536),
-    "accumulate": (1, 1024),
-    "steps": (0, _MANY),
-    "epochs": (0, _MANY),
-    "learning_rate": (0, 10),
-    "encoder_learning_rate": (0, 10),
-    "weight_decay": (0, 10),
-    "warmup_steps": (0, _MANY),
-    "clip": (0, 1e9),
-    "ema_decay": (0, 0.999999),
-    "seed": (0, 2**31 - 1),
-    "threads": (0, 1024),
-    "minutes": (0, 1e6),
-    "log_every": (1, _MANY),
-    "validate_every": (1, _MANY),
-    "checkpoint_every": (1, _MANY),
-    "explode": (2, 1e12),
-}
+"""Names in the ``config.json`` of earlier runs, and what they are called now."""
 
 _FROM_SCRATCH = dict(
     image_size=96, view_size=64, backbone="resnet18", learning_rate=2e-3, weight_decay=1e-2,
@@ -225,41 +202,60 @@ PRESETS = {
 
 
 def make_config(preset: str = "small", **overrides) -> TrainConfig:
-    """The preset with some fields changed; unknown names and wrong types are refused.
+    """The preset with some fields changed; unknown names and wrong values are refused.
 
     preset: a key of ``PRESETS``.   overrides: fields of ``TrainConfig``; None keeps the preset's.
     """
     if preset not in PRESETS:
         raise ValueError(_unknown(f"preset {preset!r}", preset, PRESETS))
-    return replace(TrainConfig(**{"preset": preset, **PRESETS[preset]}), **overrides)
+    return _changed({"preset": preset, **PRESETS[preset]}, overrides)
 
 
 def replace(config: TrainConfig, **overrides) -> TrainConfig:
     """A copy with some fields changed; ``steps`` given alone unsets ``epochs``, and back."""
+    return _changed(dataclasses.asdict(config), overrides)
+
+
+def _changed(fields: dict, overrides: dict) -> TrainConfig:
     overrides = {name: value for name, value in overrides.items() if value is not None}
-    for name in overrides:
-        if name not in field_names():
-            raise ValueError(_unknown(f"parameter {name!r}", name, field_names()))
     if overrides.get("steps"):
         overrides.setdefault("epochs", 0)
     if overrides.get("epochs"):
         overrides.setdefault("steps", 0)
-    return dataclasses.replace(config, **overrides)
+    return _checked(fields | overrides)
+
+
+def _checked(fields: dict) -> TrainConfig:
+    """The config of some fields, or a ValueError: name, what is expected, what was found."""
+    for name in fields:
+        check_parameter_name(name, field_names())
+    try:
+        return TrainConfig(**fields)
+    except pydantic.ValidationError as error:
+        found = error.errors()
+    if not found[0]["loc"]:  # said by __post_init__
+        raise ValueError(found[0]["msg"].removeprefix("Value error, "))
+    expected = {}  # parameter -> what it may be; several for "a list or None"
+    for problem in found:
+        words = problem["msg"].removeprefix("Input should be ").replace("valid tuple", "list")
+        expected.setdefault(problem["loc"][0], []).append(words)
+    raise ValueError(
+        "; ".join(
+            f"{name} should be {' or '.join(dict.fromkeys(words))}, found {fields[name]!r}"
+            for name, words in expected.items()
+        )
+    )
 
 
 def config_from_json(text: str, name: str = "config.json") -> TrainConfig:
-    """The config that ``to_json`` wrote.   name: what error messages call the text."""
+    """The config that ``to_json`` wrote, today or earlier.   name: what errors call the text."""
     try:
         fields = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name} is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{name} should hold one object, found {type(fields).__name__}")
-    fields = {RENAMED.get(field, field): value for field, value in fields.items()}
-    for field in fields:
-        if field not in field_names():
-            raise ValueError(f"{name}: " + _unknown(f"parameter {field!r}", field, field_names()))
-    return TrainConfig(**fields)
+        if not isinstance(fields, dict):
+            raise ValueError(f"it should hold one object, found {type(fields).__name__}")
+        return _checked({RENAMED.get(field, field): value for field, value in fields.items()})
+    except ValueError as error:  # broken JSON is of this kind
+        raise ValueError(f"{name}: {error}") from None
 
 
 def field_names() -> tuple[str, ...]:
@@ -306,6 +302,21 @@ def check_parameter_name(name: str, valid) -> None:
         raise ValueError(_unknown(f"parameter {name!r}", name, valid))
 
 
+def changes_from_words(words: list[str]) -> dict:
+    """Fields of a config as one types them: name, value, name, value, ...
+
+    What a text field is given stays text, so that a run may be called 2024_05_01.
+
+    >>> changes_from_words(["steps", "20", "factors", "[2, 2]", "start_from", "007"])
+    {'steps': 20, 'factors': [2, 2], 'start_from': '007'}
+    """
+    if len(words) % 2:
+        raise ValueError(f"{words[-1]!r} has no value; give NAME VALUE pairs")
+    hints = typing.get_type_hints(TrainConfig)
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return {name: text if hints.get(name) is str else literal(text) for name, text in pairs}
+
+
 def literal(text: str):
     """A Python literal typed on a command line, or else the text itself.
 
@@ -332,35 +343,3 @@ def _unknown(what: str, name, valid) -> str:
     near = difflib.get_close_matches(str(name), [str(v) for v in valid], n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(repr(match) for match in near)}?" if near else ";"
     return f"unknown {what}{hint} Valid: {', '.join(str(v) for v in valid)}"
-
-
-def _typed(field, value):
-    """The value in the field's type, or a TypeError that names the field."""
-    expected = _HINTS[field.name]
-    kinds = typing.get_args(expected) if isinstance(expected, types.UnionType) else (expected,)
-    for kind in kinds:
-        if typing.get_origin(kind) is tuple:
-            inner = typing.get_args(kind)[0]
-            if isinstance(value, list | tuple) and all(_fits(v, inner) for v in value):
-                return tuple(inner(v) for v in value)
-        elif _fits(value, kind):
-            return None if value is None else kind(value)
-    wanted = " or ".join(_kind_name(kind) for kind in kinds)
-    raise TypeError(f"{field.name} should be {wanted}, found {value!r} ({type(value).__name__})")
-
-
-def _kind_name(kind) -> str:
-    if typing.get_origin(kind) is tuple:
-        return f"a list of {typing.get_args(kind)[0].__name__}"
-    return "None" if kind is types.NoneType else kind.__name__
-
-
-def _fits(value, expected) -> bool:
-    if isinstance(value, bool) or expected is bool:
-        return isinstance(value, bool) and expected is bool
-    if expected is float:
-        return isinstance(value, int | float) and value == value
-    return isinstance(value, expected)
-
-
-_HINTS = typing.get_type_hints(TrainConfig)

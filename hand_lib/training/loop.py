@@ -12,7 +12,7 @@ augmentation and the learning rate are functions of (seed, step), and ``state.pt
 import argparse
 import contextlib
 import math
-import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,48 +23,44 @@ from torch import nn
 from tqdm import tqdm
 
 from hand_lib.data.loader import HandLoader
-from hand_lib.files import read_json, write_json, write_text
-from hand_lib.training import checkpoints
-from hand_lib.training import log as watching
-from hand_lib.training import provenance as origin
+from hand_lib.files import read_json, resolve, write_text
 from hand_lib.training.config import (
     TrainConfig,
+    changes_from_words,
     config_from_json,
     differences,
-    literal,
     make_config,
     replace,
 )
-from hand_lib.training.manners import (
-    clock,
+from hand_lib.training.log import RunLogger, read_log
+from hand_lib.training.run_folder import (
+    find_run,
+    has_state,
+    load_state,
+    locked,
+    read_config,
+    restore,
+    run_state,
+    save_model,
+    save_state,
+)
+from hand_lib.training.runtime import (
     cores,
     make_accelerator,
+    mean_over_processes,
     own_random_state,
-    shared_by_all,
     stop_signals,
 )
-from hand_lib.training.optimisation import (
+from hand_lib.training.setup import (
     AveragedWeights,
+    TrainingSetup,
+    build_setup,
+    faster_in_bf16,
     freeze_normalisation,
+    learning_rate_factor,
     make_optimizer,
-    planned_steps,
-    rate_factor,
-    set_rate,
-    uses_bf16,
+    set_learning_rate,
 )
-
-
-@dataclass
-class Task:
-    """What a run trains, on what, and towards what."""
-
-    network: nn.Module
-    train_data: object  # one or several data sets that ``loading.HandLoader`` takes
-    validation: dict  # one batch of CPU tensors, as large as the validation set
-    loss: Callable  # (prediction, batch, network, config) -> total, dict of its parts
-    fingerprint: str = ""  # of the validation set
-    baseline: dict = field(default_factory=dict)  # scores of "template only" on the validation set
-    hierarchy: object | None = None  # saved with the run where it is not the built-in hand's
 
 
 @dataclass
@@ -83,53 +79,229 @@ class TrainingStopped(RuntimeError):
     """The run cannot go on; the message says where, on which images, and what is left."""
 
 
+@dataclass
+class Run:
+    """What one process of a run holds while the loop goes."""
+
+    config: TrainConfig
+    setup: TrainingSetup
+    logger: RunLogger
+    accelerator: object
+    loader: HandLoader
+    network: nn.Module
+    model: nn.Module  # the network, or what shares its gradients with other processes
+    optimizer: torch.optim.Optimizer
+    average: AveragedWeights | None
+    bf16: bool  # the network runs under autocast
+    total_steps: int
+    step: int = 0  # steps done
+    seconds: float = 0.0  # since the run began, interruptions left out
+    smooth: float | None = None  # running mean of the loss
+    saved_step: int | None = None  # of the last checkpoint
+
+    @property
+    def best_network(self) -> nn.Module:
+        """The averaged network where there is one: it is validated and saved."""
+        return self.average.network if self.average else self.network
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the run that is done; on a slow machine the time limit decides."""
+        minutes = self.config.minutes
+        return max(self.step / self.total_steps, self.seconds / 60 / minutes if minutes else 0.0)
+
+    @property
+    def expected_steps(self) -> int:
+        """Steps of the whole run: fewer than planned where the time limit decides."""
+        return max(self.step, round(self.step / self.progress)) if self.step else self.total_steps
+
+
+def fit(run: Run, stop: threading.Event) -> None:
+    """The loop: batch, forward, loss, backward, step, validation, checkpoint.
+
+    stop: set by somebody who asks to end after the step that is going on.
+    """
+    config, network, logger, accelerator = run.config, run.network, run.logger, run.accelerator
+    device, pieces = accelerator.device, config.accumulate
+    with contextlib.closing(run.loader.stream(run.step)) as batches, logger.bar(run) as bar:
+        if run.saved_step is None:  # it begins
+            logger.validate(run)
+            save(run)
+        begun = time.perf_counter() - run.seconds
+        while run.progress < 1:
+            with logger.clock("waiting"):
+                batch = next(batches)
+            with logger.clock("step"):
+                batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+                network.train()
+                if config.freeze_norm:
+                    freeze_normalisation(network)
+                epoch = run.step // run.loader.steps_per_epoch
+                factor = learning_rate_factor(config, run.step, epoch, run.progress)
+                rate = set_learning_rate(run.optimizer, factor)
+
+                loss, parts = 0.0, {}
+                for number in range(pieces):
+                    piece = {name: value.chunk(pieces)[number] for name, value in batch.items()}
+                    last = number == pieces - 1  # processes share their gradients once
+                    with contextlib.nullcontext() if last else accelerator.no_sync(run.model):
+                        images = piece["image"].contiguous(memory_format=torch.channels_last)
+                        with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
+                            prediction = run.model(images)
+                        total, terms = run.setup.loss(prediction, piece, network, config)
+                        (total / pieces).backward()
+                    loss = loss + total.detach() / pieces
+                    for name, term in terms.items():
+                        parts[name] = parts.get(name, 0.0) + term / pieces
+
+                norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip or math.inf)
+                now = {"loss": loss, "stop": stop.is_set(), "time": time.perf_counter() - begun}
+                loss, stopping, run.seconds = mean_over_processes(accelerator, now).values()
+                check(run, loss, float(norm), batch)
+                run.optimizer.step()
+                run.optimizer.zero_grad(set_to_none=True)
+                if run.average:
+                    run.average.update(run.step)
+            run.step += 1
+            done = run.progress >= 1
+            with logger.clock("logging"):
+                if run.step % config.log_every == 0:
+                    parts = mean_over_processes(accelerator, parts)
+                logger.step(run, loss, parts, norm, rate, bar)
+            if done or run.step % config.validate_every == 0:
+                logger.validate(run)
+            if done or stopping or run.step % config.checkpoint_every == 0:
+                save(run)
+            if stopping and not done:
+                raise KeyboardInterrupt
+
+
+def save(run: Run) -> None:
+    """Write ``model.safetensors`` and ``state.pt``, in the first process."""
+    if run.logger.main:
+        with run.logger.clock("checkpoint"):
+            run.logger.flush()
+            save_model(run.logger.folder, run.best_network.state_dict(), step=run.step)
+            save_state(run.logger.folder, run_state(run))
+    run.saved_step = run.step
+
+
+def check(run: Run, loss: float, norm: float, batch: dict) -> None:
+    """Stop at a loss or a gradient that is not finite, or at a loss that explodes."""
+    problem, limit = None, run.config.divergence_factor
+    if not math.isfinite(loss):
+        problem = f"the loss became {loss}"
+    elif not math.isfinite(norm):
+        problem = f"the gradient's norm became {norm}"
+    elif run.smooth is not None and loss > limit * run.smooth:
+        problem = f"the loss jumped to {loss:.4g}, {loss / run.smooth:.0f} times its running mean"
+    if problem is None:
+        run.smooth = loss if run.smooth is None else run.smooth + 0.02 * (loss - run.smooth)
+        return
+    samples = run.accelerator.gather(batch["index"]).tolist()
+    saved = "none" if run.saved_step is None else f"step {run.saved_step}"
+    raise TrainingStopped(
+        f"step {run.step + 1}: {problem}, on samples {samples}. Last good checkpoint: {saved}, in "
+        f"{run.logger.folder}. Look at these samples; lower learning_rate or set clip before "
+        "resuming"
+    )
+
+
 def train(
     config: TrainConfig | None = None,
     run_folder=None,
     *,
     resume=None,
-    task: Task | None = None,
+    setup: TrainingSetup | None = None,
     allow_changes: bool = False,
     say: Callable[[str], None] = tqdm.write,
 ) -> RunResult:
     """Train into a new run folder, or continue the run in an old one.
 
     config: may be left out when resuming.   run_folder: created; must not hold a run yet.
-    resume: folder of a run to continue; a config that differs from its own is refused unless
-    ``allow_changes``.   task: network and data, by default what the config names.
+    resume: name or folder of a run to continue; a config that differs from its own is refused
+    unless ``allow_changes``.   setup: network and data, by default what the config names.
     say: gets one line at a time for a person to read.
     """
     if (resume is None) == (run_folder is None):
         raise ValueError("give either run_folder (a new run) or resume (the folder of an old one)")
     if resume is None and config is None:
         raise ValueError("a new run needs a config, for instance make_config('small')")
-    folder = Path(resume or run_folder)
+    folder = find_run(resume or run_folder)
     with contextlib.ExitStack() as stack:
         accelerator = make_accelerator(config or read_config(folder))
         if accelerator.is_main_process:
             if resume is not None:
                 config = _continued(config, folder, allow_changes)
-            stack.enter_context(checkpoints.locked(folder))
-            if resume is None and checkpoints.has_state(folder):
+            stack.enter_context(locked(folder))
+            if resume is None and has_state(folder):
                 raise FileExistsError(
                     f"{folder} already holds a run; continue it with resume={str(folder)!r}, "
                     "or choose another name"
                 )
             write_text(folder / "config.json", config.to_json())
-            stack.enter_context(watching.report_of_failure(folder))
-        else:
-            say = _silent
         accelerator.wait_for_everyone()
         config = config or read_config(folder)
+        logger = stack.enter_context(RunLogger(folder, config, say, accelerator.is_main_process))
         stack.enter_context(own_random_state(config, accelerator))
-        if task is None:
-            from hand_lib.training.setup import build_task
-
-            begun = checkpoints.has_state(folder)  # then the weights are in there
+        if setup is None:
+            begun = has_state(folder)  # then the weights are in there
             first = replace(config, pretrained=False, start_from="") if begun else config
-            task = build_task(first, say)
+            setup = build_setup(first, logger.say)
         stop = stack.enter_context(stop_signals())
-        return _fit(config, folder, task, accelerator, say, stop)
+        run = _prepare(config, setup, logger, accelerator)
+        fit(run, stop)
+    accelerator.wait_for_everyone()
+    return RunResult(folder, config, run.step, logger.metrics, logger.rows, run.best_network)
+
+
+def _prepare(config, setup, logger, accelerator) -> Run:
+    """The run as it begins, or as its ``state.pt`` says."""
+    device, folder = accelerator.device, logger.folder
+    number, processes = accelerator.process_index, accelerator.num_processes
+    loader = HandLoader(
+        setup.train_data, config.batch_size, config.seed, drop_last=True,
+        workers=min(config.workers, cores(processes)), pin_memory=device.type == "cuda",
+        process=number, processes=processes,
+    )  # fmt: skip
+    state = load_state(folder, device)
+    step = state["step"] if state else 0
+    if mean_over_processes(accelerator, {"step": step})["step"] != step:
+        raise FileNotFoundError(
+            f"not every process finds the same state.pt in {folder}: machines that train together "
+            "need the run folder on a disk that they share"
+        )
+    network = setup.network.to(device, memory_format=torch.channels_last)
+    run = Run(
+        config, setup, logger, accelerator, loader, network,
+        model=accelerator.prepare_model(network),
+        optimizer=make_optimizer(network, config),
+        average=AveragedWeights(network, config.ema_decay) if config.ema_decay else None,
+        bf16=_uses_bf16(config, state, network, accelerator),
+        total_steps=config.steps or config.epochs * loader.steps_per_epoch,
+    )  # fmt: skip
+    torch.manual_seed(config.seed + 1 + number)
+    if state:
+        restore(run, state)
+        logger.say(f"continuing {folder.name} after step {step} of {run.total_steps}")
+        if number:  # the random state in there is the first process's
+            torch.manual_seed(config.seed + 1 + number + 1000 * step)
+    logger.begin(run)
+    return run
+
+
+def _uses_bf16(config, state, network, accelerator) -> bool:
+    """Whether the network runs under bf16 autocast: as asked, as before, or as measured here."""
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if state and state.get("bf16") is not None:
+        return state["bf16"]
+    size = config.view_size or config.image_size
+    count = config.batch_size // config.accumulate // accelerator.num_processes
+    images = torch.full((min(max(count, 2), 16), 3, size, size), 127, dtype=torch.uint8)
+    images = images.to(accelerator.device, memory_format=torch.channels_last)
+    faster = {"faster": faster_in_bf16(network, images)}
+    return mean_over_processes(accelerator, faster)["faster"] > 0.5
 
 
 def train_or_continue(
@@ -141,8 +313,8 @@ def train_or_continue(
     ``allow_changes``.   processes: to train in, from a notebook too; 0 is one per GPU, and one
     without.
     """
-    folder, settings = Path(run_folder), {"run_folder": run_folder}
-    if checkpoints.has_state(folder):
+    folder, settings = find_run(run_folder), {"run_folder": run_folder}
+    if has_state(folder):
         settings = {"resume": folder, "allow_changes": allow_changes}
         same = _continued(config, folder, allow_changes) == read_config(folder)
         metrics = read_json(folder / "metrics.json", optional=True) or {}
@@ -165,178 +337,12 @@ def read_run(folder) -> RunResult:
     metrics = read_json(Path(folder) / "metrics.json", optional=True)
     if metrics is None:
         raise FileNotFoundError(f"{folder} holds no metrics.json: no run got as far as validating")
-    log = checkpoints.read_log(folder)
-    return RunResult(Path(folder), read_config(folder), metrics["step"], metrics, log)
+    return RunResult(Path(folder), read_config(folder), metrics["step"], metrics, read_log(folder))
 
 
 def _train_quietly(config, settings) -> None:
     """One of several processes that a notebook starts: nothing to give back."""
     train(config, **settings)
-
-
-def _fit(config, folder, task, accelerator, say, stop) -> RunResult:
-    """The loop."""
-    device, main = accelerator.device, accelerator.is_main_process
-    loader = HandLoader(
-        task.train_data, config.batch_size, config.seed, drop_last=True,
-        workers=min(config.workers, cores(accelerator.num_processes)),
-        pin_memory=device.type == "cuda", process=accelerator.process_index,
-        processes=accelerator.num_processes,
-    )  # fmt: skip
-    total_steps = planned_steps(config, loader.steps_per_epoch)
-    torch.manual_seed(config.seed + 1 + accelerator.process_index)
-    network = task.network.to(device, memory_format=torch.channels_last)
-    model, optimizer = accelerator.prepare(network, make_optimizer(network, config))
-    average = AveragedWeights(network, config.ema_decay) if config.ema_decay else None
-    shown = average.network if average else network
-    bf16 = uses_bf16(config.precision, device)
-    spent = dict.fromkeys(("waiting", "step", "logging", "validation", "checkpoint"), 0.0)
-
-    state = checkpoints.load_state(folder, device)
-    step, seconds = (state["step"], state["seconds"]) if state else (0, 0.0)
-    smooth = state["smooth"] if state else None
-    if shared_by_all(accelerator, {"step": step})["step"] != step:
-        raise FileNotFoundError(
-            f"not every process finds the same state.pt in {folder}: machines that train together "
-            "need the run folder on a disk that they share"
-        )
-    if state:
-        checkpoints.restore(state, network, optimizer, average, folder)
-        if not main:  # the random state in there is the first process's
-            torch.manual_seed(config.seed + 1 + accelerator.process_index + 1000 * step)
-        say(f"continuing {folder.name} after step {step} of {total_steps}")
-    record = watching.Record(folder, step if state else -1, task, config) if main else None
-    if main:
-        notes = origin.provenance(config, device, loader.datasets, accelerator.num_processes)
-        notes |= {"validation_fingerprint": task.fingerprint, "bf16": bf16}
-        notes["continued_at_steps"] = [*record.continued_at, step] if state else []
-        write_json(folder / "provenance.json", notes)
-        if task.hierarchy is not None and not (folder / "hierarchy.npz").exists():
-            task.hierarchy.save(folder / "hierarchy.npz")
-
-    def progress():  # done share of the run; on a slow machine the time limit decides
-        return max(step / total_steps, seconds / 60 / config.minutes if config.minutes else 0.0)
-
-    def validate():
-        if main:
-            with clock(spent, "validation"):
-                planned = total_steps if step == 0 else max(step, round(step / progress()))
-                record.validate(shown, step, seconds, device, say, planned)
-
-    def save():
-        if main:
-            with clock(spent, "checkpoint"):
-                record.flush()
-                checkpoints.save_model(folder, shown.state_dict(), step=step)
-                whole = checkpoints.run_state(step, seconds, smooth, network, optimizer, average)
-                checkpoints.save_state(folder, whole)
-
-    def finish(status, reason=""):
-        if main:
-            record.finish(status, reason, step, total_steps, seconds, spent, device)
-
-    stream = loader.stream(step)
-    bar = tqdm(
-        total=total_steps, initial=step, unit="step", desc="training", disable=not main,
-        mininterval=1.0, file=sys.stderr, dynamic_ncols=True,
-    )  # fmt: skip
-    try:
-        if not state:
-            validate()
-            save()
-        begun = time.perf_counter() - seconds
-        while progress() < 1:
-            with clock(spent, "waiting"):
-                batch = next(stream)
-            with clock(spent, "step"):
-                network.train()
-                if config.freeze_norm:
-                    freeze_normalisation(network)
-                epoch = step // loader.steps_per_epoch
-                rate = set_rate(optimizer, rate_factor(config, step, epoch, progress()))
-                loss, parts = _gradients(batch, model, network, task, config, accelerator, bf16)
-                norm = accelerator.clip_grad_norm_(model.parameters(), config.clip or math.inf)
-                now = {"loss": loss, "stop": stop.is_set(), "time": time.perf_counter() - begun}
-                loss, stopping, seconds = shared_by_all(accelerator, now).values()
-                smooth = _check(loss, float(norm), smooth, step, batch, folder, config, accelerator)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                if average:
-                    average.update(step)
-            step += 1
-            done = progress() >= 1
-            with clock(spent, "logging"):
-                if step % config.log_every == 0:
-                    parts = shared_by_all(accelerator, parts)
-                if main:
-                    record.step(step, seconds, loss, parts, norm, rate, bar, progress())
-            if done or step % config.validate_every == 0:
-                validate()
-            if done or stopping or step % config.checkpoint_every == 0:
-                save()
-            if stopping and not done:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        finish("interrupted", "stopped by the user or by the system")
-        raise
-    except BaseException as error:
-        finish("failed", f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        bar.close()
-        stream.close()
-    finish("finished")
-    accelerator.wait_for_everyone()
-    metrics = record.metrics if main else {}
-    return RunResult(folder, config, step, metrics, record.log.rows if main else [], shown)
-
-
-def _gradients(batch, model, network, task, config, accelerator, bf16):
-    """Forward and backward over the pieces of a batch.   returns the mean loss and its parts."""
-    device, pieces = accelerator.device, config.accumulate
-    batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-    loss, parts = 0.0, {}
-    for number in range(pieces):
-        piece = {name: value.chunk(pieces)[number] for name, value in batch.items()}
-        waits = number + 1 < pieces
-        with accelerator.no_sync(model) if waits else contextlib.nullcontext():
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                prediction = model(piece["image"].contiguous(memory_format=torch.channels_last))
-            total, terms = task.loss(prediction, piece, network, config)
-            accelerator.backward(total / pieces)
-        loss = loss + total.detach() / pieces
-        for name, term in terms.items():
-            parts[name] = parts.get(name, 0.0) + term / pieces
-    return loss, parts
-
-
-def _check(loss, norm, smooth, step, batch, folder, config, accelerator):
-    """Stop the run at a loss that is not finite or explodes.   returns the loss's running mean."""
-    what = None
-    if not math.isfinite(loss):
-        what = f"the loss became {loss}"
-    elif not math.isfinite(norm):
-        what = f"the gradient's norm became {norm}"
-    elif smooth is not None and loss > config.explode * smooth:
-        what = f"the loss jumped to {loss:.4g}, {loss / smooth:.0f} times its running mean"
-    if what is None:
-        return loss if smooth is None else smooth + 0.02 * (loss - smooth)
-    samples = accelerator.gather(batch["index"].to(accelerator.device)).tolist()
-    state = checkpoints.load_state(folder)
-    saved = f"step {state['step']}" if state else "none"
-    raise TrainingStopped(
-        f"step {step + 1}: {what}, on samples {samples}. Last good checkpoint: "
-        f"{saved}, in {folder}. Look at these samples; lower learning_rate or set clip before "
-        "resuming"
-    )
-
-
-def read_config(folder) -> TrainConfig:
-    """The configuration of the run in a folder."""
-    path = Path(folder) / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: there is no run in {folder}")
-    return config_from_json(path.read_text(), str(path))
 
 
 def _continued(config, folder, allow_changes) -> TrainConfig:
@@ -352,10 +358,6 @@ def _continued(config, folder, allow_changes) -> TrainConfig:
             "allow_changes=True (--allow-changes on the command line)"
         )
     return config
-
-
-def _silent(line) -> None:
-    """Say nothing: the processes other than the first."""
 
 
 def main(arguments=None) -> None:
@@ -379,19 +381,16 @@ def main(arguments=None) -> None:
     options = parser.parse_args(arguments)
     if bool(options.run) == bool(options.resume):
         parser.error("give either --folder or --resume")
-    if len(options.changes) % 2:
-        parser.error(f"{options.changes[-1]!r} has no value; give NAME VALUE pairs")
-    pairs = zip(options.changes[::2], map(literal, options.changes[1::2]), strict=True)
     try:
         if options.resume:
-            base = read_config(checkpoints.run_folder(options.resume))
+            base = read_config(options.resume)
         elif options.config:
-            base = config_from_json(Path(options.config).read_text(), options.config)
+            file = resolve(options.config)
+            base = config_from_json(file.read_text(encoding="utf-8"), str(file))
         else:
             base = make_config(options.preset)
-        config = replace(base, **dict(pairs))
-        new, old = (name and checkpoints.run_folder(name) for name in (options.run, options.resume))
-        train(config, new, resume=old, allow_changes=options.allow_changes)
+        config = replace(base, **changes_from_words(options.changes))
+        train(config, options.run, resume=options.resume, allow_changes=options.allow_changes)
     except KeyboardInterrupt:
         folder = options.resume or options.run
         parser.exit(130, f"{parser.prog}: stopped; go on with --resume {folder}\n")

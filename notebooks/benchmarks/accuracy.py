@@ -29,8 +29,7 @@ from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
 from hand_lib.network.second_look import SHAPE_BLEND, predict_crops
 from hand_lib.training.config import make_config
-from hand_lib.training.optimisation import make_optimizer
-from hand_lib.training.setup import LABELS, training_crops
+from hand_lib.training.setup import LABELS, make_optimizer, training_crops
 
 KEPT = ROOT / "runs" / "reference" / "decoders.json"
 """The long tables that notebook 07 shows."""

@@ -26,10 +26,10 @@ from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
 from hand_lib.network.youtubehand import SpiralConv, UnpoolConv
-from hand_lib.training import loop as training
-from hand_lib.training import manners, optimisation
-from hand_lib.training.config import make_config, replace
-from hand_lib.training.provenance import device_name
+from hand_lib.training.config import make_config
+from hand_lib.training.loop import train
+from hand_lib.training.run_folder import device_name
+from hand_lib.training.setup import AveragedWeights, faster_in_bf16, make_optimizer
 
 DECODERS = ("coarse_to_fine", "youtubehand")
 
@@ -89,21 +89,22 @@ def step_costs(config, device, repeats=15) -> list[dict]:
     batch = random_batch(config)
     if device.type == "cuda":
         batch = {name: value.pin_memory() for name, value in batch.items()}
-    bf16 = optimisation.uses_bf16(config.precision, device)
-    optimizer = optimisation.make_optimizer(network, config)
-    average = optimisation.AveragedWeights(network, config.ema_decay)
-    where = "cpu" if device.type == "cpu" else "auto"
-    accelerator = manners.make_accelerator(replace(config, device=where))
-    task = training.Task(network, None, {}, total_loss)
     images = batch["image"].to(device).contiguous(memory_format=torch.channels_last)
+    bf16 = faster_in_bf16(network, images)
+    optimizer = make_optimizer(network, config)
+    average = AveragedWeights(network, config.ema_decay)
 
-    def whole():
-        loss, _ = training._gradients(batch, network, network, task, config, accelerator, bf16)
+    def whole():  # a step of ``training.loop.fit``
+        moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            prediction = network(moved["image"].contiguous(memory_format=torch.channels_last))
+        loss, _ = total_loss(prediction, moved, network, config)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update(1)
-        return float(loss)
+        return float(loss.detach())
 
     def alone():
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -163,10 +164,10 @@ def peak_memory_mb(function, device) -> int | None:
     return round(torch.cuda.max_memory_allocated(device) / 2**20)
 
 
-def loop_shares(config, task) -> dict:
+def loop_shares(config, setup) -> dict:
     """Share of a real run's time that goes into waiting for data, logging and the step itself."""
     with tempfile.TemporaryDirectory() as folder:
-        result = training.train(config, f"{folder}/run", task=task, say=lambda line: None)
+        result = train(config, f"{folder}/run", setup=setup, say=lambda line: None)
     spent = result.metrics["seconds_spent"]
     loop = spent["waiting"] + spent["step"] + spent["logging"]
     return {name: spent[name] / loop for name in ("waiting", "logging", "step")}

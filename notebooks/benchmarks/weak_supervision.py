@@ -32,9 +32,10 @@ from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
 from hand_lib.render.camera import crop_affine, crop_to_pixels, pixels_to_crop, transform_intrinsics
 from hand_lib.training.config import make_config
-from hand_lib.training.loop import Task, train
+from hand_lib.training.loop import train
 from hand_lib.training.setup import (
     LABELS,
+    TrainingSetup,
     single_mesh_scores,
     synthetic_pool,
     training_crops,
@@ -199,9 +200,10 @@ def _train_rows(sets, config, base, validation, baseline, say) -> dict:
         shutil.rmtree(base / key, ignore_errors=True)
         torch.manual_seed(config.seed)
         network = build_network(config, hierarchy)
-        task = Task(network, data, validation, total_loss, baseline=baseline)
+        setup = TrainingSetup(network, data, validation, total_loss, baseline=baseline)
         began = time.perf_counter()
-        scores = train(config, base / key, task=task, say=lambda text: None).metrics["validation"]
+        result = train(config, base / key, setup=setup, say=lambda text: None)
+        scores = result.metrics["validation"]
         rows[key] = {
             "name": NAMES[key], "pictures": sum(len(np.unique(part.indices)) for part in parts),
             "pa_mm": scores["vertices_pa_mm"], "plain_mm": scores["vertices_mm"],

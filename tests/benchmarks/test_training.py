@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from benchmarks import training as benchmarks
 from benchmarks.stopwatch import speed_up
-from toy_training import toy_config, toy_task
+from toy_training import toy_config, toy_setup
 
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.model import build_network
@@ -70,5 +70,5 @@ def test_interleaved_times_are_medians_of_each_function():
 
 def test_the_shares_of_the_loop_add_up_to_one():
     config = toy_config(steps=4)
-    shares = benchmarks.loop_shares(config, toy_task(config))
+    shares = benchmarks.loop_shares(config, toy_setup(config))
     assert abs(sum(shares.values()) - 1) < 1e-9 and set(shares) == {"waiting", "logging", "step"}

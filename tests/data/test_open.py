@@ -81,9 +81,9 @@ def test_auto_takes_the_hand_that_fits(hands, foreign, monkeypatch, tmp_path):
 def test_a_named_hand_that_does_not_fit_is_refused(hands, foreign):
     path, order = foreign
     assert not is_builtin(choose_hand(str(path), hands[:, order]))
-    with pytest.raises(ValueError, match="are not those of hand="):
+    with pytest.raises(ValueError, match="are not those of template="):
         choose_hand(str(path), hands)
-    with pytest.raises(ValueError, match="are not those of hand='builtin'"):
+    with pytest.raises(ValueError, match="are not those of template='builtin'"):
         choose_hand("builtin", hands[:, order])
 
 

@@ -148,8 +148,8 @@ def run_folder(tmp_path_factory):
     """A run folder with untrained weights."""
     from hand_lib.hand.model import builtin_hierarchy
     from hand_lib.network.model import build_network
-    from hand_lib.training.checkpoints import save_model
     from hand_lib.training.config import make_config
+    from hand_lib.training.run_folder import save_model
 
     folder = tmp_path_factory.mktemp("runs") / "untrained"
     folder.mkdir()

@@ -6,11 +6,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from toy_training import ToyData, run, same, toy_config, toy_task, weights
+from toy_training import ToyData, run, same, toy_config, toy_setup, weights
 
 from hand_lib.files import write_json
-from hand_lib.training import checkpoints, provenance
-from hand_lib.training import log as watching
+from hand_lib.training import log, run_folder
 from hand_lib.training.loop import train
 
 
@@ -18,14 +17,16 @@ def test_the_run_folder_holds_what_it_promises(tmp_path):
     result = run(tmp_path / "run", steps=12)
     names = {path.name.split(".out.")[0] for path in (tmp_path / "run").iterdir()}
     promised = {
-        "config.json", "model.safetensors", "state.pt", "metrics.json", "log.csv", "report.txt",
-        "provenance.json", "events", "snapshots",
+        "config.json", "model.safetensors", "state.pt", "metrics.json", "log.csv",
+        "previous.pt", "provenance.json", "events", "snapshots",
     }  # fmt: skip
     assert promised <= names
     notes = json.loads((tmp_path / "run" / "provenance.json").read_text())
-    for name in ("commit", "dirty", "packages", "seeds", "device", "seconds", "peak_memory_mb"):
+    for name in ("commit", "dirty", "packages", "seeds", "device", "seconds", "memory_mb"):
         assert notes[name] is not None
-    assert len(notes["data_fingerprint"]) == 16 and notes["validation_fingerprint"] == "toy"
+    assert notes["packages"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert notes["device"].startswith("cpu: ") and notes["memory_mb"]["cpu"] > 50
+    assert notes["legs"] == [] and notes["bf16"] is False and notes["started"].endswith("+00:00")
     assert notes["config"] == json.loads((tmp_path / "run" / "config.json").read_text())
     assert notes["seeds"] == {"weights": 88, "data_order": 88, "augmentation": 88, "dropout": [89]}
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -33,21 +34,21 @@ def test_the_run_folder_holds_what_it_promises(tmp_path):
     assert metrics == json.loads(json.dumps(result.metrics))
     assert [row["step"] for row in result.log if row["val_loss"] is not None] == [0, 6, 12]
     assert [row["step"] for row in result.log if row["loss"] is not None] == list(range(1, 13))
-    assert result.log == checkpoints.read_log(tmp_path / "run")
-    saved = checkpoints.load_model(tmp_path / "run")
+    assert result.log == log.read_log(tmp_path / "run")
+    saved = run_folder.load_model(tmp_path / "run")
     assert same(saved, weights(result))
 
 
 def test_snapshots_follow_the_same_hands(tmp_path):
     run(tmp_path / "run", steps=12)
-    truth, steps = watching.read_snapshots(tmp_path / "run")
+    truth, steps = log.read_snapshots(tmp_path / "run")
     assert list(steps) == [0, 6, 12]
     first, last = steps[0], steps[12]
-    assert truth["image"].shape == (watching.SHOWN_HANDS, 3, 32, 32)
-    assert first["vertices"].shape == (watching.SHOWN_HANDS, 30, 3)
+    assert truth["image"].shape == (log.SHOWN_HANDS, 3, 32, 32)
+    assert first["vertices"].shape == (log.SHOWN_HANDS, 30, 3)
     assert not np.array_equal(first["vertices"], last["vertices"])
     with pytest.raises(FileNotFoundError, match="never began"):
-        watching.read_snapshots(tmp_path / "else")
+        log.read_snapshots(tmp_path / "else")
 
 
 def test_tensorboard_gets_scalars_and_pictures(tmp_path):
@@ -63,7 +64,7 @@ def test_tensorboard_gets_scalars_and_pictures(tmp_path):
 def test_a_person_is_told_the_scores_and_the_time_left(tmp_path):
     lines = []
     config = toy_config(steps=12)
-    train(config, tmp_path / "run", task=toy_task(config), say=lines.append)
+    train(config, tmp_path / "run", setup=toy_setup(config), say=lines.append)
     assert len(lines) == 3
     pattern = r"step 6/12: loss [\d.]+, \d+ images/s; validation vertices [\d.]+ mm.*1 min left"
     assert re.match(pattern, lines[1])
@@ -75,10 +76,7 @@ def test_the_summary_puts_the_run_beside_template_only(tmp_path):
                "validation": {"vertices_mm": 20.0, "vertices_pa_mm": 12.0,
                               "joints_mm": 19.0}}  # fmt: skip
     write_json(tmp_path / "metrics.json", content)
-    assert watching.summary(tmp_path) == {
-        "template only": [50.0, 16.0, None, None], tmp_path.name: [20.0, 12.0, 19.0, None],
-    }  # fmt: skip
-    table = watching.summary_table(tmp_path).splitlines()
+    table = log.summary_table(tmp_path).splitlines()
     assert len(table) == 4 and "fingertips" in table[3]
     assert table[1].split()[-4:] == ["50.0", "16.0", "-", "-"]
 
@@ -88,51 +86,26 @@ def test_scores_are_millimetres_and_per_cent():
     predicted = {name: truth[name].numpy().copy() for name in ("vertices", "joints", "joints_2d")}
     predicted["vertices"][..., 0] += 0.01
     predicted["joints_2d"][..., 0] += 0.2
-    scores = watching.geometric_scores(predicted, truth)
+    scores = log.geometric_scores(predicted, truth)
     assert scores["vertices_mm"] == pytest.approx(10, rel=1e-4)
     assert scores["vertices_pa_mm"] == pytest.approx(0, abs=1e-3)
     assert scores["joints_mm"] == pytest.approx(0, abs=1e-6)
     assert scores["joints_2d_percent"] == pytest.approx(10, rel=1e-4)
     truth["has_vertices"][:] = False
-    assert "vertices_mm" not in watching.geometric_scores(predicted, truth)
+    assert "vertices_mm" not in log.geometric_scores(predicted, truth)
 
 
 def test_skeletons_are_drawn_where_the_joints_are():
     images = np.zeros((2, 32, 32, 3), np.uint8)
     joints = np.zeros((2, 21, 2))
     joints[1] = np.linspace(-0.5, 0.5, 21)[:, None]
-    picture = watching.skeletons(images, {"joints_2d": joints}, side=64)
+    picture = log.skeletons(images, {"joints_2d": joints}, side=64)
     assert picture.shape == (64, 128, 3)
     assert picture[20, 64 + 20].any() and not picture[5, 64 + 50].any()
 
 
-def test_the_fingerprint_of_data_depends_on_its_pictures_and_its_length():
-    one = provenance.fingerprint_data([ToyData(20)])
-    assert one == provenance.fingerprint_data([ToyData(20)])
-    others = [[ToyData(21)], [ToyData(20, first=5)], [ToyData(20), ToyData(20)]]
-    assert len({one, *map(provenance.fingerprint_data, others)}) == 4
-
-
-def test_fingerprints_tell_data_apart():
-    one = {"a": np.arange(5), "b": np.zeros((2, 2))}
-    assert provenance.fingerprint_arrays(one) == provenance.fingerprint_arrays(dict(one))
-    assert provenance.fingerprint_arrays(one) != provenance.fingerprint_arrays(
-        {**one, "b": np.ones((2, 2))}
-    )
-
-
-def test_provenance_knows_code_and_machine(tmp_path):
-    assert provenance.code_version(tmp_path) == {"commit": "unknown", "dirty": None}
-    assert provenance.package_versions(("torch", "no-such-package")) == {
-        "torch": torch.__version__.split("+")[0]
-    } or "torch" in provenance.package_versions(("torch",))
-    assert provenance.device_name(torch.device("cpu")).startswith("cpu: ")
-    assert provenance.peak_memory_mb(torch.device("cpu"))["cpu"] > 50
-    assert provenance.now().endswith("+00:00")
-
-
 def test_hands_without_vertices_can_be_validated_on(tmp_path):
-    task, lines = toy_task(toy_config()), []
-    task.validation["has_vertices"][:] = False
-    train(toy_config(steps=2), tmp_path / "run", task=task, say=lines.append)
+    setup, lines = toy_setup(toy_config()), []
+    setup.validation["has_vertices"][:] = False
+    train(toy_config(steps=2), tmp_path / "run", setup=setup, say=lines.append)
     assert "validation 2-D joints" in lines[-1]

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,14 +17,16 @@ from toy_training import (
     same,
     toy_config,
     toy_loss,
-    toy_task,
+    toy_setup,
     weights,
 )
 
+from hand_lib import ROOT
 from hand_lib.files import write_json
-from hand_lib.training import checkpoints, manners
-from hand_lib.training import loop as training
-from hand_lib.training.loop import Task, TrainingStopped, train
+from hand_lib.training import loop, run_folder, runtime
+from hand_lib.training.log import read_log
+from hand_lib.training.loop import TrainingStopped, train
+from hand_lib.training.setup import TrainingSetup
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
@@ -40,10 +41,10 @@ def test_a_run_leaves_the_callers_random_numbers_and_threads_alone(tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    task = toy_task(toy_config())
+    setup = toy_setup(toy_config())
     torch.manual_seed(5)
     before = torch.get_num_threads()
-    run(tmp_path / "run", task=task, steps=2)
+    run(tmp_path / "run", setup=setup, steps=2)
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == before
 
@@ -56,8 +57,8 @@ def test_the_loop_overfits_four_hands_to_under_a_millimetre(tmp_path):
     torch.manual_seed(0)
     data = ToyData(4, noise=1)
     validation = {name: torch.as_tensor(v) for name, v in data.fetch_batch(range(4)).items()}
-    task = Task(ToyNetwork(dropout=0.0), data, validation, toy_loss)
-    result = train(config, tmp_path / "run", task=task, say=quiet)
+    setup = TrainingSetup(ToyNetwork(dropout=0.0), data, validation, toy_loss)
+    result = train(config, tmp_path / "run", setup=setup, say=quiet)
     assert result.metrics["validation"]["vertices_mm"] < 1
 
 
@@ -72,8 +73,8 @@ def test_pieces_of_a_batch_give_the_step_of_the_whole_batch(tmp_path):
 def test_two_processes_give_the_weights_of_one_with_the_doubled_batch(tmp_path):
     settings = dict(steps=20, freeze_norm=True, learning_rate=1e-3)
     one = run(tmp_path / "one", **settings)
-    folder = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    path = f"{ROOT / 'tests'}:{ROOT}"
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     script = tmp_path / "pair.py"
     script.write_text(PAIR)
     done = subprocess.run(
@@ -82,41 +83,41 @@ def test_two_processes_give_the_weights_of_one_with_the_doubled_batch(tmp_path):
         env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    two = checkpoints.load_model(tmp_path / "two")
+    two = run_folder.load_model(tmp_path / "two")
     for name, value in weights(one).items():
         torch.testing.assert_close(two[name], value, atol=1e-4, rtol=0)
-    moved = (one.network.decoder.weight - toy_task(one.config).network.decoder.weight).abs().max()
+    moved = (one.network.decoder.weight - toy_setup(one.config).network.decoder.weight).abs().max()
     assert moved > 0.003  # twenty steps went somewhere
     assert json.loads((tmp_path / "two" / "provenance.json").read_text())["processes"] == 2
-    logs = [checkpoints.read_log(tmp_path / name)[1:] for name in ("one", "two")]
+    logs = [read_log(tmp_path / name)[1:] for name in ("one", "two")]
     for alone, both in zip(*logs, strict=True):  # what is logged is of all processes
         for column in ("loss", "loss_joints", "gradient_norm"):
             if alone[column] is not None:
                 assert both[column] == pytest.approx(alone[column], rel=1e-3)
     # what only the second process sees stops both, and is named
-    report = (tmp_path / "poisoned" / "report.txt").read_text()
-    samples = json.loads(report.split("on samples ")[1].split("]")[0] + "]")
-    assert "nan" in report and 13 in samples[4:] and len(samples) == 8
+    reason = json.loads((tmp_path / "poisoned" / "metrics.json").read_text())["reason"]
+    samples = json.loads(reason.split("on samples ")[1].split("]")[0] + "]")
+    assert "nan" in reason and 13 in samples[4:] and len(samples) == 8
     # asked to stop in the second process only, both stop after the same step
-    report = (tmp_path / "stopped" / "report.txt").read_text()
-    assert "interrupted" in report and "checkpoint  step 3" in report
+    metrics = json.loads((tmp_path / "stopped" / "metrics.json").read_text())
+    assert (metrics["status"], metrics["checkpoint"]) == ("interrupted", 3)
 
 
 PAIR = """
 import json, os, signal, sys
 import toy_training
 from hand_lib.training.loop import TrainingStopped, train
-from toy_training import quiet, toy_config, toy_loss, toy_task
+from toy_training import quiet, toy_config, toy_loss, toy_setup
 
 folder, settings = sys.argv[1], json.loads(sys.argv[2])
 config = toy_config(**settings)
-train(config, folder + "/two", task=toy_task(config), say=quiet)
+train(config, folder + "/two", setup=toy_setup(config), say=quiet)
 try:
-    train(config, folder + "/poisoned", task=toy_task(config, poison=13), say=quiet)
+    train(config, folder + "/poisoned", setup=toy_setup(config, poison=13), say=quiet)
     raise SystemExit("a poisoned sample went unseen")
 except TrainingStopped:
     pass
-task, calls = toy_task(config), []
+setup, calls = toy_setup(config), []
 
 def loss(*arguments):
     calls.append(1)
@@ -124,11 +125,11 @@ def loss(*arguments):
         signal.raise_signal(signal.SIGINT)
     return toy_loss(*arguments)
 
-task.loss = loss
+setup.loss = loss
 if os.environ["RANK"] == "0":
     calls += [1] * 10  # this one also validates
 try:
-    train(config, folder + "/stopped", task=task, say=quiet)
+    train(config, folder + "/stopped", setup=setup, say=quiet)
     raise SystemExit("Ctrl-C went unheard")
 except KeyboardInterrupt:
     pass
@@ -142,31 +143,31 @@ def test_loader_processes_change_nothing_but_who_loads(tmp_path):
 
 
 def test_nan_stops_the_run_and_names_step_samples_and_checkpoint(tmp_path):
-    task = toy_task(toy_config(), poison=13)
+    setup = toy_setup(toy_config(), poison=13)
     with pytest.raises(TrainingStopped, match="the loss became nan") as error:
-        run(tmp_path / "run", task=task)
+        run(tmp_path / "run", setup=setup)
     text = str(error.value)
     samples = text.split("samples [")[1].split("]")[0].split(", ")
     assert "13" in samples and len(samples) == 8
     step = int(text.split("step ")[1].split(":")[0])
-    last = checkpoints.load_state(tmp_path / "run")
+    last = run_folder.load_state(tmp_path / "run")
     assert f"Last good checkpoint: step {last['step']}" in text and last["step"] < step
     assert all(value.isfinite().all() for value in last["network"].values())
-    report = (tmp_path / "run" / "report.txt").read_text()
-    assert "failed" in report and "nan" in report
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["status"] == "failed"
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["status"] == "failed" and "nan" in metrics["reason"]
+    assert metrics["checkpoint"] == last["step"]
 
 
 def test_an_exploding_loss_stops_the_run(tmp_path):
-    task = toy_task(toy_config())
-    task.loss = lambda p, b, n, c: tuple(
+    setup = toy_setup(toy_config())
+    setup.loss = lambda p, b, n, c: tuple(
         part if i else part * (1e6 if n.calls > 9 else 1.0)
         for i, part in enumerate(toy_loss(p, b, n, c))
     )
-    task.network.calls = 0
-    task.network.register_forward_pre_hook(lambda n, _: setattr(n, "calls", n.calls + n.training))
+    setup.network.calls = 0
+    setup.network.register_forward_pre_hook(lambda n, _: setattr(n, "calls", n.calls + n.training))
     with pytest.raises(TrainingStopped, match="step 10: the loss jumped to"):
-        run(tmp_path / "run", task=task, ema_decay=0.0)
+        run(tmp_path / "run", setup=setup, ema_decay=0.0)
 
 
 def test_a_time_limit_hurries_the_schedule_to_its_end(tmp_path):
@@ -179,22 +180,22 @@ def test_a_time_limit_hurries_the_schedule_to_its_end(tmp_path):
 
 def test_training_again_continues_or_returns_what_is_there(tmp_path, monkeypatch):
     folder, config = tmp_path / "run", toy_config(steps=8)
-    original, builds = training.train, []
+    original, builds = loop.train, []
 
     def with_task(config, *args, **settings):
         builds.append(settings.get("resume"))
-        return original(config, *args, **settings, task=toy_task(config))
+        return original(config, *args, **settings, setup=toy_setup(config))
 
-    monkeypatch.setattr(training, "train", with_task)
-    first = training.train_or_continue(config, folder, say=quiet)
-    again = training.train_or_continue(config, folder, say=quiet)
+    monkeypatch.setattr(loop, "train", with_task)
+    first = loop.train_or_continue(config, folder, say=quiet)
+    again = loop.train_or_continue(config, folder, say=quiet)
     assert builds == [None] and again.step == 8
     assert again.metrics == first.metrics and again.log == first.log
     write_json(folder / "metrics.json", {**first.metrics, "status": "interrupted"})
-    training.train_or_continue(config, folder, say=quiet)
+    loop.train_or_continue(config, folder, say=quiet)
     assert builds == [None, folder]
     with pytest.raises(ValueError, match="seed was 88, now 1"):
-        training.train_or_continue(toy_config(steps=8, seed=1), folder, say=quiet)
+        loop.train_or_continue(toy_config(steps=8, seed=1), folder, say=quiet)
 
 
 def test_several_processes_are_started_from_where_one_calls(tmp_path, monkeypatch):
@@ -208,18 +209,11 @@ def test_several_processes_are_started_from_where_one_calls(tmp_path, monkeypatc
 
     monkeypatch.setattr(accelerate, "debug_launcher", begin)
     config = toy_config(steps=4)
-    result = training.train_or_continue(config, tmp_path / "run", say=quiet, processes=2)
-    assert begun == [(training._train_quietly, (config, {"run_folder": tmp_path / "run"}), 2)]
+    result = loop.train_or_continue(config, tmp_path / "run", say=quiet, processes=2)
+    assert begun == [(loop._train_quietly, (config, {"run_folder": tmp_path / "run"}), 2)]
     assert result.step == 4 and result.config == config
     with pytest.raises(FileNotFoundError, match="no metrics.json"):
-        training.read_run(tmp_path / "nothing")
-
-
-def test_a_run_is_found_by_name_and_by_path(tmp_path):
-    named = checkpoints.run_folder("small")
-    assert (named.name, named.parent.name) == ("small", "runs")
-    assert checkpoints.run_folder("runs/small") == named
-    assert checkpoints.run_folder(tmp_path) == tmp_path
+        loop.read_run(tmp_path / "nothing")
 
 
 def test_train_asks_for_what_it_needs(tmp_path):
@@ -232,8 +226,8 @@ def test_train_asks_for_what_it_needs(tmp_path):
 
 def test_the_second_ctrl_c_interrupts_at_once_but_an_echo_of_the_first_does_not(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(manners.time, "monotonic", lambda: now[0])
-    with manners.stop_signals() as stop:
+    monkeypatch.setattr(runtime.time, "monotonic", lambda: now[0])
+    with runtime.stop_signals() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.is_set()
         now[0] += 0.5
@@ -242,10 +236,6 @@ def test_the_second_ctrl_c_interrupts_at_once_but_an_echo_of_the_first_does_not(
         signal.raise_signal(signal.SIGTERM)  # Jupyter grows impatient
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    spent = {"waiting": 1.0}
-    with manners.clock(spent, "waiting"):
-        pass
-    assert 1.0 < spent["waiting"] < 1.5
 
 
 def test_launchers_leave_our_options_to_us():
@@ -263,39 +253,38 @@ def test_launchers_leave_our_options_to_us():
 def test_the_command_line_trains_and_resumes_with_other_settings_on_request(
     tmp_path, monkeypatch, capsys
 ):
-    original, seen = training.train, []
+    original, seen = loop.train, []
 
     def with_task(config, folder, **settings):
         seen.append((config, folder, settings["resume"]))
-        return original(config, folder, **settings, task=toy_task(config), say=quiet)
+        return original(config, folder, **settings, setup=toy_setup(config), say=quiet)
 
-    monkeypatch.setattr(training, "train", with_task)
+    monkeypatch.setattr(loop, "train", with_task)
     file, folder = tmp_path / "config.json", tmp_path / "run"
     file.write_text(toy_config(steps=4).to_json())
-    training.main(["--config", str(file), "--folder", str(folder), "seed", "3"])
-    assert seen == [(toy_config(steps=4, seed=3), folder, None)]
+    loop.main(["--config", str(file), "--folder", str(folder), "seed", "3"])
+    assert seen == [(toy_config(steps=4, seed=3), str(folder), None)]
     with pytest.raises(SystemExit):
-        training.main(["--resume", str(folder), "steps", "6"])
+        loop.main(["--resume", str(folder), "steps", "6"])
     assert "steps was 4, now 6" in capsys.readouterr().err
-    training.main(["--resume", str(folder), "--allow-changes", "steps", "6"])
-    assert training.read_run(folder).step == 6
+    loop.main(["--resume", str(folder), "--allow-changes", "steps", "6"])
+    assert loop.read_run(folder).step == 6
     with pytest.raises(SystemExit):
-        training.main(["--folder", str(folder), "steps"])
+        loop.main(["--folder", str(tmp_path / "other"), "steps"])
     assert "'steps' has no value" in capsys.readouterr().err
 
 
-def test_a_run_that_fails_before_its_loop_leaves_a_report_and_its_folder_free(tmp_path):
+def test_a_run_that_fails_before_its_loop_says_why_and_leaves_its_folder_free(tmp_path):
     config = toy_config(steps=2, data=str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         train(config, tmp_path / "run", say=quiet)
-    report = (tmp_path / "run" / "report.txt").read_text()
-    assert "failed before the loop began: FileNotFoundError" in report and "nowhere" in report
-    assert run(tmp_path / "run", steps=2).step == 2
-    assert "finished" in (tmp_path / "run" / "report.txt").read_text()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["status"] == "failed" and "nowhere" in metrics["reason"]
+    assert run(tmp_path / "run", steps=2).metrics["status"] == "finished"
 
 
 def test_a_run_folder_that_not_all_machines_see_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "shared_by_all", lambda _, numbers: {"step": 12.5})
+    monkeypatch.setattr(loop, "mean_over_processes", lambda _, numbers: {"step": 12.5})
     with pytest.raises(FileNotFoundError, match="a disk that they share"):
         run(tmp_path / "run", steps=2)
 
@@ -304,7 +293,7 @@ def test_a_changed_learning_rate_takes_effect_when_resuming(tmp_path):
     run(tmp_path / "run", steps=4, schedule="constant", warmup_steps=0)
     config = toy_config(steps=6, schedule="constant", warmup_steps=0, learning_rate=0.002)
     result = train(
-        config, resume=tmp_path / "run", allow_changes=True, task=toy_task(config), say=quiet
+        config, resume=tmp_path / "run", allow_changes=True, setup=toy_setup(config), say=quiet
     )
     rates = [row["learning_rate"] for row in result.log if row["learning_rate"] is not None]
     assert rates == [0.01] * 4 + [0.002] * 2
@@ -313,15 +302,15 @@ def test_a_changed_learning_rate_takes_effect_when_resuming(tmp_path):
 def test_processes_share_the_cores_of_one_cpu():
     pair = types.SimpleNamespace(device=torch.device("cpu"), num_processes=2)
     before = torch.get_num_threads()
-    with manners.own_random_state(toy_config(threads=0), pair):
-        assert torch.get_num_threads() == min(before, manners.cores(2))
-    assert manners.cores() >= manners.cores(2) == max(1, manners.cores() // 2)
-    with manners.own_random_state(toy_config(threads=1), pair):
+    with runtime.own_random_state(toy_config(threads=0), pair):
+        assert torch.get_num_threads() == min(before, runtime.cores(2))
+    assert runtime.cores() >= runtime.cores(2) == max(1, runtime.cores() // 2)
+    with runtime.own_random_state(toy_config(threads=1), pair):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
 
 
 def test_the_command_line_refuses_a_bad_preset(capsys):
     with pytest.raises(SystemExit):
-        training.main(["--preset", "smal", "--run", "nowhere"])
+        loop.main(["--preset", "smal", "--run", "nowhere"])
     assert "did you mean 'small'" in capsys.readouterr().err

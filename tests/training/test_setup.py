@@ -12,11 +12,11 @@ from hand_lib.data.loader import HandLoader
 from hand_lib.data.open import open_data
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.model import HandModel, builtin_hierarchy
-from hand_lib.inference.predictor import load_network
 from hand_lib.network.model import build_network
-from hand_lib.training import setup as tasks
+from hand_lib.training import setup as setups
 from hand_lib.training.config import PRESETS, make_config
 from hand_lib.training.loop import train
+from hand_lib.training.run_folder import load_network
 
 
 @pytest.fixture(scope="module")
@@ -44,26 +44,26 @@ SMALLER = {"youtubehand": {"channels": (8, 8, 16, 16)}}  # the published widths 
 
 
 def test_the_pool_holds_the_pictures_of_the_set_in_order(hands):
-    pool = tasks.synthetic_pool(48, 80, 3)
+    pool = setups.synthetic_pool(48, 80, 3)
     straight = hands.fetch_batch(np.arange(80))
     np.testing.assert_array_equal(pool.images.transpose(0, 3, 1, 2), straight["image"])
     np.testing.assert_array_equal(pool.arrays["vertices"], straight["vertices"])
     with pytest.raises(ValueError, match="train_images"):
-        tasks.synthetic_pool(48, 0, 3)
+        setups.synthetic_pool(48, 0, 3)
 
 
 def test_validation_hands_are_not_training_hands():
     config = make_config("small", train_images=16, validation_images=8, image_size=48)
-    (pool,), validation, some = tasks.training_sets(config)
+    (pool,), validation, some = setups.training_sets(config)
     assert len(pool) == 16 and validation["image"].shape == (8, 3, 48, 48)
-    seen = tasks.training_crops(config, pool, builtin_hierarchy()).fetch_batch(np.arange(8))
+    seen = setups.training_crops(config, pool, builtin_hierarchy()).fetch_batch(np.arange(8))
     assert not np.array_equal(seen["image"], validation["image"].numpy())
-    assert set(tasks.LABELS) <= set(seen) and some["vertices"].shape == (16, 778, 3)
+    assert set(setups.LABELS) <= set(seen) and some["vertices"].shape == (16, 778, 3)
 
 
 def test_a_freihand_folder_is_split_by_unique_hand(freihand):
     config = make_config("small", data=str(freihand), validation_images=4, image_size=48)
-    (crops,), validation, some = tasks.training_sets(config)
+    (crops,), validation, some = setups.training_sets(config)
     assert len(crops) == 8 and len(validation["image"]) == 4
     assert validation["has_vertices"].all() and len(some["vertices"]) == 8
     whole = open_data(freihand)
@@ -74,7 +74,7 @@ def test_another_folder_can_be_the_validation_set(freihand):
     config = make_config(
         "small", validation=str(freihand), train_images=8, validation_images=5, image_size=48
     )
-    _, validation, _ = tasks.training_sets(config)
+    _, validation, _ = setups.training_sets(config)
     assert len(validation["image"]) == 5
 
 
@@ -89,16 +89,16 @@ def test_endless_hands_never_repeat_a_picture():
         SyntheticHands(48, 3, 8).fetch_batch(np.arange(4, 8))["image"], later["image"]
     )
     on_the_fly = make_config("small", workers=1, train_images=4, image_size=48)
-    assert isinstance(tasks.synthetic_data(on_the_fly), SyntheticHands)
+    assert isinstance(setups.synthetic_data(on_the_fly), SyntheticHands)
 
 
 def test_data_sets_joined_by_plus_are_mixed(freihand):
     config = make_config(
         "small", data=f"{freihand}+synthetic", train_images=8, validation_images=4, image_size=48
     )
-    sets, validation, _ = tasks.training_sets(config)
+    sets, validation, _ = setups.training_sets(config)
     assert [len(data) for data in sets] == [8, 8] and len(validation["image"]) == 4
-    crops = [tasks.training_crops(config, data, builtin_hierarchy()) for data in sets]
+    crops = [setups.training_crops(config, data, builtin_hierarchy()) for data in sets]
     loader = HandLoader(crops, 16, seed=0)
     batch = next(iter(loader))
     assert sorted(batch["index"].tolist()) == list(range(16))
@@ -106,8 +106,8 @@ def test_data_sets_joined_by_plus_are_mixed(freihand):
 
 def test_training_crops_are_first_and_second_looks_with_surface_maps(hands):
     config = make_config("small", image_size=48, view_size=40)
-    pool = tasks.synthetic_pool(48, 40, 3)
-    batch = tasks.training_crops(config, pool, builtin_hierarchy()).fetch_batch(np.arange(40))
+    pool = setups.synthetic_pool(48, 40, 3)
+    batch = setups.training_crops(config, pool, builtin_hierarchy()).fetch_batch(np.arange(40))
     assert batch["image"].shape == (40, 3, 40, 40)
     assert batch["correspondence"].shape == (40, 4, 16, 16)
     upright = np.abs(batch["joints_2d"][:, [5, 9, 13, 17], 0].mean(1) - batch["joints_2d"][:, 0, 0])
@@ -115,7 +115,7 @@ def test_training_crops_are_first_and_second_looks_with_surface_maps(hands):
     first = np.abs(batch["joints_2d"] - plain["joints_2d"]).max((1, 2)) < 1e-6
     assert 5 <= first.sum() <= 25 and np.median(upright[~first]) < np.median(upright[first])
     theirs = make_config("youtubehand", channels=(8, 8, 16, 16), image_size=48, augmentation="none")
-    crops = tasks.training_crops(theirs, pool, builtin_hierarchy())
+    crops = setups.training_crops(theirs, pool, builtin_hierarchy())
     assert crops.tight is None and crops.surface is None
 
 
@@ -134,7 +134,7 @@ def test_a_run_on_mano_keeps_its_mesh_and_loads_without_the_file(tmp_path):
     write_freihand(tmp_path / "data", foreign)
     config = make_config(
         "quick", data=str(tmp_path / "data"), validation_images=2, image_size=48, steps=2,
-        batch_size=4, backbone="regnety_002", hand=str(tmp_path / "MANO_RIGHT.npz"), threads=1,
+        batch_size=4, backbone="regnety_002", template=str(tmp_path / "MANO_RIGHT.npz"), threads=1,
     )  # fmt: skip
     train(config, tmp_path / "run", say=lambda line: None)
     (tmp_path / "MANO_RIGHT.npz").unlink()
@@ -142,8 +142,8 @@ def test_a_run_on_mano_keeps_its_mesh_and_loads_without_the_file(tmp_path):
     assert {tuple(sorted(f)) for f in network.faces.tolist()} == {
         tuple(sorted(f)) for f in arrays["f"].tolist()
     }
-    with pytest.raises(ValueError, match="are not those of hand='builtin'"):
-        tasks.build_task(replace(config, hand="builtin"))
+    with pytest.raises(ValueError, match="are not those of template='builtin'"):
+        setups.build_setup(replace(config, template="builtin"))
 
 
 def test_a_missing_data_folder_is_named(tmp_path):
@@ -162,7 +162,7 @@ def test_template_only_is_exact_for_one_hand_in_many_poses_of_the_camera():
         "valid_2d": torch.zeros(20, 21, dtype=torch.bool),
         "has_joints": torch.zeros(20, dtype=torch.bool), "joints": torch.zeros(20, 21, 3),
     }  # fmt: skip
-    scores = tasks.single_mesh_scores(
+    scores = setups.single_mesh_scores(
         {"vertices": turned, "joints": np.zeros((0, 21, 3))}, validation
     )
     assert scores["vertices_pa_mm"] < 1e-2

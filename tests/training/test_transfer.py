@@ -1,5 +1,5 @@
-import dataclasses
 import hashlib
+import json
 import warnings
 
 import numpy as np
@@ -7,15 +7,12 @@ import pytest
 import torch
 from network_fixtures import random_batch, small_network
 
-from hand_lib.files import write_text
+from hand_lib.files import write_json, write_text
 from hand_lib.hand.model import builtin_hierarchy
-from hand_lib.inference.predictor import load_network
 from hand_lib.network.model import build_network
-from hand_lib.training import checkpoints
 from hand_lib.training.config import make_config
-from hand_lib.training.provenance import provenance
-from hand_lib.training.setup import build_task
-from hand_lib.training.transfer import affine_blend, carry_over, start_from
+from hand_lib.training.run_folder import load_network, save_model, training_legs
+from hand_lib.training.setup import affine_blend, build_setup, carry_over, start_from
 
 
 def shaken(network, seed=1):
@@ -70,30 +67,35 @@ def run_folder(tmp_path_factory):
                          validation_images=8)  # fmt: skip
     network = shaken(build_network(config, builtin_hierarchy()))
     write_text(folder / "config.json", config.to_json())
-    checkpoints.save_model(folder, network.state_dict(), step=1)
+    save_model(folder, network.state_dict(), step=1)
     return folder, config, network
 
 
 def test_a_run_begins_with_the_weights_of_another(run_folder):
     folder, config, network = run_folder
     said = []
-    task = build_task(
+    setup = build_setup(
         make_config("quick", backbone="regnety_002", image_size=64, train_images=64,
                     validation_images=8, start_from=str(folder)), said.append)  # fmt: skip
     assert any(str(folder) in line and "fresh: none" in line for line in said)
     for name, weight in network.named_parameters():
-        torch.testing.assert_close(task.network.get_parameter(name), weight, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(setup.network.get_parameter(name), weight, atol=1e-5, rtol=1e-4)
 
 
-def test_provenance_tells_which_weights_a_run_began_with(run_folder):
+def test_provenance_names_every_leg_of_a_training(run_folder, tmp_path):
     folder, config, _ = run_folder
-    begun = dataclasses.replace(config, start_from=str(folder))
     weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    told = provenance(begun, torch.device("cpu"), [])["started_from"]
-    assert told == {"run": str(folder), "sha256": weights}
-    assert provenance(config, torch.device("cpu"), [])["started_from"] is None
-    gone = dataclasses.replace(config, start_from="runs/gone")
-    assert provenance(gone, torch.device("cpu"), [])["started_from"]["sha256"] is None
+    assert training_legs("") == []
+    first = training_legs(str(folder))
+    assert [(leg["run"], leg["sha256"]) for leg in first] == [(str(folder), weights)]
+    notes = {"legs": first, "commit": "c0ffee", "config": json.loads(config.to_json())}
+    write_json(tmp_path / "provenance.json", notes)
+    write_json(tmp_path / "metrics.json", {"step": 50, "seconds": 90.0})
+    before, last = training_legs(str(tmp_path))
+    assert before == first[0]
+    assert last == {"run": str(tmp_path), "sha256": None, "commit": "c0ffee",
+                    "pictures": 50 * config.batch_size, "minutes": 1.5,
+                    "view_size": config.view_size}  # fmt: skip
 
 
 def test_a_coarser_mesh_takes_what_it_can(run_folder):
@@ -113,12 +115,12 @@ def test_a_run_on_an_earlier_hand_is_loaded_with_a_warning_and_can_be_gone_on_fr
     config = make_config("quick", backbone="regnety_002", image_size=64)
     network = build_network(config, builtin_hierarchy())
     write_text(tmp_path / "config.json", config.to_json())
-    checkpoints.save_model(tmp_path, network.state_dict(), step=1)
+    save_model(tmp_path, network.state_dict(), step=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_network(tmp_path)
     network.faces = network.faces.roll(1, 0)
-    checkpoints.save_model(tmp_path, network.state_dict(), step=1)
+    save_model(tmp_path, network.state_dict(), step=1)
     with pytest.warns(UserWarning, match="earlier built-in hand.*start_from"):
         load_network(tmp_path)
     with warnings.catch_warnings():

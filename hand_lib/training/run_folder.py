@@ -1,0 +1,319 @@
+"""The run folder: files that appear whole or not at all, one run at a time, nothing pickled.
+
+    config.json        the configuration, written once
+    state.pt           all that is needed to go on: weights, optimiser, averages, random state, step
+    previous.pt        the one before it, for the day when state.pt is damaged
+    model.safetensors  the weights to use (the averaged ones where there are any)
+    log.csv            one line every ``log_every`` steps
+    metrics.json       status, scores and times
+    provenance.json    commit, versions, device, and the runs that the first weights came from
+
+``state.pt`` alone decides where a run goes on. Every file is written beside its place and renamed,
+so a kill at any instant leaves either the old or the new one; leftovers end in ``.tmp``.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import warnings
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import filelock
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from hand_lib import ROOT, __version__
+from hand_lib.files import read_json, resolve, write_json, written_atomically
+from hand_lib.hand.model import builtin_hierarchy
+from hand_lib.mesh.hierarchy import load_hierarchy
+from hand_lib.network.model import build_network
+from hand_lib.training.config import TrainConfig, config_from_json, replace
+
+STATE_FILE, PREVIOUS_FILE, MODEL_FILE = "state.pt", "previous.pt", "model.safetensors"
+PACKAGES = (
+    "torch", "numpy", "timm", "accelerate", "safetensors", "opencv-python-headless", "numba",
+)  # fmt: skip
+_RATES = ("base_lr", "weight_decay")
+
+
+def find_run(name) -> Path:
+    """The folder of a run by its name in ``runs/`` or by its path, whether it is there yet or not.
+
+    >>> find_run("small") == find_run("runs/small") == ROOT / "runs" / "small"
+    True
+    """
+    path = Path(str(name)).expanduser()
+    if path.is_absolute() or (path / "config.json").is_file():
+        return path.absolute()
+    if path.parts[:1] == ("runs",):
+        return ROOT / path
+    return resolve(path, new=True) if len(path.parts) > 1 else ROOT / "runs" / path
+
+
+def read_config(folder) -> TrainConfig:
+    """The configuration of the run in a folder.   raises FileNotFoundError where there is none."""
+    path = find_run(folder) / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: there is no run in {path.parent}")
+    return config_from_json(path.read_text(encoding="utf-8"), str(path))
+
+
+def load_network(run_folder, device="cpu"):
+    """The network of a run with its weights, and its ``TrainConfig``.
+
+    run_folder: holds ``config.json`` and ``model.safetensors``, and ``hierarchy.npz`` if its hand
+    is not the built-in one; nothing in it is executed.
+    raises FileNotFoundError for a file that is missing, ValueError where weights and config differ.
+    """
+    folder = find_run(run_folder)
+    config, weights = read_config(folder), load_model(folder)
+    own = folder / "hierarchy.npz"  # a run on another hand than the built-in one
+    hierarchy = load_hierarchy(own) if own.is_file() else builtin_hierarchy(factors=config.factors)
+    regressor = weights.get("regressor") if own.is_file() else None
+    network = build_network(replace(config, pretrained=False), hierarchy, regressor)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{folder / MODEL_FILE} does not fit {folder / 'config.json'}: {error}"
+        ) from error
+    if not np.array_equal(network.faces.numpy(), hierarchy.faces[0]):
+        warnings.warn(
+            f"{folder.name} was trained on an earlier built-in hand, whose vertices are others:"
+            " show it, or go on from it with start_from, but do not score it against today's hand",
+            stacklevel=2,
+        )
+    return network.to(device), config
+
+
+def save_model(folder, state_dict: dict, **notes: str) -> None:
+    """Write ``model.safetensors``.   state_dict: name -> tensor.   notes: kept in its header."""
+    tensors, seen = {}, {}
+    for name, tensor in state_dict.items():  # safetensors wants no two names on one storage
+        shared = seen.setdefault((tensor.data_ptr(), tensor.shape), name) != name
+        tensors[name] = tensor.detach().cpu().clone() if shared else tensor.detach().cpu()
+        tensors[name] = tensors[name].contiguous()
+    with written_atomically(Path(folder) / MODEL_FILE) as temporary:
+        save_file(tensors, temporary, metadata={key: str(value) for key, value in notes.items()})
+
+
+def load_model(folder) -> dict:
+    """Read ``model.safetensors`` of a run folder.   returns name -> tensor."""
+    path = Path(folder) / MODEL_FILE
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: {folder} is not the folder of a run")
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors' own kind of error has no better base
+        raise ValueError(f"{path} is damaged ({error}); copy or write it again") from error
+
+
+def save_state(folder, state: dict) -> None:
+    """Write ``state.pt``: tensors, numbers, strings, lists and dicts only; keep the one before."""
+    path = Path(folder) / STATE_FILE
+    with written_atomically(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # how torch's zip writer reports a full disk
+            raise OSError(f"is the disk full? {str(error).splitlines()[0]}") from error
+        if path.exists():
+            os.replace(path, path.with_name(PREVIOUS_FILE))
+
+
+def load_state(folder, device="cpu") -> dict | None:
+    """Read ``state.pt`` without running code from it; ``None`` where there is none yet.
+
+    Where it is damaged or a kill came between two renames, ``previous.pt`` is read in its place.
+    """
+    path, problem = Path(folder) / STATE_FILE, None
+    for place in (path, path.with_name(PREVIOUS_FILE)):
+        if not place.exists():
+            continue
+        try:
+            state = torch.load(place, map_location=device, weights_only=True)
+        except Exception as error:
+            problem = problem or error
+            continue
+        if problem:
+            warnings.warn(f"{path} is damaged: going on from {PREVIOUS_FILE}", stacklevel=2)
+        return state
+    if problem:
+        raise ValueError(
+            f"{path} is damaged or not one of our checkpoints ({type(problem).__name__}: "
+            f"{str(problem).splitlines()[0]}); delete it to start this run from the beginning"
+        ) from problem
+    return None
+
+
+def has_state(folder) -> bool:
+    """Whether a run got as far as a checkpoint in this folder."""
+    return any((Path(folder) / name).exists() for name in (STATE_FILE, PREVIOUS_FILE))
+
+
+def run_state(run) -> dict:
+    """Everything the rest of a ``loop.Run`` depends on."""
+    state = {name: getattr(run, name) for name in ("step", "seconds", "smooth", "bf16")}
+    state |= {name: getattr(run, name).state_dict() for name in ("network", "optimizer")}
+    state["average"] = run.average.network.state_dict() if run.average else None
+    state["random"] = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["random"]["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore(run, state: dict) -> None:
+    """Put what ``run_state`` gave back in its place, in a fresh ``loop.Run``."""
+    run.step, run.seconds, run.smooth = (state[name] for name in ("step", "seconds", "smooth"))
+    run.saved_step = run.step
+    try:
+        run.network.load_state_dict(state["network"])
+        if run.average:
+            run.average.network.load_state_dict(state["average"] or state["network"])
+    except RuntimeError as error:
+        raise ValueError(f"{STATE_FILE} belongs to another network: {error}") from error
+    chosen = [{name: group[name] for name in _RATES} for group in run.optimizer.param_groups]
+    run.optimizer.load_state_dict(state["optimizer"])
+    for group, rates in zip(run.optimizer.param_groups, chosen, strict=True):
+        group.update(rates)  # they may have been changed on purpose
+    torch.set_rng_state(state["random"]["torch"].cpu())
+    if torch.cuda.is_available() and "cuda" in state["random"]:
+        torch.cuda.set_rng_state(state["random"]["cuda"].cpu())
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Hold a run folder; a second run into it is refused. A killed process lets go by itself.
+
+    Where the file system knows no locks, one warning says that nobody guards the folder.
+    """
+    path = Path(folder) / ".lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(".probe.tmp").touch()
+    except OSError as error:
+        raise OSError(
+            f"the run folder {folder} cannot be written ({error.strerror}); choose another place "
+            "for the run"
+        ) from error
+    lock = filelock.FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+        if not isinstance(lock, filelock.SoftFileLock):  # which notes its holder itself
+            with contextlib.suppress(OSError):  # Windows lets nobody write into a locked file
+                path.write_text(f"process {os.getpid()}")
+    except filelock.Timeout:
+        holder = "another process"
+        with contextlib.suppress(OSError):
+            holder = path.read_text().strip() or holder
+        raise RuntimeError(
+            f"{folder} is in use by {holder}; wait for it or choose another run name"
+        ) from None
+    except OSError as error:
+        warnings.warn(
+            f"{folder} lies where files cannot be locked ({error}): nothing keeps a second run out "
+            "of it",
+            stacklevel=3,
+        )
+    try:
+        for leftover in path.parent.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def write_provenance(folder, run) -> None:
+    """Write ``provenance.json`` of a ``loop.Run``: where its numbers come from."""
+    config, path = run.config, Path(folder) / "provenance.json"
+    goes_on = run.saved_step is not None
+    before = goes_on and read_json(path, optional=True) or {}
+    number, seed = run.accelerator.num_processes, config.seed
+    seeds = dict.fromkeys(("weights", "data_order", "augmentation"), seed)
+    content = {
+        "started": now(),
+        "hand_lib": __version__,
+        **code_version(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": package_versions(),
+        "device": device_name(run.accelerator.device),
+        "processes": number,
+        "bf16": run.bf16,
+        "seeds": seeds | {"dropout": [seed + 1 + process for process in range(number)]},
+        "legs": before.get("legs", training_legs(config.start_from)),
+        "continued_at_steps": before.get("continued_at_steps", []) + [run.step] * goes_on,
+        "config": json.loads(config.to_json()),
+        "command": " ".join(word.rsplit("/", 1)[-1] for word in sys.argv),
+    }
+    write_json(path, content)
+
+
+def training_legs(start_from: str) -> list[dict]:
+    """The runs that the weights of ``start_from`` went through, that one last; none for "".
+
+    Of each: run, sha256 of its weights, commit, pictures it saw, minutes, view_size (pixels).
+    """
+    if not start_from:
+        return []
+    folder = find_run(start_from)
+    told = read_json(folder / "provenance.json", optional=True) or {}
+    metrics = read_json(folder / "metrics.json", optional=True) or {}
+    weights, config = folder / MODEL_FILE, told.get("config", {})
+    leg = {
+        "run": start_from,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
+        "commit": told.get("commit"),
+        "pictures": metrics.get("step", 0) * config.get("batch_size", 0),
+        "minutes": round(metrics.get("seconds", 0) / 60, 1),
+        "view_size": config.get("view_size") or config.get("image_size"),
+    }
+    return [*told.get("legs", []), leg]
+
+
+def code_version(root=ROOT) -> dict:
+    """Commit of the working tree and whether files under version control differ from it."""
+    commit = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit or "unknown", "dirty": None if commit is None else bool(changed)}
+
+
+def package_versions() -> dict:
+    """Installed versions; a package that is missing is left out."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def device_name(device) -> str:
+    """``cuda: NVIDIA ...`` or ``cpu: <model>, 2 threads``."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        lines = (line for line in file if line.startswith("model name"))
+        model = next(lines, model).split(":", 1)[-1].strip()
+    return f"{device.type}: {model}, {torch.get_num_threads()} threads"
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git(root, *arguments) -> str | None:
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() if run.returncode == 0 else None

@@ -1,0 +1,120 @@
+"""What a run needs of the machine: processes, random numbers, threads, and signals to stop."""
+
+import contextlib
+import math
+import os
+import signal
+import socket
+import threading
+import time
+
+import torch
+
+_ECHO_SECONDS = 1.0
+_PATIENCE_SECONDS = 5.0
+
+
+def make_accelerator(config):
+    """Accelerate's view of the processes and devices at hand.
+
+    Precision, pieces of a batch and compilation are the config's business: what Accelerate's own
+    environment variables say of them is overruled.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
+
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        AcceleratorState._reset_state(reset_partial_state=True)  # else an earlier run's device
+    # fixed tables are buffers and equal everywhere: nothing to broadcast
+    handler = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    return Accelerator(
+        cpu=config.device == "cpu", mixed_precision="no", dynamo_backend="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        kwargs_handlers=[handler],
+    )  # fmt: skip
+
+
+def mean_over_processes(accelerator, numbers: dict) -> dict[str, float]:
+    """Means over all processes, so that all decide and log the same.   numbers: name -> scalar."""
+    values = [float(number) for number in numbers.values()]
+    if accelerator.num_processes > 1:
+        values = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
+        values = accelerator.reduce(values, "mean").tolist()
+    return dict(zip(numbers, values, strict=True))
+
+
+def cores(processes: int = 1) -> int:
+    """Cores that each of some processes on this machine may use, at least one."""
+    known = hasattr(os, "sched_getaffinity")
+    return max(1, (len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1) // processes)
+
+
+@contextlib.contextmanager
+def own_random_state(config, accelerator):
+    """Seed torch, set its threads, let cuDNN choose on a GPU; put all back afterwards.
+
+    Several processes on one CPU share its cores unless the config says how many threads each has.
+    """
+    device, processes = accelerator.device, accelerator.num_processes
+    threads, choose = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    wanted = config.threads
+    if not wanted and device.type == "cpu" and processes > 1:
+        wanted = min(threads, cores(processes))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        torch.set_num_threads(wanted or threads)
+        torch.backends.cudnn.benchmark = device.type == "cuda"
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.backends.cudnn.benchmark = choose
+
+
+@contextlib.contextmanager
+def stop_signals():
+    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C interrupts at once.
+
+    What follows within a second is still the first: launchers pass on a Ctrl-C that a terminal
+    sends to everybody. So is a SIGTERM: Jupyter sends one to a kernel that takes its time to stop.
+    Where the second cannot interrupt whatever blocks, the process ends five seconds later.
+    """
+    stop, ended, asked = threading.Event(), threading.Event(), math.inf
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    owner = os.getpid()
+
+    def ask(number, frame):
+        nonlocal asked
+        if os.getpid() != owner:  # a loader process, which was forked with this handler
+            os._exit(128 + number)
+        if number == signal.SIGINT and time.monotonic() > asked + _ECHO_SECONDS:
+            raise KeyboardInterrupt
+        if not stop.is_set():
+            asked = time.monotonic()
+            stop.set()
+
+    def watch():  # bytes come here from the system's own handler, even while Python waits
+        first = math.inf
+        while number := receiver.recv(1):
+            if number[0] == signal.SIGINT and time.monotonic() > first + _ECHO_SECONDS:
+                if not ended.wait(_PATIENCE_SECONDS):
+                    os._exit(128 + signal.SIGINT)
+                return
+            first = min(first, time.monotonic())
+
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    old_wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=watch, name="second Ctrl-C", daemon=True).start()
+    try:
+        yield stop
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(old_wakeup)
+        for number, handler in old.items():
+            signal.signal(number, handler)
+        sender.close()
