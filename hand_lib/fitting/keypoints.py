@@ -5,7 +5,7 @@ not seen. What is broken is left out and named in ``problems``, frames without a
 ``empty``; the rest goes on.
 
 >>> found = read_keypoints("openpose_out")            # or read_keypoints("mediapipe", frames)
->>> found.of_side("left").points.shape, found.problems, found.empty
+>>> found.points.shape, found.sides, found.problems, found.empty
 """
 
 import csv
@@ -34,21 +34,6 @@ class Keypoints:
 
     def __len__(self):
         return len(self.points)
-
-    def of_side(self, side: str) -> "Keypoints":
-        """The hands of one side."""
-        if side not in ("right", "left"):
-            raise ValueError(f"side must be 'right' or 'left', found {side!r}")
-        keep = [i for i, found in enumerate(self.sides) if found == side]
-        return Keypoints(
-            self.points[keep],
-            self.confidence[keep],
-            self.frames[keep],
-            [self.sides[i] for i in keep],
-            [self.names[i] for i in keep],
-            self.problems,
-            self.empty,
-        )
 
 
 class _Collector:
@@ -224,8 +209,10 @@ def detect_mediapipe(frames, model_file=None, hands: int = 2) -> Keypoints:
 
 
 _DEEPLABCUT = ("scorer", "individuals", "bodyparts", "coords")
-TABLE_COLUMNS = """the columns x0, y0 to x20, y20 (or wrist_x, wrist_y and so on, by the names of
-joints), where known c0 to c20, frame and side; or DeepLabCut's rows of body parts and coords"""
+TABLE_COLUMNS = (
+    "the columns x0, y0 to x20, y20 (or wrist_x, wrist_y and so on, by the names of joints), where "
+    "known c0 to c20, frame and side; or DeepLabCut's rows of body parts and coords"
+)
 
 
 def read_table(path, size=None) -> Keypoints:

@@ -41,6 +41,15 @@ def builtin_path() -> Path:
     return ROOT / "template" / "hand.npz"
 
 
+def find_mano(place, sides) -> Path:
+    """The file of a hand: the place itself, or in a folder the first that is there of the sides."""
+    place = Path(place)
+    if not place.is_dir():
+        return place
+    files = [place / f"MANO_{side.upper()}{end}" for side in sides for end in (".pkl", ".npz")]
+    return next((file for file in files if file.is_file()), files[0])
+
+
 def read_mano(path, side: str | None = None) -> dict[str, np.ndarray]:
     """Read and check a hand model with MANO's arrays.
 
@@ -50,11 +59,7 @@ def read_mano(path, side: str | None = None) -> dict[str, np.ndarray]:
     and ``fingertips`` (5,) where the file has it.
     raises FileNotFoundError saying where MANO comes from, or ValueError naming file and array.
     """
-    path = Path(path)
-    if path.is_dir():
-        names = [f"MANO_{(side or 'right').upper()}.{ext}" for ext in ("pkl", "npz")]
-        found = [path / name for name in names if (path / name).is_file()]
-        path = found[0] if found else path / names[0]
+    path = find_mano(path, [side or "right"])
     if not path.is_file():
         raise FileNotFoundError(MISSING_MANO.format(path=path, folder=ROOT.name + "/template/"))
     data = _read_npz(path) if path.suffix == ".npz" else load_pickle_safely(path)

@@ -26,6 +26,7 @@ from hand_lib.hand.joints import (
 from hand_lib.hand.kinematics import axis_angle_to_matrix, chain, skin_vertices
 from hand_lib.hand.mano import (
     builtin_path,
+    find_mano,
     left_shape_is_wrong,
     log,
     mirror_arrays,
@@ -154,14 +155,9 @@ class HandModel(nn.Module):
         the log say so.
         """
         check_side(side)
-        path = Path(path) if path is not None else builtin_path().parent
-        if path.is_dir() and not any((path / f"MANO_{side.upper()}{e}").is_file() for e in _ENDS):
-            other = _SIDES[1 - _SIDES.index(side)]
-            found = [path / f"MANO_{other.upper()}{e}" for e in _ENDS]
-            path = next((p for p in found if p.is_file()), path)
-        elif path.is_dir():
-            path = next(p for e in _ENDS if (p := path / f"MANO_{side.upper()}{e}").is_file())
-        arrays = read_mano(path, side)
+        sides = sorted(_SIDES, key=lambda one: one != side)  # the one wanted first
+        path = find_mano(builtin_path().parent if path is None else path, sides)
+        arrays = read_mano(path)
         file_side = "left" if "left" in path.name.lower() else "right"
         notes = []
         if file_side == "left":
@@ -326,9 +322,6 @@ class HandModel(nn.Module):
         smplx takes the side from the name: give it RIGHT or LEFT.
         """
         return write_mano(path, self.arrays())
-
-
-_ENDS = (".pkl", ".npz")
 
 
 def check_side(side):

@@ -31,11 +31,8 @@ def test_an_openpose_folder_gives_every_hand_with_its_frame(hand, tmp_path):
     assert found.frames.tolist() == [7, 9, 9] and found.sides == ["right", "left", "right"]
     np.testing.assert_allclose(found.points[0], hand[:, :2])
     np.testing.assert_allclose(found.confidence[0], hand[:, 2])
-    left = found.of_side("left")
-    assert len(left) == 1 and left.frames.tolist() == [9] and not found.problems
-    np.testing.assert_allclose(left.points[0], hand[:, :2] + 1)
-    with pytest.raises(ValueError, match="both"):
-        found.of_side("both")
+    np.testing.assert_allclose(found.points[1], hand[:, :2] + 1)
+    assert not found.problems
 
 
 def test_broken_openpose_files_are_named_and_the_rest_is_read(hand, tmp_path):
@@ -102,7 +99,6 @@ def test_frames_without_a_hand_are_named(hand, tmp_path):
     (tmp_path / "a_2.json").write_text(json.dumps({"people": [person(left=hand)]}))
     found = read_openpose(tmp_path)
     assert found.empty == ["a_0.json", "a_1.json"] and len(found) == 1
-    assert found.of_side("right").empty == found.empty
 
 
 def test_mediapipe_needs_frames():
