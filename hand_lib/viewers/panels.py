@@ -20,7 +20,7 @@ from hand_lib.render.images import read_image
 from hand_lib.render.render import draw_meshes, for_screen
 from hand_lib.viewers import figures
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 SHOWN_SIDE = 900
 """Longest side in pixels of the picture sent to the browser; prediction uses the whole one."""
 
@@ -97,13 +97,18 @@ def remark(hand) -> str:
     return "".join(parts)
 
 
-def picture_strip(folder) -> dict[str, Path]:
-    """Pictures of a folder by name, 2.jpg before 10.jpg; empty when there is no such folder."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        return {}
-    found = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES]
-    return {path.name: path for path in sorted(found, key=lambda path: natural_key(path.name))}
+def picture_strip(folder, needed: bool = False) -> dict[str, Path]:
+    """Pictures of a folder by name, 2.jpg before 10.jpg.   folder: or one picture.
+
+    needed: a folder that is not there or holds none is an error, instead of no picture.
+    """
+    folder = Path(folder).expanduser()
+    files = sorted(folder.iterdir(), key=natural_key) if folder.is_dir() else [folder]
+    found = {p.name: p for p in files if p.suffix.lower() in PICTURES and p.is_file()}
+    if needed and not found:
+        what = "holds no picture" if folder.exists() else "is not there"
+        raise FileNotFoundError(f"{folder} {what}; pictures are {', '.join(PICTURES)}")
+    return found
 
 
 def download_links(hand, overlay=None, name: str = "hand") -> str:

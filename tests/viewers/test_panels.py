@@ -73,7 +73,12 @@ def test_picture_strip_lists_pictures_only_and_counts_as_people_do(tmp_path):
     for name in ("b10.jpg", "b9.jpg", "a.PNG", "notes.txt", "7.jpg"):
         (tmp_path / name).write_bytes(b"x")
     assert list(demo.picture_strip(tmp_path)) == ["7.jpg", "a.PNG", "b9.jpg", "b10.jpg"]
+    assert list(demo.picture_strip(tmp_path / "b9.jpg")) == ["b9.jpg"]
     assert demo.picture_strip(tmp_path / "none") == {}
+    with pytest.raises(FileNotFoundError, match="none is not there; pictures are .jpg"):
+        demo.picture_strip(tmp_path / "none", needed=True)
+    with pytest.raises(FileNotFoundError, match="notes.txt holds no picture"):
+        demo.picture_strip(tmp_path / "notes.txt", needed=True)
 
 
 def test_download_links_carry_whole_files():
