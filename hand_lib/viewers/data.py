@@ -266,12 +266,12 @@ def browser(dataset, description: Description, faces):
         row = int(ordered(description, by.value)[place.value])
         sample, mesh_px = sample_and_mesh(dataset, int(description.index[row]))
         shown = [figures.fit_square(p, 220) for p in sample_pictures(sample, faces, mesh_px)]
-        pictures.value = figures.png_bytes(figures.image_grid(shown, columns=3))
+        pictures.value = figures.png_bytes(figures.image_grid(shown, columns=3), 256)
         caption.value = html.escape(f"{sample.name}, {sample.side}")
         others = [dataset[int(description.index[r])] for r in nearest_in_pose(description, row, 6)]
         small = [figures.fit_square(s.image, 110) for s in others[1:]]
         if small:
-            near.value = figures.png_bytes(figures.image_grid(small, columns=5))
+            near.value = figures.png_bytes(figures.image_grid(small, columns=5), 256)
         new = sample_figure(sample, faces, mesh_px)
         with scene.batch_update():
             scene.data = []

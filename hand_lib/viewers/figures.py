@@ -286,7 +286,7 @@ def in_live_frontend() -> bool:
     return "cellId" in (request or {}).get("metadata", {})
 
 
-def png_bytes(picture, colours: int = 256) -> bytes:
+def png_bytes(picture, colours: int = 64) -> bytes:
     """A small PNG: reduced to a palette where that loses next to nothing.   -> bytes."""
     picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
     buffer = io.BytesIO()
@@ -299,7 +299,7 @@ def still_bundle(picture) -> dict[str, bytes]:
     """MIME type and bytes of a still: a PNG, or a JPEG where that is much smaller (photographs)."""
     picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=80, optimize=True)
+    picture.convert("RGB").save(buffer, "JPEG", quality=72, optimize=True)
     drawn, photo = png_bytes(picture), buffer.getvalue()
     small = len(photo) < JPEG_BELOW * len(drawn)
     return {"image/jpeg": photo} if small else {"image/png": drawn}

@@ -293,7 +293,7 @@ def case_browser(evaluation: Evaluation, rows):
 
     def choose(_change=None):
         row = menu.value
-        crop.value = figures.png_bytes(_resized(evaluation.pictures([row])[0], 220))
+        crop.value = figures.png_bytes(_resized(evaluation.pictures([row])[0], 220), 256)
         figure = figures.hand_figure(*case_panels(evaluation, row), widget=True)
         place.children = [figures.link_cameras(figure)]
 
