@@ -1,7 +1,7 @@
 """From detected keypoints to labelled hands: fit both sides, judge, let a person overrule, export.
 
->>> frames = Frames("clip.avi")
->>> labels = fit_keypoints(read_openpose("openpose_out"), image_size=frames.size, track=True)
+>>> frames, track = Frames("clip.mp4"), FitOptions(track=True)
+>>> labels = fit_keypoints(read_openpose("openpose_out"), image_size=frames.size, options=track)
 >>> save_review("review.json", labels)                     # a person may edit "keep"
 >>> apply_review("review.json", labels)
 >>> export_freihand("data/weak/freihand", labels, frames)  # notebook 03: -p data data/weak/freihand
@@ -15,15 +15,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from hand_lib.data.crops import JOINT_BOX_MARGIN
 from hand_lib.data.freihand import write_freihand
-from hand_lib.files import write_json
+from hand_lib.data.sample import HandSample, make_sample
+from hand_lib.files import read_json, write_json, write_text
 from hand_lib.fitting.fit import FitOptions, HandFit, Reason, empty_fit, fit_hands, hand_size
 from hand_lib.fitting.keypoints import Keypoints
-from hand_lib.hand.model import HandModel
-from hand_lib.inference.fit_samples import fit_samples, write_youtube
-from hand_lib.render.camera import apply_affine, crop_affine, transform_intrinsics
+from hand_lib.hand.model import HandModel, mirror_pose
+from hand_lib.render.camera import apply_affine, crop_affine, project, transform_intrinsics
 
 OVERLAP = 0.35
 """Two hands nearer than this share of their size, joint by joint, are one hand seen twice."""
@@ -213,7 +214,7 @@ def apply_review(path, labels: WeakLabels) -> int:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such review; save_review writes one")
     try:
-        hands = json.loads(path.read_text())["hands"]
+        hands = read_json(path)["hands"]
         wanted = {name: entry["keep"] for name, entry in hands.items()}
         untouched = {
             name for name, entry in hands.items()
@@ -237,24 +238,53 @@ def apply_review(path, labels: WeakLabels) -> int:
     return changed
 
 
+def fitted_hand(model, fit, rows):
+    """Vertices (N, V, 3) and joints (N, 21, 3), metres, camera axes, of some rows of a fit."""
+    kind = model.template
+    parts = (fit.pose[rows], fit.betas[rows], fit.translation[rows])
+    with torch.no_grad():
+        hand = model(*(torch.as_tensor(x, dtype=kind.dtype, device=kind.device) for x in parts))
+    return hand.vertices.cpu().numpy(), hand.joints.cpu().numpy()
+
+
 def kept_samples(labels: WeakLabels, frames, crop: int | None = 224):
-    """Yield a right-handed ``HandSample`` per kept hand.
+    """Yield a right-handed ``HandSample`` per kept hand, ready for ``write_freihand``.
 
     frames: indexed by the keypoints' frame numbers (``Frames``, list, dict).   crop: side of the
     square picture round the hand, pixels; None keeps whole frames. 2-D labels are the fit's own:
-    nearer the truth than the noisy keypoints they came from. A frame that cannot be read is named
-    in the keypoints' ``problems`` and left out.
+    nearer the truth than the noisy keypoints they came from. A left hand is mirrored, picture and
+    all. A frame that cannot be read is named in the keypoints' ``problems`` and left out.
     """
     for side in ("right", "left"):
         for row in labels.rows(side):
-            one = _one_row(labels.fit, row)
-            image, key = _frame(labels, frames, row), labels.name(row)
-            if image is None:
-                continue
-            if crop:
-                image = _crop(one, image, crop)
-            for sample in fit_samples(labels.models[side], one, [image], names=[key]):
-                yield dataclasses.replace(sample, index=int(row))
+            image = _frame(labels, frames, row)
+            if image is not None:
+                yield _sample(labels, int(row), np.asarray(image), crop)
+
+
+def _sample(labels, row: int, image, crop) -> HandSample:
+    """The kept hand of a row as a right one."""
+    fit, model = labels.fit, labels.models[labels.keypoints.sides[row]]
+    vertices, joints = (x[0] for x in fitted_hand(model, fit, [row]))
+    pose, camera, flat = fit.pose[row], fit.intrinsics[row], fit.joints_2d[row]
+    affine = np.eye(2, 3)
+    if crop:
+        low, high = flat.min(0), flat.max(0)
+        square = max(float((high - low).max()) * JOINT_BOX_MARGIN, 8.0)
+        affine = crop_affine((low + high) / 2, square, crop)
+        smooth = cv2.INTER_AREA if square > crop else cv2.INTER_LINEAR
+        image = cv2.warpAffine(image, affine, (crop, crop), flags=smooth)
+    if model.side == "left":
+        affine = [[-1], [1]] * affine + [[0, 0, image.shape[1] - 1], [0, 0, 0]]
+        image, pose = np.ascontiguousarray(image[:, ::-1]), mirror_pose(pose)
+        vertices, joints = vertices * (-1, 1, 1), joints * (-1, 1, 1)
+        camera = camera * (-1, 1, 1)  # takes mirrored points
+    return make_sample(
+        image, vertices=vertices - joints[0], joints=joints - joints[0], root=joints[0],
+        joints_2d=apply_affine(affine, flat), intrinsics=transform_intrinsics(affine, camera),
+        pose=pose.reshape(48), betas=fit.betas[row], dataset="fitted", split="training",
+        index=row, key=labels.name(row),
+    )  # fmt: skip
 
 
 def _frame(labels, frames, row):
@@ -266,21 +296,6 @@ def _frame(labels, frames, row):
         return None
 
 
-def _one_row(fit, row) -> HandFit:
-    return HandFit(**{f.name: getattr(fit, f.name)[[row]] for f in dataclasses.fields(fit)})
-
-
-def _crop(fit, image, size):
-    """Cut the square round the hand; the one-row fit's camera and 2-D joints follow."""
-    low, high = fit.joints_2d[0].min(0), fit.joints_2d[0].max(0)
-    side = max(float((high - low).max()) * JOINT_BOX_MARGIN, 8.0)
-    affine = crop_affine((low + high) / 2, side, size)
-    fit.intrinsics = transform_intrinsics(affine, fit.intrinsics[0])[None]
-    fit.joints_2d = apply_affine(affine, fit.joints_2d)
-    smooth = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    return cv2.warpAffine(np.asarray(image), affine, (size, size), flags=smooth)
-
-
 def export_freihand(folder, labels: WeakLabels, frames, crop: int = 224) -> Path:
     """Write the kept hands in FreiHAND's layout, as notebook 03's ``data`` takes it."""
     return write_freihand(folder, kept_samples(labels, frames, crop))
@@ -289,26 +304,38 @@ def export_freihand(folder, labels: WeakLabels, frames, crop: int = 224) -> Path
 def export_youtube(folder, labels: WeakLabels, frames, video: str = "clip") -> Path:
     """Write the kept hands as ``youtube_train.json`` beside the frames that it names.
 
-    returns the JSON's path; frames go to ``youtube/<video>/video/frames/<number>.png``.
+    Meshes are in pixels of the frame; z counts from the wrist, times std(x in pixels) / std(x), as
+    the authors do.   returns the JSON's path; frames go to
+    ``youtube/<video>/video/frames/<number>.png``.
     """
-    folder = Path(folder)
-    found, sizes, names = labels.keypoints, [], []
-    fit = dataclasses.replace(labels.fit, accepted=labels.fit.accepted.copy())
-    for row in range(len(labels)):
-        number = int(found.frames[row])
-        name = f"youtube/{video}/video/frames/{number}.png"
-        names.append(name)
-        sizes.append((0, 0))
-        picture = _frame(labels, frames, row) if labels.fit.accepted[row] else None
-        if picture is None:
-            fit.accepted[row] = False
-            continue
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-            raise OSError(f"{path}: the frame could not be written")
-        sizes[-1] = (picture.shape[1], picture.shape[0])
-    return write_youtube(
-        folder / "youtube_train.json", [labels.models[s] for s in found.sides], fit, names,
-        sizes,
-    )  # fmt: skip
+    folder, fit, numbers = Path(folder), labels.fit, labels.keypoints.frames
+    images, annotations = {}, []
+    for row in np.flatnonzero(fit.accepted):
+        name = f"youtube/{video}/video/frames/{int(numbers[row])}.png"
+        if name not in images:
+            picture = _frame(labels, frames, row)
+            if picture is None:
+                continue
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+                raise OSError(f"{path}: the frame could not be written")
+            size = {"width": picture.shape[1], "height": picture.shape[0]}
+            images[name] = {"name": name, **size, "id": len(images)}
+        model = labels.models[labels.keypoints.sides[row]]
+        vertices, joints = (x[0].astype(float) for x in fitted_hand(model, fit, [row]))
+        pixels = project(vertices, fit.intrinsics[row])
+        scale = pixels[:, 0].std() / vertices[:, 0].std()
+        mesh = np.concatenate([pixels, (vertices[:, 2:] - joints[0, 2]) * scale], 1)
+        annotations.append(
+            {
+                "vertices": np.round(mesh, 3).tolist(),
+                "is_left": int(model.side == "left"),
+                "image_id": images[name]["id"],
+                "id": len(annotations),
+            }
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "youtube_train.json"
+    write_text(path, json.dumps({"images": list(images.values()), "annotations": annotations}))
+    return path

@@ -8,10 +8,10 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 
-from hand_lib.inference.fit_samples import fitted_hand
 from hand_lib.inference.weak_labels import (
     WeakLabels,
     apply_review,
+    fitted_hand,
     overrule,
     save_review,
 )

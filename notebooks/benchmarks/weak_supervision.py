@@ -26,7 +26,7 @@ from hand_lib.files import read_json, write_json
 from hand_lib.fitting.detections import MISSING, NOISE_PX, spoil
 from hand_lib.fitting.fit import fit_hands
 from hand_lib.hand.model import HandModel, builtin_hierarchy
-from hand_lib.inference.fit_samples import fitted_hand
+from hand_lib.inference.weak_labels import fitted_hand
 from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
