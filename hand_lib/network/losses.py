@@ -41,7 +41,7 @@ def total_loss(prediction, batch: dict, network, config) -> tuple[Tensor, dict[s
     }
     if config.loss_edges or config.loss_normals:
         errors = surface_errors(prediction.vertices, vertices, network.faces)
-        terms["edges"], terms["normals"] = (_mean(error, has_vertices) for error in errors)
+        terms["edges"], terms["normals"] = (masked_mean(error, has_vertices) for error in errors)
     if prediction.canonical is not None:  # our decoder
         direct = joint_loss(prediction.joints_2d_direct, joints_2d, valid_2d, distance)
         terms["joints_2d"] = terms["joints_2d"] + direct
@@ -61,7 +61,7 @@ def total_loss(prediction, batch: dict, network, config) -> tuple[Tensor, dict[s
 
 def vertex_loss(predicted: Tensor, true: Tensor, known: Tensor | None = None) -> Tensor:
     """mean |p - t| over coordinates.   (B, V, 3) each; known: (B,) bool leaves hands out."""
-    return _mean((predicted - true).abs().mean((1, 2)), known)
+    return masked_mean((predicted - true).abs().mean((1, 2)), known)
 
 
 def joint_loss(
@@ -77,34 +77,16 @@ def joint_loss(
     error = (error.abs() if distance == "l1" else error.square()).mean(2)
     if known is not None and known.ndim == 1:
         known = known[:, None].expand_as(error)
-    return _mean(error, known)
-
-
-def edge_loss(
-    predicted: Tensor, true: Tensor, faces: Tensor, known: Tensor | None = None
-) -> Tensor:
-    """mean over faces and their three edges of | |p_a - p_b| - |t_a - t_b| | (Wang et al. 2018).
-
-    predicted, true: (B, V, 3) metres.   faces: (F, 3).   An edge of two faces counts twice.
-    """
-    return _mean(surface_errors(predicted, true, faces)[0], known)
-
-
-def normal_loss(
-    predicted: Tensor, true: Tensor, faces: Tensor, known: Tensor | None = None
-) -> Tensor:
-    """mean over faces and their three edges of |e . n|: unit predicted edge, unit true normal.
-
-    predicted, true: (B, V, 3).   faces: (F, 3).   It is zero when each predicted face lies in the
-    plane of the true one (Pixel2Mesh, Wang et al. 2018; Youtubehand's normal term).
-    """
-    return _mean(surface_errors(predicted, true, faces)[1], known)
+    return masked_mean(error, known)
 
 
 def surface_errors(predicted: Tensor, true: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """What ``edge_loss`` and ``normal_loss`` are means of, for each hand: (B,) and (B,).
+    """How far edges are from the true ones, in length and in direction: (B,) and (B,).
 
-    predicted, true: (B, V, 3) metres.   faces: (F, 3).
+    predicted, true: (B, V, 3) metres.   faces: (F, 3).   Means over faces and their three edges
+    (an edge of two faces counts twice) of | |p_a - p_b| - |t_a - t_b| |, and of |e . n|: unit
+    predicted edge, unit true normal, zero where each predicted face lies in the plane of the true
+    one (Pixel2Mesh, Wang et al. 2018; Youtubehand's terms).
     """
     edges, true_edges = (x.roll(-1, 2) - x for x in (predicted[:, faces], true[:, faces]))
     lengths = edges.square().sum(3).clamp_min(1e-16).sqrt()  # (B, F, 3), as the edges go round
@@ -115,7 +97,7 @@ def surface_errors(predicted: Tensor, true: Tensor, faces: Tensor) -> tuple[Tens
     return (lengths - true_lengths).abs().mean((1, 2)), cosines.abs().mean((1, 2))
 
 
-def _mean(error: Tensor, known: Tensor | None) -> Tensor:
+def masked_mean(error: Tensor, known: Tensor | None) -> Tensor:
     """Mean of ``error`` where ``known``; zero (with a zero gradient) where nothing is known."""
     if known is None:
         return error.mean()

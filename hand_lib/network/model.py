@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hand_lib.hand.model import HandModel
 from hand_lib.network.coarse_to_fine import CoarseToFineDecoder, vertex_matmul
 from hand_lib.network.encoders import GridEncoder, NormalizeImages, PooledEncoder
-from hand_lib.network.youtubehand import YoutubehandDecoder, published_channels
+from hand_lib.network.youtubehand import PUBLISHED_CHANNELS, YoutubehandDecoder
 from hand_lib.render.camera import fit_weak_perspective, project_weak_perspective
 
 RENAMED = {
@@ -125,7 +125,7 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     if config.decoder == "youtubehand":
         encoder = PooledEncoder(config.backbone, config.pretrained)
         spirals = hierarchy.spirals(config.spiral_length or 27, config.dilation)
-        channels = config.channels or published_channels(config.backbone)
+        channels = config.channels or PUBLISHED_CHANNELS.get(config.backbone, (64, 128, 256, 512))
         decoder = YoutubehandDecoder(encoder.channels, hierarchy, channels, spirals)
         down = np.zeros((0, count))
     else:

@@ -87,9 +87,12 @@ class UnpoolConv(nn.Module):
         return functional.relu(self.conv(x, self.up))
 
 
-def published_channels(backbone: str) -> tuple[int, ...]:
-    """Channel widths, fine to coarse, that Youtubehand published with a backbone."""
-    return PUBLISHED[backbone][0] if backbone in PUBLISHED else PUBLISHED["resnet18"][0]
+PUBLISHED_CHANNELS = {
+    "resnet18": (64, 128, 256, 512),
+    "resnet50": (256, 512, 1024, 2048),
+    "hrnet_w64": (256, 512, 1024, 2048),
+}
+"""Channel widths, fine to coarse, of the three networks that Youtubehand publishes."""
 
 
 class YoutubehandDecoder(nn.Module):
@@ -128,30 +131,6 @@ class YoutubehandDecoder(nn.Module):
         vertices = self.last(x).transpose(0, 1)
         camera = self.cam_pred_3(self.cam_pred_2(self.cam_pred_1(vertices.transpose(1, 2))))
         return {"vertices": vertices, "camera": camera.squeeze(2).float()}
-
-
-PUBLISHED = {
-    "resnet18": ((64, 128, 256, 512), 36_405_862),
-    "resnet50": ((256, 512, 1024, 2048), 418_884_198),
-    "hrnet_w64": ((256, 512, 1024, 2048), 519_338_110),
-}
-"""Channels, fine to coarse, and number of parameters of the three networks it publishes.
-
-The ResNets count their unused ImageNet classifier (513,000 and 2,049,000); HRNet has none.
-"""
-
-
-def parameter_counts(network: nn.Module) -> dict[str, int]:
-    """Parameters of a network: total, encoder, decoder, and total without an unused classifier."""
-    count = {
-        "total": _count(network),
-        "encoder": _count(network.encoder),
-        "decoder": _count(network.decoder),
-    }
-    unused = [p for n, p in network.encoder.named_parameters() if n.startswith("net.fc.")]
-    keeps_classifier = hasattr(network.decoder, "cam_pred_1")
-    count["without_classifier"] = count["total"] - sum(p.numel() for p in unused) * keeps_classifier
-    return count
 
 
 def load_youtubehand_state_dict(network: nn.Module, state_dict: dict | str | Path) -> list[str]:
@@ -246,7 +225,3 @@ def _is_classifier(name: str) -> bool:
 
 def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(torch.equal(a, b))
-
-
-def _count(module) -> int:
-    return sum(p.numel() for p in module.parameters())
