@@ -244,10 +244,3 @@ def _parse_json_slowly(path: Path, shape, name: str, dtype) -> np.ndarray:
             )
         array[index] = value.reshape(shape)
     return array
-
-
-def natural_names(folder: Path, pattern: str) -> set[str]:
-    """Names in a folder that match a regular expression, listed in one pass."""
-    matches = re.compile(pattern).fullmatch
-    with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if matches(entry.name)}

@@ -121,6 +121,22 @@ sys.modules["fcntl"] = sys.modules["resource"] = None
 for name in {names!r}: importlib.import_module(name)""")
 
 
+def test_compiled_kernels_find_a_place_where_nothing_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    hand_lib._find_place_for_kernels()
+    assert "NUMBA_CACHE_DIR" not in os.environ  # the usual place will do
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    hand_lib._find_place_for_kernels()
+    folder = Path(os.environ.pop("NUMBA_CACHE_DIR"))
+    assert folder.parent == tmp_path and folder.stat().st_mode & 0o077 == 0
+    folder.rmdir()
+    folder.write_text("somebody was here first")
+    hand_lib._find_place_for_kernels()
+    other = Path(os.environ.pop("NUMBA_CACHE_DIR"))
+    assert other != folder and other.is_dir() and other.stat().st_mode & 0o077 == 0
+
+
 @pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
 def test_every_name_on_a_face_leads_somewhere(folder):
     package = importlib.import_module(".".join(folder.relative_to(ROOT).parts))
