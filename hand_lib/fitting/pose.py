@@ -114,11 +114,11 @@ def _mesh_and_slopes(model, local, betas, translation):
     Pose corrections count as rigid with their bones, which costs a step or two.
     """
     batch, count, skin = len(local), model.count, model.skin[:, : model.count]
-    shapes = model.shape_directions[..., :count]  # (10, 3, V)
+    shapes = model.directions[:10, :, :count]  # (10, 3, V)
     shaped = model.template[:, :count] + torch.einsum("bk,kav->bav", betas, shapes)
     rest = shaped @ model.joint_regressor.T  # (B, 3, 16)
     features = local[:, 1:].permute(2, 3, 1, 0).reshape(135, batch) - model.identity
-    corrections = features.T @ model.pose_directions.flatten(1)
+    corrections = features.T @ model.directions[10:].flatten(1)
     shaped = shaped + corrections.view(batch, 3, -1)[..., :count]
     root, others = local.permute(2, 3, 1, 0).split([1, 15], 2)
     bones = (rest[..., 1:] - rest[..., _PARENTS[1:]]).permute(1, 2, 0)

@@ -109,8 +109,8 @@ class HandModel(nn.Module):
 
         self.count = len(template)
         keep_vertices("template", template)  # (3, V)
-        keep_vertices("shape_directions", shapes)  # (10, 3, V)
-        keep_vertices("pose_directions", corrections)  # (135, 3, V)
+        directions = np.concatenate([shapes, corrections], 2)
+        keep_vertices("directions", directions)  # (145, 3, V): ten shapes, then pose corrections
         keep_vertices("skin", arrays["weights"])  # (16, V)
         keep_float("rest_skeleton", skeleton[:, :1])  # (93, 1): x of 16 joints and 15 bones, y, z
         keep_float("skeleton_directions", skeleton[:, 1:])  # (93, 10)
@@ -202,13 +202,14 @@ class HandModel(nn.Module):
         rotations = self._batch_last(pose)  # (3, 3, 16, B)
         batch = rotations.shape[-1]
         root, others = rotations.split([1, 15], 2)
-        shaped, skeleton = self.template.reshape(-1), self.rest_skeleton.expand(93, batch)
-        if betas is not None:
-            betas = self.check_betas(betas, batch)
-            shaped = torch.addmm(shaped, betas, self.shape_directions.flatten(1))
-            skeleton = torch.addmm(self.rest_skeleton, self.skeleton_directions, betas.T)
-        corrections = others.reshape(135, batch) - self.identity
-        shaped = torch.addmm(shaped, corrections.T, self.pose_directions.flatten(1))
+        features, directions = others.reshape(135, batch) - self.identity, self.directions
+        if betas is None:
+            skeleton, directions = self.rest_skeleton.expand(93, batch), directions[10:]
+        else:
+            betas = self.check_betas(betas, batch).T
+            skeleton = torch.addmm(self.rest_skeleton, self.skeleton_directions, betas)
+            features = torch.cat([betas, features])  # (145, B)
+        shaped = torch.addmm(self.template.reshape(-1), features.T, directions.flatten(1))
         rest, bones = skeleton.view(3, 31, batch).split([16, 15], 1)
         start = rest[:, :1]
         if translation is not None:
@@ -302,11 +303,11 @@ class HandModel(nn.Module):
         def vertices(tensor):  # without the fill
             return np.ascontiguousarray(get(tensor)[..., : self.count].T)
 
-        corrections = vertices(self.pose_directions).reshape(-1, 3, 9, 15).swapaxes(2, 3)
+        corrections = vertices(self.directions[10:]).reshape(-1, 3, 9, 15).swapaxes(2, 3)
         return {
             "v_template": vertices(self.template),
             "f": self.faces.cpu().numpy().copy(),
-            "shapedirs": vertices(self.shape_directions),
+            "shapedirs": vertices(self.directions[:10]),
             "posedirs": corrections.reshape(-1, 3, 135),
             "J_regressor": get(self.joint_regressor),
             "weights": vertices(self.skin),
