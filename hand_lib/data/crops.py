@@ -20,7 +20,7 @@ from hand_lib.data.augment import (
     tight_affines,
     uniforms,
 )
-from hand_lib.data.sample import ERROR_MODES, HandDataset, HandSample, as_dataset
+from hand_lib.data.sample import ERROR_MODES, HandDataset, HandSample, as_dataset, square_around
 from hand_lib.files import SampleError
 from hand_lib.render.camera import (
     apply_affine,
@@ -51,14 +51,11 @@ def square_of(box, width: int, height: int, joints_2d=None, valid_2d=None, name=
     if isinstance(box, tuple):
         return box
     if box == "joints":
-        known = None if joints_2d is None else np.asarray(joints_2d)
-        if known is not None and valid_2d is not None:
-            known = known[np.asarray(valid_2d, bool)]
-        if known is None or len(known) < 2:
+        known = np.empty((0, 2)) if joints_2d is None else np.asarray(joints_2d)
+        known = known if valid_2d is None else known[np.asarray(valid_2d, bool)]
+        if len(known) < 2:
             raise SampleError(f"{name}: no 2-D joints to find the hand by; use box=1.0")
-        low, high = known.min(0), known.max(0)
-        side = max(float((high - low).max()) * JOINT_BOX_MARGIN, 8.0)
-        return (*((low + high) / 2).tolist(), side)
+        return square_around(known, JOINT_BOX_MARGIN)
     if not isinstance(box, int | float) or not box > 0:
         raise ValueError(f"box must be 'joints', a number above 0 or (x, y, side), found {box!r}")
     return (width - 1) / 2, (height - 1) / 2, float(min(width, height) * box)
@@ -256,11 +253,11 @@ class HandCrops:
             at = (index + attempt) % len(self)
             try:
                 return *self._read_one(labels, row, at, scale), at
-            except SampleError as problem:
-                error = problem
-        if tries > 1:
-            error = SampleError(f"{tries} samples in a row cannot be read; {error}")
-        raise error
+            except SampleError as error:
+                if tries == 1:
+                    raise
+                last = error
+        raise SampleError(f"{tries} samples in a row cannot be read; {last}")
 
     def _read_one(self, labels, row, index, scale):
         dataset, name = self.dataset, self.dataset.name(index)

@@ -294,6 +294,16 @@ def split_unique(dataset, validation_share: float, seed: int = 0) -> tuple[Subse
     return Subset(dataset, np.flatnonzero(~held_out)), Subset(dataset, np.flatnonzero(held_out))
 
 
+def square_around(points, margin: float) -> tuple[float, float, float]:
+    """Centre (x, y) and side of the square around points (N, 2) of a picture, pixels.
+
+    margin: its side over the longer side of the points' box.
+    """
+    low, high = np.min(points, 0), np.max(points, 0)
+    side = max(float((high - low).max()) * margin, 8.0)
+    return (*((low + high) / 2).tolist(), side)
+
+
 def fits_mesh(vertices, template, faces) -> bool:
     """Whether a mesh has its vertices in the order of a template: its edges are then short.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import simdjson
 
-from hand_lib.data.sample import HandDataset, fits_mesh
+from hand_lib.data.sample import HandDataset, fits_mesh, square_around
 from hand_lib.files import (
     SampleError,
     check_folder,
@@ -171,10 +171,7 @@ class YouTubeHands(HandDataset):
 
     def crop_square(self, index: int) -> tuple[float, float, float]:
         """Centre (x, y) and side in pixels of the square around the mesh."""
-        vertices = self.vertices_px(index)[:, :2]
-        low, high = vertices.min(0), vertices.max(0)
-        side = max(float((high - low).max()) * MESH_BOX_MARGIN, 8.0)
-        return (*((low + high) / 2).tolist(), side)
+        return square_around(self.vertices_px(index)[:, :2], MESH_BOX_MARGIN)
 
     def labels(self, index: int) -> dict:
         """All of a sample but its picture, as ``make_sample`` takes it."""
