@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     build_network="model",
     HandNetwork="model",
     Prediction="model",
-    SpiralConv="youtubehand",
+    SpiralConv="spiral_conv",
     predict_crops="second_look",
     total_loss="losses",
 )

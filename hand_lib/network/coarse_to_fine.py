@@ -20,7 +20,7 @@ class SpiralMix(nn.Module):
     """Residual block on vertices: normalise, depthwise spiral, pointwise expansion.
 
     x + W2 gelu(W1 sum_k w_k * norm(x)_s(v,k)): the separable form of a spiral convolution
-    (``youtubehand.SpiralConv``) costs K C + 2 r C^2 multiplications per vertex instead of K C^2.
+    (``spiral_conv.SpiralConv``) costs K C + 2 r C^2 multiplications per vertex instead of K C^2.
     A coarse mesh has so few vertices that one small matrix per channel, M_c(v, u) = the sum of
     w_kc over the k with s(v,k) = u, beats gathering K neighbours. forward: (V, B, C) -> (V, B, C).
     """

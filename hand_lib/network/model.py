@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hand_lib.hand.model import HandModel
 from hand_lib.network.coarse_to_fine import CoarseToFineDecoder, vertex_matmul
 from hand_lib.network.encoders import GridEncoder, NormalizeImages, PooledEncoder
-from hand_lib.network.youtubehand import PUBLISHED_CHANNELS, YoutubehandDecoder
+from hand_lib.network.spiral_conv import PUBLISHED_CHANNELS, YoutubehandDecoder
 from hand_lib.render.camera import fit_weak_perspective, project_weak_perspective
 
 RENAMED = {

@@ -1,136 +1,95 @@
-"""Youtubehand: spiral convolution, mesh un-pooling, its decoder, and its published checkpoints.
+"""Youtubehand's published checkpoints: into a network, and into a run folder.
 
-Features of vertices are (V, B, C), vertices first, so that a gather copies long rows. Spirals
-(V, K) hold for each vertex itself and the next K - 1 vertices around it; a spiral convolution is a
-gather and one Linear (SpiralNet++, Gong 2019). FORMATS of its files: its model/network.py.
+python -m hand_lib.network.youtubehand state_dict.bin --transform template/transform.pkl \\
+    --mano MANO_RIGHT.pkl --folder runs/yth
 """
 
+import argparse
+import hashlib
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
+from hand_lib import __version__
+from hand_lib.files import write_json, written_atomically
+from hand_lib.hand.model import HandModel
+from hand_lib.mesh.hierarchy import load_hierarchy
 from hand_lib.network.encoders import find_tensors, read_state_dict, without_prefix
+from hand_lib.network.model import build_network, joint_regressor
 
 
-class Unpooling(nn.Module):
-    """A sparse up-sampling matrix as padded rows: which E coarse vertices, how much of each.
+def convert_checkpoint(checkpoint, transform, folder, mano=None) -> dict:
+    """Make a run folder, as a training leaves it, of a published checkpoint.
 
-    matrix: SciPy sparse (V, M).   forward: (M, B, C) -> (V, B, C).
+    checkpoint: ``state_dict.bin``.   transform: HandMesh's ``transform.pkl`` of its meshes.
+    folder: must not hold a run yet.   mano: MANO_RIGHT.pkl, for the joints; None takes
+    ``j_reg.npy`` (21, V), which HandMesh keeps beside its transform.
+    returns what it found: ``backbone``, ``channels``, ``spiral_length``, ``ignored`` names.
     """
+    checkpoint, transform, folder = Path(checkpoint), Path(transform), Path(folder)
+    if (folder / "config.json").exists():
+        raise FileExistsError(f"{folder} already holds a run; choose another folder")
+    state = read_state_dict(checkpoint)
+    hierarchy = load_hierarchy(transform)
+    found = settings_of(state, checkpoint.name)
+    config = found | {
+        "preset": "youtubehand", "decoder": "youtubehand", "pretrained": False, "dilation": 1,
+        "image_size": 224, "view_size": 0, "n_crops": 1, "epochs": 38,
+    }  # fmt: skip
+    regressor = _regressor(transform, mano)
+    network = build_network(SimpleNamespace(**config), hierarchy, regressor)
+    ignored = load_youtubehand_state_dict(network, state)
+    folder.mkdir(parents=True, exist_ok=True)
+    hierarchy.save(folder / "hierarchy.npz")
+    with written_atomically(folder / "model.safetensors") as temporary:
+        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+    sources = {"checkpoint": checkpoint, "transform": transform}
+    sources |= {"mano": Path(mano)} if mano else {}
+    notes = {"made_by": f"hand_lib.network.youtubehand {__version__}", "ignored": ignored}
+    for name, path in sources.items():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        notes[name] = {"file": path.name, "sha256": digest}
+    write_json(folder / "provenance.json", notes)
+    write_json(folder / "config.json", config)
+    return found | {"ignored": ignored}
 
-    def __init__(self, matrix):
-        super().__init__()
-        matrix = matrix.tocsr()
-        matrix.sort_indices()
-        counts = np.diff(matrix.indptr)
-        index = np.zeros((matrix.shape[0], max(int(counts.max()), 1)), np.int64)
-        weight = np.zeros(index.shape, np.float32)
-        row = np.repeat(np.arange(matrix.shape[0]), counts)
-        column = np.arange(len(row)) - np.repeat(matrix.indptr[:-1], counts)
-        index[row, column], weight[row, column] = matrix.indices, matrix.data
-        self.register_buffer("index", torch.from_numpy(index))  # (V, E)
-        self.register_buffer("weight", torch.from_numpy(weight))  # (V, E)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return (x[self.index] * self.weight[..., None, None].to(x.dtype)).sum(1)
-
-
-class SpiralConv(nn.Module):
-    """Linear over the concatenated features of a vertex's spiral, neighbour 0 first.
-
-    y_v = W [x_s(v,0), ..., x_s(v,K-1)] + b = sum_k (W_k x)_s(v,k) + b, computed as the second form:
-    every vertex times every W_k, then one gather that sums for each vertex the products of its
-    spiral. Where channels shrink, as in decoders, that moves far less memory than the first form.
-    """
-
-    def __init__(self, channels_in: int, channels_out: int, spirals: np.ndarray):
-        super().__init__()
-        spirals = np.asarray(spirals, np.int64)
-        self.register_buffer("spirals", torch.tensor(spirals))
-        self.layer = nn.Linear(spirals.shape[1] * channels_in, channels_out)
-
-    def forward(self, x: Tensor, unpooling: Unpooling | None = None) -> Tensor:
-        """x: (V, B, C_in) -> (V, B, C_out).
-
-        unpooling: then x is (M, B, C_in) on the coarser mesh, a neighbour is its blend of coarse
-        vertices, and the products are made on that mesh, half as many as after up-sampling.
-        """
-        coarse, hands, channels = x.shape
-        vertices, length = self.spirals.shape
-        taps = self.layer.weight.unflatten(1, (length, channels)).permute(
-            1, 2, 0
-        )  # W_k, transposed
-        products = x.reshape(1, -1, channels) @ taps  # (K, M B, C_out)
-        products = products.float().reshape(length * coarse, -1)
-        index, blend = self.spirals[..., None], None
-        if unpooling is not None:
-            index, blend = unpooling.index[self.spirals], unpooling.weight[self.spirals].flatten(1)
-        index = index + coarse * torch.arange(length, device=x.device)[:, None]  # (V, K, E)
-        y = functional.embedding_bag(
-            index.flatten(1), products, mode="sum", per_sample_weights=blend
+def settings_of(state: dict[str, Tensor], source: str = "checkpoint") -> dict:
+    """Backbone, channels (fine to coarse) and spiral length of a checkpoint, from its shapes."""
+    state = without_prefix(state, ["de_layers.0.weight"])
+    channels = []
+    while f"de_layers.{len(channels) + 1}.conv.layer.bias" in state:
+        channels.insert(0, len(state[f"de_layers.{len(channels) + 1}.conv.layer.bias"]))
+    last = state.get(f"de_layers.{len(channels) + 1}.layer.weight")
+    if not channels or last is None:
+        raise ValueError(
+            f"{source} is no checkpoint of Youtubehand: there is no de_layers.1.conv.layer.bias "
+            f"in it; it holds {', '.join(list(state)[:4])}, ..."
         )
-        return y.unflatten(1, (hands, -1)) + self.layer.bias
+    names = {name.split(".", 1)[-1] for name in state if name.startswith(("backbone", "en_layer"))}
+    backbone = "resnet50" if "layer1.0.conv3.weight" in names else "resnet18"
+    if any(name.startswith("stage4.") for name in names):
+        backbone = "hrnet_w64"
+    length = last.shape[1] // channels[0]
+    return {"backbone": backbone, "channels": channels, "spiral_length": length}
 
 
-class UnpoolConv(nn.Module):
-    """Up-sample, spiral convolution, ReLU: one step of Youtubehand's decoder."""
-
-    def __init__(self, channels_in: int, channels_out: int, up, spirals: np.ndarray):
-        super().__init__()
-        self.up = Unpooling(up)
-        self.conv = SpiralConv(channels_in, channels_out, spirals)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.conv(x, self.up))
-
-
-PUBLISHED_CHANNELS = {
-    "resnet18": (64, 128, 256, 512),
-    "resnet50": (256, 512, 1024, 2048),
-    "hrnet_w64": (256, 512, 1024, 2048),
-}
-"""Channel widths, fine to coarse, of the three networks that Youtubehand publishes."""
-
-
-class YoutubehandDecoder(nn.Module):
-    """Youtubehand's decoder and camera head, layer for layer.
-
-    latent (B, C) -> Linear -> coarsest level, then per level up-sample, spiral convolution, ReLU,
-    and a last spiral convolution to coordinates; the camera is three Linears on the vertices.
-    channels: fine to coarse, one per step.
-    """
-
-    def __init__(self, latent: int, hierarchy, channels, spirals):
-        super().__init__()
-        steps = len(hierarchy.up)
-        if len(channels) != steps:
-            raise ValueError(
-                f"the hierarchy has {steps} up-sampling steps, so channels should be {steps} "
-                f"numbers, fine to coarse; found {tuple(channels)}"
-            )
-        wide = [channels[-1], *reversed(channels)]
-        self.coarsest = hierarchy.up[-1].shape[1]
-        self.latent = nn.Linear(latent, self.coarsest * channels[-1])
-        self.blocks = nn.ModuleList(
-            UnpoolConv(wide[i], wide[i + 1], hierarchy.up[-1 - i], spirals[steps - 1 - i])
-            for i in range(steps)
+def _regressor(transform: Path, mano) -> np.ndarray:
+    """(21, V) from vertices to joints, with the fingertips that Youtubehand trained on."""
+    if mano:
+        return joint_regressor(HandModel.from_mano(mano, fingertips="metro"))
+    beside = transform.with_name("j_reg.npy")
+    if not beside.is_file():
+        raise FileNotFoundError(
+            f"which vertices make joints is not known: give --mano MANO_RIGHT.pkl, or copy "
+            f"HandMesh's template/j_reg.npy beside {transform}"
         )
-        self.last = SpiralConv(channels[0], 3, spirals[0])
-        self.cam_pred_1 = nn.Linear(hierarchy.up[0].shape[0], 150)
-        self.cam_pred_2 = nn.Linear(150, 3)
-        self.cam_pred_3 = nn.Linear(3, 1)
-
-    def forward(self, latent: Tensor) -> dict[str, Tensor]:
-        """latent: (B, C).   returns vertices (B, V, 3) metres and camera (B, 3) s, tx, ty."""
-        x = self.latent(latent).unflatten(1, (self.coarsest, -1)).transpose(0, 1)
-        for block in self.blocks:
-            x = block(x)
-        vertices = self.last(x).transpose(0, 1)
-        camera = self.cam_pred_3(self.cam_pred_2(self.cam_pred_1(vertices.transpose(1, 2))))
-        return {"vertices": vertices, "camera": camera.squeeze(2).float()}
+    return np.load(beside, allow_pickle=False)
 
 
 def load_youtubehand_state_dict(network: nn.Module, state_dict: dict | str | Path) -> list[str]:
@@ -225,3 +184,28 @@ def _is_classifier(name: str) -> bool:
 
 def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(torch.equal(a, b))
+
+
+def main(arguments=None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hand_lib.network.youtubehand", description=convert_checkpoint.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("checkpoint", help="state_dict.bin")
+    parser.add_argument("--transform", required=True, help="transform.pkl of HandMesh")
+    parser.add_argument("--mano", help="MANO_RIGHT.pkl")
+    parser.add_argument("--folder", required=True, help="the run folder to make")
+    given = parser.parse_args(arguments)
+    try:
+        found = convert_checkpoint(given.checkpoint, given.transform, given.folder, given.mano)
+    except (OSError, TypeError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    ignored = ", ".join(found.pop("ignored")) or "nothing"
+    said = ", ".join(f"{name} {value}" for name, value in found.items())
+    sys.stdout.write(f"{given.folder}: {said}; left out: {ignored}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

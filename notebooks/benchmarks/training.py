@@ -25,7 +25,7 @@ from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
-from hand_lib.network.youtubehand import SpiralConv, UnpoolConv
+from hand_lib.network.spiral_conv import SpiralConv, UnpoolConv
 from hand_lib.training.config import make_config
 from hand_lib.training.loop import train
 from hand_lib.training.run_folder import device_name

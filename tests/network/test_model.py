@@ -19,7 +19,7 @@ from hand_lib.network.heads import bilinear_sample
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import RENAMED, build_network, current_name
 from hand_lib.network.second_look import cut, predict_crops
-from hand_lib.network.youtubehand import SpiralConv, UnpoolConv, Unpooling
+from hand_lib.network.spiral_conv import SpiralConv, UnpoolConv, Unpooling
 from hand_lib.render.camera import fit_weak_perspective, project_weak_perspective
 
 BOTH = pytest.mark.parametrize("decoder", ["coarse_to_fine", "youtubehand"])

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,12 +12,15 @@ from network_fixtures import (
 )
 from torch.nn import functional
 
+from hand_lib.network import youtubehand
 from hand_lib.network.model import build_network
+from hand_lib.network.spiral_conv import PUBLISHED_CHANNELS
 from hand_lib.network.youtubehand import (
     load_youtubehand_state_dict,
     youtubehand_names,
     youtubehand_state_dict,
 )
+from hand_lib.training.run_folder import load_network
 
 
 @pytest.mark.parametrize(
@@ -142,3 +147,40 @@ def test_a_checkpoint_refuses_our_decoder():
 
 def resnet(seed=0):
     return small_network("youtubehand", "resnet18", seed=seed)
+
+
+def test_a_checkpoint_becomes_a_run_that_says_the_same(tmp_path, capsys):
+    source = resnet(1).eval()
+    state = {f"module.{name}": value for name, value in youtubehand_state_dict(source).items()}
+    torch.save({"model_state_dict": state}, tmp_path / "state_dict.bin")
+    ball_hierarchy().save(tmp_path / "transform.npz")
+    command = [str(tmp_path / "state_dict.bin"), "--transform", str(tmp_path / "transform.npz"),
+               "--folder", str(tmp_path / "yth")]  # fmt: skip
+    with pytest.raises(SystemExit):
+        youtubehand.main(command)
+    assert "give --mano" in capsys.readouterr().err and not (tmp_path / "yth").exists()
+    np.save(tmp_path / "j_reg.npy", ball_regressor())
+    assert youtubehand.main(command) == 0
+    assert "backbone resnet18, channels [4, 8], spiral_length 7" in capsys.readouterr().out
+    network, config = load_network(tmp_path / "yth")
+    images = torch.rand(2, 3, 64, 64)
+    for name in ("vertices", "joints", "camera"):
+        ours, theirs = (getattr(net.eval()(images), name) for net in (network, source))
+        assert torch.equal(ours, theirs)
+    assert config.preset == "youtubehand" and config.image_size == 224
+    notes = json.loads((tmp_path / "yth" / "provenance.json").read_text())
+    assert len(notes["checkpoint"]["sha256"]) == 64
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        youtubehand.convert_checkpoint(command[0], command[2], command[4])
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "hrnet_w64"])
+def test_backbone_and_widths_are_found_from_the_shapes(backbone):
+    with torch.device("meta"):
+        config = network_config("youtubehand", backbone)
+        network = build_network(config, hand_shapes(), np.zeros((21, 778)))
+    found = youtubehand.settings_of(youtubehand_state_dict(network))
+    channels = list(PUBLISHED_CHANNELS[backbone])
+    assert found == {"backbone": backbone, "channels": channels, "spiral_length": 27}
+    with pytest.raises(ValueError, match="no checkpoint of Youtubehand.*holds conv1.weight"):
+        youtubehand.settings_of({"conv1.weight": torch.zeros(1)})
