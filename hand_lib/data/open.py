@@ -192,12 +192,13 @@ def open_splits(source, split=None, versions=None, **options) -> list[HandDatase
 def convert(source, target, to: str, quiet: bool = False, **options) -> list[str]:
     """Write every split at ``source`` into ``target`` in another layout.
 
-    source, target: paths, relative ones from the current folder.   to: "freihand" or "tsv".
+    source, target: paths, as ``files.resolve`` finds them.   to: "freihand" or "tsv".
     options: of ``open_splits``.   returns one line a split on what was written and what skipped.
     """
     if to not in LAYOUTS:
         raise ValueError(f"to must be one of {', '.join(LAYOUTS)}, found {to!r}")
-    names, lines = {theirs: ours for ours, theirs in METRO_SPLITS.items()}, []
+    target, lines = resolve(target, new=True), []
+    names = {theirs: ours for ours, theirs in METRO_SPLITS.items()}
     for data in open_splits(resolve(source), **options):
         split = data.split if data.split in SPLITS else names.get(data.split, "training")
         bar = partial(tqdm, desc=f"{split} -> {to}", unit="hand", disable=quiet, mininterval=0.5)
