@@ -251,8 +251,8 @@ def _measure(pred, true, kinds, roots, with_f=False, progress=False):
         motions = {
             kind: procrustes(p, t, kind == "reflection", metrics.NORM_GUARD)
             for kind in ("rotation", "reflection")
+            if kind in kinds
         }
-        mirrored = np.linalg.det(motions["reflection"].rotation) < 0
         for kind in kinds:
             if kind in motions:
                 moved = motions[kind](p)
@@ -261,6 +261,7 @@ def _measure(pred, true, kinds, roots, with_f=False, progress=False):
             errors[kind][part] = metrics.point_errors(moved, t)
             if kind == "rotation" and "reflection" in f:  # alike unless mirrored
                 f[kind][part] = f["reflection"][part]
+                mirrored = np.linalg.det(motions["reflection"].rotation) < 0
                 if mirrored.any():
                     f[kind][part][mirrored] = metrics.f_scores(moved[mirrored], t[mirrored])
             elif kind in f:
