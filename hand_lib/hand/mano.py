@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hand_lib import ROOT
-from hand_lib.hand.joints import MANO_PARENTS
+from hand_lib.hand.joints import MANO_FINGERS, MANO_PARENTS, fingertip_vertices
 from hand_lib.mesh.pickles import load_pickle_safely
 
 log = logging.getLogger(__name__)
@@ -134,6 +134,24 @@ def check_arrays(data: dict, name: str) -> dict[str, np.ndarray]:
             raise ValueError(f"{name}: fingertips should be below {VERTICES}, found {tips}")
         arrays["fingertips"] = tips.astype(np.int64)
     return arrays
+
+
+def fingertip_ids(arrays, side, source=None) -> np.ndarray:
+    """(5,) vertex ids of the tips: of a named table, or the model's own.
+
+    Without a table or ids in the file: the vertex furthest beyond each finger's last joint.
+    """
+    if source is not None:
+        return np.array(fingertip_vertices(source, side))
+    if "fingertips" in arrays:
+        return arrays["fingertips"]
+    joints = arrays["J_regressor"] @ arrays["v_template"]
+    tips = []
+    for _, before, last in MANO_FINGERS.values():
+        along = joints[last] - joints[before]
+        reach = (arrays["v_template"] - joints[last]) @ along
+        tips.append(np.where(arrays["weights"][:, last] > 0.5, reach, -np.inf).argmax())
+    return np.array(tips)
 
 
 def mirror_arrays(arrays: dict) -> dict[str, np.ndarray]:

@@ -16,17 +16,12 @@ from torch import Tensor, nn
 
 from hand_lib import ROOT
 from hand_lib.hand.anatomy import FRAMES, bone_frames, pose_from_angles
-from hand_lib.hand.joints import (
-    MANO_FINGERS,
-    MANO_PARENTS,
-    MANO_TO_21,
-    TIPS_21,
-    fingertip_vertices,
-)
+from hand_lib.hand.joints import MANO_PARENTS, MANO_TO_21, TIPS_21
 from hand_lib.hand.kinematics import axis_angle_to_matrix, chain, skin_vertices
 from hand_lib.hand.mano import (
     builtin_path,
     find_mano,
+    fingertip_ids,
     left_shape_is_wrong,
     log,
     mirror_arrays,
@@ -329,24 +324,6 @@ def check_side(side):
     """Raise unless side is one of the two."""
     if side not in _SIDES:
         raise ValueError(f"side must be 'right' or 'left', found {side!r}")
-
-
-def fingertip_ids(arrays, side, source=None) -> np.ndarray:
-    """(5,) vertex ids of the tips: of a named table, or the model's own.
-
-    Without a table or ids in the file: the vertex furthest beyond each finger's last joint.
-    """
-    if source is not None:
-        return np.array(fingertip_vertices(source, side))
-    if "fingertips" in arrays:
-        return arrays["fingertips"]
-    joints = arrays["J_regressor"] @ arrays["v_template"]
-    tips = []
-    for _, before, last in MANO_FINGERS.values():
-        along = joints[last] - joints[before]
-        reach = (arrays["v_template"] - joints[last]) @ along
-        tips.append(np.where(arrays["weights"][:, last] > 0.5, reach, -np.inf).argmax())
-    return np.array(tips)
 
 
 def posed_vertices(model: HandModel, n: int, seed: int = 0) -> np.ndarray:
