@@ -34,7 +34,8 @@ class ToyNetwork(nn.Module):
 
     def forward(self, images):
         count = len(images)
-        out = self.decoder(self.encoder(images.float() / 255)).float()
+        images = images.float() / 255 if images.dtype == torch.uint8 else images
+        out = self.decoder(self.encoder(images)).float()
         vertices, joints, joints_2d = out.split([VERTICES * 3, 63, 42], dim=1)
         return Prediction(
             vertices.view(count, -1, 3), joints.view(count, 21, 3), out[:, :3],

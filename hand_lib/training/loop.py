@@ -202,8 +202,7 @@ def check(run: Run, loss: float, norm: float, batch: dict) -> None:
     saved = "none" if run.saved_step is None else f"step {run.saved_step}"
     raise TrainingStopped(
         f"step {run.step + 1}: {problem}, on samples {samples}. Last good checkpoint: {saved}, in "
-        f"{run.logger.folder}. Look at these samples; lower learning_rate or set clip before "
-        "resuming"
+        f"{run.logger.folder}. Look at these samples; lower learning_rate or set clip to resume"
     )
 
 

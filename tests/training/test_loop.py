@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
 
 import pytest
@@ -314,3 +315,74 @@ def test_the_command_line_refuses_a_bad_preset(capsys):
     with pytest.raises(SystemExit):
         loop.main(["--preset", "smal", "--run", "nowhere"])
     assert "did you mean 'small'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4", "ACCELERATE_MIXED_PRECISION=bf16",
+     "ACCELERATE_DYNAMO_BACKEND=INDUCTOR"],
+)  # fmt: skip
+def test_what_accelerate_was_told_elsewhere_does_not_change_a_step(tmp_path, monkeypatch, variable):
+    plain = run(tmp_path / "a", steps=3)
+    monkeypatch.setenv(*variable.split("="))
+    assert same(weights(plain), weights(run(tmp_path / "b", steps=3)))
+
+
+def test_the_second_ctrl_c_ends_a_process_that_nothing_wakes(tmp_path):
+    """One that waits in a call that begins anew after a signal, and in its cleaning up too."""
+    code = (
+        "import signal, threading, time\n"
+        "from hand_lib.training import runtime\n"
+        "runtime._PATIENCE_SECONDS = 0.2\n"
+        "with runtime.stop_signals():\n"
+        "    print('ready', flush=True)\n"
+        "    while True:\n"
+        "        try: threading.Event().wait()\n"
+        "        except KeyboardInterrupt: pass\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) == 128 + signal.SIGINT
+
+
+def test_two_processes_train_every_encoder_family(tmp_path):
+    """A parameter that never gets a gradient would stop them."""
+    script = tmp_path / "families.py"
+    script.write_text(FAMILIES)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
+         str(script)],
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+FAMILIES = """
+import torch
+from network_fixtures import random_batch, small_network
+from torch.nn.parallel import DistributedDataParallel
+from hand_lib.training.config import make_config
+from hand_lib.training.loop import make_accelerator
+from hand_lib.network.losses import total_loss
+
+for name in ("resnet18", "regnety_002", "tf_efficientnet_lite0", "hrnet_w18_small"):
+    config = make_config("small", backbone=name, device="cpu", image_size=64, loss_heatmaps=0.1,
+                         loss_correspondence=0.0)
+    accelerator = make_accelerator(config)
+    network = small_network(backbone=name).train()
+    model = accelerator.prepare_model(network)
+    assert isinstance(model, DistributedDataParallel)
+    batch = random_batch(network, 2, seed=accelerator.process_index)
+    for _ in range(2):  # the second step finds what the first left unfinished
+        total_loss(model(batch["image"]), batch, network, config)[0].backward()
+    assert all(p.grad is not None for p in network.parameters()), name
+torch.distributed.destroy_process_group()
+"""
