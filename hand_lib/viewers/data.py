@@ -22,6 +22,7 @@ from hand_lib.viewers.describe import (
     ordered,
     sample_and_mesh,
 )
+from hand_lib.viewers.scores import as_picture, finished
 
 _FAR_M = 100.0
 
@@ -207,15 +208,7 @@ def _sphere_still(points, turn, size):
         axis.set_title(f"{'palm' if front else 'back'} seen: {side.mean():.0%}", fontsize=10)
         axis.axis("off")
     figure.colorbar(dots, ax=axes, label="turn in the picture, degrees", shrink=0.8)
-    picture = _figure_image(figure)
-    plt.close(figure)
-    return picture
-
-
-def _figure_image(figure) -> np.ndarray:
-    figure.set_dpi(90)
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    return as_picture(finished(figure, grid=False), 90)
 
 
 def histograms(description: Description):
@@ -240,9 +233,8 @@ def histograms(description: Description):
         axis.set_title(title, fontsize=9)
         axis.tick_params(labelsize=8)
         axis.set_yticks([])
-        axis.spines[["top", "right", "left"]].set_visible(False)
-    plt.close(figure)
-    return figure
+        axis.spines["left"].set_visible(False)
+    return finished(figure, grid=False)
 
 
 def browser(dataset, description: Description, faces):

@@ -386,11 +386,11 @@ def curves(series: dict, x_label: str, y_label: str, log_y: bool = False, title:
     for name, (x, y) in series.items():
         axis.plot(x, y, label=name, linewidth=1.8)
     axis.set(xlabel=x_label, ylabel=y_label, title=title)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25)
     if log_y:
         axis.set_yscale("log")
     if len(series) > 1:
         axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
     plt.close(figure)
     return figure

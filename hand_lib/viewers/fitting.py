@@ -17,6 +17,7 @@ from hand_lib.inference.weak_labels import (
 )
 from hand_lib.render.render import draw_meshes
 from hand_lib.viewers import figures
+from hand_lib.viewers.scores import finished
 
 GOOD, BAD = (46, 139, 87), (190, 60, 50)
 """Frames of kept and of rejected hands."""
@@ -244,10 +245,7 @@ def kept_figure(labels: WeakLabels):
         title="How far fits lie from keypoints",
     )
     spread.legend(frameon=False)
-    for axis in (bars, spread):
-        axis.spines[["top", "right"]].set_visible(False)
-    plt.close(figure)
-    return figure
+    return finished(figure, grid=False)
 
 
 def sample_grid(samples, faces, side: int = 150, columns: int = 6):

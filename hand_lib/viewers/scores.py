@@ -97,7 +97,19 @@ def parts_table(evaluations) -> str:
     return _by_run("vertices, mm", evaluations, rows)
 
 
-def as_picture(figure, dpi: int = 80):
+def finished(figure, grid: bool = True):
+    """A Matplotlib figure with two spines less and perhaps a grid, closed and returned."""
+    import matplotlib.pyplot as plt
+
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        if grid:
+            axis.grid(alpha=0.25)
+    plt.close(figure)
+    return figure
+
+
+def as_picture(figure, dpi: int = 80) -> Image.Image:
     """A Matplotlib figure as a small PIL image, so that a notebook stays light."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=dpi)
@@ -130,25 +142,17 @@ def joint_figure(evaluations):
 
     count = len(evaluations)
     figure, axes = plt.subplots(
-        count,
-        1,
-        figsize=(7, 1.9 * count + 0.7),
-        layout="constrained",
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-    )
+        count, 1, figsize=(7, 1.9 * count + 0.7), layout="constrained", squeeze=False,
+        sharex=True, sharey=True,
+    )  # fmt: skip
     owner = {joint: finger for finger, joints in FINGERS.items() for joint in joints}
     colours = [FINGER_COLOURS[owner.get(joint, "wrist")] for joint in range(21)]
     for axis, evaluation in zip(axes[:, 0], evaluations, strict=True):
         errors = 1000 * evaluation.scores.joint_errors["rotation"].mean(0)
         axis.bar(range(21), errors, color=colours)
         axis.set(ylabel="PA error, mm", title=evaluation.name)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25, axis="y")
     axes[-1, 0].set_xticks(range(21), [n.replace("_", " ") for n in JOINT_NAMES], rotation=60)
-    plt.close(figure)
-    return figure
+    return finished(figure)
 
 
 def finger_table(evaluations) -> str:
@@ -199,13 +203,10 @@ def breakdown_figure(evaluations, bins: int = 6):
             bars = np.abs(np.array(reach) - mean) if rows else None
             axis.errorbar(x, mean, bars, marker="o", markersize=4, label=evaluation.name)
         axis.set_xlabel(name)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25)
     np.atleast_1d(axes)[0].set(ylabel="PA-MPVPE, mm", ylim=(0, None))
     if len(evaluations) > 1:
         np.atleast_1d(axes)[0].legend(frameon=False)
-    plt.close(figure)
-    return figure
+    return finished(figure)
 
 
 def _edges(name, values, bins):
@@ -243,13 +244,11 @@ def cases_picture(evaluation: Evaluation, rows, side: int = 64, columns: int = 1
         ]
         column = [_resized(image, side)]
         for vertices, colour in meshes:
-            drawn = vertices[:, 2].min() > 0.02
-            if drawn:
+            large = _resized(image, side)
+            if vertices[:, 2].min() > 0.02:
                 intrinsics = _scaled(truth["intrinsics"][row], side / len(image))
-                large = _resized(image, side)
-                column.append(draw_meshes(large, vertices, evaluation.faces, intrinsics, colour))
-            else:
-                column.append(_resized(image, side))
+                large = draw_meshes(large, vertices, evaluation.faces, intrinsics, colour)
+            column.append(large)
         pictures.append(np.concatenate(column))
         titles.append(f"no. {evaluation.test.indices[row]}\n{evaluation.pa_mm[row]:.0f} mm")
     return figures.image_grid(pictures, titles, columns)
