@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -68,8 +69,13 @@ def written_atomically(path):
     try:
         yield temporary
         with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:  # some shared file systems cannot
+                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+                    raise
+        with contextlib.suppress(PermissionError):  # nor change who may read
+            os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or str(error)

@@ -333,8 +333,7 @@ def train_or_continue(
 
 def read_run(folder) -> RunResult:
     """What a run left in its folder, without the network."""
-    metrics = read_json(Path(folder) / "metrics.json", optional=True)
-    if metrics is None:
+    if (metrics := read_json(Path(folder) / "metrics.json", optional=True)) is None:
         raise FileNotFoundError(f"{folder} holds no metrics.json: no run got as far as validating")
     return RunResult(Path(folder), read_config(folder), metrics["step"], metrics, read_log(folder))
 
@@ -391,8 +390,7 @@ def main(arguments=None) -> None:
         config = replace(base, **changes_from_words(options.changes))
         train(config, options.run, resume=options.resume, allow_changes=options.allow_changes)
     except KeyboardInterrupt:
-        folder = options.resume or options.run
-        parser.exit(130, f"{parser.prog}: stopped; go on with --resume {folder}\n")
+        parser.exit(130, f"{parser.prog}: go on with --resume {options.resume or options.run}\n")
     except (ValueError, TypeError, OSError, TrainingStopped) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 

@@ -150,3 +150,19 @@ def test_a_continued_run_keeps_where_it_came_from(tmp_path):
     notes = run_folder.read_json(tmp_path / "run" / "provenance.json")
     assert notes["continued_at_steps"] == [2] and notes["legs"] == []
     assert run_folder.code_version(tmp_path) == {"commit": "unknown", "dirty": None}
+
+
+def test_a_file_system_that_cannot_sync_or_set_modes_is_written_all_the_same(tmp_path, monkeypatch):
+    def refuse(code):
+        def call(*_):
+            raise OSError(code, os.strerror(code))
+
+        return call
+
+    monkeypatch.setattr(os, "chmod", refuse(errno.EPERM))
+    monkeypatch.setattr(os, "fsync", refuse(errno.EINVAL))
+    run_folder.save_state(tmp_path, {"step": 1})
+    assert run_folder.load_state(tmp_path) == {"step": 1}
+    monkeypatch.setattr(os, "fsync", refuse(errno.ENOSPC))
+    with pytest.raises(OSError, match="state.pt could not be written .No space left"):
+        run_folder.save_state(tmp_path, {"step": 2})
