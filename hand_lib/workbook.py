@@ -6,11 +6,14 @@ it, names and types of parameters are checked, and the executed copy goes to the
 """
 
 import argparse
+import functools
 import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from tqdm import tqdm
 
 from hand_lib import ROOT
 from hand_lib.files import read_json, resolve
@@ -37,8 +40,7 @@ def ensure_data(folder=None) -> Path:
     returns its path. Takes seconds the first time, with progress. A set that an older version of
     the workbook made there is replaced; a folder that holds anything else is refused.
     """
-    from hand_lib.data.synthetic.freihand import STAMP, write_synthetic_freihand
-    from hand_lib.data.synthetic.hands import SyntheticHands
+    from hand_lib.data.synthetic.hands import STAMP, SyntheticHands, write_synthetic_freihand
 
     folder = Path(folder) if folder else ROOT / "data" / "synthetic"
     stamp = read_json(folder / STAMP, optional=True)
@@ -46,7 +48,8 @@ def ensure_data(folder=None) -> Path:
         now = SyntheticHands(DATA_SIZE, DATA_SEED, DATA_COUNT, split="training").fingerprint()
         if stamp.get("fingerprint") != now:
             shutil.rmtree(folder)
-    return write_synthetic_freihand(folder, DATA_COUNT, DATA_SIZE, DATA_SEED)
+    bar = functools.partial(tqdm, desc="synthetic training", unit="hand")
+    return write_synthetic_freihand(folder, DATA_COUNT, DATA_SIZE, DATA_SEED, progress=bar)
 
 
 def ensure_run(run="") -> Path:

@@ -16,20 +16,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hand_lib.data.freihand import encode_jpeg
 from hand_lib.data.open import EXAMPLES
-from hand_lib.data.synthetic.hands import SyntheticHands
-from hand_lib.data.synthetic.motion import CLEAR, MovingHand
+from hand_lib.data.synthetic.hands import CLEAR, MovingHand, SyntheticHands
 from hand_lib.files import write_text
 
 SIZE, SEED, QUALITY = 288, 2024, 88
-PICKS = ((6, "right"), (21, "left"), (13, "right"), (17, "left"), (9, "right"))
+PICKS = ((28, "right"), (13, "left"), (32, "right"), (36, "left"), (44, "right"))
 """Number in ``SyntheticHands(SIZE, SEED)`` and the side shown; a left hand is mirrored."""
-CLIP = (9, "right")
+CLIP = (3, "right")
 """Seed of a ``MovingHand`` whose first frame is the sixth picture: the hand is small in it."""
 
 
 def draw_examples():
     """Yield name, side, image (H, W, 3) uint8, intrinsics and joints_2d of each example."""
-    hands = SyntheticHands(SIZE, SEED, 32, **CLEAR)
+    hands = SyntheticHands(SIZE, SEED, 64, **CLEAR)
     chosen = [(hands[n], side) for n, side in PICKS]
     chosen.append((MovingHand(SIZE, CLIP[0], 40)[0], CLIP[1]))
     for number, (sample, side) in enumerate(chosen, start=1):

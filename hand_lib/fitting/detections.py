@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hand_lib.data.synthetic.hands import SyntheticHands
-from hand_lib.data.synthetic.motion import MovingHand
+from hand_lib.data.synthetic.hands import MovingHand, SyntheticHands
 from hand_lib.files import write_json, write_text
 from hand_lib.fitting.fit import hand_size
 from hand_lib.fitting.keypoints import Keypoints, from_arrays
@@ -23,7 +22,7 @@ CORRUPTIONS = ("swapped", "another hand", "shuffled", "shifted")
 """What detectors do wrong; see ``corrupt``."""
 
 CLEAR = {"occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "truncated": 0.0,
-         "motion_blur": 0.0, "watch": 0.0}  # fmt: skip
+         "motion_blur": 0.0}  # fmt: skip
 """Knobs of pictures with one whole hand."""
 
 FAULTS = {

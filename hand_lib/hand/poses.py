@@ -184,11 +184,22 @@ def penetration_depth(pose: NDArray) -> NDArray:
 
 
 def _free_angles(n: int, rng: np.random.Generator) -> NDArray:
-    """Angles from the prior before any check: a shared curl, independent digits, linked joints."""
+    """Angles from the prior before any check: fingers that curl together, or each on its own.
+
+    On their own they are mostly straight or folded. Middle, ring and little finger share tendons:
+    often a finger goes with the one before, and the ring finger is never far from the middle
+    between its neighbours.
+    """
     angles = np.zeros((n, 16, 3))
     shared = rng.beta(1.0, 1.6, (n, 1))
-    own = rng.beta(0.8, 1.1, (n, 4))
-    alone = rng.random((n, 1)) < 0.35
+    own = rng.beta(0.3, 0.36, (n, 4))
+    linked = rng.random(n) < 0.35
+    own[:, 1] = np.where(rng.random(n) < 0.25, 0.3 * own[:, 1] + 0.7 * own[:, 0], own[:, 1])
+    own[:, 2] = np.where(linked, 0.25 * own[:, 2] + 0.75 * own[:, 1], own[:, 2])
+    own[:, 3] = np.where(rng.random(n) < 0.2, 0.3 * own[:, 3] + 0.7 * own[:, 2], own[:, 3])
+    between = 0.5 * (own[:, 1] + own[:, 3])
+    own[:, 2] = np.clip(own[:, 2], between - 0.7, between + 0.7)
+    alone = rng.random((n, 1)) < 0.85
     noise = 0.12 * rng.standard_normal((n, 4))
     noise += 0.08 * np.cumsum(rng.standard_normal((n, 4)), axis=1)
     curl = np.clip(np.where(alone, own, shared + noise), 0, 1)
@@ -251,14 +262,24 @@ def sample_angles(
     return angles[rng.permutation(n)]
 
 
+_OPENINGS = 4
+
+
 def _keep(n: int, rng: np.random.Generator, draw, max_penetration: float) -> NDArray:
-    """Rejection: draw until n poses pass; after eight rounds shrink the rest towards rest."""
+    """Draw until n poses pass: hands open a little where skin meets, those that do not part go.
+
+    After eight rounds the rest is shrunk towards rest.
+    """
     found, count = [np.zeros((0, 16, 3))], 0
     for _ in range(8):
         if count >= n:
             break
         angles = clamp_angles(draw(int(1.5 * (n - count)) + 8, rng))
         good = penetration_depth(pose_from_angles(angles)) <= max_penetration
+        for _ in range(_OPENINGS):
+            bad = np.flatnonzero(~good)
+            angles[bad] *= 0.95
+            good[bad] = penetration_depth(pose_from_angles(angles[bad])) <= max_penetration
         found.append(angles[good])
         count += int(good.sum())
     angles = np.concatenate(found)[:n]

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from hand_lib import ROOT
 from hand_lib.hand import anatomy as skeleton
 from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
-from hand_lib.hand.refinement import Refinement, refine_mesh
 from hand_lib.mesh.topology import vertex_normals
 
 MASKS = ("palm", "nail", "crease", "knuckle", "red", "vein")
@@ -187,14 +186,17 @@ def stored_faces() -> NDArray[np.int64]:
     return _stored()["f"]
 
 
-def _mottle(points: NDArray, rng: np.random.Generator) -> NDArray:
-    """Smooth random field over points (N, 3) metres, about unit spread: a few plane waves."""
-    total = np.zeros(len(points))
-    for scale in (0.055, 0.028, 0.014):
-        waves = rng.normal(size=(3, 5)) / scale * 2.2
-        phase = rng.uniform(0, 2 * np.pi, 5)
-        total += np.sin(points @ waves + phase).sum(1) / np.sqrt(7.5)
-    return total
+def waves(points: NDArray, period: tuple, rng: np.random.Generator, count: int = 40) -> NDArray:
+    """Smooth noise in space with zero mean and unit spread: a sum of plane waves.
+
+    points: (N, 3).   period: (shortest, longest) wave, in the unit of the points.   returns (N,).
+    """
+    direction = rng.normal(size=(count, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    length = np.exp(rng.uniform(*np.log(period), count))
+    steps = (direction * 2 * np.pi / length[:, None]).T
+    phase = np.asarray(points) @ steps + rng.uniform(0, 2 * np.pi, count)
+    return np.cos(phase).sum(axis=1) * np.sqrt(2.0 / count)
 
 
 def skin_colours(
@@ -226,13 +228,14 @@ def skin_colours(
     rng = np.random.default_rng(seed)
     palm, nail, crease, knuckle, red, vein = masks.T
     flush, sun, veins, polish = 1 + variation * 0.5 * rng.uniform(-1, 1, 4)
-    patches = variation * _mottle(points, rng)
+    patches = variation * waves(points, (0.008, 0.05), rng)
     melanin = MELANIN_RANGE[0] + (MELANIN_RANGE[1] - MELANIN_RANGE[0]) * tone**1.25
     paler = np.clip(0.62 - 0.1 * sun, 0.3, 0.75)  # share of pigment that palms lack
     pigment = melanin * (1 - paler * palm) * (1 + 0.35 * knuckle * (1 - palm))
     pigment = pigment * (1 + 0.05 * patches) + 0.035 * np.clip(patches, 0, None) * (1 - palm)
     pigment = pigment * (1 + 0.30 * crease) + 0.05 * crease
-    blood = 0.15 + 0.20 * flush * red + 0.10 * palm + 0.05 * variation * _mottle(points, rng)
+    spots = variation * waves(points, (0.008, 0.05), rng)
+    blood = 0.15 + 0.20 * flush * red + 0.10 * palm + 0.05 * spots
     blood = np.clip(blood + 0.16 * crease, 0.02, None)
     plate_pigment = 0.35 * melanin + 0.02
     pigment = pigment * (1 - nail) + plate_pigment * nail
@@ -243,27 +246,39 @@ def skin_colours(
     return np.round(255 * np.clip(light, 0, 1) ** (1 / 2.2)).astype(np.uint8)
 
 
-@lru_cache(maxsize=4)
-def detailed_skin(parts: int = 4) -> tuple[Refinement, NDArray, NDArray]:
-    """The built-in hand cut finer, for close pictures.
+TEXELS = 8
+"""Texels along two edges of each face, by barycentric coordinates: no unwrapping is needed."""
+CHANNELS = ("palm", "nail", "crease", "red", "vein", "mottle", "fine", "knuckle")
+"""What a texel holds; red, mottle and fine are neutral at 128."""
 
-    returns its refinement, the fine rest points (N, 3) metres and the masks (N, 6) there.
+
+def texel_points(vertices: NDArray, faces: NDArray) -> tuple[NDArray, NDArray]:
+    """Rest positions of all texels.   returns points (F T T, 3) and barycentrics (T T, 3).
+
+    Texel (i, j) of a face stands for barycentric coordinates a = (i + 1/2) / T, b = (j + 1/2) / T
+    of its first two corners; texels beyond the third edge repeat its border.
     """
-    stored = _stored()
-    fine = refine_mesh(stored["f"], parts, len(stored["v_template"]))
-    points = fine.vertices(stored["v_template"])
-    masks = skin_masks(points, vertex_normals(points, fine.faces), blur_mm=3.0 / parts)
-    return fine, points, masks
+    i, j = np.meshgrid(np.arange(TEXELS), np.arange(TEXELS), indexing="ij")
+    a, b = ((k.ravel() + 0.5) / TEXELS for k in (i, j))
+    over = np.maximum(a + b, 1.0)
+    weights = np.stack([a / over, b / over, 1 - (a + b) / over], axis=1)
+    return np.einsum("tk,fkc->ftc", weights, vertices[faces]).reshape(-1, 3), weights
 
 
-def detailed_hand(vertices: NDArray, tone: float = 0.28, seed: int = 0, parts: int = 4):
-    """A posed hand with rounded surface, nails and creases, ready to draw.
+def skin_texels(vertices: NDArray, faces: NDArray) -> NDArray[np.uint8]:
+    """The skin of a surface in detail: the masks at its texels, and two scales of mottling.
 
-    vertices: (778, 3) of the built-in hand in any pose, shape and frame.
-    returns fine vertices (N, 3), faces (M, 3) and colours (N, 3) uint8 sRGB.
+    vertices: (V, 3) metres at rest, in the built-in hand's rest frame.   faces: (F, 3).
+    returns (F T T, 8) uint8 in the order of ``CHANNELS``.
     """
-    fine, points, masks = detailed_skin(parts)
-    vertices = np.asarray(vertices, dtype=np.float64)
-    if vertices.shape != _stored()["v_template"].shape:
-        raise ValueError(f"expected vertices (778, 3) of the built-in hand, found {vertices.shape}")
-    return fine.vertices(vertices), fine.faces, skin_colours(tone, seed, masks, points)
+    points, weights = texel_points(vertices, faces)
+    normals = vertex_normals(vertices, faces)[faces]
+    normals = np.einsum("tk,fkc->ftc", weights, normals).reshape(-1, 3)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
+    masks = dict(zip(MASKS, skin_masks(points, normals).T, strict=True))
+    rng = np.random.default_rng(1)
+    masks["mottle"] = 0.5 + 0.2 * waves(points, (0.009, 0.035), rng)
+    masks["fine"] = 0.5 + 0.2 * waves(points, (0.004, 0.010), rng, 60)
+    masks["red"] = 0.5 + 0.33 * masks["red"]
+    channels = np.stack([masks[name] for name in CHANNELS], axis=1)
+    return np.round(np.clip(channels, 0, 1) * 255).astype(np.uint8)

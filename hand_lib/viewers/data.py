@@ -282,7 +282,7 @@ def browser(dataset, description: Description, faces):
 
 
 PLAIN = {
-    "sleeve": 0.0, "watch": 0.0, "ring": 0.0, "object_in_hand": 0.0, "occluder": 0.0,
+    "sleeve": 0.0, "object_in_hand": 0.0, "occluder": 0.0,
     "second_hand": 0.0, "nail_polish": 0.0, "motion_blur": 0.0, "defocus": 0.0, "jpeg": 0.0,
     "noise": (0.0, 0.0), "tint": 0.0, "truncated": 0.0, "drop_shadow": 0.0, "exposure": 0.0,
     "shift": 0.0, "framing": (1.3, 1.3), "key_light": (0.6, 0.6), "contrast": (1.0, 1.0),
@@ -293,6 +293,7 @@ PLAIN = {
 VARIATIONS = {
     "none of them": {},
     "viewpoints": {"viewpoints": "sphere"},
+    "any_direction": {"any_direction": 1.0},
     "distance_m": {"distance_m": (0.25, 0.25)},
     "framing": {"framing": (2.0, 2.0)},
     "truncated": {"truncated": 1.0},
@@ -308,11 +309,10 @@ VARIATIONS = {
     "forearm_bend_deg": {"forearm_bend_deg": 80.0},
     "forearm_side_deg": {"forearm_side_deg": 45.0},
     "sleeve": {"sleeve": 1.0},
-    "watch": {"watch": 1.0},
-    "ring": {"ring": 1.0},
     "object_in_hand": {"object_in_hand": 1.0},
     "occluder": {"occluder": 1.0},
-    "second_hand": {"second_hand": 1.0},
+    "second_hand": {"second_hand": 1.0, "touching": 0.0},
+    "touching": {"second_hand": 1.0, "touching": 1.0},
     "key_light": {"key_light": (1.5, 1.5)},
     "lamp_warmth": {"key_light": (1.5, 1.5), "lamp_warmth": 3.0},
     "sky_above": {"key_light": (0.0, 0.0), "sky_above": (5.0, 5.0)},
@@ -341,7 +341,7 @@ def variations(size: int = 64, seed: int = 4, index: int = 2179) -> dict[str, np
     """One picture (size, size, 3) for each of VARIATIONS and for each kind of background.
 
     >>> made = variations(32)
-    >>> len(made), made["ring"].shape
+    >>> len(made), made["sleeve"].shape
     (51, (32, 32, 3))
     """
     settings = dict(VARIATIONS)

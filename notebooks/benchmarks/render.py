@@ -61,7 +61,8 @@ def benchmark_render(size: int = 128, batch: int = 64, repeats: int = 5) -> list
     start = iter(range(0, 90_000, batch))
     hands.fetch_batch(range(2))
     first = hands.fetch_batch([0])
-    faces = np.ascontiguousarray(hands.banks.layout.faces[: hands.banks.layout.face_start[1]])
+    layout = hands.banks.materials.layout
+    faces = np.ascontiguousarray(layout.faces[: layout.face_start[1]])
     points = (first["vertices"][0] + first["root"][0]).astype(float)
     intrinsics = first["intrinsics"][0]
     screen = to_screen(points, intrinsics)

@@ -1,12 +1,12 @@
-"""Skin colours, masks and the finer mesh for close pictures."""
+"""Skin colours, masks and texels."""
 
 import numpy as np
 import pytest
 
-from hand_lib.hand import anatomy, refinement
+from hand_lib.hand import anatomy
 from hand_lib.hand import skin as appearance
 from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
-from hand_lib.mesh.topology import check_mesh, unique_edges, vertex_normals
+from hand_lib.mesh.topology import vertex_normals
 
 
 @pytest.fixture(scope="module")
@@ -14,6 +14,17 @@ def rest():
     stored = appearance._stored()
     vertices, faces = stored["v_template"].astype(np.float64), stored["f"]
     return vertices, faces, vertex_normals(vertices, faces)
+
+
+@pytest.fixture(scope="module")
+def fine(rest):
+    """Points, normals and masks at the texels of every second row and column."""
+    vertices, faces, normals = rest
+    points, weights = appearance.texel_points(vertices, faces)
+    normals = np.einsum("tk,fkc->ftc", weights, normals[faces]).reshape(-1, 3)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    points, normals = points[::3], normals[::3]
+    return points, normals, appearance.skin_masks(points, normals)
 
 
 def luminance(colours):
@@ -64,10 +75,8 @@ def test_stored_masks_are_those_of_the_rest_surface(rest):
     assert (masks.max(0) > 0.3).all()
 
 
-def test_every_digit_has_a_nail_on_its_back_and_nowhere_else(rest):
-    vertices, _, normals = rest
-    fine, points, masks = appearance.detailed_skin(4)
-    normals = vertex_normals(points, fine.faces)
+def test_every_digit_has_a_nail_on_its_back_and_nowhere_else(fine):
+    points, normals, masks = fine
     nail = column(masks, "nail") > 0.5
     for name in FINGER_NAMES:
         joint = MANO_FINGERS[name][2]
@@ -93,8 +102,8 @@ def test_palm_mask_covers_the_palm_and_the_fingers_fronts_but_not_the_backs(rest
     assert palm[vertices[:, 0] < -0.016].max() < 0.1
 
 
-def test_creases_cross_the_palmar_side_of_finger_joints():
-    _, points, masks = appearance.detailed_skin(4)
+def test_creases_cross_the_palmar_side_of_finger_joints(fine):
+    points, _, masks = fine
     for joint in (2, 5, 8, 11):
         local = (points - anatomy.REST_JOINTS[joint]) @ anatomy.FRAMES[joint]
         front = (np.abs(local[:, 1]) < 0.003) & (local[:, 2] < -0.004) & (local[:, 2] > -0.012)
@@ -104,9 +113,8 @@ def test_creases_cross_the_palmar_side_of_finger_joints():
         assert column(masks, "crease")[away].max() < 0.2
 
 
-def test_wider_blur_gives_fainter_wider_lines():
-    fine, points, _ = appearance.detailed_skin(4)
-    normals = vertex_normals(points, fine.faces)
+def test_wider_blur_gives_fainter_wider_lines(fine):
+    points, normals, _ = fine
     sharp = column(appearance.skin_masks(points, normals, 0.3), "crease")
     soft = column(appearance.skin_masks(points, normals, 3.0), "crease")
     assert soft.max() < sharp.max() and (soft > 0.05).sum() > (sharp > 0.05).sum()
@@ -130,8 +138,6 @@ def test_bad_tones_and_masks_are_refused():
         appearance.skin_colours(0.2, masks=np.zeros((5, 6)))
     with pytest.raises(ValueError, match=r"\(N, 6\)"):
         appearance.skin_colours(0.2, masks=np.zeros((5, 4)), points=np.zeros((5, 3)))
-    with pytest.raises(ValueError, match=r"\(778, 3\).*\(5, 3\)"):
-        appearance.detailed_hand(np.zeros((5, 3)))
 
 
 def test_a_missing_template_says_how_to_get_it(tmp_path, monkeypatch):
@@ -142,61 +148,3 @@ def test_a_missing_template_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.undo()
     appearance._stored.cache_clear()
     assert appearance.shape_names()
-
-
-@pytest.mark.parametrize("parts", [1, 2, 3, 4])
-def test_refinement_cuts_every_face_and_keeps_the_surface_whole(rest, parts):
-    vertices, faces, _ = rest
-    fine = refinement.refine_mesh(faces, parts)
-    assert len(fine.faces) == parts**2 * len(faces)
-    edges = len(unique_edges(faces))
-    inside = (parts - 1) * (parts - 2) // 2
-    assert len(fine.weights) == len(vertices) + (parts - 1) * edges + inside * len(faces)
-    np.testing.assert_allclose(fine.weights.sum(1), 1.0)
-    round_hand = fine.vertices(vertices)
-    check_mesh(round_hand, fine.faces)
-    np.testing.assert_allclose(round_hand[: len(vertices)], vertices, atol=1e-12)
-
-
-def test_refinement_makes_a_coarse_ball_rounder_and_moves_rigidly():
-    gold = (1 + 5**0.5) / 2
-    corners = [(0, i, j * gold) for i in (1, -1) for j in (1, -1)]
-    ball = np.array([np.roll(c, k) for c in corners for k in range(3)])
-    ball /= np.linalg.norm(ball, axis=1, keepdims=True)
-    gap = np.linalg.norm(ball[:, None] - ball, axis=2)
-    near = (gap > 0) & (gap < 1.2)
-    faces = np.array(
-        [
-            (a, b, c) if np.linalg.det(ball[[a, b, c]]) > 0 else (a, c, b)
-            for a in range(12)
-            for b in range(a + 1, 12)
-            for c in range(b + 1, 12)
-            if near[a, b] and near[b, c] and near[a, c]
-        ]
-    )
-    assert len(faces) == 20
-    fine = refinement.refine_mesh(faces, 3)
-    flat = np.linalg.norm(fine.interpolate(ball), axis=1)
-    rounder = np.linalg.norm(fine.vertices(ball), axis=1)
-    assert flat.min() < 0.82 and rounder.min() > 0.89 and rounder.max() < 1.02
-    turn = anatomy.axis_angle_to_matrix(np.array([0.3, 0.5, -0.2]))
-    moved = fine.vertices(ball @ turn.T + 0.1)
-    np.testing.assert_allclose(moved, fine.vertices(ball) @ turn.T + 0.1, atol=1e-12)
-
-
-def test_refine_takes_a_mesh_and_refuses_nonsense(rest):
-    vertices, faces, _ = rest
-    fine_vertices, fine_faces = refinement.refine(vertices, faces, parts=2)
-    assert len(fine_faces) == 4 * len(faces) and len(fine_vertices) == 778 + 2315
-    with pytest.raises(ValueError, match="parts"):
-        refinement.refine_mesh(faces, 0)
-    with pytest.raises(ValueError, match=r"\(F, 3\)"):
-        refinement.refine_mesh(faces[:, :2])
-
-
-def test_a_detailed_hand_is_the_same_hand_with_more_vertices(rest):
-    vertices, faces, _ = rest
-    points, fine_faces, colours = appearance.detailed_hand(vertices + 0.5, tone=0.6, parts=3)
-    assert len(points) == len(colours) and colours.dtype == np.uint8
-    np.testing.assert_allclose(points[:778], vertices + 0.5)
-    assert fine_faces.max() == len(points) - 1

@@ -60,9 +60,9 @@ def test_notebook_01_looks_at_any_data_set(name, with_mano, sets, tmp_path, caps
     exec(parameters, names)
     names |= {"data": str(sets / name), "samples": 0}
     if name == "synthetic":
-        from hand_lib.data.synthetic.freihand import write_synthetic_freihand
+        from hand_lib.data.synthetic.hands import write_synthetic_freihand
 
-        names["data"] = str(write_synthetic_freihand(tmp_path / "set", 8, 64, progress=False))
+        names["data"] = str(write_synthetic_freihand(tmp_path / "set", 8, 64))
     if with_mano:
         names["mano"] = str(sets / "MANO_RIGHT.pkl")
     exec(imports, names)
@@ -154,7 +154,7 @@ def test_stills_show_as_much_as_the_labels_tell(sets, mano):
 
 def test_other_backgrounds_of_a_hand_are_no_neighbours(sets):
     hands = open_data(sets / "freihand", on_error="skip")
-    found = describe.describe(hands, 0, progress=False)
+    found = describe.describe(hands, 0)
     rows = describe.nearest_in_pose(found, 0, 5)
     assert rows[0] == 0 and len(set(found.group[rows])) == 5
     assert len(describe.ordered(found, "index", once=True)) == 10
@@ -163,7 +163,7 @@ def test_other_backgrounds_of_a_hand_are_no_neighbours(sets):
 
 def test_unknown_properties_are_said_and_stay_empty(sets):
     pictures = [make_sample(make_hand(n).image) for n in range(4)]
-    found = describe.describe(pictures, 0, progress=False)
+    found = describe.describe(pictures, 0)
     assert len(describe.unknown(found, None)) == 3 and not np.isfinite(found.pose).any()
     text = describe.answer(found, pictures)
     assert text.count("not known") == 4 and "4 right, 0 left" in text

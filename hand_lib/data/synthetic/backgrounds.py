@@ -5,12 +5,16 @@ piece of one. Kinds: ``leaves`` (overlapping shapes whose sizes follow a power l
 edge and scale statistics of natural scenes; Lee, Mumford and Huang 2001), ``noise`` (1/f spectra;
 Field 1987), ``room`` (walls, tables, shelves, doors), ``desk`` (paper with writing, keyboards,
 boxes), ``fabric`` (stripes, checks, prints, weaves seen in perspective), ``foliage``, ``people``
-(skin, hair and clothes out of focus), ``bokeh`` and ``smooth``.
+(skin, hair and clothes out of focus), ``bokeh`` and ``smooth``. A folder of the user's own pictures
+makes one more kind, ``photographs``.
 """
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from hand_lib.files import natural_key, resolve
+from hand_lib.render.images import read_image
 
 KINDS = ("leaves", "noise", "room", "desk", "fabric", "foliage", "people", "bokeh", "smooth")
 SHARES = (0.18, 0.09, 0.19, 0.15, 0.12, 0.07, 0.08, 0.06, 0.06)
@@ -310,6 +314,31 @@ def background_bank(count: int = 192, size: int = 256, seed: int = 0) -> NDArray
         paint_background(kind, size, np.random.default_rng([seed, 2, i]))
         for i, kind in enumerate(bank_kinds(count, seed))
     ]
+    return np.stack(tiles)
+
+
+def photograph_bank(folder, size: int = 256, most: int = 192) -> NDArray:
+    """Tiles (N, size, size, 3) uint8 from the middles of a folder's pictures, N at most ``most``.
+
+    What cannot be read is left out; a folder without any picture is an error.
+    """
+    place = resolve(folder)
+    if not place.is_dir():
+        raise FileNotFoundError(f"background_folder: no folder {place}")
+    tiles = []
+    for path in sorted((p for p in place.iterdir() if p.is_file()), key=natural_key):
+        if len(tiles) == most:
+            break
+        try:
+            picture = read_image(path)
+        except ValueError:
+            continue
+        side = min(picture.shape[:2])
+        top, left = ((extent - side) // 2 for extent in picture.shape[:2])
+        square = picture[top : top + side, left : left + side]
+        tiles.append(cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA))
+    if not tiles:
+        raise ValueError(f"background_folder: {place} holds no picture that can be read")
     return np.stack(tiles)
 
 

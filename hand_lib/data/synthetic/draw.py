@@ -1,16 +1,20 @@
-"""From knobs to the numbers of each picture: poses, viewpoints, skin, clothes, light, camera."""
+"""From knobs to the parameters of each picture: poses, viewpoints, skin, clothes, light, camera."""
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from hand_lib.data.synthetic.config import PARAMETERS, Draws, SyntheticConfig
 from hand_lib.data.synthetic.layout import ARM_STATIONS
+from hand_lib.hand.anatomy import REST_JOINTS, pose_joints
 
 SKIN_TONES = np.array(
     [(248, 222, 205), (240, 205, 180), (226, 180, 150), (205, 152, 118), (170, 118, 86),
      (132, 88, 62), (98, 63, 45), (66, 44, 35)], float
 )  # fmt: skip
 """sRGB, lightest to darkest; pictures interpolate and vary them."""
+FLESH = 0.009
+"""Metres from the bones of a finger to its skin."""
 
 
 def linear(srgb):
@@ -18,118 +22,82 @@ def linear(srgb):
     return (np.clip(srgb, 0, 255) / 255.0) ** 2.2
 
 
-def rotations_from(vectors: NDArray) -> NDArray:
-    """Axis-angle (B, 3) -> (B, 3, 3)."""
-    angle = np.linalg.norm(vectors, axis=-1)[:, None, None]
-    x, y, z = (vectors / np.maximum(angle[..., 0], 1e-12)).T
-    zero = np.zeros_like(x)
-    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(-1, 3, 3)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+def _between(range_, place):
+    """Where 0..1 lies in a range (low, high)."""
+    low, high = range_
+    return low + (high - low) * place
 
 
-def vectors_from(rotations: NDArray) -> NDArray:
-    """(B, 3, 3) -> axis-angle (B, 3), by unit quaternions."""
-    m = rotations
-    diagonal = np.stack([m[:, 0, 0], m[:, 1, 1], m[:, 2, 2]], 1)
-    trace = diagonal.sum(1)
-    square = np.concatenate([1 + trace[:, None], 1 - trace[:, None] + 2 * diagonal], 1)
-    best = square.argmax(1)
-    off = np.stack([m[:, 2, 1] - m[:, 1, 2], m[:, 0, 2] - m[:, 2, 0], m[:, 1, 0] - m[:, 0, 1]], 1)
-    add = m + m.transpose(0, 2, 1)
-    rows = np.empty((len(m), 4, 4))
-    rows[:, 0, 0], rows[:, 0, 1:] = square[:, 0], off
-    for k in range(3):
-        rows[:, k + 1, 0], rows[:, k + 1, 1:] = off[:, k], add[:, k]
-        rows[:, k + 1, k + 1] = square[:, k + 1]
-    q = rows[np.arange(len(m)), best]
-    q /= np.linalg.norm(q, axis=1, keepdims=True)
-    q *= np.where(q[:, :1] < 0, -1, 1)
-    sine = np.linalg.norm(q[:, 1:], axis=1)
-    angle = 2 * np.arctan2(sine, q[:, 0])
-    return q[:, 1:] * (angle / np.maximum(sine, 1e-12))[:, None]
+def _about(axis: str, angle):
+    return Rotation.from_euler(axis, angle[:, None]).as_matrix()
 
 
-def _about(axis, angle):
-    vectors = np.zeros((len(angle), 3))
-    vectors[:, axis] = angle
-    return rotations_from(vectors)
-
-
-def viewpoint_rotations(config: SyntheticConfig, draws: Draws, purpose: str = "view") -> NDArray:
+def sample_viewpoints(config: SyntheticConfig, draws: Draws) -> NDArray:
     """Rotations (B, 3, 3) that take distal, radial, dorsal of the hand into camera axes.
 
     "photographs": the hand's long axis points mostly up, to a side or down in the image, the palm,
-    the back or an edge faces the camera, and it tilts out of the image plane. "sphere": uniform.
+    the back or an edge faces the camera, and it tilts out of the image plane; a few come from any
+    direction. "sphere": all do.
     """
-    u = draws.uniform(purpose, 8)
-    n = draws.normal(purpose + "-spread", 4)
-    if config.viewpoints == "sphere":
-        a, b, c = np.sqrt(1 - u[:, 0]), np.sqrt(u[:, 0]), 2 * np.pi * u[:, 1:3]
-        x, y = a * np.sin(c[:, 0]), a * np.cos(c[:, 0])
-        z, w = b * np.sin(c[:, 1]), b * np.cos(c[:, 1])
-        rows = [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
-                2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
-                2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]  # fmt: skip
-        return np.stack(rows, 1).reshape(-1, 3, 3)
-    spread = np.deg2rad(config.in_plane_deg)
+    u, n = draws.uniform(8), draws.normal(4)
+    anywhere = n / np.linalg.norm(n, axis=1, keepdims=True)  # a quaternion, uniform
+    anywhere = Rotation.from_quat(anywhere).as_matrix()
+    spread = draws.normal(3) * np.deg2rad([config.in_plane_deg, config.turn_deg, config.tilt_deg])
     edges = np.cumsum([config.up_share, config.side_share, config.down_share])
     kind = (u[:, :1] >= edges).sum(axis=1)
-    side = np.where(u[:, 1] < 0.5, -1, 1)
-    middle = np.choose(kind, [0 * side, side * np.pi / 2, 0 * side + np.pi, 2 * np.pi * u[:, 2]])
-    in_plane = middle + spread * n[:, 0] * np.choose(kind, [1, 1, 1.3, 1])
+    half = np.full(len(u), np.pi)
+    side = np.where(u[:, 1] < 0.5, -1, 1) * half / 2
+    in_plane = np.choose(kind, [0 * half, side, half, 2 * half * u[:, 2]]) + spread[:, 0]
     edges = np.cumsum([config.palm_share, config.back_share])
     kind = (u[:, 3:4] >= edges).sum(axis=1)
-    edge = np.where(u[:, 4] < 0.6, 1, -1) * np.pi / 2
-    turn = (
-        np.choose(kind, [np.pi + 0 * edge, 0 * edge, edge]) + np.deg2rad(config.turn_deg) * n[:, 1]
-    )
-    tail = np.where(u[:, 5] < 0.15, np.pi * 0.42 * (2 * u[:, 6] - 1), 0)
-    tilt = np.deg2rad(config.tilt_deg) * n[:, 2] + tail
+    edge = np.where(u[:, 4] < 0.6, 1, -1) * half / 2
+    turn = np.choose(kind, [half, 0 * half, edge]) + spread[:, 1]
+    far = np.where(u[:, 5] < 0.15, 0.42 * half * (2 * u[:, 6] - 1), 0)
     # fingers up, back of the hand to the camera: distal -y, radial -x, dorsal -z
     start = np.array([[0, -1, 0], [-1, 0, 0], [0, 0, -1]], float)
-    return _about(2, in_plane) @ _about(0, tilt) @ start @ _about(0, turn)
+    turned = _about("z", in_plane) @ _about("x", spread[:, 2] + far) @ start @ _about("x", turn)
+    free = (u[:, 7] < config.any_direction) | (config.viewpoints == "sphere")
+    return np.where(free[:, None, None], anywhere, turned)
 
 
-def mix_poses(draws: Draws, config: SyntheticConfig, banks, purpose: str) -> NDArray:
+def mix_poses(config: SyntheticConfig, draws: Draws, banks) -> NDArray:
     """Poses (B, 16, 3): one of the banks', or on the way between two of them.
 
-    banks: ``synthetic.Banks``, with poses of the prior and named gestures.   purpose: whose hand.
+    banks: ``hands.Banks``, with poses of the prior and named gestures.
     """
-    free, gestures, share = banks.poses, banks.gestures, config.gestures
-    batch = len(draws.keys)
-    picks = []
-    for k in (1, 2):
-        named = draws.chance(f"{purpose}{k}", share)[:, None, None]
-        one = gestures[draws.whole(f"{purpose}{k}-gesture", len(gestures))]
-        picks.append(np.where(named, one, free[draws.whole(f"{purpose}{k}-free", len(free))]))
-    u = draws.uniform(purpose + "-way", 2)
+    free, gestures, picks = banks.poses, banks.gestures, []
+    for _ in range(2):
+        named = draws.chance(config.gestures)[:, None, None]
+        one = gestures[draws.whole(len(gestures))]
+        picks.append(np.where(named, one, free[draws.whole(len(free))]))
+    u = draws.uniform(2)
     way = np.where(u[:, 0] < 1 - config.between, 0.0, u[:, 1])[:, None, None]
     pose = picks[0] * (1 - way) + picks[1] * way
-    jitter = draws.normal(purpose + "-jitter", 48).reshape(batch, 16, 3)
+    jitter = draws.normal(48).reshape(-1, 16, 3)
     pose = pose + np.deg2rad(1.5) * jitter * banks.moves
     pose[:, 0] = 0
     return pose
 
 
-def _tone(draws, config, purpose):
-    place = draws.uniform(purpose, None, *config.skin_tone) * (len(SKIN_TONES) - 1)
+def _tone(config, draws):
+    """Linear albedo (B, 3) of a person's skin."""
+    place = draws.uniform(None, *config.skin_tone) * (len(SKIN_TONES) - 1)
     low = np.minimum(place.astype(int), len(SKIN_TONES) - 2)
     part = (place - low)[:, None]
     srgb = SKIN_TONES[low] * (1 - part) + SKIN_TONES[low + 1] * part
-    warm = draws.normal(purpose + "-warm", 2)
+    warm = draws.normal(2)
     srgb = srgb * (1 + 0.04 * warm[:, :1]) + warm[:, 1:] * np.array([3.0, -1.5, -5.0])
     return linear(srgb)
 
 
-def _cloth(draws, purpose, tiles):
-    """Linear colour, tile, tile scale, share of the pattern."""
-    u = draws.uniform(purpose, 8)
+def _cloth(draws, tiles, out):
+    u = draws.uniform(9)
     grey = 8 + 235 * u[:, :1] ** 1.2
     tint = u[:, 1:4] - u[:, 1:4].mean(axis=1, keepdims=True)
-    colour = linear(grey + tint * 260 * u[:, 4:5] ** 2)
-    pattern = np.where(u[:, 5] < 0.45, 0.15 + 0.75 * u[:, 6], 0.04)
-    scale = 0.15 + 0.85 * draws.uniform(purpose + "-scale")
-    return np.column_stack([colour, draws.whole(purpose + "-tile", tiles), scale, pattern, u[:, 7]])
+    out["colour"] = linear(grey + tint * 260 * u[:, 4:5] ** 2)
+    out["pattern"] = np.where(u[:, 5] < 0.45, 0.15 + 0.75 * u[:, 6], 0.04)
+    out["scale"], out["shift"] = 0.15 + 0.85 * u[:, 7], u[:, 8]
+    out["tile"] = draws.whole(tiles)
 
 
 def _harmonics(directions):
@@ -157,7 +125,7 @@ def _temperature(u, strength=1.0):
 
 
 def _light(config, draws, out):
-    n, u = draws.normal("lamp", 6), draws.uniform("lamp-level", 8)
+    n, u = draws.normal(6), draws.uniform(8)
     key = n[:, :3] * [1.0, 0.8, 0.7] + [0, -0.75, -0.75]  # mostly above and before the hand
     out["key"] = _unit(key)
     low, high = config.key_light
@@ -169,182 +137,191 @@ def _light(config, draws, out):
         (n[:, 3:6], config.sky_anywhere, u[:, 4], u[:, 5]),
         (np.tile([0, 1.0, -0.1], (len(u), 1)), config.sky_below, u[:, 6], 0.25 + 0.5 * u[:, 7]),
     ]
-    for direction, (low, high), place, warmth in lobes:
-        strength = low + (high - low) * place
+    for direction, strengths, place, warmth in lobes:
         weights = _harmonics(_unit(direction)) * _COSINE / np.pi
-        colour = _temperature(warmth, config.sky_warmth)
-        sky += (weights * strength[:, None])[..., None] * colour[:, None]
-    even = draws.uniform("sky-even", None, *config.sky_even)
-    sky[:, 0] += even[:, None] / 0.282095
+        weights = weights * _between(strengths, place)[:, None]
+        sky += weights[..., None] * _temperature(warmth, config.sky_warmth)[:, None]
+    sky[:, 0] += draws.uniform(None, *config.sky_even)[:, None] / 0.282095
     # a surface that faces the camera receives about 1 in all, whatever the lamps are
     facing = np.array([[0, -0.35, -0.94]])
     level = np.einsum("k,bkc->bc", _harmonics(facing)[0], sky).mean(1)
     level += 0.8 * direct * np.clip(out["key"] @ facing[0], 0.15, 1)
-    gain = np.exp(config.exposure * draws.normal("exposure") - 0.08) / level
+    gain = np.exp(config.exposure * draws.normal() - 0.08) / level
     out["sky"] = sky * gain[:, None, None]
     out["key_colour"] *= gain[:, None]
-    gloss = draws.uniform("gloss", 2)
-    low, high = config.specular
-    out["gloss"][:, 0] = low + (high - low) * gloss[:, 0] ** 2
-    out["gloss"][:, 1] = 8 * 6 ** gloss[:, 1]
-    out["shadow"][:, 0] = draws.uniform("shadow", None, *config.shadow)
-    out["shadow"][:, 1] = draws.uniform("shadow-softness", None, *config.softness_m)
-    out["shadow"][:, 2] = draws.uniform("occlusion", None, *config.occlusion)
+    out["gloss"] = _between(config.specular, draws.uniform() ** 2)
+    out["gloss_power"] = 8 * 6 ** draws.uniform()
+    out["shadow"] = draws.uniform(None, *config.shadow)
+    out["shadow_m"] = draws.uniform(None, *config.softness_m)
+    out["occlusion"] = draws.uniform(None, *config.occlusion)
 
 
-def _camera(config, draws, out, size, kinds):
-    u, n = draws.uniform("photograph", 12), draws.normal("photograph-tint", 6)
-    out["camera"][:, :3] = np.exp(config.tint * n[:, :3] * [1.0, 0.4, 1.0])
-    low, high = config.contrast
-    out["camera"][:, 3] = low + (high - low) * u[:, 0]
-    motion, focus = u[:, 1] < config.motion_blur, u[:, 2] < config.defocus
-    kind = np.where(motion, 2, np.where(focus, 1, 0))
-    low, high = config.blur_px
-    width = (low + (high - low) * u[:, 3] ** 1.5) * size / 128
-    out["camera"][:, 4] = kind
-    out["camera"][:, 5] = width * np.where(motion, 2.2, 1)
-    out["camera"][:, 6] = np.pi * u[:, 4]
-    low, high = config.noise
-    out["camera"][:, 7] = low + (high - low) * u[:, 5] ** 2
-    low, high = config.jpeg_quality
-    out["camera"][:, 8] = np.where(u[:, 6] < config.jpeg, low + (high - low) * u[:, 7], 0)
-    out["camera"][:, 9:11] = np.floor(u[:, 8:10] * 4096)
-    b = draws.uniform("background", 12)
-    ground = out["background"]
-    chosen = np.flatnonzero(np.isin(kinds, config.backgrounds))
-    for column, purpose in ((0, "tile1"), (10, "tile2")):
-        ground[:, column] = chosen[draws.whole(purpose, len(chosen))]
-    ground[:, 1:3] = b[:, :2]
-    ground[:, 3] = 0.35 * (2.9 ** b[:, 2])  # share of the tile that the picture shows
-    ground[:, 4] = np.where(b[:, 3] < 0.6, 0.25 * (b[:, 4] - 0.5), 2 * np.pi * b[:, 4])
-    ground[:, 5] = np.where(b[:, 5] < 0.5, -1, 1)
-    ground[:, 6:9] = np.exp(0.25 * n[:, 3:4] + 0.06 * draws.normal("background-tint", 3))
-    ground[:, 9] = 18 * (b[:, 6] - 0.5)
-    edge = b[:, 7] < config.background_edge  # to a second tile
-    ground[:, 11] = np.where(edge, 1 + 4 * b[:, 8], 0)
-    cast = draws.uniform("drop-shadow", 4)
-    strength = np.where(cast[:, 0] < config.drop_shadow, 0.25 + 0.5 * cast[:, 1], 0)
-    away = -out["key"][:, :2] * (0.02 + 0.10 * cast[:, 2:3])
-    out["drop_shadow"] = np.column_stack([strength, away, 0.02 + 0.06 * cast[:, 3]])
+def _camera(config, draws, out, size):
+    u, camera = draws.uniform(10), out["camera"]
+    camera["gain"] = np.exp(config.tint * draws.normal(3) * [1.0, 0.4, 1.0])
+    camera["contrast"] = _between(config.contrast, u[:, 0])
+    moved, soft = u[:, 1] < config.motion_blur, u[:, 2] < config.defocus
+    width = _between(config.blur_px, u[:, 3] ** 1.5) * size / 128
+    camera["motion_px"] = np.where(moved, 2.2 * width, 0)
+    camera["defocus_px"] = np.where(soft & ~moved, width, 0)
+    camera["motion_angle"] = np.pi * u[:, 4]
+    camera["noise"] = _between(config.noise, u[:, 5] ** 2)
+    quality = _between(config.jpeg_quality, u[:, 7])
+    camera["jpeg_quality"] = np.where(u[:, 6] < config.jpeg, np.rint(quality), 0)
+    camera["grain_u"], camera["grain_v"] = draws.whole(4096), draws.whole(4096)
 
 
-def _things(config, draws, out, tiles):
-    """Forearm, sleeves, watch, ring, objects, occluders."""
-    arm = draws.normal("arm", 3)
-    out["arm"] = np.column_stack(
-        [
-            np.deg2rad(config.forearm_bend_deg) * arm[:, 0],
-            np.deg2rad(config.forearm_side_deg) * arm[:, 1],
-            np.clip(1 + config.forearm_girth * arm[:, 2], 0.3, 1.7),
-        ]
-    )
-    length = draws.uniform("forearm-length", None, *config.forearm_m)
-    length = np.where(draws.chance("forearm", config.forearm), length, 0)
-    out["forearm_cut"] = np.maximum(ARM_STATIONS[-1] - length.astype(np.float32), 0)
-    u = draws.uniform("sleeve", 4)
+def _background(config, draws, out, kinds):
+    u, n, ground = draws.uniform(9), draws.normal(4), out["background"]
+    wanted = (*config.backgrounds, "photographs")  # these are in the bank only if asked for
+    chosen = np.flatnonzero(np.isin(kinds, wanted))
+    ground["tile"] = chosen[draws.whole(len(chosen))]
+    ground["second_tile"] = chosen[draws.whole(len(chosen))]
+    ground["u"], ground["v"] = u[:, 0], u[:, 1]
+    ground["zoom"] = 0.35 * (2.9 ** u[:, 2])  # share of the tile that the picture shows
+    ground["angle"] = np.where(u[:, 3] < 0.6, 0.25 * (u[:, 4] - 0.5), 2 * np.pi * u[:, 4])
+    ground["flip"] = np.where(u[:, 5] < 0.5, -1, 1)
+    ground["gain"] = np.exp(0.25 * n[:, :1] + 0.06 * n[:, 1:])
+    ground["bias"] = 18 * (u[:, 6] - 0.5)
+    ground["edge"] = np.where(u[:, 7] < config.background_edge, 1 + 4 * u[:, 8], 0)
+    cast = draws.uniform(4)
+    out["cast"] = np.where(cast[:, 0] < config.drop_shadow, 0.25 + 0.5 * cast[:, 1], 0)
+    out["cast_offset"] = -out["key"][:, :2] * (0.02 + 0.10 * cast[:, 2:3])
+    out["cast_spread"] = 0.02 + 0.06 * cast[:, 3]
+
+
+def _arm(config, draws, out, tiles):
+    n = draws.normal(3)
+    out["arm_bend"] = np.deg2rad(config.forearm_bend_deg) * n[:, 0]
+    out["arm_side"] = np.deg2rad(config.forearm_side_deg) * n[:, 1]
+    out["arm_girth"] = np.clip(1 + config.forearm_girth * n[:, 2], 0.3, 1.7)
+    length = draws.uniform(None, *config.forearm_m)
+    length = np.where(draws.chance(config.forearm), length, 0)
+    out["arm_cut"] = np.maximum(ARM_STATIONS[-1] - length.astype(np.float32), 0)
+    u = draws.uniform(4)
     start = np.where(u[:, 0] < 0.3, -0.012 + 0.02 * u[:, 1], 0.01 + 0.13 * u[:, 1])
-    start = np.where(draws.chance("sleeve", config.sleeve) & (start <= length), start, 9.0)
-    out["sleeve"] = np.column_stack([start, 0.002 + 0.007 * u[:, 2], 0.006 * u[:, 3]])
-    out["sleeve_cloth"] = _cloth(draws, "sleeve-cloth", tiles)
-    u = draws.uniform("watch", 6)
-    place = np.where(draws.chance("watch", config.watch), 0.012 + 0.03 * u[:, 0], 9.0)
-    place = np.where(start < 0.06, 9.0, place)
-    dial = np.where(u[:, 1] < 0.6, 0.003 + 0.005 * u[:, 2], 0)
-    wide = 0.008 + 0.018 * u[:, 3]
-    place = np.where(place + wide <= length, place, 9.0)
-    out["watch"] = np.column_stack([place, wide, 0.0015 + 0.002 * u[:, 4], dial])
-    metal = np.array(
-        [[0.75, 0.72, 0.68], [0.78, 0.58, 0.22], [0.05, 0.05, 0.06], [0.3, 0.12, 0.06]]
-    )
-    out["watch_colour"] = metal[draws.whole("watch-metal", 4)]
-    u = draws.uniform("ring", 4)
-    finger = np.where(u[:, 0] < 0.55, 3, draws.whole("ring-finger", 5))
-    finger = np.where(draws.chance("ring", config.ring), finger, -1)
-    out["ring"] = np.column_stack(
-        [finger, 0.35 + 0.25 * u[:, 1], 0.0015 + 0.003 * u[:, 2], 0.0006 + 0.001 * u[:, 3]]
-    )
-    out["ring_colour"] = metal[draws.whole("ring-metal", 3)]
+    worn = draws.chance(config.sleeve) & (start <= length)
+    out["sleeve_start"] = np.where(worn, start, 9.0)
+    out["sleeve_thickness"] = 0.002 + 0.007 * u[:, 2]
+    out["sleeve_flare"] = 0.006 * u[:, 3]
+    _cloth(draws, tiles, out["sleeve_cloth"])
+
+
+def _solids(config, draws, out, tiles):
+    """What the hand holds, and what stands before it."""
     for name, share in (("object", config.object_in_hand), ("occluder", config.occluder)):
-        u, n = draws.uniform(name, 8), draws.normal(name + "-turn", 6)
-        kind = draws.whole(name + "-kind", 3)  # box, cylinder, ball
+        u, n, solid = draws.uniform(8), draws.normal(6), out[name]
+        kind = draws.whole(3)  # box, cylinder, ball
         sharp = 0.08 + 0.25 * u[:, 0]
-        first = np.choose(kind, [sharp, sharp, 0.9 + 0 * sharp])
-        second = np.choose(kind, [sharp, 1 + 0 * sharp, 1 + 0 * sharp])
-        on = draws.chance(name, share)
-        if name == "object":
-            size = np.stack([0.5 + 0.7 * u[:, 1], 0.35 + 0.85 * u[:, 2], 0.6 + 3.0 * u[:, 3]], 1)
-            place = n[:, 3:6] * 0.004
-            rest = place
+        solid["roundness"][:, 0] = np.where(kind == 2, 0.9, sharp)
+        solid["roundness"][:, 1] = np.where(kind == 0, sharp, 1)
+        solid["on"] = draws.chance(share)
+        if name == "object":  # half axes in units of the room between the fingers
+            solid["size"] = [0.5, 0.35, 0.6] + u[:, 1:4] * [0.7, 0.85, 3.0]
+            solid["place"] = n[:, 3:6] * 0.004
         else:
-            size = 0.012 + 0.05 * u[:, 1:4] ** np.array([1, 1, 0.5])
-            turn = 2 * np.pi * u[:, 4]
-            reach = 0.32 + 0.45 * u[:, 5]
-            rest = np.stack([reach * np.cos(turn), reach * np.sin(turn), 0.04 + 0.10 * u[:, 6]], 1)
-        numbers = [on, first, second, *size.T, *(n[:, :3] * (0.35 if name == "object" else 1.2)).T]
-        numbers += [*rest.T]
-        out[name][:, : len(numbers)] = np.column_stack(numbers)
-        out[name + "_cloth"] = _cloth(draws, name + "-cloth", tiles)
+            solid["size"] = 0.012 + 0.05 * u[:, 1:4] ** np.array([1, 1, 0.5])
+            turn, reach = 2 * np.pi * u[:, 4], 0.32 + 0.45 * u[:, 5]
+            solid["place"] = np.stack(
+                [reach * np.cos(turn), reach * np.sin(turn), 0.04 + 0.10 * u[:, 6]], 1
+            )
+        turn = n[:, :3] * (0.35 if name == "object" else 1.2)
+        solid["turn"] = Rotation.from_rotvec(turn).as_matrix()
+        _cloth(draws, tiles, solid["cloth"])
 
 
-def draw_parameters(config: SyntheticConfig, seed: int, indices, size: int, banks) -> NDArray:
-    """The numbers of each picture.
+def _second_hand(config, draws, out, banks, axes):
+    """Another hand: anywhere near, or lying on the first, palm to palm, or between its fingers.
+
+    A left hand is a right one mirrored in x. The mirror image of the first in a plane along its
+    palm is a hand that prays with it; one in a plane along its middle, moved to its back, is a hand
+    that covers it.
+    """
+    on, left = draws.chance(config.second_hand), draws.chance(0.85)
+    pose, view = mix_poses(config, draws, banks), sample_viewpoints(config, draws)
+    u, n = draws.uniform(8), draws.normal(4)
+    turn, reach = 2 * np.pi * u[:, 0], 0.11 + 0.09 * u[:, 1]
+    place = np.stack([reach * np.cos(turn), reach * np.sin(turn), 0.12 * (u[:, 2] - 0.35)], 1)
+
+    touching = draws.chance(config.touching)
+    pray, own = u[:, 3] < 0.65, u[:, 4] < 0.4
+    pose[touching & ~own] = out["pose"][touching & ~own]
+    frame = np.asarray(out["frame"], float)
+    normal = np.where(pray[:, None], frame[:, :, 2], frame[:, :, 1])
+    mirror = np.eye(3) - 2 * normal[:, :, None] * normal[:, None]
+    # turned about the back's axis: a little, or across the first hand
+    angle = np.where(u[:, 5] < 0.7, 0.2 * n[:, 0], np.sign(n[:, 1]) * (0.6 + u[:, 6]))
+    twist = Rotation.from_rotvec(frame[:, :, 2] * angle[:, None]).as_matrix()
+    flip = np.diag([-1.0, 1, 1])
+    close = flip @ twist @ mirror @ frame
+    # how far both reach towards each other, by their joints and the thickness of fingers
+    first, second = (_reach(hand, axes) for hand in (out["pose"], pose))  # (B, 16)
+    pressed = np.where(u[:, 7] < 0.4, 0.016, 0.002)  # fingers go between fingers, or pads touch
+    over = second.max(axis=1) + 2.2 * FLESH
+    gap = np.where(pray, (first + second).max(axis=1) + 2 * FLESH - pressed, -over)
+    across = np.where(u[:, 7] < 0.4, 0.010, 0.003 * n[:, 2])
+    beside = -gap[:, None] * frame[:, :, 2] + across[:, None] * frame[:, :, 1]
+    beside += 0.012 * n[:, 3:4] * frame[:, :, 0]
+    touch = touching[:, None]
+    view = np.where(touch[..., None], close, view)
+    out["second"] = np.where(on, np.where(left | touching, -1, 1), 0)
+    out["second_place"] = np.where(touch, beside, place)
+    pose[:, 0] = Rotation.from_matrix(view @ axes.T).as_rotvec()
+    out["second_pose"], out["second_frame"] = pose, view
+
+
+def _reach(pose, axes):
+    """(B, 16) metres by which joints stand out to the palm's side from the wrist's middle."""
+    still = np.array(pose, float)
+    still[:, 0] = 0
+    joints = pose_joints(still)[1] - REST_JOINTS[0]
+    return np.maximum(-(joints @ axes[:, 2]), 0)
+
+
+def sample_parameters(config: SyntheticConfig, seed: int, indices, size: int, banks) -> NDArray:
+    """The parameters of each picture.
 
     indices: (B,) whole numbers.   size: side of the pictures, pixels (blur is scaled with it).
-    banks: ``synthetic.Banks``.   returns (B,) of ``PARAMETERS``, a function of (seed, index) only.
+    banks: ``hands.Banks``.   returns (B,) of ``PARAMETERS``, a function of (seed, index) only.
     """
     draws = Draws(seed, indices)
-    out = np.zeros(len(draws.keys), PARAMETERS)
+    out = np.zeros(len(draws.table), PARAMETERS)
     out["index"] = indices
-    axes = np.asarray(banks.body.axes, np.float64)
-    tiles = len(banks.tiles)
+    axes, tiles = banks.axes, len(banks.materials.tiles)
 
-    pose = mix_poses(draws, config, banks, "pose")
-    pose[:, 0] = vectors_from(viewpoint_rotations(config, draws) @ axes.T)
-    out["pose"] = pose
-    out["betas"] = np.clip(config.betas_spread * draws.normal("betas", 10), -2.5, 2.5)
+    pose, frame = mix_poses(config, draws, banks), sample_viewpoints(config, draws)
+    pose[:, 0] = Rotation.from_matrix(frame @ axes.T).as_rotvec()
+    out["pose"], out["frame"] = pose, frame
+    out["betas"] = np.clip(config.betas_spread * draws.normal(10), -2.5, 2.5)
     low, high = config.distance_m
-    out["distance"] = low * (high / low) ** draws.uniform("distance")
-    angle = np.deg2rad(config.off_axis_deg) * np.sqrt(draws.uniform("off-axis"))
-    turn = 2 * np.pi * draws.uniform("off-axis-turn")
-    out["off_axis"] = np.tan(angle)[:, None] * np.stack([np.cos(turn), np.sin(turn)], 1)
-    u = draws.uniform("framing", 4)
-    low, high = config.framing
-    out["framing"] = low + (high - low) * u[:, 0] ** 1.3
-    cut = draws.chance("truncated", config.truncated)[:, None]
-    near = config.shift * draws.normal("shift", 2)
-    out["shift"] = np.where(cut, 0.9 * (u[:, 1:3] - 0.5), np.clip(near, -0.4, 0.4))
+    out["distance"] = low * (high / low) ** draws.uniform()
+    tangent = np.tan(np.deg2rad(config.off_axis_deg) * np.sqrt(draws.uniform()))
+    turn = 2 * np.pi * draws.uniform()
+    out["off_axis"] = tangent[:, None] * np.stack([np.cos(turn), np.sin(turn)], 1)
+    u = draws.uniform(3)
+    out["framing"] = _between(config.framing, u[:, 0] ** 1.3)
+    cut = draws.chance(config.truncated)[:, None]
+    near = np.clip(config.shift * draws.normal(2), -0.4, 0.4)
+    out["shift"] = np.where(cut, 0.9 * (u[:, 1:3] - 0.5), near)
 
-    out["skin"] = _tone(draws, config, "tone")
-    same = draws.chance("same-person", 0.8)[:, None]
-    out["second_skin"] = np.where(same, out["skin"], _tone(draws, config, "tone2"))
-    d = draws.uniform("detail", 8, *config.detail)
+    out["skin"] = _tone(config, draws)
+    same = draws.chance(0.8)[:, None]
+    out["second_skin"] = np.where(same, out["skin"], _tone(config, draws))
+    detail = out["detail"]
+    for name in detail.dtype.names:
+        detail[name] = draws.uniform(None, *config.detail)
     dark = 1 - np.clip(out["skin"].mean(axis=1) / 0.5, 0, 1)  # palms of dark hands differ more
-    d[:, 0] *= 0.35 + 0.9 * dark
-    d[:, 4] *= draws.uniform("veins") ** 2
-    out["skin_detail"] = d
-    polish = draws.chance("nail-polish", config.nail_polish)[:, None]
-    colour = draws.uniform("polish", 3) ** 1.5 * np.array([1.0, 0.6, 0.7])
+    detail["palm"] *= 0.35 + 0.9 * dark
+    detail["vein"] *= draws.uniform() ** 2
+    polish = draws.chance(config.nail_polish)[:, None]
+    colour = draws.uniform(3) ** 1.5 * np.array([1.0, 0.6, 0.7])
     bare = out["skin"] * 0.62 + np.array([0.36, 0.22, 0.20]) * 0.5
     out["nail"] = np.where(polish, colour, bare)
 
     _light(config, draws, out)
-    _things(config, draws, out, tiles)
-    _camera(config, draws, out, size, banks.kinds)
+    _arm(config, draws, out, tiles)
+    _solids(config, draws, out, tiles)
+    _background(config, draws, out, banks.kinds)
+    _camera(config, draws, out, size)
     _second_hand(config, draws, out, banks, axes)
     return out
-
-
-def _second_hand(config, draws, out, banks, axes):
-    on, left = draws.chance("second", config.second_hand), draws.chance("second-left", 0.85)
-    pose = mix_poses(draws, config, banks, "pose2")
-    view = viewpoint_rotations(config, draws, "view2")
-    pose[:, 0] = vectors_from(view @ axes.T)
-    out["second_pose"] = pose
-    out["second_betas"] = out["betas"]
-    u = draws.uniform("second", 4)
-    turn = 2 * np.pi * u[:, 0]
-    reach = 0.11 + 0.09 * u[:, 1]
-    place = np.stack([reach * np.cos(turn), reach * np.sin(turn), 0.12 * (u[:, 2] - 0.35)], 1)
-    arm = out["arm"] * [1, -1, 1]
-    out["second"] = np.column_stack([on, left, place, arm])
-    out["second_sleeve"] = out["sleeve"]

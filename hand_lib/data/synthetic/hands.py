@@ -1,50 +1,70 @@
 """Endless labelled pictures of hands, each a function of (seed, index).
 
 ``SyntheticHands(size, seed, count)`` is a data set of ``HandSample``s; ``fetch_batch`` is its fast
-path, about a thousandth of a second per picture at 128 px on one core. The knobs are those of
-``SyntheticConfig``.
+path, about a thousandth of a second per picture at 128 px on one core. ``MovingHand`` is a clip of
+one hand. The knobs are those of ``SyntheticConfig``.
 """
 
 import dataclasses
 import functools
 import hashlib
+import json
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import numba as nb
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
+from hand_lib.data.freihand import write_freihand
 from hand_lib.data.sample import HandDataset, HandSample
-from hand_lib.data.synthetic.atlas import skin_atlas
-from hand_lib.data.synthetic.backgrounds import background_bank, bank_kinds, pack_tiles
-from hand_lib.data.synthetic.config import SyntheticConfig, drawn_fields
-from hand_lib.data.synthetic.draw import draw_parameters
+from hand_lib.data.synthetic.backgrounds import (
+    background_bank,
+    bank_kinds,
+    pack_tiles,
+    photograph_bank,
+)
+from hand_lib.data.synthetic.config import SyntheticConfig
+from hand_lib.data.synthetic.draw import sample_parameters
 from hand_lib.data.synthetic.effects import expose
-from hand_lib.data.synthetic.ground import cast_on_background, lay_background
 from hand_lib.data.synthetic.layout import (
     ARM,
     ARM_STATIONS,
-    Body,
-    Layout,
-    blend_shapes,
-    make_body,
+    forearm,
+    hand_axes,
     make_layout,
+    wrist_rim,
 )
-from hand_lib.data.synthetic.paint import paint, tone_curve
-from hand_lib.data.synthetic.scene import draw_buffers, light_vertices, make_scratch, place_shaped
-from hand_lib.data.synthetic.solids import forearm
-from hand_lib.hand.mano import builtin_path, read_mano
+from hand_lib.data.synthetic.paint import Materials, Pictures, paint, tone_curve
+from hand_lib.data.synthetic.scene import (
+    Posed,
+    aim,
+    draw_buffers,
+    light_vertices,
+    make_scratch,
+    place_parts,
+)
+from hand_lib.data.synthetic.surroundings import cast_on_background, lay_background
+from hand_lib.hand.anatomy import REST_JOINTS
+from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import GESTURES, sample_poses
-from hand_lib.render.camera import pixels_to_crop, project
+from hand_lib.hand.skin import skin_texels
+from hand_lib.render.camera import crop_to_pixels, pixels_to_crop, project
 
-VERSION = 2
+VERSION = 3
 """Of the pictures: raised whenever the same seed and index give another picture."""
 
 SIZES = (16, 512)
-POSES = 3072
+POSES = 4096
 TILES = 192
 GROUP = 32
-"""Hands whose shape is computed together."""
+"""Pictures that are drawn together."""
+CLEAR = {"occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "truncated": 0.0}
+"""Knobs of pictures with one whole hand that nothing hides."""
+STAMP = "synthetic.json"
 
 SYNTHETIC_TEST = {"seed": 20_200_401, "count": 2000, "size": 128}
 """The fixed benchmark ``synthetic-test``, drawn with the default ``SyntheticConfig``."""
@@ -52,82 +72,95 @@ SYNTHETIC_TEST = {"seed": 20_200_401, "count": 2000, "size": 128}
 
 @dataclass(frozen=True)
 class Banks:
-    """What all pictures share: the hand, its skin, poses, backgrounds and film grain."""
+    """What all pictures share: the hand, its poses, what it is painted with, and film grain."""
 
-    body: Body
-    layout: Layout
-    atlas: NDArray  # (texels, 8) uint8
+    model: HandModel  # float64, so that a picture does not depend on its neighbours in a batch
+    axes: NDArray  # (3, 3) columns distal, radial, dorsal of the rest hand
+    materials: Materials
     poses: NDArray  # (N, 16, 3) from the pose prior
     moves: NDArray  # (16, 3) bool, the angles that these poses use
     gestures: NDArray  # (G, 16, 3)
-    pose_mean: NDArray  # (45,) that the hand model adds to a pose of FreiHAND's kind
-    tiles: NDArray  # (N, T, T) uint32: bytes red, green, blue, 0
     kinds: NDArray  # (N,) words, the kind of each tile
     grain: NDArray  # (256, 256) float32
-    tone: NDArray  # linear light -> sRGB
-    inverse_tone: NDArray  # (256,) sRGB byte -> linear light
+
+    def pose(self, poses: NDArray, betas: NDArray) -> tuple[NDArray, NDArray]:
+        """Vertices (B, V, 3) and joints (B, 21, 3), float32 metres, wrists at the origin."""
+        with torch.no_grad():
+            tensors = (torch.from_numpy(array.astype(np.float64)) for array in (poses, betas))
+            hand = self.model(*tensors)
+        wrist = hand.joints[:, :1]
+        return tuple((p - wrist).float().numpy() for p in (hand.vertices, hand.joints))
 
 
 @functools.lru_cache(maxsize=4)
-def make_banks(model_path=None, seed: int = 0, tile_size: int = 256) -> Banks:
-    """Paint and pose what all pictures share; once per process, about three seconds.
+def make_banks(model_path=None, background_folder=None, seed: int = 0, tile_size: int = 256):
+    """Paint and pose what all pictures share, ``Banks``; once per process, about three seconds.
 
     model_path: MANO_RIGHT.pkl or an .npz of its arrays; None is the built-in hand.
+    background_folder: pictures that are one more kind of background.
     """
-    arrays = read_mano(builtin_path() if model_path is None else model_path, "right")
-    body = make_body(arrays)
-    layout = make_layout(arrays["f"], body.rim)
+    known = {"flat_mean": True, "dtype": torch.float64}
+    model = HandModel.builtin(**known)
+    if model_path is not None:
+        model = HandModel.from_mano(model_path, "right", **known)
+    arrays = model.arrays()
+    template, faces = arrays["v_template"], arrays["f"]
+    rest = arrays["J_regressor"] @ template
+    axes = hand_axes(rest)
+    rim = wrist_rim(template - rest[0], faces, axes)
+    layout = make_layout(faces, rim, len(template))
+    arm = np.zeros((len(ARM_STATIONS), len(rim), 3), np.float32)
+    forearm(template[rim].astype(np.float32), axes, 0.0, 0.0, 1.0, ARM_STATIONS, arm)
     first, last = layout.face_start[ARM], layout.face_start[ARM + 1]
-    arm = np.zeros((len(ARM_STATIONS), len(body.rim), 3), np.float32)
-    template = body.template.reshape(-1, 3)
-    forearm(template[body.rim], body.axes, 0.0, 0.0, 1.0, ARM_STATIONS, arm)
-    atlas = skin_atlas(
-        body, arrays["f"], arrays["weights"], arm[1:].reshape(-1, 3), layout.faces[first:last]
-    )
-    rng = np.random.default_rng([seed, 11])
-    poses = sample_poses(POSES, rng, gestures_share=0.0)
-    return Banks(
-        body,
+    everything = np.concatenate([faces, layout.faces[first:last]])
+    surface = np.concatenate([template, arm[1:].reshape(-1, 3)])
+    surface = to_builtin_rest(surface, arrays["weights"], rest)
+    tiles, kinds = background_bank(TILES, tile_size, seed), bank_kinds(TILES, seed)
+    if background_folder is not None:
+        photographs = photograph_bank(background_folder, tile_size)
+        tiles = np.concatenate([tiles, photographs])
+        kinds = np.concatenate([kinds, np.full(len(photographs), "photographs")])
+    materials = Materials(
         layout,
-        atlas,
-        poses,
-        np.abs(poses).max(axis=0) > 1e-3,
-        np.stack(list(GESTURES.values())),
-        np.asarray(arrays["hands_mean"]),
-        pack_tiles(background_bank(TILES, tile_size, seed)),
-        bank_kinds(TILES, seed),
-        rng.standard_normal((256, 256)).astype(np.float32),
+        skin_texels(surface, everything).view(np.uint64).reshape(-1),
+        pack_tiles(tiles),
         tone_curve(),
         ((np.arange(256) / 255) ** 2.2).astype(np.float32),
     )
+    rng = np.random.default_rng([seed, 11])
+    poses = sample_poses(POSES, rng, gestures_share=0.0)
+    moves, gestures = np.abs(poses).max(axis=0) > 1e-3, np.stack(list(GESTURES.values()))
+    grain = rng.standard_normal((256, 256)).astype(np.float32)
+    return Banks(model, axes, materials, poses, moves, gestures, kinds, grain)
+
+
+def to_builtin_rest(points: NDArray, weights: NDArray, rest: NDArray) -> NDArray:
+    """Points (N, 3) of a rest hand where they lie on the built-in one's, joint by joint.
+
+    weights: (V, 16) of the first V points; the others belong to the wrist.   rest: (16, 3) joints.
+    """
+    middle, goal = rest.mean(axis=0), REST_JOINTS.mean(axis=0)
+    turn, _ = Rotation.align_vectors(REST_JOINTS - goal, rest - middle)
+    scale = np.linalg.norm(REST_JOINTS - goal) / np.linalg.norm(rest - middle)
+    moved, joints = (scale * turn.apply(p - middle) + goal for p in (points, rest))
+    belongs = np.zeros((len(points), 16))
+    belongs[: len(weights)], belongs[len(weights) :, 0] = weights, 1
+    return moved + belongs @ (REST_JOINTS - joints)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _render(
-    parameters, poses, betas, body, layout, scratch, atlas, tiles, grain, tone, inverse_tone,
-    images, masks, vertices, joints, roots, views,
-):  # fmt: skip
-    second_joints = np.empty((21, 3), np.float32)
-    shaped = np.empty((GROUP, body.template.shape[0]), np.float32)
-    for first in range(0, parameters.shape[0], GROUP):
-        count = min(GROUP, parameters.shape[0] - first)
-        stop = first + count
-        blend_shapes(body, poses[first:stop], betas[first:stop], shaped[:count])
-        for k in range(count):
-            b = first + k
-            p = parameters[b]
-            place_shaped(
-                p, body, layout, scratch, shaped[k], joints[b], second_joints, roots[b], views[b]
-            )
-            for v in range(vertices.shape[1]):
-                for a in range(3):
-                    vertices[b, v, a] = scratch.points[v, a]
-            light_vertices(p, layout, scratch, roots[b], views[b])
-            draw_buffers(p, layout, scratch)
-            lay_background(p, tiles, scratch.canvas)
-            cast_on_background(p, layout, scratch)
-            paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, views[b, 0], masks[b])
-            expose(p, scratch, grain, images[b])
+def _render(parameters, posed, materials, scratch, pictures):
+    """Draw the pictures of a batch.   posed: ``Posed``.   pictures: ``Pictures``, filled."""
+    layout = materials.layout
+    for b in range(parameters.shape[0]):
+        p, canvas = parameters[b], pictures.canvas[b]
+        root, lens, size = pictures.root[b], pictures.lens[b], canvas.shape[1]
+        place_parts(p, b, posed, layout, scratch, size, root, lens)
+        light_vertices(p, layout, scratch, root, lens)
+        draw_buffers(p, layout, scratch, 2 * size)
+        lay_background(p.background, materials.tiles, canvas)
+        cast_on_background(p, layout, scratch, canvas)
+        paint(p, materials, scratch, canvas, lens[0], pictures.mask[b])
 
 
 class SyntheticHands(HandDataset):
@@ -159,20 +192,21 @@ class SyntheticHands(HandDataset):
         self.size, self.seed, self.count, self.split = int(size), int(seed), int(count), split
         self.config = dataclasses.replace(config or SyntheticConfig(), **knobs)
         self.model_path = model_path
-        self.banks = make_banks(model_path)
+        self._make_banks()
+
+    def _make_banks(self):
+        self.banks = make_banks(self.model_path, self.config.background_folder)
         self._scratch = None
 
     def __len__(self) -> int:
         return self.count
 
     def __getstate__(self):
-        state = self.__dict__.copy()
-        state["banks"] = state["_scratch"] = None
-        return state
+        return {**self.__dict__, "banks": None, "_scratch": None}
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        self.banks = make_banks(self.model_path)
+        self._make_banks()
 
     def _check(self, indices) -> NDArray:
         indices = np.atleast_1d(np.asarray(indices))
@@ -188,7 +222,17 @@ class SyntheticHands(HandDataset):
     def parameters(self, indices, epochs=0) -> NDArray:
         """The numbers that the pictures are made of, (B,) of ``PARAMETERS``."""
         indices = self._check(indices) + self.count * np.asarray(epochs, np.int64)
-        return draw_parameters(self.config, self.seed, indices, self.size, self.banks)
+        return sample_parameters(self.config, self.seed, indices, self.size, self.banks)
+
+    def posed(self, parameters: NDArray) -> Posed:
+        """The hands of some pictures."""
+        count, there = len(parameters), np.flatnonzero(parameters["second"])
+        poses = np.concatenate([parameters["pose"], parameters["second_pose"][there]])
+        betas = np.concatenate([parameters["betas"], parameters["betas"][there]])
+        vertices, joints = self.banks.pose(poses, betas)
+        rows = np.zeros(count, np.int64)
+        rows[there] = np.arange(len(there))
+        return Posed(vertices[:count], joints[:count], vertices[count:], rows)
 
     def fetch_batch(self, indices, epochs=0) -> dict[str, NDArray]:
         """Pictures and labels of a batch, as training takes them.
@@ -204,25 +248,29 @@ class SyntheticHands(HandDataset):
         parameters = self.parameters(indices, epochs)
         banks, size, batch = self.banks, self.size, len(parameters)
         if self._scratch is None:
-            self._scratch = make_scratch(banks.layout, size)
+            self._scratch = make_scratch(banks.materials.layout, size)
         images = np.empty((batch, 3, size, size), np.uint8)
         masks = np.empty((batch, size, size), np.bool_)
-        vertices = np.empty((batch, len(banks.body.template) // 3, 3), np.float32)
-        joints, roots, views = (np.empty((batch, *s), np.float32) for s in ((21, 3), (3,), (3,)))
-        poses, betas = parameters["pose"].copy(), parameters["betas"].copy()
-        _render(
-            parameters, poses, betas, banks.body, banks.layout, self._scratch,
-            banks.atlas.view(np.uint64).reshape(-1), banks.tiles, banks.grain, banks.tone,
-            banks.inverse_tone, images, masks, vertices, joints, roots, views,
-        )  # fmt: skip
+        roots, lenses = (np.empty((batch, 3), np.float32) for _ in range(2))
+        canvas = np.empty((min(batch, GROUP), 3, size, size), np.float32)
+        vertices, joints = [], []
+        for first in range(0, batch, GROUP):
+            rows = slice(first, min(first + GROUP, batch))
+            some = parameters[rows]
+            posed = self.posed(some)
+            pictures = Pictures(canvas[: len(some)], masks[rows], roots[rows], lenses[rows])
+            _render(some, posed, banks.materials, self._scratch, pictures)
+            for number, (one, plane) in enumerate(zip(some["camera"], canvas, strict=False)):
+                images[first + number] = expose(one, plane, banks.grain).transpose(2, 0, 1)
+            vertices.append(posed.vertices)
+            joints.append(posed.joints)
+        vertices, joints = np.concatenate(vertices), np.concatenate(joints)
         intrinsics = np.zeros((batch, 3, 3), np.float32)
-        intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = views[:, 0]
-        intrinsics[:, :2, 2], intrinsics[:, 2, 2] = views[:, 1:], 1
-        pixels = project(
-            (joints + roots[:, None]).astype(np.float64), intrinsics.astype(np.float64)
-        )
-        pose = poses.reshape(batch, 48)
-        pose[:, 3:] -= banks.pose_mean.astype(np.float32)
+        intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = lenses[:, 0]
+        intrinsics[:, :2, 2], intrinsics[:, 2, 2] = lenses[:, 1:], 1
+        pixels = project((joints + roots[:, None]).astype(float), intrinsics.astype(float))
+        pose = parameters["pose"].reshape(batch, 48).copy()
+        pose[:, 3:] -= banks.model.pose_mean.numpy().astype(np.float32)
         return {
             "image": images,
             "mask": masks,
@@ -235,43 +283,166 @@ class SyntheticHands(HandDataset):
             "has_joints": np.ones(batch, bool),
             "intrinsics": intrinsics,
             "pose": pose,
-            "betas": betas,
+            "betas": parameters["betas"].copy(),
             "index": self._check(indices),
         }
 
     def sample(self, index: int) -> HandSample:
-        batch = self.fetch_batch([index])
-        one = {key: value[0] for key, value in batch.items()}
+        one = {key: value[0] for key, value in self.fetch_batch([index]).items()}
+        fields = ("vertices", "joints", "root", "intrinsics", "mask", "pose", "betas")
         return self.make(
             np.ascontiguousarray(one["image"].transpose(1, 2, 0)),
             int(one["index"]),
-            vertices=one["vertices"],
-            joints=one["joints"],
-            root=one["root"],
-            joints_2d=((one["joints_2d"] + 1) * self.size - 1) / 2,
-            intrinsics=one["intrinsics"],
-            mask=one["mask"],
-            pose=one["pose"],
-            betas=one["betas"],
+            joints_2d=crop_to_pixels(one["joints_2d"], self.size),
             key=f"seed {self.seed}",
+            **{name: one[name] for name in fields},
         )
 
     def fingerprint(self, indices=None) -> str:
         """SHA-256 of the numbers that some pictures are made of, by default 16 of them.
 
-        They are rounded to 0.001, so that another processor's last bit does not change it. Whether
-        the code draws the same pictures from them is checked by ``synthetic_check``.
+        They are rounded to 0.001, so that another processor's last bit does not change it.
         """
         if indices is None:
             indices = np.linspace(0, self.count - 1, min(16, self.count)).astype(int)
         records = self.parameters(indices)
         digest = hashlib.sha256(f"synthetic {VERSION} {self.size} {self.seed}".encode())
-        for name in drawn_fields(records):
-            numbers = np.asarray(records[name], np.float64)
+        for numbers in flat_fields(records).values():
             digest.update(np.round(numbers * 1000).astype(np.int64).tobytes())
         return digest.hexdigest()
+
+
+def flat_fields(records: NDArray, prefix: str = "") -> dict[str, NDArray]:
+    """Every number of some records by its name, float64: ``camera.gain`` and so on."""
+    found = {}
+    for name in records.dtype.names:
+        field, name = records[name], prefix + name
+        nested = field.dtype.names is not None
+        found |= flat_fields(field, name + ".") if nested else {name: field.astype(float)}
+    return found
 
 
 def synthetic_test() -> SyntheticHands:
     """The fixed benchmark: 2,000 pictures of 128 px on which the repository's numbers are made."""
     return SyntheticHands(**SYNTHETIC_TEST, split="test")
+
+
+class MovingHand(SyntheticHands):
+    """A clip: frame n is sample n, one hand that travels, turns and changes its gesture.
+
+    The camera does not move.   size: side of the frames in pixels.   seed: which clip.   count:
+    frames.   fps: per second.   speed: 1 changes the gesture about once a second; 0 keeps the hand
+    still.   knobs: fields of ``SyntheticConfig``; by default nothing hides the hand.
+
+    >>> clip = MovingHand(size=256, seed=1, count=60, fps=30.0)
+    >>> clip[0].image.shape, clip.times[-1]    # a sample per frame, labels as in SyntheticHands
+    ((256, 256, 3), 1.966...)
+    """
+
+    MARGIN = 1.25  # side of the picture over the side of the square that all joints lie in
+
+    def __init__(
+        self, size: int = 256, seed: int = 0, count: int = 90, fps: float = 30.0,
+        speed: float = 1.0, **knobs,
+    ):  # fmt: skip
+        super().__init__(size, seed, count, split="clip", **{**CLEAR, **knobs})
+        if not (fps > 0 and speed >= 0):
+            raise ValueError(f"fps should be positive and speed not negative, found {fps}, {speed}")
+        self.fps = float(fps)
+        self._frames = self._make(self.times * speed)
+
+    @property
+    def times(self) -> NDArray:
+        """(T,) seconds."""
+        return np.arange(self.count) / self.fps
+
+    def parameters(self, indices, epochs=0) -> NDArray:
+        """The numbers that the frames are made of, (B,) of ``PARAMETERS``."""
+        return self._frames[self._check(indices)].copy()
+
+    def _make(self, way):
+        rng = np.random.default_rng([self.seed, 5])
+        first = sample_parameters(self.config, self.seed, [0], self.size, self.banks)
+        out = np.repeat(first, self.count)
+        out["index"] = np.arange(self.count)
+        out["pose"] = _between_gestures(rng, way)
+        turn = Rotation.from_rotvec(_wander(rng, way, 3) * np.deg2rad([16, 22, 16])).as_matrix()
+        out["frame"] = turn @ first["frame"][0].astype(float)
+        out["pose"][:, 0] = Rotation.from_matrix(out["frame"] @ self.banks.axes.T).as_rotvec()
+        out["off_axis"] = 0.10 * _wander(rng, way, 2)
+        out["distance"] = first["distance"] * np.exp(0.12 * _wander(rng, way, 1)[:, 0])
+        for name in ("grain_u", "grain_v"):
+            out["camera"][name] = rng.integers(0, 4096, self.count)
+        # framing and shift that undo each frame's own aim: one focal length and centre for all
+        out["framing"], out["shift"] = 1.0, 0.0
+        aims, root = np.empty((self.count, 3), np.float32), np.empty(3, np.float32)
+        for frame, joints, lens in zip(out, self.posed(out).joints, aims, strict=True):
+            aim(frame, joints, self.size, root, lens)
+        aims = aims.astype(float)
+        side = self.size / aims[:, :1]  # of the joints' bounding square, tangents
+        middle = ((self.size - 1) / 2 - aims[:, 1:]) / aims[:, :1]
+        low, high = (middle - side / 2).min(axis=0), (middle + side / 2).max(axis=0)
+        seen = self.MARGIN * (high - low).max()
+        out["framing"], out["shift"] = seen / side[:, 0], (middle - (low + high) / 2) / seen
+        return out
+
+
+def _wander(rng, way, count):
+    """Smooth curves (T, count) of spread about 1: three slow waves each."""
+    rates = np.array([0.17, 0.31, 0.53])[:, None]
+    waves = np.sin(2 * np.pi * (way[:, None, None] * rates + rng.random((3, count))))
+    return (waves * np.array([0.9, 0.7, 0.4])[:, None]).sum(axis=1) / 1.2
+
+
+def _between_gestures(rng, way):
+    """Poses (T, 16, 3): half a second from one named gesture to the next, half a second there."""
+    stops = int(np.floor(way[-1])) + 2
+    table = np.stack(list(GESTURES.values()))
+    picks = rng.integers(0, len(table), stops + 1)
+    at = np.minimum(way.astype(int), stops - 1)
+    part = np.clip((way - at) * 2, 0, 1)
+    part = (part * part * (3 - 2 * part))[:, None, None]
+    return table[picks[at]] * (1 - part) + table[picks[at + 1]] * part
+
+
+def write_synthetic_freihand(
+    folder, count: int = 1000, size: int = 224, seed: int = 0, split: str = "training",
+    progress=None, **knobs,
+) -> Path:  # fmt: skip
+    """Write ``count`` synthetic hands as FreiHAND's release has them, or reuse them.
+
+    folder: made when absent.   size: side of the pictures, pixels (FreiHAND's are 224).
+    split: "training" or "evaluation".   progress: see ``write_freihand``.   knobs: see
+    ``SyntheticHands``.
+    returns the folder. It is written beside its place and appears whole by a rename. A folder that
+    already holds exactly this set is kept as it is; one that holds anything else is refused.
+    """
+    hands, folder = SyntheticHands(size, seed, count, split=split, **knobs), Path(folder)
+    recipe = {
+        "version": VERSION, "count": count, "size": size, "seed": seed, "split": split,
+        "fingerprint": hands.fingerprint(),
+    }  # fmt: skip
+    stamp = folder / STAMP
+    if stamp.is_file():
+        found = json.loads(stamp.read_text(encoding="ascii"))
+        if found == recipe:
+            return folder
+        differ = {key: found.get(key) for key in recipe if found.get(key) != recipe[key]}
+        raise ValueError(
+            f"{folder} holds other synthetic hands: {differ}, wanted "
+            f"{ {key: recipe[key] for key in differ} }; choose another folder or delete it"
+        )
+    if folder.is_mount() or folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and has no {STAMP}; choose another folder")
+    partial = folder.with_name(folder.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        write_freihand(partial, hands, split, progress=progress)
+        (partial / STAMP).write_text(json.dumps(recipe), encoding="ascii")
+        if folder.is_dir():
+            folder.rmdir()
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder

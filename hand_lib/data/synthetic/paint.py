@@ -1,28 +1,26 @@
 """One picture's pixels: skin, cloth, light and shadow over a background."""
 
+from typing import NamedTuple
+
 import numba as nb
 import numpy as np
 
-from hand_lib.data.synthetic.atlas import TEXELS
 from hand_lib.data.synthetic.layout import (
     ARM,
     ARM2,
     HAND2,
     OBJECT,
     OCCLUDER,
-    RING,
     SLEEVE,
     SLEEVE2,
-    WATCH,
+    Layout,
 )
 from hand_lib.data.synthetic.scene import LAMP, NORMAL, POINT, SCREEN, SHADOW_SIDE, SKY
+from hand_lib.hand.skin import TEXELS
 from hand_lib.render.raster import DEPTH_STEPS, ID_BITS, ID_MASK, PAD
 
-# places in ``look``: skin 0, second skin 3, nail 6, details 9, then these; cloth of sleeve 28,
-# object 35 and occluder 42, watch 49, ring 52
-KEY, GLOSS, SHADE = 17, 23, 25
 _F = np.float32
-_U = np.uint64  # places known to be positive: no look whether to count from the end
+_U = np.uint64  # indices known to be positive: no look whether to count from the end
 _ANGLES = 2 * np.pi * (np.arange(6) / 6 + np.arange(8)[:, None] * 0.618)
 _FAR = np.array([0.95, 0.4] * 3)
 _CIRCLE = (_FAR[:, None] * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=-1)).astype(np.float32)
@@ -38,6 +36,25 @@ TONE_TOP = 4.0
 """Linear light up to this is looked up; brighter is white."""
 
 
+class Materials(NamedTuple):
+    """What all pictures are painted with."""
+
+    layout: Layout
+    texels: np.ndarray  # (N,) uint64, a byte for each channel of the skin (``skin.CHANNELS``)
+    tiles: np.ndarray  # (N, T, T) uint32 backgrounds and patterns: bytes red, green, blue, 0
+    tone: np.ndarray  # linear light -> sRGB, see ``tone_curve``
+    inverse_tone: np.ndarray  # (256,) float32, sRGB byte -> linear light
+
+
+class Pictures(NamedTuple):
+    """What is filled for a batch of pictures."""
+
+    canvas: np.ndarray  # (B, 3, S, S) float32 sRGB 0 to 255
+    mask: np.ndarray  # (B, S, S) bool, the hand covers at least half a pixel
+    root: np.ndarray  # (B, 3) float32 metres, the wrist in the camera's frame
+    lens: np.ndarray  # (B, 3) float32 focal length, cx, cy, pixels
+
+
 def tone_curve() -> np.ndarray:
     """Linear light in steps of TONE_TOP / TONE_STEPS -> sRGB 0 to 255, with a soft shoulder."""
     light = np.linspace(0, TONE_TOP, TONE_STEPS)
@@ -46,32 +63,6 @@ def tone_curve() -> np.ndarray:
         light < knee, light, knee + (1 - knee) * (1 - np.exp(-(light - knee) / (1 - knee)))
     )
     return (255 * np.clip(rolled, 0, 1) ** (1 / 2.2)).astype(np.float32)
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def read_look(p, look):
-    """Colours and strengths of one record into (56,) floats, the order of the names above."""
-    for k in range(3):
-        look[k], look[3 + k], look[6 + k] = p.skin[k], p.second_skin[k], p.nail[k]
-        look[KEY + k], look[KEY + 3 + k], look[SHADE + k] = p.key[k], p.key_colour[k], p.shadow[k]
-        look[49 + k], look[52 + k] = p.watch_colour[k], p.ring_colour[k]
-    for k in range(7):
-        look[28 + k], look[35 + k] = p.sleeve_cloth[k], p.object_cloth[k]
-        look[42 + k] = p.occluder_cloth[k]
-    for k in range(8):
-        look[9 + k] = p.skin_detail[k]
-    look[GLOSS], look[GLOSS + 1] = p.gloss[0], p.gloss[1]
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def read_scale(look, scale, bias):
-    """From the atlas's bytes to strengths, for the eight channels of the skin."""
-    byte = _F(1 / 255)
-    scale[0], scale[1], scale[2] = byte * look[9], _F(1.15 / 255), byte * look[11]
-    scale[3], scale[4], scale[5] = _F(1 / 85) * look[12], byte * look[13], _F(1 / 51) * look[14]
-    scale[6], scale[7] = _F(1 / 51) * look[15], byte * look[16]
-    for k in (3, 5, 6):
-        bias[k] = _F(-128) * scale[k]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
@@ -95,7 +86,7 @@ def _share_lit(lamp_seen, u, v, w, step, bias):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def _nook(seen, side, x, y, w, reach, focal):
+def _nearness(seen, side, x, y, w, reach, focal):
     """How much nearer surface surrounds a point, 0 to 1."""
     z2 = _F(1) / (w * w)
     steep = focal * w / reach
@@ -132,22 +123,23 @@ def place_on(corners, a, b, c, x, y):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _colour_skin(look, scale, bias, atlas, count, texel, second, words, colour):
-    """Red, green, blue and gloss of skin at many places, whether they are skin or not.
+def _colour_skin(p, texels, count, texel, second, words, colour):
+    """Red, green, blue and gloss of skin at many points, whether they are skin or not.
 
-    atlas: (texels,) uint64, a byte per channel.   texel: (N,) places in it.   second: (N,) 1 for
-    the second hand.   scale, bias: (8,) from bytes to strengths.   colour: (4, N), filled.
+    texels: (N,) uint64, a byte for each channel.   texel: (count,) indices into it.
+    second: (count,) 1 for the second hand.   colour: (4, count), filled.
     """
     for n in range(count):
-        words[n] = atlas[texel[n]]
-    one, byte = _F(1), 255
-    s0, s1, s2, s3, s4, s5, s6, s7 = (
-        scale[0], scale[1], scale[2], scale[3], scale[4], scale[5], scale[6], scale[7],
-    )  # fmt: skip
-    b3, b5, b6 = bias[3], bias[5], bias[6]
-    red0, green0, blue0 = look[0], look[1], look[2]
-    red1, green1, blue1 = look[3] - red0, look[4] - green0, look[5] - blue0
-    nail_r, nail_g, nail_b = look[6], look[7], look[8]
+        words[n] = texels[texel[n]]
+    one, byte, d = _F(1), 255, p.detail
+    s0, s1, s2 = _F(1 / 255) * d.palm, _F(1.15 / 255), _F(1 / 255) * d.crease  # bytes to strengths
+    s3, s4, s5 = _F(1 / 85) * d.red, _F(1 / 255) * d.vein, _F(1 / 51) * d.mottle
+    s6, s7 = _F(1 / 51) * d.fine, _F(1 / 255) * d.knuckle
+    b3, b5, b6 = _F(-128) * s3, _F(-128) * s5, _F(-128) * s6  # these are neutral at 128
+    red0, green0, blue0 = p.skin[0], p.skin[1], p.skin[2]
+    red1, green1 = p.second_skin[0] - red0, p.second_skin[1] - green0
+    blue1 = p.second_skin[2] - blue0
+    nail_r, nail_g, nail_b = p.nail[0], p.nail[1], p.nail[2]
     for n in range(count):
         word = np.int64(words[n])
         palm, nail = _F(word & byte) * s0, min(one, _F(word >> 8 & byte) * s1)
@@ -174,34 +166,32 @@ def _colour_skin(look, scale, bias, atlas, count, texel, second, words, colour):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _thing_at(look, part, uv, tiles, inverse_tone, a, b, c, la, lb, lc):
-    """Red, green, blue and gloss of cloth, metal and objects."""
-    if part == WATCH or part == RING:
-        k = 49 if part == WATCH else 52
-        return look[k], look[k + 1], look[k + 2], _F(4)
-    u = la * uv[a, 0] + lb * uv[b, 0] + lc * uv[c, 0]
-    v = la * uv[a, 1] + lb * uv[b, 1] + lc * uv[c, 1]
-    k = 35 if part == OBJECT else 42 if part == OCCLUDER else 28
+def _cloth_colour(cloth, u, v, tiles, inverse_tone):
+    """Red, green and blue of a cloth or an object at texture coordinates u, v."""
     side = tiles.shape[1]
     period = 2 * side - 1
-    i = int((u * look[k + 4] + look[k + 6]) * side) & period
-    j = int((v * look[k + 4] + look[k + 6] * _F(3.7)) * side) & period
+    i = int((u * cloth.scale + cloth.shift) * side) & period
+    j = int((v * cloth.scale + cloth.shift * _F(3.7)) * side) & period
     i, j = min(i, period - i), min(j, period - j)
-    texel, share = tiles[int(look[k + 3]), j, i], look[k + 5]
-    red = look[k] + share * (inverse_tone[texel & 255] - look[k])
-    green = look[k + 1] + share * (inverse_tone[texel >> 8 & 255] - look[k + 1])
-    blue = look[k + 2] + share * (inverse_tone[texel >> 16 & 255] - look[k + 2])
-    return red, green, blue, _F(0.1) if k == 28 else _F(1)
+    texel, share = tiles[cloth.tile, j, i], cloth.pattern
+    red = cloth.colour[0] + share * (inverse_tone[texel & 255] - cloth.colour[0])
+    green = cloth.colour[1] + share * (inverse_tone[texel >> 8 & 255] - cloth.colour[1])
+    blue = cloth.colour[2] + share * (inverse_tone[texel >> 16 & 255] - cloth.colour[2])
+    return red, green, blue
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def light_places(look, seen, side, lamp_seen, focal, count, mixes, lights):
-    """Light that arrives (red, green, blue) and that glances off (red, green, blue) at places.
+def light_points(p, seen, side, lamp_seen, focal, count, mixes, lights):
+    """Light that arrives (red, green, blue) and that glances off (red, green, blue) at points.
 
     mixes: (N, 20), columns of ``Scratch.corners`` there, then sub-pixel x, y, 1/z and 1 for cloth.
     lights: (N, 6), filled.
     """
     one, none = _F(1), _F(0)
+    kx, ky, kz = p.key[0], p.key[1], p.key[2]
+    lamp_r, lamp_g, lamp_b = p.key_colour[0], p.key_colour[1], p.key_colour[2]
+    gloss, power, shadow, occlusion = p.gloss, p.gloss_power, p.shadow, p.occlusion
+    step = 1 + int(p.shadow_m * _F(200))
     for j in range(count):
         x, y = int(mixes[j, 16]), int(mixes[j, 17])
         w, cloth = mixes[j, 18], mixes[j, 19] > none
@@ -215,28 +205,25 @@ def light_places(look, seen, side, lamp_seen, focal, count, mixes, lights):
         inside = one
         if facing < none and cloth:
             nx, ny, nz, facing, inside = -nx, -ny, -nz, -facing, _F(0.45)
-        kx, ky, kz = look[KEY], look[KEY + 1], look[KEY + 2]
         towards = nx * kx + ny * ky + nz * kz
         lit = one
-        if towards > _F(-0.3) and look[SHADE] > none:
-            step = 1 + int(look[SHADE + 1] * _F(200))
+        if towards > _F(-0.3) and shadow > none:
             bias = _F(0.0035) + _F(0.0035) * _F(step) * (_F(1.2) - abs(towards))
             u, v, s = mixes[j, LAMP], mixes[j, LAMP + 1], mixes[j, LAMP + 2]
-            lit -= look[SHADE] * (one - _share_lit(lamp_seen, u, v, s, step, bias))
+            lit -= shadow * (one - _share_lit(lamp_seen, u, v, s, step, bias))
         reach = max(_F(2), _F(0.013) * focal * w)
-        hidden = _nook(seen, side, x, y, w, reach, focal)
-        open_ = one - look[SHADE + 2] * min(one, _F(1.7) * hidden)
+        hidden = _nearness(seen, side, x, y, w, reach, focal)
+        open_ = one - occlusion * min(one, _F(1.7) * hidden)
         hx, hy, hz = kx + px, ky + py, kz + pz
         half = nx * hx + ny * hy + nz * hz
         shine = none
         if half > none and towards > none:
             half /= np.sqrt(hx * hx + hy * hy + hz * hz + _F(1e-9))
-            power = look[GLOSS + 1]
             half = half / (power - power * half + half)  # half ** power (Schlick 1994)
-            shine = look[GLOSS] * half * (power + _F(8)) * _F(0.06) * lit * towards
+            shine = gloss * half * (power + _F(8)) * _F(0.06) * lit * towards
         edge = one - min(one, max(facing, none))
         edge *= edge
-        rim = look[GLOSS] * (_F(0.10) + edge * edge)
+        rim = gloss * (_F(0.10) + edge * edge)
         lit *= inside * (_F(0.5) + _F(0.5) * open_)
         # light that entered the skin comes out past the edge, redder
         wrap = _F(0.05) if cloth else _F(0.30)
@@ -245,7 +232,6 @@ def light_places(look, seen, side, lamp_seen, focal, count, mixes, lights):
         cold = max(none, (towards + wrap) / (one + wrap)) * lit
         sky_r, sky_g = mixes[j, SKY] * open_, mixes[j, SKY + 1] * open_
         sky_b = mixes[j, SKY + 2] * open_
-        lamp_r, lamp_g, lamp_b = look[KEY + 3], look[KEY + 4], look[KEY + 5]
         lights[j, 0] = inside * sky_r + direct * lamp_r
         lights[j, 1] = inside * sky_g + cold * lamp_g
         lights[j, 2] = inside * sky_b + cold * lamp_b
@@ -255,12 +241,12 @@ def light_places(look, seen, side, lamp_seen, focal, count, mixes, lights):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _list_places(layout, seen, size, first, stop, kept, whole_numbers, floats, canvas, mask):
-    """Which places of the rows from first to stop have to be shaded.
+def _list_points(layout, seen, size, first, stop, kept, whole_numbers, floats, canvas, mask):
+    """Which points of the rows from first to stop have to be shaded.
 
     whole_numbers: (4, N) pixel, face, light and whether the light starts there.   floats: (7, N)
     x, y in sub-pixels, share of the pixel, 1/z.   kept: light, its part and row, its depth for each
-    square of a row; all filled.   returns how many places and how many lights.
+    square of a row; all filled.   returns how many points and how many lights.
     """
     kept_light, kept_at, kept_depth = kept
     side = 2 * size
@@ -319,9 +305,9 @@ def _list_places(layout, seen, size, first, stop, kept, whole_numbers, floats, c
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def _place_all(layout, corners, count, whole_numbers, floats, texel, mixes):
-    """Where on their faces the listed places lie: the atlas's texel, what the light needs.
+    """Where on their faces the listed points lie: the skin's texel, what the light needs.
 
-    floats: rows 4 to 6 become barycentric coordinates.   mixes: see ``light_places``.
+    floats: rows 4 to 6 become barycentric coordinates.   mixes: see ``light_points``.
     """
     faces, face_part = layout.faces, layout.face_part
     second_first, size = layout.face_start[HAND2], _F(TEXELS - 0.01)
@@ -345,7 +331,7 @@ def _place_all(layout, corners, count, whole_numbers, floats, texel, mixes):
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def _blend(count, whole_numbers, floats, colour, lights, tone, canvas):
-    """Add the listed places, lit, to their pixels."""
+    """Add the listed points, lit, to their pixels."""
     scale, top = _F((TONE_STEPS - 1) / TONE_TOP), TONE_STEPS - 1
     pixels = canvas.reshape(3, -1)
     for n in range(count):
@@ -358,22 +344,19 @@ def _blend(count, whole_numbers, floats, colour, lights, tone, canvas):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, focal, mask):
+def paint(p, materials, scratch, canvas, focal, mask):
     """Shade every pixel that the scene covers, blended over the canvas by coverage.
 
     The four sub-pixels of a pixel are shaded together where they see one smooth surface, apart
     where a silhouette passes. Up to SHARED_SIZE pixels a side, the four pixels of a square share
-    their light (not their colour) where they lie on one smooth surface. BAND rows at a time, places
+    their light (not their colour) where they lie on one smooth surface. BAND rows at a time, points
     are listed, looked up, coloured, lit and blended, each step for all of them: so that the
-    processor waits for many pieces of memory at once.   focal: pixels.
+    processor waits for many pieces of memory at once.   canvas: (3, S, S).   focal: pixels.
     mask: (S, S) bool, filled: the hand covers at least half a pixel.
     """
-    canvas, seen, lamp_seen = scratch.canvas, scratch.seen, scratch.lamp_seen
-    size = canvas.shape[1]
+    layout, tiles, inverse = materials.layout, materials.tiles, materials.inverse_tone
+    seen, size = scratch.seen, canvas.shape[1]
     most = 4 * BAND * size
-    look, scale, bias = np.zeros(56, np.float32), np.empty(8, np.float32), np.zeros(8, np.float32)
-    read_look(p, look)
-    read_scale(look, scale, bias)
     kept = (np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.float32))
     whole_numbers, floats = np.empty((4, most), np.int32), np.empty((7, most), np.float32)
     texel, words = np.empty(most, np.uint32), np.empty(most, np.uint64)
@@ -381,7 +364,7 @@ def paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, focal, mask):
     mixes, lights = np.empty((most, 20), np.float32), np.empty((most, 6), np.float32)
     for first in range(0, size, BAND):
         stop = min(size, first + BAND)
-        count, lit = _list_places(
+        count, lit = _list_points(
             layout, seen, size, first, stop, kept, whole_numbers, floats, canvas, mask
         )
         if count == 0:
@@ -389,16 +372,23 @@ def paint(p, layout, scratch, atlas, tiles, tone, inverse_tone, focal, mask):
         _place_all(layout, scratch.corners, count, whole_numbers, floats, texel, mixes)
         for n in range(count):
             second[n] = _F(whole_numbers[1, n] >= layout.face_start[HAND2])
-        _colour_skin(look, scale, bias, atlas, count, texel, second, words, colour)
+        _colour_skin(p, materials.texels, count, texel, second, words, colour)
         for n in range(count):
             t = _U(whole_numbers[1, n])
             part = layout.face_part[t]
-            if ARM < part < HAND2 or part == SLEEVE2:
+            if part == SLEEVE or part == SLEEVE2 or part == OBJECT or part == OCCLUDER:
                 a, b, c = layout.faces[t, 0], layout.faces[t, 1], layout.faces[t, 2]
                 la, lb, lc = floats[4, n], floats[5, n], floats[6, n]
-                r, g, h, gloss = _thing_at(
-                    look, part, layout.uv, tiles, inverse_tone, a, b, c, la, lb, lc
-                )
-                colour[0, n], colour[1, n], colour[2, n], colour[3, n] = r, g, h, gloss
-        light_places(look, seen, 2 * size, lamp_seen, _F(2) * focal, lit, mixes, lights)
-        _blend(count, whole_numbers, floats, colour, lights, tone, canvas)
+                u = la * layout.uv[a, 0] + lb * layout.uv[b, 0] + lc * layout.uv[c, 0]
+                v = la * layout.uv[a, 1] + lb * layout.uv[b, 1] + lc * layout.uv[c, 1]
+                gloss = _F(1)
+                if part == OBJECT:
+                    rgb = _cloth_colour(p.object.cloth, u, v, tiles, inverse)
+                elif part == OCCLUDER:
+                    rgb = _cloth_colour(p.occluder.cloth, u, v, tiles, inverse)
+                else:
+                    rgb, gloss = _cloth_colour(p.sleeve_cloth, u, v, tiles, inverse), _F(0.1)
+                colour[0, n], colour[1, n], colour[2, n] = rgb
+                colour[3, n] = gloss
+        light_points(p, seen, 2 * size, scratch.lamp_seen, _F(2) * focal, lit, mixes, lights)
+        _blend(count, whole_numbers, floats, colour, lights, materials.tone, canvas)

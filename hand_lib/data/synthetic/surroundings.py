@@ -7,7 +7,7 @@ from hand_lib.data.synthetic.layout import SLEEVE
 from hand_lib.render.raster import ID_MASK, PAD
 
 _F = np.float32
-_U = np.uint64  # places known to be positive: no look whether to count from the end
+_U = np.uint64  # indices known to be positive: no look whether to count from the end
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -19,23 +19,25 @@ def _look_up(texels, places, found):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def lay_background(p, tiles, canvas):
+def lay_background(ground, tiles, canvas):
     """Cut, turn, flip and tint a piece of a tile onto the canvas.
 
-    tiles: (N, T, T) uint32, the bytes red, green, blue, unused; T a power of two. They repeat
-    mirrored for ever; places are whole numbers of 1/256 texel.   canvas: (3, S, S), filled.
+    ground: a record of ``config.BACKGROUND``.   tiles: (N, T, T) uint32, the bytes red, green,
+    blue, unused; T a power of two. They repeat mirrored for ever; positions are whole numbers of
+    1/256 texel.   canvas: (3, S, S), filled.
     """
     size, side = canvas.shape[1], tiles.shape[1]
-    g, texels = p.background, tiles.reshape(-1)
-    step = g[3] * side / size * 256
-    cos, sin = np.cos(g[4]) * step, np.sin(g[4]) * step
+    texels = tiles.reshape(-1)
+    step = ground.zoom * side / size * 256
+    cos, sin = np.cos(ground.angle) * step, np.sin(ground.angle) * step
     middle = (size - 1) / 2
     period = 2 * side - 1
-    first, second = int(g[0]) * side * side, int(g[10]) * side * side
-    turn, flip = g[11], g[5]
-    ex, ey, far = np.cos(turn * 1.7), np.sin(turn * 1.7), (g[1] - 0.3) * size
+    first, second = ground.tile * side * side, ground.second_tile * side * side
+    edge, flip, left, top = ground.edge, ground.flip, ground.u, ground.v
+    ex, ey, far = np.cos(edge * 1.7), np.sin(edge * 1.7), (left - 0.3) * size
     one = _F(1 / 65536)
-    gain0, gain1, gain2, bias = g[6] * one, g[7] * one, g[8] * one, g[9]
+    gain0, gain1, gain2 = ground.gain[0] * one, ground.gain[1] * one, ground.gain[2] * one
+    bias = ground.bias
     wide = 2 * side * 65536  # keeps places positive: the pattern repeats after 2 side
     places, found = np.empty((4, size), np.uint32), np.empty((4, size), np.uint32)
     parts = np.empty((2, size), np.float32)
@@ -43,13 +45,13 @@ def lay_background(p, tiles, canvas):
         dy = y - middle
         for x in range(size):
             dx = (x - middle) * flip
-            u = int(g[1] * side * 256 + cos * dx - sin * dy) + wide
-            v = int(g[2] * side * 256 + sin * dx + cos * dy) + wide
+            u = int(left * side * 256 + cos * dx - sin * dy) + wide
+            v = int(top * side * 256 + sin * dx + cos * dy) + wide
             i0, j0 = (u >> 8) & period, (v >> 8) & period
             i1, j1 = (i0 + 1) & period, (j0 + 1) & period
             i0, i1 = min(i0, period - i0), min(i1, period - i1)
             j0, j1 = min(j0, period - j0) * side, min(j1, period - j1) * side
-            tile = second if (turn > 0) & (ex * dx + ey * dy > far) else first
+            tile = second if (edge > 0) & (ex * dx + ey * dy > far) else first
             places[0, x], places[1, x] = tile + j0 + i0, tile + j0 + i1
             places[2, x], places[3, x] = tile + j1 + i0, tile + j1 + i1
             parts[0, x], parts[1, x] = u & 255, v & 255
@@ -72,12 +74,12 @@ def lay_background(p, tiles, canvas):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def cast_on_background(p, layout, scratch):
+def cast_on_background(p, layout, scratch, canvas):
     """Darken the background behind the hand, moved away from the lamp and blurred."""
-    strength = p.drop_shadow[0]
+    strength = p.cast
     if strength <= 0:
         return
-    cast, canvas, size = scratch.cast, scratch.canvas, scratch.canvas.shape[1]
+    cast, size = scratch.cast, canvas.shape[1]
     cells, wide = cast.shape[0] - 2, 2 * size + PAD
     cast[:] = 0.0
     last = layout.face_start[SLEEVE + 1]
@@ -92,7 +94,7 @@ def cast_on_background(p, layout, scratch):
                     hits += 1
             cast[cy + 1, cx + 1] = hits / 4.0
     quarter, half = np.float32(0.25), np.float32(0.5)
-    for _ in range(1 + int(p.drop_shadow[3] * cells * 1.2)):
+    for _ in range(1 + int(p.cast_spread * cells * 1.2)):
         for y in range(1, cells + 1):
             for x in range(1, cells + 1):
                 cast[y, x] = half * cast[y, x] + quarter * (cast[y, x - 1] + cast[y, x + 1])
@@ -101,7 +103,7 @@ def cast_on_background(p, layout, scratch):
                 cast[y, x] = half * cast[y, x] + quarter * (cast[y - 1, x] + cast[y + 1, x])
     row, keep = np.empty(cells + 2, np.float32), np.empty(size, np.float32)
     for y in range(size):
-        v = (y + 0.5) * cells / size + 0.5 - p.drop_shadow[2] * cells
+        v = (y + 0.5) * cells / size + 0.5 - p.cast_offset[1] * cells
         j = int(np.floor(v))
         if j < 0 or j >= cells + 1:
             continue
@@ -109,7 +111,7 @@ def cast_on_background(p, layout, scratch):
         for i in range(cells + 2):
             row[i] = strength * ((np.float32(1) - b) * cast[j, i] + b * cast[j + 1, i])
         for x in range(size):
-            u = (x + 0.5) * cells / size + 0.5 - p.drop_shadow[1] * cells
+            u = (x + 0.5) * cells / size + 0.5 - p.cast_offset[0] * cells
             i = int(np.floor(u))
             keep[x] = np.float32(1)
             if 0 <= i <= cells:

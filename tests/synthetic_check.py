@@ -5,16 +5,13 @@ within tolerances: mean and spread of each number that all pictures are made of,
 pictures the mean colours of 4 x 4 cells and the places of joints.
 """
 
-import hashlib
 import json
-import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hand_lib import ROOT
-from hand_lib.data.synthetic.config import drawn_fields
-from hand_lib.data.synthetic.hands import SYNTHETIC_TEST, VERSION, SyntheticHands, synthetic_test
+from hand_lib.data.synthetic.hands import SYNTHETIC_TEST, VERSION, flat_fields, synthetic_test
 
 PIN = ROOT / "template" / "synthetic-test.json"
 CELLS = 4
@@ -41,8 +38,8 @@ def cell_means(images: NDArray) -> NDArray:
 
 def number_means(records: NDArray) -> dict:
     """Mean absolute value and root mean square of each field.   records: (B,) of ``PARAMETERS``."""
-    names = [name for name in drawn_fields(records) if name != "index"]
-    fields = {name: records[name].astype(float) for name in names}
+    fields = flat_fields(records)
+    del fields["index"]
     return {k: [float(np.abs(v).mean()), float(np.sqrt((v**2).mean()))] for k, v in fields.items()}
 
 
@@ -63,7 +60,10 @@ def describe_benchmark() -> dict:
 
 
 def pin_benchmark() -> None:
-    """Write ``template/synthetic-test.json``: only when the pictures are meant to change."""
+    """Write ``template/synthetic-test.json``: only when the pictures are meant to change.
+
+    PYTHONPATH=.:tests python -c "import synthetic_check; synthetic_check.pin_benchmark()"
+    """
     PIN.write_text(json.dumps(describe_benchmark()) + "\n", encoding="ascii")
 
 
@@ -91,17 +91,3 @@ def check_benchmark(count: int = PINNED_PICTURES) -> list[str]:
     if cells > GREY_TOLERANCE:
         found.append(f"pictures, by up to {cells:.1f} grey levels in the mean of a cell")
     return found
-
-
-def open_checked_benchmark() -> tuple[SyntheticHands, str]:
-    """``synthetic-test`` and a word on whether it is the pinned one; warns when it is not."""
-    found = check_benchmark()
-    if found:
-        warnings.warn(
-            f"synthetic-test is not the benchmark that {PIN.name} pins: {'; '.join(found)} differ. "
-            "Its numbers cannot be compared with those in the repository",
-            stacklevel=3,
-        )
-        return synthetic_test(), "NOT the pinned pictures"
-    code = hashlib.sha256(PIN.read_bytes()).hexdigest()[:8]
-    return synthetic_test(), f"version {VERSION}, checked against pin {code}"
