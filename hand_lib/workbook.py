@@ -60,12 +60,11 @@ def ensure_run(run="") -> Path:
     from hand_lib.evaluation.runs import find_runs
 
     if run:
-        folders = (ROOT / run, find_run(run))
-        folder = next((f for f in folders if (f / "model.safetensors").is_file()), None)
-        if folder is None:
+        folder = find_run(run)
+        if not (folder / "model.safetensors").is_file():
             known = sorted(p.parent.name for p in (ROOT / "runs").glob("*/model.safetensors"))
             raise FileNotFoundError(
-                f"{run} holds no model.safetensors; finished runs in runs/: "
+                f"{folder} holds no model.safetensors; finished runs in runs/: "
                 f"{', '.join(known) or 'none yet'}"
             )
         return folder

@@ -46,6 +46,11 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "hand_lib.evaluation.freihand.score_file", lambda *given, **_: done.append(given)
     )
+    monkeypatch.setattr("hand_lib.inference.predictor.Predictor.load", lambda run: run)
+    note = "hand_lib.inference.__main__.process_pictures", "hand_lib.inference.video.process_video"
+    monkeypatch.setattr(note[0], lambda *given, **_: (done.append(given) or ["written"], {}))
+    monkeypatch.setattr(note[1], lambda *given, **_: done.append(given) or {})
+    monkeypatch.setattr("hand_lib.inference.video.Frames", lambda *given: given)
     return tmp_path, done
 
 
@@ -64,7 +69,9 @@ def test_every_command_of_the_readmes_is_understood_as_typed(folders, monkeypatc
             if words[1] != "-m":
                 assert (ROOT / words[1]).is_file(), f"{page}: {command}"
                 continue
-            module = importlib.import_module(words[2].removesuffix(":"))
+            module = importlib.import_module(words[2])
+            if hasattr(module, "__path__"):
+                module = importlib.import_module(f"{words[2]}.__main__")
             before = len(done)
             status = module.main(words[3:]) if len(words) > 3 else 0
             assert status in (0, None), f"{page}, from {folder.name}: {command}"

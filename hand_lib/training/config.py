@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import difflib
 import json
+import shlex
 import typing
 from typing import Annotated, Literal
 
@@ -285,15 +286,21 @@ def refuse_unknown_parameters(namespace: dict) -> None:
         check_parameter_name(name, valid)
 
 
-def config_from_notebook(namespace: dict) -> TrainConfig:
+def config_from_notebook(namespace: dict, base: TrainConfig | None = None) -> TrainConfig:
     """The config of a notebook's parameters cell.
 
-    namespace: the notebook's ``globals()``; ``preset`` and any other field of ``TrainConfig``.
-    ``None`` keeps what the preset says. Unknown injected parameters are refused.
+    namespace: the notebook's ``globals()``; ``preset``, any other field of ``TrainConfig``, and
+    ``changes``, a text of further ones: "steps=200 batch_size=16". ``None`` keeps what the preset
+    says.   base: begin with this one instead of the preset.   Unknown names are refused.
     """
     refuse_unknown_parameters(namespace)
-    names = [name for name in field_names() if name in namespace]
-    return make_config(**{name: namespace[name] for name in names})
+    given = {name: namespace[name] for name in field_names() if name in namespace}
+    pairs = [word.partition("=") for word in shlex.split(namespace.get("changes") or "")]
+    given |= changes_from_words([part for name, _, value in pairs for part in (name, value)])
+    if base is None:
+        return make_config(**given)
+    given.pop("preset", None)
+    return replace(base, **given)
 
 
 def check_parameter_name(name: str, valid) -> None:

@@ -96,6 +96,11 @@ def test_a_notebook_makes_its_config_from_its_parameters():
     cells = {"In": ["", "preset = 'small'\nseed = None\nrun = ''", "# Parameters\nseed = 3"]}
     made = config.config_from_notebook({**cells, "preset": "small", "seed": 3, "run": "x"})
     assert made == make_config("small", seed=3)
+    text = "steps=20 backbone='resnet 50' start_from=007"
+    made = config.config_from_notebook({"preset": "small", "changes": text})
+    assert (made.steps, made.backbone, made.start_from) == (20, "resnet 50", "007")
+    again = config.config_from_notebook({"preset": "full", "changes": "seed=5"}, made)
+    assert again == config.replace(made, seed=5)
     assert config.config_from_notebook({"preset": "full", "clip": None}) == make_config("full")
 
 
