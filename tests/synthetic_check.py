@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hand_lib import ROOT
-from hand_lib.data.synthetic.hands import SYNTHETIC_TEST, VERSION, flat_fields, synthetic_test
+from hand_lib.data.synthetic.config import flat_fields
+from hand_lib.data.synthetic.hands import SYNTHETIC_TEST, VERSION, synthetic_test
 
 PIN = ROOT / "template" / "synthetic-test.json"
 CELLS = 4

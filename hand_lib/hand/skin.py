@@ -16,9 +16,10 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from hand_lib import ROOT
-from hand_lib.hand import anatomy as skeleton
+from hand_lib.hand.anatomy import FRAMES, HALF_BREADTHS, REST_CHAIN, REST_JOINTS
 from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
 from hand_lib.mesh.topology import vertex_normals
 
@@ -70,11 +71,11 @@ def _line_distance(points: NDArray, line) -> NDArray:
 def _on_digit(points: NDArray, name: str):
     """Where points (N, 3) mm lie on a digit: nearest phalanx, its local coordinates (along, across,
     dorsal) and the distance to it."""
-    chain = skeleton.REST_CHAIN[name] * 1000.0
+    chain = REST_CHAIN[name] * 1000.0
     best, phalanx = np.full(len(points), np.inf), np.zeros(len(points), int)
     local = np.zeros_like(points)
     for i, joint in enumerate(MANO_FINGERS[name]):
-        offset = (points - chain[i]) @ skeleton.FRAMES[joint]
+        offset = (points - chain[i]) @ FRAMES[joint]
         length = np.linalg.norm(chain[i + 1] - chain[i])
         gap = offset - np.stack([np.clip(offset[:, 0], 0, length), *np.zeros((2, len(points)))], 1)
         distance = np.linalg.norm(gap, axis=1)
@@ -104,11 +105,11 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
     for k, name in enumerate(FINGER_NAMES):
         phalanx, local, distance = where[k]
         own = (nearest == k) & (distance < 22.0)
-        chain = skeleton.REST_CHAIN[name] * 1000.0
+        chain = REST_CHAIN[name] * 1000.0
         lengths = np.linalg.norm(np.diff(chain, axis=0), axis=1)
-        dorsal = np.stack([skeleton.FRAMES[j][:, 2] for j in MANO_FINGERS[name]])
+        dorsal = np.stack([FRAMES[j][:, 2] for j in MANO_FINGERS[name]])
         facing = (normals * dorsal[phalanx]).sum(1)
-        half = np.array(skeleton.HALF_BREADTHS[name]) * 1000.0
+        half = np.array(HALF_BREADTHS[name]) * 1000.0
         tube = own * np.where(phalanx > 0, 1.0, _step(0.3, 0.6, local[:, 0] / lengths[0]))
         palmar = palmar * (1 - tube) - facing * tube
         back, front = _step(0.05, 0.6, facing), _step(0.0, 0.5, -facing)
@@ -124,11 +125,11 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
         folds = [(1, 0.0), (1, -2.4), (2, 0.0)]
         folds += [(0, 0.46 * lengths[0])] if name != "thumb" else [(1, 2.0)]
         for joint, shift in folds:
-            at = chain[joint] + shift * skeleton.FRAMES[MANO_FINGERS[name][joint]][:, 0]
-            along = (points - at) @ skeleton.FRAMES[MANO_FINGERS[name][joint]][:, 0]
+            at = chain[joint] + shift * FRAMES[MANO_FINGERS[name][joint]][:, 0]
+            along = (points - at) @ FRAMES[MANO_FINGERS[name][joint]][:, 0]
             masks["crease"] += own * front * faint * np.exp(-((along / (0.8 * thin)) ** 2))
         for joint in (1, 2):
-            frame = skeleton.FRAMES[MANO_FINGERS[name][joint]]
+            frame = FRAMES[MANO_FINGERS[name][joint]]
             along = (points - chain[joint]) @ frame[:, 0]
             over = own * back * np.exp(-((along / 5.0) ** 2))
             masks["knuckle"] += over
@@ -282,3 +283,17 @@ def skin_texels(vertices: NDArray, faces: NDArray) -> NDArray[np.uint8]:
     masks["red"] = 0.5 + 0.33 * masks["red"]
     channels = np.stack([masks[name] for name in CHANNELS], axis=1)
     return np.round(np.clip(channels, 0, 1) * 255).astype(np.uint8)
+
+
+def to_builtin_rest(points: NDArray, weights: NDArray, rest: NDArray) -> NDArray:
+    """Points (N, 3) of a rest hand where they lie on the built-in one's, joint by joint.
+
+    weights: (V, 16) of the first V points; the others belong to the wrist.   rest: (16, 3) joints.
+    """
+    middle, goal = rest.mean(axis=0), REST_JOINTS.mean(axis=0)
+    turn, _ = Rotation.align_vectors(REST_JOINTS - goal, rest - middle)
+    scale = np.linalg.norm(REST_JOINTS - goal) / np.linalg.norm(rest - middle)
+    moved, joints = (scale * turn.apply(p - middle) + goal for p in (points, rest))
+    belongs = np.zeros((len(points), 16))
+    belongs[: len(weights)], belongs[len(weights) :, 0] = weights, 1
+    return moved + belongs @ (REST_JOINTS - joints)

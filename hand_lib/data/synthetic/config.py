@@ -19,7 +19,7 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Range = tuple[float, float]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
 class SyntheticConfig:
     """Ranges (low, high) are drawn uniformly, chances are fractions of the pictures."""
 
@@ -206,3 +206,13 @@ PARAMETERS = np.dtype(
     align=True,
 )
 """What one picture is made of: ``draw.sample_parameters`` returns an array of these."""
+
+
+def flat_fields(records: NDArray, prefix: str = "") -> dict[str, NDArray]:
+    """Every number of some records by its name, float64: ``camera.gain`` and so on."""
+    found = {}
+    for name in records.dtype.names:
+        field, name = records[name], prefix + name
+        nested = field.dtype.names is not None
+        found |= flat_fields(field, name + ".") if nested else {name: field.astype(float)}
+    return found

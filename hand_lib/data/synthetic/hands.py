@@ -27,17 +27,10 @@ from hand_lib.data.synthetic.backgrounds import (
     pack_tiles,
     photograph_bank,
 )
-from hand_lib.data.synthetic.config import SyntheticConfig
+from hand_lib.data.synthetic.config import SyntheticConfig, flat_fields
 from hand_lib.data.synthetic.draw import sample_parameters
 from hand_lib.data.synthetic.effects import expose
-from hand_lib.data.synthetic.layout import (
-    ARM,
-    ARM_STATIONS,
-    forearm,
-    hand_axes,
-    make_layout,
-    wrist_rim,
-)
+from hand_lib.data.synthetic.layout import ARM, make_layout, resting_arm
 from hand_lib.data.synthetic.paint import Materials, Pictures, paint, tone_curve
 from hand_lib.data.synthetic.scene import (
     Posed,
@@ -48,20 +41,17 @@ from hand_lib.data.synthetic.scene import (
     place_parts,
 )
 from hand_lib.data.synthetic.surroundings import cast_on_background, lay_background
-from hand_lib.hand.anatomy import REST_JOINTS
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import GESTURES, sample_poses
-from hand_lib.hand.skin import skin_texels
+from hand_lib.hand.skin import skin_texels, to_builtin_rest
 from hand_lib.render.camera import crop_to_pixels, pixels_to_crop, project
 
 VERSION = 3
 """Of the pictures: raised whenever the same seed and index give another picture."""
 
 SIZES = (16, 512)
-POSES = 4096
-TILES = 192
-GROUP = 32
-"""Pictures that are drawn together."""
+POSES, TILES = 4096, 192
+GROUP = 32  # pictures that are drawn together
 CLEAR = {"occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "truncated": 0.0}
 """Knobs of pictures with one whole hand that nothing hides."""
 STAMP = "synthetic.json"
@@ -106,14 +96,10 @@ def make_banks(model_path=None, background_folder=None, seed: int = 0, tile_size
     arrays = model.arrays()
     template, faces = arrays["v_template"], arrays["f"]
     rest = arrays["J_regressor"] @ template
-    axes = hand_axes(rest)
-    rim = wrist_rim(template - rest[0], faces, axes)
-    layout = make_layout(faces, rim, len(template))
-    arm = np.zeros((len(ARM_STATIONS), len(rim), 3), np.float32)
-    forearm(template[rim].astype(np.float32), axes, 0.0, 0.0, 1.0, ARM_STATIONS, arm)
+    layout, axes = make_layout(template, faces, rest)
     first, last = layout.face_start[ARM], layout.face_start[ARM + 1]
     everything = np.concatenate([faces, layout.faces[first:last]])
-    surface = np.concatenate([template, arm[1:].reshape(-1, 3)])
+    surface = np.concatenate([template, resting_arm(template, layout, axes)])
     surface = to_builtin_rest(surface, arrays["weights"], rest)
     tiles, kinds = background_bank(TILES, tile_size, seed), bank_kinds(TILES, seed)
     if background_folder is not None:
@@ -132,20 +118,6 @@ def make_banks(model_path=None, background_folder=None, seed: int = 0, tile_size
     moves, gestures = np.abs(poses).max(axis=0) > 1e-3, np.stack(list(GESTURES.values()))
     grain = rng.standard_normal((256, 256)).astype(np.float32)
     return Banks(model, axes, materials, poses, moves, gestures, kinds, grain)
-
-
-def to_builtin_rest(points: NDArray, weights: NDArray, rest: NDArray) -> NDArray:
-    """Points (N, 3) of a rest hand where they lie on the built-in one's, joint by joint.
-
-    weights: (V, 16) of the first V points; the others belong to the wrist.   rest: (16, 3) joints.
-    """
-    middle, goal = rest.mean(axis=0), REST_JOINTS.mean(axis=0)
-    turn, _ = Rotation.align_vectors(REST_JOINTS - goal, rest - middle)
-    scale = np.linalg.norm(REST_JOINTS - goal) / np.linalg.norm(rest - middle)
-    moved, joints = (scale * turn.apply(p - middle) + goal for p in (points, rest))
-    belongs = np.zeros((len(points), 16))
-    belongs[: len(weights)], belongs[len(weights) :, 0] = weights, 1
-    return moved + belongs @ (REST_JOINTS - joints)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -185,28 +157,26 @@ class SyntheticHands(HandDataset):
             raise ValueError(f"size should be from {SIZES[0]} to {SIZES[1]} pixels, found {size}")
         if count < 1:
             raise ValueError(f"count should be at least 1, found {count}")
-        known = {field.name for field in dataclasses.fields(SyntheticConfig)}
-        unknown = sorted(set(knobs) - known)
-        if unknown:
-            raise TypeError(f"unknown knobs {unknown}; known: {', '.join(sorted(known))}")
         self.size, self.seed, self.count, self.split = int(size), int(seed), int(count), split
         self.config = dataclasses.replace(config or SyntheticConfig(), **knobs)
         self.model_path = model_path
-        self._make_banks()
+        _ = self.banks  # now, so that a folder that is missing is named now
 
-    def _make_banks(self):
-        self.banks = make_banks(self.model_path, self.config.background_folder)
-        self._scratch = None
+    @functools.cached_property
+    def banks(self) -> Banks:
+        """What all pictures share."""
+        return make_banks(self.model_path, self.config.background_folder)
+
+    @functools.cached_property
+    def _scratch(self):
+        return make_scratch(self.banks.materials.layout, self.size)
 
     def __len__(self) -> int:
         return self.count
 
     def __getstate__(self):
-        return {**self.__dict__, "banks": None, "_scratch": None}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._make_banks()
+        made = ("banks", "_scratch")
+        return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def _check(self, indices) -> NDArray:
         indices = np.atleast_1d(np.asarray(indices))
@@ -214,9 +184,7 @@ class SyntheticHands(HandDataset):
             raise TypeError(f"indices should be whole numbers (B,), found {indices.dtype}")
         bad = (indices < 0) | (indices >= self.count)
         if bad.any():
-            raise IndexError(
-                f"index {indices[bad][0]} is outside this set of {self.count} pictures"
-            )
+            raise IndexError(f"index {indices[bad][0]} is outside this set of {self.count}")
         return indices.astype(np.int64)
 
     def parameters(self, indices, epochs=0) -> NDArray:
@@ -247,24 +215,19 @@ class SyntheticHands(HandDataset):
         """
         parameters = self.parameters(indices, epochs)
         banks, size, batch = self.banks, self.size, len(parameters)
-        if self._scratch is None:
-            self._scratch = make_scratch(banks.materials.layout, size)
         images = np.empty((batch, 3, size, size), np.uint8)
         masks = np.empty((batch, size, size), np.bool_)
         roots, lenses = (np.empty((batch, 3), np.float32) for _ in range(2))
         canvas = np.empty((min(batch, GROUP), 3, size, size), np.float32)
-        vertices, joints = [], []
+        vertices, joints, second, second_row = self.posed(parameters)
         for first in range(0, batch, GROUP):
             rows = slice(first, min(first + GROUP, batch))
             some = parameters[rows]
-            posed = self.posed(some)
+            posed = Posed(vertices[rows], joints[rows], second, second_row[rows])
             pictures = Pictures(canvas[: len(some)], masks[rows], roots[rows], lenses[rows])
             _render(some, posed, banks.materials, self._scratch, pictures)
             for number, (one, plane) in enumerate(zip(some["camera"], canvas, strict=False)):
                 images[first + number] = expose(one, plane, banks.grain).transpose(2, 0, 1)
-            vertices.append(posed.vertices)
-            joints.append(posed.joints)
-        vertices, joints = np.concatenate(vertices), np.concatenate(joints)
         intrinsics = np.zeros((batch, 3, 3), np.float32)
         intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = lenses[:, 0]
         intrinsics[:, :2, 2], intrinsics[:, 2, 2] = lenses[:, 1:], 1
@@ -305,21 +268,10 @@ class SyntheticHands(HandDataset):
         """
         if indices is None:
             indices = np.linspace(0, self.count - 1, min(16, self.count)).astype(int)
-        records = self.parameters(indices)
         digest = hashlib.sha256(f"synthetic {VERSION} {self.size} {self.seed}".encode())
-        for numbers in flat_fields(records).values():
+        for numbers in flat_fields(self.parameters(indices)).values():
             digest.update(np.round(numbers * 1000).astype(np.int64).tobytes())
         return digest.hexdigest()
-
-
-def flat_fields(records: NDArray, prefix: str = "") -> dict[str, NDArray]:
-    """Every number of some records by its name, float64: ``camera.gain`` and so on."""
-    found = {}
-    for name in records.dtype.names:
-        field, name = records[name], prefix + name
-        nested = field.dtype.names is not None
-        found |= flat_fields(field, name + ".") if nested else {name: field.astype(float)}
-    return found
 
 
 def synthetic_test() -> SyntheticHands:

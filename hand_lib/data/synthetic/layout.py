@@ -71,9 +71,15 @@ def _tube_faces(first) -> np.ndarray:
     )
 
 
-def make_layout(faces, rim, vertices: int = 778) -> Layout:
-    """Lay out the scene's parts.   faces: (F, 3) of the hand.   rim: (R,) its open border."""
-    faces, around = np.asarray(faces, np.int64), len(rim)
+def make_layout(template, faces, rest) -> tuple[Layout, np.ndarray]:
+    """Lay out the scene's parts.
+
+    template: (V, 3) and faces: (F, 3) of the hand.   rest: (16, 3) its joints, metres.
+    returns the layout and the hand's axes (3, 3) at rest, see ``hand_axes``.
+    """
+    axes, vertices = hand_axes(rest), len(template)
+    rim, faces = wrist_rim(template - rest[0], faces, axes), np.asarray(faces, np.int64)
+    around = len(rim)
     latitudes, longitudes = GRID
     rings = {"arm": len(ARM_STATIONS) - 1, "sleeve": len(SLEEVE_STATIONS)}
     vertex_start, face_start, all_faces, all_uv = [0], [0], [], []
@@ -109,7 +115,7 @@ def make_layout(faces, rim, vertices: int = 778) -> Layout:
     latitude = np.linspace(-np.pi / 2, np.pi / 2, latitudes)
     longitude = np.linspace(0, 2 * np.pi, longitudes, endpoint=False)
     grid = np.stack(np.meshgrid(latitude, longitude, indexing="ij"), -1).reshape(-1, 2)
-    return Layout(
+    layout = Layout(
         np.array(vertex_start),
         np.array(face_start),
         np.ascontiguousarray(np.concatenate(all_faces), np.int32),
@@ -118,6 +124,7 @@ def make_layout(faces, rim, vertices: int = 778) -> Layout:
         grid.astype(np.float32),
         np.ascontiguousarray(rim, np.int32),
     )
+    return layout, axes
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -166,6 +173,13 @@ def forearm(rim, frame, bend, side, girth, stations, out):
                     + frame[a, 1] * (x * dy + y * ry + z * uy)
                     + frame[a, 2] * (x * dz + y * rz + z * uz)
                 )
+
+
+def resting_arm(template, layout: Layout, axes) -> np.ndarray:
+    """The forearm's own vertices (N, 3) behind the rest hand, metres."""
+    arm = np.zeros((len(ARM_STATIONS), len(layout.rim), 3), np.float32)
+    forearm(template[layout.rim].astype(np.float32), axes, 0.0, 0.0, 1.0, ARM_STATIONS, arm)
+    return arm[1:].reshape(-1, 3)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

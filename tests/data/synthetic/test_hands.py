@@ -20,12 +20,11 @@ from hand_lib.data.synthetic.hands import (
     SyntheticHands,
     make_banks,
     synthetic_test,
-    to_builtin_rest,
     write_synthetic_freihand,
 )
 from hand_lib.data.synthetic.layout import superquadric
 from hand_lib.hand.model import HandModel
-from hand_lib.hand.skin import CHANNELS, texel_points, waves
+from hand_lib.hand.skin import CHANNELS, texel_points, to_builtin_rest, waves
 from hand_lib.mesh.topology import face_normals
 from hand_lib.render.camera import crop_to_pixels, project
 from hand_lib.render.raster import rasterise
@@ -350,7 +349,7 @@ def test_wrong_knobs_are_named(knobs, message):
 
 
 def test_unknown_knobs_and_indices_are_refused(hands):
-    with pytest.raises(TypeError, match="sleves"):
+    with pytest.raises(ValueError, match="sleves"):
         SyntheticHands(size=32, sleves=1.0)
     with pytest.raises(IndexError, match="400"):
         hands.fetch_batch([400])
