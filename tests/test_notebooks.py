@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from hand_lib import ROOT
+from hand_lib import ROOT, workbook
 
 BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -45,6 +45,7 @@ def test_it_has_a_title_a_question_and_one_parameters_cell_of_typed_literals(pat
     for line in cells(path)[0]["source"]:
         if line.strip() and not line.lstrip().startswith("#"):
             assert re.match(r"\w+: \w+( \| None)? = \S", line), line
+            assert line.split(":")[0] in workbook.parameters_of(path), f"unread: {line}"
 
 
 @pytest.mark.parametrize("path", BOOKS, ids=lambda p: p.stem)
