@@ -18,7 +18,7 @@ from tqdm import tqdm
 from hand_lib import ROOT
 from hand_lib.files import read_json, resolve
 from hand_lib.hand.joints import OWN_FINGERTIPS
-from hand_lib.training.config import check_parameter_name, literal
+from hand_lib.training.config import check_name, literal
 from hand_lib.training.run_folder import find_run
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -108,7 +108,7 @@ def checked_parameters(notebook, given: dict) -> dict:
     """
     known, checked = parameters_of(notebook), {}
     for name, value in given.items():
-        check_parameter_name(name, list(known))
+        check_name(name, list(known))
         kind, default = known[name]
         kind = kind.split("|")[0].strip()
         if kind == "str":

@@ -159,12 +159,9 @@ def serve():
     """Fork a child for every job; say when it was born and how it ended."""
     import accelerate  # noqa: F401  children find it imported
     import torch.utils.tensorboard
-    from PIL import Image
 
     import hand_lib.data.crops  # noqa: F401
 
-    Image.preinit()
-    log.SHOWN_HANDS = 2  # drawing eight takes half of a run's time
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1)])  # imports more on its first use
     for line in sys.stdin:

@@ -41,8 +41,7 @@ class TrainConfig:
     train_images: _Count = 40_000  # synthetic images kept in memory; real data: 0 takes all
     validation_images: _Every = 256
     image_size: Annotated[int, Field(ge=32, le=1024)] = 64  # side of the square crop, pixels
-    # side of what the encoder is shown, pixels, at most image_size; 0: image_size
-    view_size: Annotated[int, Field(ge=0, le=1024)] = 0
+    view_size: Annotated[int, Field(ge=0, le=1024)] = 0  # pixels the encoder sees; 0: image_size
     # 2: our network finds the hand, then reads a second crop of it, upright and tight; or 1
     n_crops: Annotated[int, Field(ge=1, le=8)] = 2
     augmentation: Literal["none", "default", "metro"] = "none"
@@ -56,12 +55,10 @@ class TrainConfig:
     pretrained: bool | str = False  # ImageNet weights for the encoder, or a file that holds them
     start_from: str = ""  # run whose weights are the first ones (fine-tuning): runs/reference
     decoder: Literal["coarse_to_fine", "youtubehand"] = "coarse_to_fine"  # ours, or Youtubehand's
-    # of the decoder, fine to coarse; None: its own
-    channels: Annotated[tuple[_Every, ...], _Tuple] | None = None
+    channels: Annotated[tuple[_Every, ...], _Tuple] | None = None  # fine to coarse; None: its own
     spiral_length: _Every | None = None  # None: the decoder's own
     dilation: _Every = 1  # of the spirals
-    # how much coarser each level of the hierarchy is
-    factors: Annotated[tuple[_Factor, ...], _Tuple] = (2, 2, 2, 2)
+    factors: Annotated[tuple[_Factor, ...], _Tuple] = (2, 2, 2, 2)  # how much coarser a level is
 
     # losses: weights of the terms of `losses.total_loss`, metres and crop units
     loss_vertices: _Weight = 10.0  # L1 between vertices
@@ -77,10 +74,8 @@ class TrainConfig:
     loss_correspondence: _Weight = 0.5  # cross entropy of the hand's area, L1 in units of 5 cm
 
     # optimiser
-    # images per step, over all processes and pieces together
-    batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
-    # pieces that a process cuts its part of a batch into
-    accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 32  # images a step, of all processes
+    accumulate: Annotated[int, Field(ge=1, le=1024)] = 1  # pieces that they are taken in
     steps: _Count = 0  # optimiser steps; 0: from `epochs`
     epochs: _Count = 0  # passes over the data; 0: from `steps`
     learning_rate: _Rate = 1e-3  # at the end of the warm-up
@@ -88,11 +83,9 @@ class TrainConfig:
     weight_decay: _Rate = 0.0  # decoupled (AdamW), on matrices only; 0 is plain Adam
     warmup_steps: _Count = 0
     schedule: Literal["cosine", "step", "constant"] = "cosine"  # cosine falls to zero
-    # "step": the rate is divided by ten after these epochs
-    drop_epochs: Annotated[tuple[_Count, ...], _Tuple] = ()
+    drop_epochs: Annotated[tuple[_Count, ...], _Tuple] = ()  # "step": a tenth after each of them
     clip: Annotated[float, Field(ge=0, le=1e9)] = 1.0  # largest norm of the gradient; 0: any
-    # of the averaged weights that are validated and saved; 0: none
-    ema_decay: Annotated[float, Field(ge=0, le=0.999999)] = 0.0
+    ema_decay: Annotated[float, Field(ge=0, le=0.999999)] = 0.0  # of averaged weights; 0: none
     freeze_norm: bool = False  # batch normalisation keeps its statistics
 
     # run
@@ -101,8 +94,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu"] = "auto"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0  # CPU threads; 0: torch's own choice
-    # a slow machine hurries its schedule to end in time; 0: no limit
-    minutes: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    minutes: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # hurries the schedule; 0: no limit
     log_every: _Every = 50  # steps between lines in log.csv and TensorBoard
     validate_every: _Every = 500  # steps
     checkpoint_every: _Every = 500  # steps
@@ -127,14 +119,14 @@ class TrainConfig:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
+FIELDS = tuple(field.name for field in dataclasses.fields(TrainConfig))
+"""Names of all parameters, in order."""
+
 RENAMED = {
-    "hand": "template",
-    "looks": "n_crops",
-    "loss_levels": "loss_intermediate",
-    "loss_heat": "loss_heatmaps",
+    "hand": "template", "looks": "n_crops", "explode": "divergence_factor",
+    "loss_levels": "loss_intermediate", "loss_heat": "loss_heatmaps",
     "loss_surface": "loss_correspondence",
-    "explode": "divergence_factor",
-}
+}  # fmt: skip
 """Names in the ``config.json`` of earlier runs, and what they are called now."""
 
 _FROM_SCRATCH = dict(
@@ -144,62 +136,26 @@ _FROM_SCRATCH = dict(
 
 PRESETS = {
     "quick": dict(  # to see that everything works
-        **{**_FROM_SCRATCH, "warmup_steps": 20},
-        steps=120,
-        train_images=1024,
-        validation_images=64,
-        ema_decay=0.9,
-        validate_every=40,
-        log_every=5,
+        _FROM_SCRATCH | dict(warmup_steps=20), steps=120, train_images=1024, validation_images=64,
+        ema_decay=0.9, validate_every=40, log_every=5,
     ),
     "small": dict(  # minutes on two CPU cores
-        **_FROM_SCRATCH,
-        steps=5000,
-        train_images=60_000,
-        ema_decay=0.998,
-        minutes=7.0,
+        _FROM_SCRATCH, steps=5000, train_images=60_000, ema_decay=0.998, minutes=7.0,
     ),
-    "youtubehand": dict(
-        data="data/freihand",
-        train_images=0,
-        image_size=224,
-        augmentation="metro",
-        backbone="resnet18",
-        pretrained=True,
-        decoder="youtubehand",
-        batch_size=64,
-        epochs=38,
-        learning_rate=1e-4,
-        schedule="step",
-        drop_epochs=(30,),
-        clip=0.0,
-        precision="fp32",
-        loss_vertices=1.0,
-        loss_joints=1.0,
-        joint_distance="squared",
-        loss_joints_2d=0.1,
-        loss_edges=1.0,
-        loss_normals=0.1,
-        loss_intermediate=0.0,
-        loss_canonical=0.0,
-        loss_rotation=0.0,
-        loss_heatmaps=0.0,
-        loss_correspondence=0.0,
-        n_crops=1,
-        workers=8,
+    "youtubehand": dict(  # its published recipe
+        data="data/freihand", train_images=0, image_size=224, augmentation="metro", workers=8,
+        backbone="resnet18", pretrained=True, decoder="youtubehand", n_crops=1,
+        batch_size=64, epochs=38, learning_rate=1e-4, schedule="step", drop_epochs=(30,),
+        clip=0.0, precision="fp32",
+        loss_vertices=1.0, loss_joints=1.0, joint_distance="squared", loss_joints_2d=0.1,
+        loss_edges=1.0, loss_normals=0.1, loss_intermediate=0.0, loss_canonical=0.0,
+        loss_rotation=0.0, loss_heatmaps=0.0, loss_correspondence=0.0,
     ),
     "full": dict(
-        data="data/freihand",
-        train_images=0,
-        image_size=224,
-        augmentation="default",
-        pretrained=True,
-        batch_size=64,
-        epochs=100,
-        ema_decay=0.999,
-        workers=8,
+        data="data/freihand", train_images=0, image_size=224, augmentation="default", workers=8,
+        pretrained=True, batch_size=64, epochs=100, ema_decay=0.999,
     ),
-}
+}  # fmt: skip
 
 
 def make_config(preset: str = "small", **overrides) -> TrainConfig:
@@ -207,8 +163,7 @@ def make_config(preset: str = "small", **overrides) -> TrainConfig:
 
     preset: a key of ``PRESETS``.   overrides: fields of ``TrainConfig``; None keeps the preset's.
     """
-    if preset not in PRESETS:
-        raise ValueError(_unknown(f"preset {preset!r}", preset, PRESETS))
+    check_name(preset, PRESETS, "preset")
     return _changed({"preset": preset, **PRESETS[preset]}, overrides)
 
 
@@ -229,23 +184,18 @@ def _changed(fields: dict, overrides: dict) -> TrainConfig:
 def _checked(fields: dict) -> TrainConfig:
     """The config of some fields, or a ValueError: name, what is expected, what was found."""
     for name in fields:
-        check_parameter_name(name, field_names())
+        check_name(name, FIELDS)
     try:
         return TrainConfig(**fields)
     except pydantic.ValidationError as error:
         found = error.errors()
     if not found[0]["loc"]:  # said by __post_init__
         raise ValueError(found[0]["msg"].removeprefix("Value error, "))
-    expected = {}  # parameter -> what it may be; several for "a list or None"
-    for problem in found:
-        words = problem["msg"].removeprefix("Input should be ").replace("valid tuple", "list")
-        expected.setdefault(problem["loc"][0], []).append(words)
-    raise ValueError(
-        "; ".join(
-            f"{name} should be {' or '.join(dict.fromkeys(words))}, found {fields[name]!r}"
-            for name, words in expected.items()
-        )
-    )
+    name = found[0]["loc"][0]  # several problems with one name: "a list or None"
+    words = [problem["msg"] for problem in found if problem["loc"][0] == name]
+    words = [text.removeprefix("Input should be ").replace("valid tuple", "list") for text in words]
+    words = " or ".join(dict.fromkeys(words))
+    raise ValueError(f"{name} should be {words}, found {fields[name]!r}")
 
 
 def config_from_json(text: str, name: str = "config.json") -> TrainConfig:
@@ -257,17 +207,6 @@ def config_from_json(text: str, name: str = "config.json") -> TrainConfig:
         return _checked({RENAMED.get(field, field): value for field, value in fields.items()})
     except ValueError as error:  # broken JSON is of this kind
         raise ValueError(f"{name}: {error}") from None
-
-
-def field_names() -> tuple[str, ...]:
-    """Names of all parameters, in order."""
-    return tuple(field.name for field in dataclasses.fields(TrainConfig))
-
-
-def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple]:
-    """Fields in which two configs differ: name -> (old value, new value)."""
-    old, new = dataclasses.asdict(old), dataclasses.asdict(new)
-    return {name: (old[name], new[name]) for name in old if old[name] != new[name]}
 
 
 def refuse_unknown_parameters(namespace: dict) -> None:
@@ -283,7 +222,7 @@ def refuse_unknown_parameters(namespace: dict) -> None:
         return
     valid = _assigned(cells[0])
     for name in _assigned(injected[0]):
-        check_parameter_name(name, valid)
+        check_name(name, valid)
 
 
 def config_from_notebook(namespace: dict, base: TrainConfig | None = None) -> TrainConfig:
@@ -294,7 +233,7 @@ def config_from_notebook(namespace: dict, base: TrainConfig | None = None) -> Tr
     says.   base: begin with this one instead of the preset.   Unknown names are refused.
     """
     refuse_unknown_parameters(namespace)
-    given = {name: namespace[name] for name in field_names() if name in namespace}
+    given = {name: namespace[name] for name in FIELDS if name in namespace}
     pairs = [word.partition("=") for word in shlex.split(namespace.get("changes") or "")]
     given |= changes_from_words([part for name, _, value in pairs for part in (name, value)])
     if base is None:
@@ -303,10 +242,12 @@ def config_from_notebook(namespace: dict, base: TrainConfig | None = None) -> Tr
     return replace(base, **given)
 
 
-def check_parameter_name(name: str, valid) -> None:
+def check_name(name: str, valid, kind: str = "parameter") -> None:
     """Raise a ValueError with the nearest matches and the whole list unless ``name`` is valid."""
     if name not in valid:
-        raise ValueError(_unknown(f"parameter {name!r}", name, valid))
+        near = difflib.get_close_matches(str(name), list(valid), n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
+        raise ValueError(f"unknown {kind} {name!r}{hint} Valid: {', '.join(valid)}")
 
 
 def changes_from_words(words: list[str]) -> dict:
@@ -343,10 +284,3 @@ def _assigned(source: str) -> list[str]:
         targets = getattr(statement, "targets", [getattr(statement, "target", None)])
         names += [target.id for target in targets if isinstance(target, ast.Name)]
     return names
-
-
-def _unknown(what: str, name, valid) -> str:
-    """Message for a name that is not in a list of valid ones."""
-    near = difflib.get_close_matches(str(name), [str(v) for v in valid], n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(repr(match) for match in near)}?" if near else ";"
-    return f"unknown {what}{hint} Valid: {', '.join(str(v) for v in valid)}"

@@ -9,16 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from hand_lib.files import read_json, write_json, write_text, written_atomically
-from hand_lib.hand.joints import BONES, FINGER_COLOURS, FINGERS
 from hand_lib.metrics import mesh_errors
 from hand_lib.network.second_look import predict_crops
-from hand_lib.render.camera import crop_to_pixels
 from hand_lib.training.run_folder import now, write_provenance
 
 SHOWN_HANDS = 8
@@ -46,10 +43,10 @@ class RunLogger:
         self.say = say if main else lambda line: None
         self.metrics = read_json(self.folder / "metrics.json", optional=True) if main else None
         self.metrics = self.metrics or {"step": 0}
-        self.seconds_spent = dict.fromkeys(
-            ("waiting", "step", "logging", "validation", "checkpoint"), 0.0
-        )
+        names = "waiting", "step", "logging", "validation", "checkpoint"
+        self.seconds_spent = dict.fromkeys(names, 0.0)
         self._run = self._csv = self._board = None
+        self._last = ""  # loss and speed in words
         self._since, self._peak_memory = (0, time.perf_counter()), 0
 
     def begin(self, run) -> None:
@@ -59,8 +56,7 @@ class RunLogger:
         if self.main:
             self._csv = Log(self.folder, self._first - 1)
             write_provenance(self.folder, run)
-            truth = run.setup.validation
-            self._keep("truth.npz", {name: truth[name][:SHOWN_HANDS].numpy() for name in truth})
+            self._keep("truth.npz", run.setup.validation)
             if run.setup.hierarchy is not None and not (self.folder / "hierarchy.npz").exists():
                 run.setup.hierarchy.save(self.folder / "hierarchy.npz")
 
@@ -106,8 +102,9 @@ class RunLogger:
         before, then = self._since
         self._since = run.step, time.perf_counter()
         speed = (run.step - before) * self.config.batch_size / max(self._since[1] - then, 1e-9)
-        bar.set_postfix_str(f"loss {loss:.4f}, {speed:.0f} images/s", refresh=False)
-        row = {"learning_rate": rate, "gradient_norm": norm, "loss": loss}
+        self._last = f"loss {loss:.4g}, {speed:.0f} images/s"
+        bar.set_postfix_str(self._last, refresh=False)
+        row = {"learning_rate": rate, "gradient_norm": float(norm), "loss": loss}
         row |= {f"loss_{name}": float(value) for name, value in parts.items()}
         self._write(run, row, round(speed, 1))
 
@@ -121,20 +118,16 @@ class RunLogger:
             row = dict.fromkeys(("learning_rate", "gradient_norm", "loss"))
             row |= {name: None for name in scores if name.startswith("loss_")}
             self._write(run, row | {f"val_{name}": value for name, value in scores.items()})
-            shown = {name: prediction[name][:SHOWN_HANDS] for name in prediction}
-            self._keep(f"step_{run.step:07d}.npz", shown)
-            images = run.setup.validation["image"][:SHOWN_HANDS].permute(0, 2, 3, 1).numpy()
-            picture = skeletons(images, shown)
-            self.board.add_image("validation hands", picture, run.step, dataformats="HWC")
+            self._keep(f"step_{run.step:07d}.npz", prediction)
             self.metrics |= {"status": "running", "step": run.step, "steps": total}
             self.metrics |= {"validation": scores, "template_only": run.setup.baseline}
             write_json(self.folder / "metrics.json", self.metrics)
-            known = (_IN_WORDS[name].format(scores[name]) for name in _IN_WORDS if name in scores)
-            last = next((row for row in reversed(self.rows) if row["loss"] is not None), None)
-            before = ""
-            if last:
-                before = f"loss {last['loss']:.4g}, {last['images_per_s']:.0f} images/s; "
-            left = _time_left(run.seconds, run.step, total)
+            known = [_IN_WORDS[name].format(scores[name]) for name in _IN_WORDS if name in scores]
+            left = "begins"
+            if run.step:
+                minutes = math.ceil(run.seconds / run.step * (total - run.step) / 60)
+                left = f"{minutes} min left" if run.step < total else "done"
+            before = f"{self._last}; " if self._last else ""
             self.say(f"step {run.step}/{total}: {before}validation {', '.join(known)}, {left}")
 
     def flush(self) -> None:
@@ -147,23 +140,21 @@ class RunLogger:
 
     def __exit__(self, kind, error, _trace) -> None:
         """Close the run's books: status and reason, last checkpoint, times, largest memory."""
-        idle = self._run is None and self.metrics.get("status") == "finished"
-        if idle or not self.main:
+        run, metrics = self._run, self.metrics
+        if not self.main or (run is None and metrics.get("status") == "finished"):
             return
-        status, reason = "finished", ""
-        if error is not None:
-            status, reason = "failed", f"{kind.__name__}: {error}"
+        metrics |= {"status": "finished", "reason": ""}
         if kind is KeyboardInterrupt:
-            status, reason = "interrupted", "stopped by the user or by the system"
-        self.metrics |= {"status": status, "reason": reason}
-        origin = read_json(self.folder / "provenance.json", optional=True) or {}
-        if self._run is not None:
-            self.metrics |= self._summary(self._run)
-            origin |= {name: self.metrics[name] for name in ("status", "seconds", "memory_mb")}
+            metrics |= {"status": "interrupted", "reason": "stopped by the user or by the system"}
+        elif error is not None:
+            metrics |= {"status": "failed", "reason": f"{kind.__name__}: {error}"}
         try:
-            write_json(self.folder / "metrics.json", self.metrics)
-            if self._run is not None:
-                write_json(self.folder / "provenance.json", origin | {"ended": now()})
+            if run is not None:
+                metrics |= self._summary(run)
+                path = self.folder / "provenance.json"
+                told = {name: metrics[name] for name in ("status", "seconds", "memory_mb")}
+                write_json(path, (read_json(path, optional=True) or {}) | told | {"ended": now()})
+            write_json(self.folder / "metrics.json", metrics)
         except OSError:  # the disk being full is the reason already
             if error is None:
                 raise
@@ -175,23 +166,23 @@ class RunLogger:
         memory = {"cpu": round(max(self._peak_memory, _memory()) / 2**20)}
         if run.accelerator.device.type == "cuda":
             memory["gpu"] = round(torch.cuda.max_memory_allocated() / 2**20)
-        spent, inside = self.seconds_spent, max(sum(self.seconds_spent.values()), 1e-9)
+        spent = self.seconds_spent
+        inside = max(sum(spent.values()), 1e-9)
         return {
             "step": run.step,
             "steps": run.total_steps,
             "checkpoint": run.saved_step,
             "seconds": round(run.seconds, 2),
             "memory_mb": memory,
-            "seconds_spent": {name: round(value, 3) for name, value in spent.items()},
             "share_of_time": {name: round(value / inside, 4) for name, value in spent.items()},
         }
 
     def _keep(self, name, arrays) -> None:
-        folder = self.folder / "snapshots"
-        folder.mkdir(exist_ok=True)
-        with written_atomically(folder / name) as temporary:
-            with open(temporary, "wb") as file:
-                np.savez_compressed(file, **arrays)
+        """A snapshot of the first validation hands.   arrays: name -> (N, ...) of all of them."""
+        path = self.folder / "snapshots" / name
+        path.parent.mkdir(exist_ok=True)
+        with written_atomically(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **{key: array[:SHOWN_HANDS] for key, array in arrays.items()})
 
     def _write(self, run, values: dict, speed: float | None = None) -> None:
         row = {"step": run.step, "seconds": round(run.seconds, 3), "images_per_s": speed} | values
@@ -210,24 +201,27 @@ class Log:
         self.path = Path(folder) / "log.csv"
         self.rows = [row for row in read_log(folder) if row["step"] <= upto_step]
         self.columns = list(self.rows[0]) if self.rows else []
-        self._rewrite()
+        write_text(self.path, _csv(self.columns, self.rows))
 
     def add(self, row: dict) -> None:
         """Append one line; a new column is added at the end.   row: column -> number or None."""
-        new = [column for column in row if column not in self.columns]
-        if new:
-            self.columns += new
-            for old in self.rows:
-                old.update(dict.fromkeys(new))
-            self._rewrite()
-        row = {column: row.get(column) for column in self.columns}
-        self.rows.append(row)
-        with open(self.path, "a", newline="") as file:
-            file.write(_csv([map(_cell, row.values())]))
+        known = len(self.columns)
+        self.columns += [column for column in row if column not in self.columns]
+        self.rows.append(dict.fromkeys(self.columns) | row)
+        if len(self.columns) > known:  # the whole table anew
+            self.rows = [dict.fromkeys(self.columns) | old for old in self.rows]
+            write_text(self.path, _csv(self.columns, self.rows))
+        else:
+            with open(self.path, "a", newline="") as file:
+                file.write(_csv([], self.rows[-1:]))
 
-    def _rewrite(self) -> None:
-        lines = [map(_cell, row.values()) for row in self.rows]
-        write_text(self.path, _csv([self.columns, *lines]) if self.columns else "")
+
+def _csv(heading: list, rows: list[dict]) -> str:
+    """A heading, unless it is empty, and lines; numbers as text that reads back to the same."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([heading] * bool(heading))
+    csv.writer(out, lineterminator="\n").writerows(row.values() for row in rows)
+    return out.getvalue()
 
 
 def read_log(folder) -> list[dict]:
@@ -242,17 +236,17 @@ def read_log(folder) -> list[dict]:
     return rows
 
 
-def _csv(rows) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()
+def read_snapshots(folder) -> tuple[dict, dict[int, dict]]:
+    """The validation hands that a run shows, and what it predicted for them over time.
 
-
-def _cell(value) -> str:
-    """Shortest text that reads back to the same number."""
-    if value is None:
-        return ""
-    return str(value) if isinstance(value, int) else repr(float(value))
+    returns their labels (as a batch of arrays) and step -> predictions (see ``evaluate``).
+    """
+    files = sorted((Path(folder) / "snapshots").glob("*.npz"))
+    arrays = {path.stem: dict(np.load(path)) for path in files}
+    if "truth" not in arrays:
+        raise FileNotFoundError(f"{folder} has no snapshots: its run never began")
+    truth = arrays.pop("truth")
+    return truth, {int(name.removeprefix("step_")): value for name, value in arrays.items()}
 
 
 @torch.no_grad()
@@ -263,27 +257,22 @@ def evaluate(network, setup, config, device) -> tuple[dict, dict]:
     ``joints`` (N, 21, 3) metres, ``camera`` (N, 3), ``joints_2d`` (N, 21, 2) crop units.
     """
     truth, losses, kept = setup.validation, {}, []
-    count = len(truth["image"])
-    was_training = network.training
+    count, was_training = len(truth["image"]), network.training
     network.eval()
     for start in range(0, count, _VALIDATION_CHUNK):
-        batch = {
-            name: value[start : start + _VALIDATION_CHUNK].to(device)
-            for name, value in truth.items()
-        }
+        rows = slice(start, start + _VALIDATION_CHUNK)
+        batch = {name: value[rows].to(device) for name, value in truth.items()}
         image = batch["image"].contiguous(memory_format=torch.channels_last)
         prediction = predict_crops(network, image, config.n_crops)
         total, parts = setup.loss(prediction, batch, network, config)
-        weight = len(image) / count
-        for name, value in {"total": total, **parts}.items():
-            losses[name] = losses.get(name, 0.0) + weight * float(value)
+        parts = {"loss": total} | {f"loss_{name}": value for name, value in parts.items()}
+        for name, value in parts.items():
+            losses[name] = losses.get(name, 0.0) + len(image) / count * float(value)
         fields = ("vertices", "joints", "camera", "joints_2d")
         kept.append({name: getattr(prediction, name).float().cpu().numpy() for name in fields})
     network.train(was_training)
-    predicted = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
-    scores = {f"loss_{name}": value for name, value in losses.items()}
-    scores = {"loss": scores.pop("loss_total")} | scores
-    return scores | geometric_scores(predicted, truth), predicted
+    predicted = {name: np.concatenate([part[name] for part in kept]) for name in fields}
+    return losses | geometric_scores(predicted, truth), predicted
 
 
 def geometric_scores(predicted: dict, truth: dict) -> dict:
@@ -306,50 +295,6 @@ def geometric_scores(predicted: dict, truth: dict) -> dict:
     return scores
 
 
-def skeletons(images: np.ndarray, prediction: dict, side: int = 160) -> np.ndarray:
-    """Pictures in a row with the predicted 2-D joints drawn in.
-
-    images: (N, S, S, 3) uint8.   prediction: ``joints_2d`` (at least N, 21, 2) crop units.
-    returns (side, N side, 3) uint8.
-    """
-    row = []
-    for image, joints in zip(images, prediction["joints_2d"], strict=False):
-        picture = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
-        points = np.clip(crop_to_pixels(joints, side), -1e4, 1e4) * 8
-        for parent, child in BONES:
-            a, b = (tuple(int(round(v)) for v in points[j]) for j in (parent, child))
-            cv2.line(picture, a, b, _colour(child), 2, cv2.LINE_AA, shift=3)
-        row.append(picture)
-    return np.concatenate(row, axis=1)
-
-
-def read_snapshots(folder) -> tuple[dict, dict[int, dict]]:
-    """The validation hands that a run shows, and what it predicted for them over time.
-
-    returns their labels (as a batch of arrays) and step -> predictions (see ``evaluate``).
-    """
-    files = sorted((Path(folder) / "snapshots").glob("*.npz"))
-    arrays = {path.stem: dict(np.load(path)) for path in files}
-    if "truth" not in arrays:
-        raise FileNotFoundError(f"{folder} has no snapshots: its run never began")
-    truth = arrays.pop("truth")
-    return truth, {int(name.removeprefix("step_")): value for name, value in arrays.items()}
-
-
-def summary_table(*folders) -> str:
-    """Scores on the validation set as lines of text: "template only", then each run."""
-    names, rows = ("vertices_mm", "vertices_pa_mm", "joints_mm", "joints_pa_mm"), {}
-    for folder in map(Path, folders):
-        metrics = read_json(folder / "metrics.json", optional=True) or {}
-        rows.setdefault("template only", metrics.get("template_only", {}))
-        rows[folder.name] = metrics.get("validation", {})
-    lines = ["mean error, mm     vertices      PA  joints      PA"]
-    for run, scores in rows.items():
-        cells = (f"{scores[name]:8.1f}" if name in scores else "    -   " for name in names)
-        lines.append(f"{run:18s} " + "".join(cells))
-    return "\n".join([*lines, "joints: with the fingertips of the validation labels"])
-
-
 def _memory() -> int:
     """Bytes of memory that this process holds; 0 where nobody can tell."""
     with contextlib.suppress(ImportError):
@@ -357,16 +302,3 @@ def _memory() -> int:
 
         return psutil.Process().memory_info().rss
     return 0
-
-
-def _colour(joint) -> tuple[int, int, int]:
-    finger = next(name for name, joints in FINGERS.items() if joint in joints)
-    code = FINGER_COLOURS[finger]
-    return tuple(int(code[i : i + 2], 16) for i in (1, 3, 5))
-
-
-def _time_left(seconds, step, total_steps) -> str:
-    if step == 0:
-        return "begins"
-    left = seconds / step * (total_steps - step) / 60
-    return "done" if step >= total_steps else f"{math.ceil(left)} min left"

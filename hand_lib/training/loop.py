@@ -23,12 +23,11 @@ from torch import nn
 from tqdm import tqdm
 
 from hand_lib.data.loader import HandLoader
-from hand_lib.files import read_json, resolve, write_text
+from hand_lib.files import read_json, write_text
 from hand_lib.training.config import (
+    FIELDS,
     TrainConfig,
     changes_from_words,
-    config_from_json,
-    differences,
     make_config,
     replace,
 )
@@ -50,12 +49,12 @@ from hand_lib.training.runtime import (
     mean_over_processes,
     own_random_state,
     stop_signals,
+    uses_bf16,
 )
 from hand_lib.training.setup import (
     AveragedWeights,
     TrainingSetup,
     build_setup,
-    faster_in_bf16,
     freeze_normalisation,
     learning_rate_factor,
     make_optimizer,
@@ -276,7 +275,7 @@ def _prepare(config, setup, logger, accelerator) -> Run:
         model=accelerator.prepare_model(network),
         optimizer=make_optimizer(network, config),
         average=AveragedWeights(network, config.ema_decay) if config.ema_decay else None,
-        bf16=_uses_bf16(config, state, network, accelerator),
+        bf16=uses_bf16(config, state, network, accelerator),
         total_steps=config.steps or config.epochs * loader.steps_per_epoch,
     )  # fmt: skip
     torch.manual_seed(config.seed + 1 + number)
@@ -287,20 +286,6 @@ def _prepare(config, setup, logger, accelerator) -> Run:
             torch.manual_seed(config.seed + 1 + number + 1000 * step)
     logger.begin(run)
     return run
-
-
-def _uses_bf16(config, state, network, accelerator) -> bool:
-    """Whether the network runs under bf16 autocast: as asked, as before, or as measured here."""
-    if config.precision != "auto":
-        return config.precision == "bf16"
-    if state and state.get("bf16") is not None:
-        return state["bf16"]
-    size = config.view_size or config.image_size
-    count = config.batch_size // config.accumulate // accelerator.num_processes
-    images = torch.full((min(max(count, 2), 16), 3, size, size), 127, dtype=torch.uint8)
-    images = images.to(accelerator.device, memory_format=torch.channels_last)
-    faster = {"faster": faster_in_bf16(network, images)}
-    return mean_over_processes(accelerator, faster)["faster"] > 0.5
 
 
 def train_or_continue(
@@ -348,11 +333,11 @@ def _continued(config, folder, allow_changes) -> TrainConfig:
     old = read_config(folder)
     if config is None or allow_changes:
         return config or old
-    changed = differences(old, config)
+    pairs = ((name, getattr(old, name), getattr(config, name)) for name in FIELDS)
+    changed = ", ".join(f"{name} was {a!r}, now {b!r}" for name, a, b in pairs if a != b)
     if changed:
-        lines = ", ".join(f"{name} was {a!r}, now {b!r}" for name, (a, b) in changed.items())
         raise ValueError(
-            f"{folder} was begun with another config: {lines}. Resume without a config, or pass "
+            f"{folder} was begun with another config: {changed}. Resume without a config, or pass "
             "allow_changes=True (--allow-changes on the command line)"
         )
     return config
@@ -363,7 +348,6 @@ def main(arguments=None) -> None:
 
     python -m hand_lib.training.loop --preset youtubehand --folder runs/yth data data/freihand
     python -m hand_lib.training.loop --config runs/yth/config.json --folder runs/again
-    python -m hand_lib.training.loop --resume runs/yth
     python -m hand_lib.training.loop --resume runs/yth --allow-changes epochs 60
     """
     parser = argparse.ArgumentParser(
@@ -371,26 +355,20 @@ def main(arguments=None) -> None:
     )
     parser.add_argument("--preset", default="small", help="the config to begin with")
     parser.add_argument("--config", help="a config.json, instead of a preset")
-    # torchrun takes "--run" for the beginning of an option of its own
-    parser.add_argument("--folder", "--run", dest="run", help="folder of a new run")
+    parser.add_argument("--folder", help="folder of a new run")
     parser.add_argument("--resume", help="folder of a run to continue")
     parser.add_argument("--allow-changes", action="store_true", help="resume with another config")
     parser.add_argument("changes", nargs="*", metavar="NAME VALUE", help="fields of the config")
-    options = parser.parse_args(arguments)
-    if bool(options.run) == bool(options.resume):
+    given = parser.parse_args(arguments)
+    if bool(given.folder) == bool(given.resume):
         parser.error("give either --folder or --resume")
     try:
-        if options.resume:
-            base = read_config(options.resume)
-        elif options.config:
-            file = resolve(options.config)
-            base = config_from_json(file.read_text(encoding="utf-8"), str(file))
-        else:
-            base = make_config(options.preset)
-        config = replace(base, **changes_from_words(options.changes))
-        train(config, options.run, resume=options.resume, allow_changes=options.allow_changes)
+        old = given.resume or given.config
+        base = read_config(old) if old else make_config(given.preset)
+        config = replace(base, **changes_from_words(given.changes))
+        train(config, given.folder, resume=given.resume, allow_changes=given.allow_changes)
     except KeyboardInterrupt:
-        parser.exit(130, f"{parser.prog}: go on with --resume {options.resume or options.run}\n")
+        parser.exit(130, f"{parser.prog}: go on with --resume {given.resume or given.folder}\n")
     except (ValueError, TypeError, OSError, TrainingStopped) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 

@@ -58,8 +58,9 @@ def find_run(name) -> Path:
 
 
 def read_config(folder) -> TrainConfig:
-    """The configuration of the run in a folder.   raises FileNotFoundError where there is none."""
-    path = find_run(folder) / "config.json"
+    """The configuration of a run, given its name, its folder or its ``config.json``."""
+    path = find_run(folder)
+    path = path if path.suffix == ".json" else path / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: there is no run in {path.parent}")
     return config_from_json(path.read_text(encoding="utf-8"), str(path))
@@ -95,11 +96,7 @@ def load_network(run_folder, device="cpu"):
 
 def save_model(folder, state_dict: dict, **notes: str) -> None:
     """Write ``model.safetensors``.   state_dict: name -> tensor.   notes: kept in its header."""
-    tensors, seen = {}, {}
-    for name, tensor in state_dict.items():  # safetensors wants no two names on one storage
-        shared = seen.setdefault((tensor.data_ptr(), tensor.shape), name) != name
-        tensors[name] = tensor.detach().cpu().clone() if shared else tensor.detach().cpu()
-        tensors[name] = tensors[name].contiguous()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     with written_atomically(Path(folder) / MODEL_FILE) as temporary:
         save_file(tensors, temporary, metadata={key: str(value) for key, value in notes.items()})
 
@@ -133,9 +130,7 @@ def load_state(folder, device="cpu") -> dict | None:
     Where it is damaged or a kill came between two renames, ``previous.pt`` is read in its place.
     """
     path, problem = Path(folder) / STATE_FILE, None
-    for place in (path, path.with_name(PREVIOUS_FILE)):
-        if not place.exists():
-            continue
+    for place in (place for place in (path, path.with_name(PREVIOUS_FILE)) if place.exists()):
         try:
             state = torch.load(place, map_location=device, weights_only=True)
         except Exception as error:
@@ -194,6 +189,7 @@ def locked(folder):
     Where the file system knows no locks, one warning says that nobody guards the folder.
     """
     path = Path(folder) / ".lock"
+    lock = filelock.FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_name(".probe.tmp").touch()
@@ -202,18 +198,11 @@ def locked(folder):
             f"the run folder {folder} cannot be written ({error.strerror}); choose another place "
             "for the run"
         ) from error
-    lock = filelock.FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
-        if not isinstance(lock, filelock.SoftFileLock):  # which notes its holder itself
-            with contextlib.suppress(OSError):  # Windows lets nobody write into a locked file
-                path.write_text(f"process {os.getpid()}")
     except filelock.Timeout:
-        holder = "another process"
-        with contextlib.suppress(OSError):
-            holder = path.read_text().strip() or holder
         raise RuntimeError(
-            f"{folder} is in use by {holder}; wait for it or choose another run name"
+            f"{folder} is in use by another process; wait for it or choose another run name"
         ) from None
     except OSError as error:
         warnings.warn(
@@ -235,11 +224,14 @@ def write_provenance(folder, run) -> None:
     goes_on = run.saved_step is not None
     before = goes_on and read_json(path, optional=True) or {}
     number, seed = run.accelerator.num_processes, config.seed
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
     seeds = dict.fromkeys(("weights", "data_order", "augmentation"), seed)
     content = {
         "started": now(),
         "hand_lib": __version__,
-        **code_version(),
+        "commit": commit or "unknown",
+        "dirty": None if commit is None else bool(changed),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": package_versions(),
@@ -277,13 +269,6 @@ def training_legs(start_from: str) -> list[dict]:
     return [*told.get("legs", []), leg]
 
 
-def code_version(root=ROOT) -> dict:
-    """Commit of the working tree and whether files under version control differ from it."""
-    commit = _git(root, "rev-parse", "HEAD")
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit or "unknown", "dirty": None if commit is None else bool(changed)}
-
-
 def package_versions() -> dict:
     """Installed versions; a package that is missing is left out."""
     found = {}
@@ -309,11 +294,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _git(root, *arguments) -> str | None:
+def _git(*arguments) -> str | None:
+    """What git says of the working tree, None where there is no git or no repository."""
+    command = ["git", "-C", str(ROOT), *arguments]
     try:
-        run = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20
-        )
+        run = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return run.stdout.strip() if run.returncode == 0 else None

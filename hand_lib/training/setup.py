@@ -3,17 +3,16 @@
     setup = build_setup(make_config("small"))
     optimizer = make_optimizer(setup.network, config)
 
-Fine-tuning is here too: a network may begin with the weights of a run on another mesh (the built-in
-hand's, say, and go on with MANO's). Its encoder stays, and what its decoder knows of each vertex is
-carried over the surface.
+Fine-tuning is here too: a network may begin with the weights of a run on another mesh; its encoder
+stays, and what its decoder knows of each vertex is carried over the surface.
 """
 
 import copy
+import functools
 import math
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,7 +50,6 @@ MESH = ("regressor", "faces", "level_down", "decoder.mean", "decoder.mean_canoni
 """Buffers of a network that are its mesh's, beside the matrices and spirals of its levels."""
 
 _PER_VERTEX = {"decoder.coarse": "decoder.mean", "decoder.canonical": "decoder.mean_canonical"}
-_RENDER_CHUNK = 64
 _BASELINE_HANDS = 1000
 
 
@@ -78,22 +76,15 @@ def build_setup(config: TrainConfig, say=tqdm.write) -> TrainingSetup:
     if config.start_from:
         fresh = start_from(network, config.start_from)
         say(f"weights of {config.start_from}; fresh: {', '.join(fresh) or 'none'}")
-    seconds = time.perf_counter() - started
-    count = sum(len(data) for data in train_data)
+    millions = sum(p.numel() for p in network.parameters()) / 1e6
     say(
-        f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters ({config.backbone},"
-        f" {config.decoder}); {count} training images of {config.image_size} px, "
-        f"{len(validation['image'])} to validate on, ready in {seconds:.0f} s; "
-        f"fingertips: {fingertips_of(sets[0])}"
+        f"{millions:.2f} M parameters ({config.backbone}, {config.decoder}); "
+        f"{sum(map(len, train_data))} training images of {config.image_size} px, "
+        f"{len(validation['image'])} to validate on, ready in "
+        f"{time.perf_counter() - started:.0f} s; fingertips: {fingertips_of(sets[0])}"
     )
-    return TrainingSetup(
-        network,
-        train_data,
-        validation,
-        total_loss,
-        single_mesh_scores(some, validation),
-        None if is_builtin(hand) else hierarchy,
-    )
+    baseline, own = single_mesh_scores(some, validation), None if is_builtin(hand) else hierarchy
+    return TrainingSetup(network, train_data, validation, total_loss, baseline, own)
 
 
 def training_sets(config: TrainConfig) -> tuple[list, dict, dict]:
@@ -102,34 +93,32 @@ def training_sets(config: TrainConfig) -> tuple[list, dict, dict]:
     ``config.data`` may join several with "+". The third, ``vertices`` (N, V, 3) and ``joints``
     (N, 21, 3) metres, wrist at the origin, is what "template only" is made from.
     """
-    sets, held_out = [], None
+    sets, held_out, model = [], None, find_mano(config.template)
     for place in config.data.split("+"):
         if place == "synthetic":
             sets.append(synthetic_data(config))
             continue
-        whole = open_data(place, model=find_mano(config.template))
+        whole = open_data(place, model=model)
         fraction = min(0.5, config.validation_images / max(len(np.unique(whole.groups)), 1))
         training, held = split_unique(whole, fraction, seed=0)
         sets.append(training)
         held_out = held_out or held
-    batch = HandCrops(sets[0], config.image_size).fetch_batch(_spread(sets[0], _BASELINE_HANDS))
-    some = {name: batch[name][batch[f"has_{name}"]] for name in ("vertices", "joints")}
-
-    count = config.validation_images
     if config.validation:
-        held_out = open_data(config.validation, model=find_mano(config.template))
-    if held_out is None:
-        hands = SyntheticHands(config.image_size, VALIDATION_SEED, count)
-        batch = hands.fetch_batch(np.arange(count))
-    else:
-        batch = HandCrops(held_out, config.image_size).fetch_batch(_spread(held_out, count))
+        held_out = open_data(config.validation, model=model)
+    elif held_out is None:
+        count = config.validation_images
+        held_out = SyntheticHands(config.image_size, VALIDATION_SEED, count)
+    hands = _some_crops(sets[0], config.image_size, _BASELINE_HANDS)
+    some = {name: hands[name][hands[f"has_{name}"]] for name in ("vertices", "joints")}
+    batch = _some_crops(held_out, config.image_size, config.validation_images)
     validation = {name: torch.from_numpy(np.ascontiguousarray(batch[name])) for name in LABELS}
     return sets, validation, some
 
 
-def _spread(dataset, count: int) -> NDArray:
-    """At most ``count`` indices, evenly spread."""
-    return np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+def _some_crops(dataset, size: int, count: int) -> dict:
+    """At most ``count`` crops, evenly spread, as one batch of arrays."""
+    rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+    return HandCrops(dataset, size).fetch_batch(rows)
 
 
 def training_crops(config: TrainConfig, dataset, hierarchy) -> HandCrops:
@@ -137,47 +126,26 @@ def training_crops(config: TrainConfig, dataset, hierarchy) -> HandCrops:
 
     hierarchy: of the mesh that the labels are of.
     """
-    tight = surface = None
-    if config.decoder == "coarse_to_fine":
-        tight = TightCrop() if config.n_crops > 1 else None
-        if config.loss_correspondence:
-            surface = SurfaceMaps(hierarchy.vertices[0], hierarchy.faces[0])
-    return HandCrops(
-        dataset, config.view_size or config.image_size, config.augmentation, config.seed,
-        tight=tight, surface=surface,
-    )  # fmt: skip
+    ours = config.decoder == "coarse_to_fine"
+    tight = TightCrop() if ours and config.n_crops > 1 else None
+    surface = None
+    if ours and config.loss_correspondence:
+        surface = SurfaceMaps(hierarchy.vertices[0], hierarchy.faces[0])
+    size = config.view_size or config.image_size
+    return HandCrops(dataset, size, config.augmentation, config.seed, tight=tight, surface=surface)
 
 
 def synthetic_data(config: TrainConfig):
     """Synthetic hands to train on: kept in memory, or with loader processes painted on the fly."""
+    if config.train_images < 1:
+        raise ValueError("train_images should be at least 1 for synthetic data, found 0")
+    hands = SyntheticHands(config.image_size, config.seed, config.train_images)
     if config.workers:
-        return SyntheticHands(config.image_size, config.seed, config.train_images)
-    return synthetic_pool(config.image_size, config.train_images, config.seed)
-
-
-def synthetic_pool(size: int, count: int, seed: int) -> InMemoryDataset:
-    """Synthetic pictures kept in memory, rendered by two threads, with the time left shown.
-
-    size: pixels.   count: pictures, number 0 to count - 1 of the endless set of that seed.
-    """
-    if count < 1:
-        raise ValueError("train_images should be at least 1 for synthetic data")
-    chunks = [
-        np.arange(at, min(at + _RENDER_CHUNK, count)) for at in range(0, count, _RENDER_CHUNK)
-    ]
-    painters = [SyntheticHands(size, seed, count) for _ in range(2)]
-    hide = count < 2000
-
-    def render(number):
-        batch = painters[number % 2].fetch_batch(chunks[number])
-        return {name: batch[name] for name in LABELS}
-
-    with ThreadPoolExecutor(1) as left, ThreadPoolExecutor(1) as right:
-        # each painter has one thread of its own: its scratch buffers are not shared
-        jobs = [(left, right)[n % 2].submit(render, n) for n in range(len(chunks))]
-        progress = tqdm(range(len(jobs)), "rendering", unit="batch", disable=hide, mininterval=1.0)
-        # a result that was taken is forgotten, so that its memory is free again
-        return InMemoryDataset.from_batches((jobs.pop(0).result() for _ in progress), count)
+        return hands
+    bar = functools.partial(
+        tqdm, desc="rendering", unit="batch", disable=len(hands) < 2000, mininterval=1.0
+    )
+    return InMemoryDataset(hands, config.image_size, margin=1.0, threads=2, progress=bar)
 
 
 def single_mesh_scores(hands: dict, validation: dict) -> dict:
@@ -188,9 +156,7 @@ def single_mesh_scores(hands: dict, validation: dict) -> dict:
     laid on each other (generalised Procrustes, Gower 1975), if that is smaller.
     """
     count, scores = len(validation["image"]), {}
-    for name, points in hands.items():
-        if len(points) == 0:
-            continue
+    for name, points in ((name, points) for name, points in hands.items() if len(points)):
         shape = points[0]
         for _ in range(3):
             aligned = procrustes_align(points, np.broadcast_to(shape, points.shape))
@@ -230,14 +196,14 @@ def set_learning_rate(optimizer, factor: float) -> float:
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; without weight decay it is Adam.
 
-    The encoder's parameters, whose names begin with ``encoder.`` or ``en_layer.``, have their own
-    learning rate; vectors (biases, normalisation) are not decayed. Each group keeps ``base_lr``.
+    The parameters of ``encoder`` have their own learning rate; vectors (biases, normalisation) are
+    not decayed. Each group keeps ``base_lr``.
     """
     groups = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            encoder = name.startswith(("encoder.", "en_layer.", "backbone."))
-            groups.setdefault((encoder, parameter.ndim > 1), []).append(parameter)
+            kind = name.startswith("encoder."), parameter.ndim > 1
+            groups.setdefault(kind, []).append(parameter)
     if not groups:
         raise ValueError("the network has no trainable parameters")
     settings = []
@@ -269,40 +235,16 @@ class AveragedWeights:
 
 def _floating(network: nn.Module) -> list[torch.Tensor]:
     """Parameters and running statistics; fixed tables are left out."""
-    statistics = [
-        buffer
-        for name, buffer in network.named_buffers()
-        if name.rsplit(".", 1)[-1] in ("running_mean", "running_var")
-    ]
-    return [parameter.detach() for parameter in network.parameters()] + statistics
+    found = [parameter.detach() for parameter in network.parameters()]
+    ends = "running_mean", "running_var"
+    return found + [buffer for name, buffer in network.named_buffers() if name.endswith(ends)]
 
 
 def freeze_normalisation(network: nn.Module) -> None:
-    """Let batch normalisation use its stored statistics and leave them as they are."""
+    """Let batch normalisation use its statistics and leave them as they are."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-
-
-def faster_in_bf16(network: nn.Module, images: torch.Tensor, repeats: int = 3) -> bool:
-    """Whether forward and backward of a copy of the network take a tenth less time in bf16.
-
-    images: (B, 3, S, S) like those of a step, on the network's device. The best of some repeats
-    counts; random numbers are left as they were.
-    """
-    device, trial = images.device, copy.deepcopy(network).train()
-    best = {True: math.inf, False: math.inf}
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for number in range(2 * repeats + 2):  # the first of each kind warms up
-            bf16, start = number % 2 == 0, time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                prediction = trial(images)
-            (prediction.vertices.mean() + prediction.joints_2d.mean()).backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if number > 1:
-                best[bf16] = min(best[bf16], time.perf_counter() - start)
-    return best[True] < 0.9 * best[False]
 
 
 def start_from(network: nn.Module, run) -> list[str]:
@@ -311,9 +253,6 @@ def start_from(network: nn.Module, run) -> list[str]:
     run: name or folder of a run with the same backbone and decoder.
     returns the names of the weights that did not fit and stay fresh.
     raises ValueError where backbone or decoder differ, and what ``load_network`` raises.
-
-    >>> start_from(build_network(config, hierarchy_of_mano), "runs/reference")
-    []
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # another hand is what this is for
@@ -333,8 +272,8 @@ def carry_over(source: nn.Module, target: nn.Module) -> list[str]:
     old, new = source.state_dict(), target.state_dict()
     over = None
     if "decoder.mean_canonical" in new and "decoder.mean_canonical" in old:
-        over = affine_blend(*(s["decoder.mean_canonical"].double().numpy() for s in (old, new)))
-        over = torch.from_numpy(over).float()
+        points = (state["decoder.mean_canonical"].double().numpy() for state in (old, new))
+        over = torch.from_numpy(affine_blend(*points)).float()
     fresh = []
     for name, value in new.items():
         if name in MESH or name.startswith("decoder.up") or name.endswith("spirals"):
@@ -362,8 +301,6 @@ def affine_blend(old: NDArray, new: NDArray, neighbours: int = 8) -> NDArray[np.
 
     Moving least squares of degree one (Levin 1998): affine functions of position, a rotation of
     the whole hand for instance, are carried exactly, and a point that stays keeps its value.
-
-    >>> affine_blend(points, points) @ values          # values
     """
     old, new = np.asarray(old, np.float64), np.asarray(new, np.float64)
     distance, near = cKDTree(old).query(new, k=min(neighbours, len(old)))

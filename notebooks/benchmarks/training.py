@@ -29,7 +29,8 @@ from hand_lib.network.spiral_conv import SpiralConv, UnpoolConv
 from hand_lib.training.config import make_config
 from hand_lib.training.loop import train
 from hand_lib.training.run_folder import device_name
-from hand_lib.training.setup import AveragedWeights, faster_in_bf16, make_optimizer
+from hand_lib.training.runtime import faster_in_bf16
+from hand_lib.training.setup import AveragedWeights, make_optimizer
 
 DECODERS = ("coarse_to_fine", "youtubehand")
 
@@ -168,7 +169,7 @@ def loop_shares(config, setup) -> dict:
     """Share of a real run's time that goes into waiting for data, logging and the step itself."""
     with tempfile.TemporaryDirectory() as folder:
         result = train(config, f"{folder}/run", setup=setup, say=lambda line: None)
-    spent = result.metrics["seconds_spent"]
+    spent = result.metrics["share_of_time"]
     loop = spent["waiting"] + spent["step"] + spent["logging"]
     return {name: spent[name] / loop for name in ("waiting", "logging", "step")}
 

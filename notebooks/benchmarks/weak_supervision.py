@@ -31,13 +31,13 @@ from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
 from hand_lib.render.camera import crop_affine, crop_to_pixels, pixels_to_crop, transform_intrinsics
-from hand_lib.training.config import make_config
+from hand_lib.training.config import make_config, replace
 from hand_lib.training.loop import train
 from hand_lib.training.setup import (
     LABELS,
     TrainingSetup,
     single_mesh_scores,
-    synthetic_pool,
+    synthetic_data,
     training_crops,
 )
 
@@ -161,7 +161,7 @@ def compare(
         preset, **{"steps": steps, "train_images": count, "seed": seed, "minutes": 0.0, **settings}
     )
     started = time.perf_counter()
-    pool = synthetic_pool(config.image_size, count, seed)
+    pool = synthetic_data(replace(config, workers=0))
     labels, quality = weak_labels(pool, seed)
     say(f"{count} pictures, {quality['accepted']:.1%} of the fits accepted, "
         f"{time.perf_counter() - started:.0f} s")  # fmt: skip

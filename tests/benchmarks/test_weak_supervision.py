@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from benchmarks import weak_supervision as weak
 
-from hand_lib.training.setup import synthetic_pool
+from hand_lib.data.crops import InMemoryDataset
+from hand_lib.data.synthetic.hands import SyntheticHands
 
 
 @pytest.fixture(scope="module")
 def labelled():
-    pool = synthetic_pool(64, 96, 3)
+    pool = InMemoryDataset(SyntheticHands(64, 3, 96), 64, margin=1.0)
     return pool, *weak.weak_labels(pool, seed=0)
 
 

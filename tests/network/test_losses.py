@@ -12,7 +12,7 @@ from hand_lib.network.losses import (
     total_loss,
     vertex_loss,
 )
-from hand_lib.training.config import field_names
+from hand_lib.training.config import FIELDS
 
 FACES = torch.tensor([[0, 1, 2], [0, 2, 3], [2, 1, 4], [3, 2, 5]])
 
@@ -138,7 +138,7 @@ def test_the_total_is_the_weighted_sum_of_its_parts():
     batch = random_batch(network)
     batch["correspondence"] = torch.rand(4, 4, 16, 16)
     prediction = network(batch["image"])
-    names = [name for name in field_names() if name.startswith("loss_")]
+    names = [name for name in FIELDS if name.startswith("loss_")]
     weights = {name: 0.5 + i for i, name in enumerate(names)}
     total, parts = total_loss(prediction, batch, network, network_config(**weights))
     assert [f"loss_{name}" for name in parts] == names

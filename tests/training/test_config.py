@@ -84,11 +84,6 @@ def test_an_older_config_is_read_under_its_fields_names_of_today():
     assert config_from_json(json.dumps(old)) == make_config("small")
 
 
-def test_differences_lists_what_changed_only():
-    one, other = make_config("small"), make_config("small", seed=1, clip=2.0)
-    assert config.differences(one, other) == {"seed": (88, 1), "clip": (1.0, 2.0)}
-
-
 CELL = 'preset: str = "small"  # which\nrun: str = ""\nseed: int = 88\n'
 
 

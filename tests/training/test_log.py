@@ -1,4 +1,4 @@
-"""What a run leaves to be seen: log, pictures, scores, provenance."""
+"""What a run leaves to be seen: log, scores, provenance."""
 
 import json
 import re
@@ -8,7 +8,6 @@ import pytest
 import torch
 from toy_training import ToyData, run, same, toy_config, toy_setup, weights
 
-from hand_lib.files import write_json
 from hand_lib.training import log, run_folder
 from hand_lib.training.loop import train
 
@@ -51,14 +50,13 @@ def test_snapshots_follow_the_same_hands(tmp_path):
         log.read_snapshots(tmp_path / "else")
 
 
-def test_tensorboard_gets_scalars_and_pictures(tmp_path):
+def test_tensorboard_gets_scalars(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run(tmp_path / "run", steps=12)
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     assert [e.step for e in events.Scalars("training/loss")] == list(range(1, 13))
     assert [e.step for e in events.Scalars("validation/vertices_mm")] == [0, 6, 12]
-    assert [e.step for e in events.Images("validation hands")] == [0, 6, 12]
 
 
 def test_a_person_is_told_the_scores_and_the_time_left(tmp_path):
@@ -69,16 +67,6 @@ def test_a_person_is_told_the_scores_and_the_time_left(tmp_path):
     pattern = r"step 6/12: loss [\d.]+, \d+ images/s; validation vertices [\d.]+ mm.*1 min left"
     assert re.match(pattern, lines[1])
     assert lines[2].endswith("done")
-
-
-def test_the_summary_puts_the_run_beside_template_only(tmp_path):
-    content = {"template_only": {"vertices_mm": 50.0, "vertices_pa_mm": 16.0},
-               "validation": {"vertices_mm": 20.0, "vertices_pa_mm": 12.0,
-                              "joints_mm": 19.0}}  # fmt: skip
-    write_json(tmp_path / "metrics.json", content)
-    table = log.summary_table(tmp_path).splitlines()
-    assert len(table) == 4 and "fingertips" in table[3]
-    assert table[1].split()[-4:] == ["50.0", "16.0", "-", "-"]
 
 
 def test_scores_are_millimetres_and_per_cent():
@@ -93,15 +81,6 @@ def test_scores_are_millimetres_and_per_cent():
     assert scores["joints_2d_percent"] == pytest.approx(10, rel=1e-4)
     truth["has_vertices"][:] = False
     assert "vertices_mm" not in log.geometric_scores(predicted, truth)
-
-
-def test_skeletons_are_drawn_where_the_joints_are():
-    images = np.zeros((2, 32, 32, 3), np.uint8)
-    joints = np.zeros((2, 21, 2))
-    joints[1] = np.linspace(-0.5, 0.5, 21)[:, None]
-    picture = log.skeletons(images, {"joints_2d": joints}, side=64)
-    assert picture.shape == (64, 128, 3)
-    assert picture[20, 64 + 20].any() and not picture[5, 64 + 50].any()
 
 
 def test_hands_without_vertices_can_be_validated_on(tmp_path):

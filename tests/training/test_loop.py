@@ -313,7 +313,7 @@ def test_processes_share_the_cores_of_one_cpu():
 
 def test_the_command_line_refuses_a_bad_preset(capsys):
     with pytest.raises(SystemExit):
-        loop.main(["--preset", "smal", "--run", "nowhere"])
+        loop.main(["--preset", "smal", "--folder", "nowhere"])
     assert "did you mean 'small'" in capsys.readouterr().err
 
 

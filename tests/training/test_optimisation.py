@@ -9,7 +9,7 @@ import torch
 from toy_training import ToyData, ToyNetwork, quiet, run, same, toy_config, toy_setup
 
 from hand_lib.data.loader import HandLoader
-from hand_lib.training import loop, run_folder
+from hand_lib.training import run_folder, runtime
 from hand_lib.training import setup as setups
 from hand_lib.training.config import make_config
 from hand_lib.training.loop import train
@@ -97,7 +97,7 @@ def test_gradients_are_clipped(tmp_path):
 
 def test_the_faster_precision_is_measured_kept_and_told(tmp_path, monkeypatch):
     answers = iter([True])
-    monkeypatch.setattr(loop, "faster_in_bf16", lambda network, images: next(answers))
+    monkeypatch.setattr(runtime, "faster_in_bf16", lambda network, images: next(answers))
     run(tmp_path / "a", steps=4, precision="auto")
     assert json.loads((tmp_path / "a" / "provenance.json").read_text())["bf16"] is True
     config = toy_config(steps=6, precision="auto")  # asked once: going on keeps the answer
@@ -109,5 +109,5 @@ def test_measuring_changes_neither_weights_nor_random_numbers():
     network, images = ToyNetwork(), torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     random = torch.get_rng_state()
-    assert setups.faster_in_bf16(network, images, repeats=1) in (True, False)
+    assert runtime.faster_in_bf16(network, images, repeats=1) in (True, False)
     assert torch.equal(torch.get_rng_state(), random) and same(network.state_dict(), before)

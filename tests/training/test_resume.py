@@ -113,9 +113,8 @@ def test_a_run_killed_in_the_middle_of_something_is_bit_identical(
     assert runs.run(folder, die={"where": where, "call": call}) == -signal.SIGKILL
     assert runs.run(folder) == 0
     assert_same_run(folder, whole)
-    events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
+    events = EventAccumulator(str(folder)).Reload()
     assert [event.step for event in events.Scalars("training/loss")] == list(range(1, 25))
-    assert [event.step for event in events.Images("validation hands")] == [0, 6, 12, 18, 24]
 
 
 def test_a_polite_stop_saves_the_step_it_was_in_and_leaves_a_report(runs, whole, tmp_path):

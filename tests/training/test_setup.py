@@ -43,13 +43,14 @@ def test_every_preset_builds_a_network_that_predicts(preset):
 SMALLER = {"youtubehand": {"channels": (8, 8, 16, 16)}}  # the published widths take seconds
 
 
-def test_the_pool_holds_the_pictures_of_the_set_in_order(hands):
-    pool = setups.synthetic_pool(48, 80, 3)
+def test_pictures_kept_in_memory_are_those_of_the_set_in_order(hands):
+    pool = setups.synthetic_data(make_config("small", train_images=80, image_size=48, seed=3))
     straight = hands.fetch_batch(np.arange(80))
     np.testing.assert_array_equal(pool.images.transpose(0, 3, 1, 2), straight["image"])
-    np.testing.assert_array_equal(pool.arrays["vertices"], straight["vertices"])
+    for name in ("vertices", "joints_2d", "root", "intrinsics"):
+        np.testing.assert_allclose(pool.arrays[name], straight[name], atol=1e-5)
     with pytest.raises(ValueError, match="train_images"):
-        setups.synthetic_pool(48, 0, 3)
+        setups.synthetic_data(make_config("small", train_images=0))
 
 
 def test_validation_hands_are_not_training_hands():
@@ -106,7 +107,7 @@ def test_data_sets_joined_by_plus_are_mixed(freihand):
 
 def test_training_crops_are_first_and_second_looks_with_surface_maps(hands):
     config = make_config("small", image_size=48, view_size=40)
-    pool = setups.synthetic_pool(48, 40, 3)
+    pool = setups.synthetic_data(replace(config, train_images=40, seed=3))
     batch = setups.training_crops(config, pool, builtin_hierarchy()).fetch_batch(np.arange(40))
     assert batch["image"].shape == (40, 3, 40, 40)
     assert batch["correspondence"].shape == (40, 4, 16, 16)

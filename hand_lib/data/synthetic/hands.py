@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,7 +170,7 @@ class SyntheticHands(HandDataset):
 
     @functools.cached_property
     def _scratch(self):
-        return make_scratch(self.banks.materials.layout, self.size)
+        return threading.local()  # buffers of each thread that draws
 
     def __len__(self) -> int:
         return self.count
@@ -219,13 +220,16 @@ class SyntheticHands(HandDataset):
         masks = np.empty((batch, size, size), np.bool_)
         roots, lenses = (np.empty((batch, 3), np.float32) for _ in range(2))
         canvas = np.empty((min(batch, GROUP), 3, size, size), np.float32)
+        own = self._scratch
+        if not hasattr(own, "buffers"):
+            own.buffers = make_scratch(banks.materials.layout, size)
         vertices, joints, second, second_row = self.posed(parameters)
         for first in range(0, batch, GROUP):
             rows = slice(first, min(first + GROUP, batch))
             some = parameters[rows]
             posed = Posed(vertices[rows], joints[rows], second, second_row[rows])
             pictures = Pictures(canvas[: len(some)], masks[rows], roots[rows], lenses[rows])
-            _render(some, posed, banks.materials, self._scratch, pictures)
+            _render(some, posed, banks.materials, own.buffers, pictures)
             for number, (one, plane) in enumerate(zip(some["camera"], canvas, strict=False)):
                 images[first + number] = expose(one, plane, banks.grain).transpose(2, 0, 1)
         intrinsics = np.zeros((batch, 3, 3), np.float32)
