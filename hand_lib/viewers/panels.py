@@ -1,6 +1,6 @@
 """The demo on one's own picture: drag a box, choose the side, turn the hand, save it.
 
-The steps behind the buttons are plain functions (``predict_boxed``, ``download_links``), tested
+The steps behind the buttons are plain functions (``draw_hands``, ``download_links``), tested
 without a browser.
 """
 
@@ -14,58 +14,39 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 
-from hand_lib.files import natural_key
 from hand_lib.inference.export import save_hands, save_predictions
 from hand_lib.render.images import read_image
 from hand_lib.render.render import draw_meshes, for_screen
 from hand_lib.viewers import figures
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 SHOWN_SIDE = 900
 """Longest side in pixels of the picture sent to the browser; prediction uses the whole one."""
 
-
 SHOWS = ("mesh", "skeleton", "both")
 LOOKS = {"camera": "front", "side": "left", "behind": "back"}
-"""Word on the button -> named view of ``viewers``."""
+"""Word on the button -> named view of ``figures``."""
 
 _CHIP = "display: inline-block; padding: 3px 12px; margin: 2px 6px 2px 0; border-radius: 4px;"
 _BOX_LINE = {"color": "#f2a93b", "width": 3}
 
 
-def predict_boxed(predictor, image, box=None, side="right", intrinsics=None):
-    """What the demo shows for one box.
+def draw_hands(image, hands) -> dict[str, np.ndarray]:
+    """The "picture" without and with "mesh", "skeleton" and "both" of all its hands drawn over it.
 
-    image: (H, W, 3) uint8.   box: (x0, y0, x1, y1) pixels or None for the whole picture.
-    returns the HandPrediction, and a dict with the mesh, the skeleton and both over the picture,
-    each (H', W', 3) uint8, at most ``render.LONGEST_SIDE`` pixels a side.
+    image: (H, W, 3) uint8.   hands: HandPredictions, perhaps none.
+    returns pictures (H', W', 3) uint8, at most ``render.LONGEST_SIDE`` pixels a side.
     """
-    boxes = None if box is None else [box]
-    hand = predictor.predict(image, boxes, [side], intrinsics)[0]
-    return hand, overlays_of(image, hand)
-
-
-def overlays_of(image, hand) -> dict[str, np.ndarray]:
-    """ "mesh", "skeleton" and "both" drawn over a picture; see ``predict_boxed``."""
-    small, matrix, scale = for_screen(image, hand.intrinsics)
-    mesh = draw_meshes(small, hand.camera_vertices, hand.faces, matrix)
-    joints = (hand.joints_2d + 0.5) * scale - 0.5
-    return {
-        "mesh": mesh,
-        "skeleton": figures.draw_joints(small, joints),
-        "both": figures.draw_joints(mesh, joints),
-    }
-
-
-def strip_row(image, hands) -> list[np.ndarray]:
-    """A picture, its joints and its meshes: three pictures (H', W', 3) uint8 with all its hands."""
     small, _, scale = for_screen(image)
-    joints, meshes = small, small
+    mesh = small
     for hand in hands:
         _, matrix, _ = for_screen(image, hand.intrinsics)
-        joints = figures.draw_joints(joints, (hand.joints_2d + 0.5) * scale - 0.5)
-        meshes = draw_meshes(meshes, hand.camera_vertices, hand.faces, matrix)
-    return [small, joints, meshes]
+        mesh = draw_meshes(mesh, hand.camera_vertices, hand.faces, matrix)
+    drawn = {"picture": small, "mesh": mesh, "skeleton": small, "both": mesh}
+    for hand in hands:
+        joints = (hand.joints_2d + 0.5) * scale - 0.5
+        for name in ("skeleton", "both"):
+            drawn[name] = figures.draw_joints(drawn[name], joints)
+    return drawn
 
 
 def summary(hands) -> str:
@@ -97,44 +78,28 @@ def remark(hand) -> str:
     return "".join(parts)
 
 
-def picture_strip(folder, needed: bool = False) -> dict[str, Path]:
-    """Pictures of a folder by name, 2.jpg before 10.jpg.   folder: or one picture.
-
-    needed: a folder that is not there or holds none is an error, instead of no picture.
-    """
-    folder = Path(folder).expanduser()
-    files = sorted(folder.iterdir(), key=natural_key) if folder.is_dir() else [folder]
-    found = {p.name: p for p in files if p.suffix.lower() in PICTURES and p.is_file()}
-    if needed and not found:
-        what = "holds no picture" if folder.exists() else "is not there"
-        raise FileNotFoundError(f"{folder} {what}; pictures are {', '.join(PICTURES)}")
-    return found
-
-
-def download_links(hand, overlay=None, name: str = "hand") -> str:
+def download_links(hand, overlay, name: str = "hand") -> str:
     """HTML with one link per format that saves the prediction from the browser.
 
     hand: a HandPrediction.   overlay: (H, W, 3) uint8, offered as PNG.
     """
-    links = []
+    links = "<span style='color: #555; margin-right: 8px'>save</span>"
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("ply", "obj", "glb", "json", "png"):
             path = Path(folder) / f"{name}.{kind}"
             if kind == "json":
                 save_predictions(path, [hand])
-            elif kind != "png":
-                save_hands(path, [hand], figures.PREDICTION)
-            elif overlay is not None:
+            elif kind == "png":
                 Image.fromarray(overlay).save(path)
             else:
-                continue
+                save_hands(path, [hand], figures.PREDICTION)
             data = base64.b64encode(path.read_bytes()).decode()
-            links.append(
+            links += (
                 f'<a download="{html.escape(path.name)}" style="{_CHIP} background: #e9edf2; '
                 'color: #1d3557; text-decoration: none; font-weight: 600" '
                 f'href="data:application/octet-stream;base64,{data}">{kind.upper()}</a>'
             )
-    return "<span style='color: #555; margin-right: 8px'>save</span>" + "".join(links)
+    return links
 
 
 def box_figure(image, height: int = 420, on_box=None):
@@ -210,27 +175,19 @@ def _frame(height: int) -> dict:
 def _captioned(title: str, content, height: int):
     """A widget under a line of text, as wide as its neighbours."""
     text = f"<div style='text-align: center; font-size: 14px; color: #2a3f5f'>{title}</div>"
-    layout = widgets.Layout(
-        width=f"{round(0.85 * height) + 4}px", align_items="center", overflow="hidden"
-    )
-    layout.flex = "0 0 auto"  # never narrower than what it holds: the next line takes it instead
+    layout = {"width": f"{round(0.85 * height) + 4}px", "align_items": "center"}
+    layout |= {"overflow": "hidden", "flex": "0 0 auto"}  # never narrower than what it holds
     return widgets.VBox([widgets.HTML(text), content], layout=layout)
 
 
-def _toggle(options):
-    """Buttons of which one is down."""
-    wide = f"{88 * len(options)}px"
-    layout = widgets.Layout(width=wide, min_width=wide, overflow="hidden")
+def _toggle(name, options):
+    """Buttons of which one is down, beside their name."""
+    wide = f"{88 * len(options) + 52}px"
     return widgets.ToggleButtons(
-        options=list(options), layout=layout, style={"button_width": "80px"}
-    )
-
-
-def _named(name, control):
-    """A control beside its name."""
-    label = widgets.HTML(f"<span style='color: #555'>{name}</span>")
-    layout = widgets.Layout(grid_gap="8px", align_items="center", overflow="hidden")
-    return widgets.HBox([label, control], layout=layout)
+        options=list(options), description=name,
+        layout={"width": wide, "min_width": wide, "overflow": "hidden"},
+        style={"button_width": "80px", "description_width": "44px"},
+    )  # fmt: skip
 
 
 def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None = None):
@@ -251,7 +208,8 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     upload = widgets.FileUpload(accept="image/*", multiple=False, description="upload")
     whole = widgets.Button(description="whole picture")
     upload.layout = whole.layout = widgets.Layout(width="120px")
-    side, show, look = _toggle(["right", "left"]), _toggle(SHOWS), _toggle(LOOKS)
+    side, show = _toggle("hand", ["right", "left"]), _toggle("show", SHOWS)
+    look = _toggle("from", LOOKS)
     side.value = sides.get(first, "right")
     message, links = widgets.HTML(), widgets.HTML()
     picture = box_figure(state["image"], height, lambda: predict())
@@ -267,14 +225,15 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
             return
         box = last_box(picture, state["image"])
         try:
-            hand, drawn = predict_boxed(predictor, state["image"], box, side.value)
+            boxes = None if box is None else [box]
+            panel.result = predictor.predict(state["image"], boxes, [side.value])[0]
         except ValueError as error:
             complain(error)
             return
-        panel.result, state["pictures"] = hand, drawn
+        state["pictures"] = draw_hands(state["image"], [panel.result])
         switch()
-        links.value = download_links(hand, drawn[show.value])
-        message.value = remark(hand)
+        links.value = download_links(panel.result, state["pictures"][show.value])
+        message.value = remark(panel.result)
 
     def complain(error):
         text = html.escape(str(error))
@@ -324,8 +283,8 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     whole.on_click(unbox)
     gap = widgets.Layout(grid_gap="6px 18px", flex_flow="row wrap", align_items="center")
     panel.children = [
-        widgets.HBox([pick, upload, whole, _named("hand", side)], layout=gap),
-        widgets.HBox([_named("show", show), _named("from", look)], layout=gap),
+        widgets.HBox([pick, upload, whole, side], layout=gap),
+        widgets.HBox([show, look], layout=gap),
         message,
         widgets.HBox(
             [

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 NEEDED = {
     "01_data_exploration": ("import numpy", "model = HandModel", "hand_explorer(model)"),
-    "05_demo": ("import numpy", "predictor = Predictor", "images = {", "panel = "),
+    "05_demo": ("import numpy", "predictor = Predictor", "images = dict", "demo_panel(pre"),
     "06_weak_supervision": ("import shutil", "still = detections", "panel = viewers_fitting"),
 }
 """Beginnings or parts of the cells that lead to each panel; the parameters come always."""

@@ -1,12 +1,15 @@
 import base64
 import datetime
+import json
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from pillow_heif import register_heif_opener
 
+from hand_lib import ROOT
 from hand_lib.hand.model import HandModel
 from hand_lib.inference.predictor import HandPrediction
 from hand_lib.viewers import panels as demo
@@ -47,17 +50,22 @@ def drag(figure, x0, y0, x1, y1):
     demo._drawn(figure, {"relayout_data": {"shapes": [shape]}})
 
 
-def test_prediction_comes_with_overlay_and_skeleton():
-    hand, drawn = demo.predict_boxed(FakePredictor(), PHOTO, (1, 2, 30, 40), "left")
-    assert hand.side == "left" and set(drawn) == set(demo.SHOWS)
-    assert all(picture.shape == PHOTO.shape for picture in drawn.values())
-    assert len({picture.tobytes() for picture in (PHOTO, *drawn.values())}) == 4
+def test_all_hands_are_drawn_over_a_picture_and_none_leave_it_bare():
+    one = FakePredictor().predict(PHOTO, None, ["right"])[0]
+    other = replace(one, translation=one.translation + [0.05, 0, 0], joints_2d=one.joints_2d + 9)
+    drawn = demo.draw_hands(PHOTO, [one])
+    assert np.array_equal(drawn["picture"], PHOTO) and list(drawn) == ["picture", *demo.SHOWS]
+    assert len({picture.tobytes() for picture in drawn.values()}) == 4
+    two = demo.draw_hands(PHOTO, [one, other])
+    for show in demo.SHOWS:
+        assert (two[show] != drawn[show]).any()
+        assert np.array_equal(demo.draw_hands(PHOTO, [])[show], PHOTO)
 
 
-def test_overlays_of_large_pictures_are_drawn_at_a_size_for_screens():
+def test_hands_over_large_pictures_are_drawn_at_a_size_for_screens():
     hand = FakePredictor().predict(PHOTO, None, ["right"])[0]
     large = replace(hand, intrinsics=np.diag([20.0, 20, 1]) @ hand.intrinsics)
-    drawn = demo.overlays_of(np.repeat(np.repeat(PHOTO, 20, 0), 20, 1), large)
+    drawn = demo.draw_hands(np.repeat(np.repeat(PHOTO, 20, 0), 20, 1), [large])
     assert drawn["mesh"].shape == (1200, 1600, 3)
 
 
@@ -69,21 +77,53 @@ def test_a_remark_says_what_is_doubted_and_assumed():
     assert "is there a hand?" in doubt and "60 degrees" not in doubt
 
 
-def test_picture_strip_lists_pictures_only_and_counts_as_people_do(tmp_path):
-    for name in ("b10.jpg", "b9.jpg", "a.PNG", "notes.txt", "7.jpg"):
-        (tmp_path / name).write_bytes(b"x")
-    assert list(demo.picture_strip(tmp_path)) == ["7.jpg", "a.PNG", "b9.jpg", "b10.jpg"]
-    assert list(demo.picture_strip(tmp_path / "b9.jpg")) == ["b9.jpg"]
-    assert demo.picture_strip(tmp_path / "none") == {}
-    with pytest.raises(FileNotFoundError, match="none is not there; pictures are .jpg"):
-        demo.picture_strip(tmp_path / "none", needed=True)
-    with pytest.raises(FileNotFoundError, match="notes.txt holds no picture"):
-        demo.picture_strip(tmp_path / "notes.txt", needed=True)
+def pictures_of_notebook_05(place) -> dict:
+    """What the notebook's cell finds where ``place`` is its parameter ``pictures``."""
+    book = json.loads((ROOT / "notebooks" / "05_demo.ipynb").read_text())
+    code = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
+    names = {}
+    for source in code[:2]:
+        exec(source, names)
+    names["pictures"] = str(place)
+    exec(next(source for source in code if "find_pictures(pictures" in source), names)
+    return names
+
+
+def test_notebook_05_shows_one_s_own_pictures_and_names_what_is_left_out(tmp_path, capsys):
+    for name in ("b10.jpg", "b9.png", "7.heic"):
+        register_heif_opener()
+        Image.fromarray(PHOTO).save(tmp_path / name)
+    (tmp_path / "8.jpg").write_bytes(b"torn")
+    (tmp_path / "notes.txt").write_text("no picture")
+    found = pictures_of_notebook_05(tmp_path)
+    assert list(found["images"]) == ["7.heic", "b9.png", "b10.jpg"]
+    said = capsys.readouterr().out
+    assert "left out: 8.jpg" in said and "left out: notes.txt" in said and "your own" in said
+    assert list(pictures_of_notebook_05(tmp_path / "b9.png")["images"]) == ["b9.png"]
+    assert list(pictures_of_notebook_05("data/examples/hand_2.jpg")["images"]) == ["hand_2.jpg"]
+
+
+def test_notebook_05_decodes_no_more_than_it_shows(tmp_path):
+    for n in range(15):
+        Image.fromarray(PHOTO).save(tmp_path / f"{n}.png")
+    found = pictures_of_notebook_05(tmp_path)
+    assert len(found["shown"]) == 15 and list(found["images"]) == [f"{n}.png" for n in range(12)]
+
+
+def test_notebook_05_shows_no_examples_instead_of_what_was_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match="my_photoz: there is no"):
+        pictures_of_notebook_05("my_photoz")
+    (tmp_path / "film.mov").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError, match=r"no pictures here \(film.mov is a video"):
+        pictures_of_notebook_05(tmp_path)
+    (tmp_path / "torn.jpg").write_bytes(b"x")
+    with pytest.raises(ValueError, match="none of 1 pictures could be read.*torn.jpg"):
+        pictures_of_notebook_05(tmp_path)
 
 
 def test_download_links_carry_whole_files():
-    hand, drawn = demo.predict_boxed(FakePredictor(), PHOTO)
-    links = demo.download_links(hand, drawn["mesh"], "my<hand")
+    hand = FakePredictor().predict(PHOTO, None, ["right"])[0]
+    links = demo.download_links(hand, PHOTO, "my<hand")
     found = dict(re.findall(r'download="my&lt;hand\.(\w+)".*?base64,([^"]+)"', links))
     assert set(found) == {"ply", "obj", "glb", "json", "png"}
     assert base64.b64decode(found["ply"]).startswith(b"ply")
@@ -169,11 +209,8 @@ def test_a_picture_with_a_known_side_sets_the_button_and_predicts_once():
     assert panel.side.value == "right" and [s for *_, s in predictor.asked] == [["left"], ["right"]]
 
 
-def test_a_row_of_the_strip_shows_all_hands_and_its_title_names_them():
+def test_the_title_of_a_picture_names_its_hands():
     hand = FakePredictor().predict(PHOTO, None, ["left"])[0]
-    picture, joints, meshes = demo.strip_row(PHOTO, [hand])
-    assert np.array_equal(picture, PHOTO) and (joints != PHOTO).any() and (meshes != PHOTO).any()
-    assert np.array_equal(demo.strip_row(PHOTO, [])[2], PHOTO)
     assert demo.summary([]) == "no hand found" and demo.summary([hand]) == "left"
     sure, doubt = replace(hand, confidence=0.9), replace(hand, confidence=0.1, doubtful=True)
     assert demo.summary([sure, doubt]) == "left 0.90, left 0.10?"
