@@ -34,7 +34,7 @@ def toy_samples(model, count=6):
 
 
 def toy_set(samples, words="six toy hands"):
-    return evaluation.TestSet("toy", samples, np.arange(len(samples)), words)
+    return evaluation.TestSet("toy", samples, len(samples), words)
 
 
 class KnowingPredictor:

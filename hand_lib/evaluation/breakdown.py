@@ -6,6 +6,7 @@ from hand_lib import metrics
 from hand_lib.evaluation.runs import Evaluation, bootstrap_interval
 from hand_lib.hand.joints import JOINT_NAMES
 from hand_lib.mesh.topology import procrustes
+from hand_lib.render.camera import project
 from hand_lib.render.raster import rasterise
 
 HIDDEN_BEHIND = 0.004
@@ -20,8 +21,8 @@ def mean_by_bin(values, by, edges) -> list[dict]:
     """Mean of ``values`` over the hands whose ``by`` lies in each bin [low, high).
 
     values, by: (N,).   edges: ascending; the last bin includes its upper edge.
-    returns one dict per bin with low, high, count, mean, mean_low, mean_high (95 % bootstrap
-    interval); mean and interval are None for an empty bin.
+    returns one dict for each bin that is not empty: low, high, count, mean, mean_low, mean_high
+    (95 % bootstrap interval).
     """
     values, by, edges = (np.asarray(a, float) for a in (values, by, edges))
     if values.shape != by.shape:
@@ -31,10 +32,8 @@ def mean_by_bin(values, by, edges) -> list[dict]:
         inside = (by >= low) & ((by < high) | ((high == edges[-1]) & (by == high)))
         if inside.any():
             mean, mean_low, mean_high = bootstrap_interval(values[inside], draws=1000)
-        else:
-            mean = mean_low = mean_high = None
-        row = {"low": float(low), "high": float(high), "count": int(inside.sum())}
-        rows.append({**row, "mean": mean, "mean_low": mean_low, "mean_high": mean_high})
+            row = {"low": float(low), "high": float(high), "count": int(inside.sum())}
+            rows.append({**row, "mean": mean, "mean_low": mean_low, "mean_high": mean_high})
     return rows
 
 
@@ -65,21 +64,17 @@ def in_plane_angles_deg(joints) -> np.ndarray:
     return np.degrees(np.arctan2(x, -y))
 
 
-def pose_distances(joints, reference=None) -> np.ndarray:
-    """How far each pose is from an ordinary one.
+def pose_distances(joints) -> np.ndarray:
+    """How far each pose is from the mean hand of the set, (N,) metres, after alignment.
 
-    joints: (N, 21, 3) metres.   reference: (21, 3); None: the mean hand of the set, found by
-    aligning all hands to the first and then to their mean (Gower, 1975).
-    returns (N,) metres: mean distance of the joints after similarity alignment.
+    joints: (N, 21, 3) metres. The mean is found by aligning all hands to the first and then to
+    their mean (Gower, 1975).
     """
     joints = np.asarray(joints, float)
-    given = reference is not None
-    reference = np.asarray(reference, float) if given else joints[0]
-    for _ in range(0 if given else 3):
-        target = np.broadcast_to(reference, joints.shape)
-        reference = metrics.align(joints, target, "rotation").mean(0)
-    target = np.broadcast_to(reference, joints.shape)
-    return metrics.mesh_errors(joints, target)["pa"]
+    mean = joints[0]
+    for _ in range(3):
+        mean = metrics.align(joints, np.broadcast_to(mean, joints.shape), "rotation").mean(0)
+    return metrics.mesh_errors(joints, np.broadcast_to(mean, joints.shape))["pa"]
 
 
 def hidden_shares(vertices, faces, root, intrinsics, size: int) -> np.ndarray:
@@ -90,11 +85,9 @@ def hidden_shares(vertices, faces, root, intrinsics, size: int) -> np.ndarray:
     outside the picture do not count.
     """
     shares = np.zeros(len(vertices))
-    for n in range(len(vertices)):
-        points = np.asarray(vertices[n], float) + root[n]
+    for n, points in enumerate(np.asarray(vertices, float) + np.asarray(root)[:, None]):
         depth = rasterise(points, faces, intrinsics[n], size).depth
-        homogeneous = points @ np.asarray(intrinsics[n], float).T
-        pixel = np.round(homogeneous[:, :2] / homogeneous[:, 2:]).astype(int)
+        pixel = np.round(project(points, np.asarray(intrinsics[n], float))).astype(int)
         inside = ((pixel >= 0) & (pixel < size)).all(1)
         column, row = pixel[inside].T
         hidden = points[inside, 2] > depth[row, column] + HIDDEN_BEHIND
@@ -134,14 +127,13 @@ def error_parts(evaluation: Evaluation) -> dict[str, np.ndarray]:
     sized = hand * np.sqrt(true_size / np.where(size > 0, size, 1))[:, None, None]
     # points and their mirror images in the wrist: the centre that Procrustes takes is the wrist
     both = (np.concatenate([points, -points], 1) for points in (sized, true))
-    turn = procrustes(*both).rotation
+    turned = sized @ procrustes(*both).rotation.swapaxes(1, 2)
     off = 1000 * (hand - true)
     return {
         "wrists together": 1000 * evaluation.scores.vertex_errors["root"].mean(1),
         "across": np.linalg.norm(off[..., :2], axis=2).mean(1),
         "in depth": np.abs(off[..., 2]).mean(1),
         "true size": 1000 * metrics.point_errors(sized, true).mean(1),
-        "turned about the wrist": 1000
-        * metrics.point_errors(sized @ turn.swapaxes(1, 2), true).mean(1),
+        "turned about the wrist": 1000 * metrics.point_errors(turned, true).mean(1),
         "PA": evaluation.pa_mm,
     }

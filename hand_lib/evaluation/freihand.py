@@ -8,13 +8,11 @@ Predictions are scored as they are; where something else explains them far bette
 other axes, the wrist as origin, another order), one note says so. Beyond that:
 
 * A hand with a NaN or an infinity counts as no prediction: all its points are put at the origin, so
-  it scores as FreiHAND's zero predictor does. (The official script stops with an exception.)
-* A hand whose points all coincide has no size. Alignment puts it on the centre of the truth, as the
-  official script does, so its aligned error is the spread of the true hand.
-* A hand that only fits when mirrored is scored as the official script scores it, and flagged, with
-  the rotation-only error beside it.
-* Vertices that are not as many as the true ones have no counterparts: joints are scored, vertices
-  are refused. (The official script's aligned F-scores of such meshes mean nothing.)
+  it scores as FreiHAND's zero predictor does. (The official script stops.)
+* A hand whose points all coincide is put on the centre of the truth, as the official script does.
+* A hand that only fits when mirrored is scored as the official script scores it, and flagged.
+* Vertices that are not as many as the true ones are refused, and joints are scored. (The official
+  script's aligned F-scores of such meshes mean nothing.)
 """
 
 import argparse
@@ -25,13 +23,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from hand_lib import metrics
 from hand_lib.evaluation.predictions import read_predictions, read_truth
 from hand_lib.files import resolve, write_json, write_text
 from hand_lib.hand.joints import JOINT_SOURCES, convert_joints, fingertips_of
-from hand_lib.mesh.topology import procrustes
 
 MIRROR_TOLERANCE = 1e-4
 """A hand counts as mirrored when its mean errors after the two alignments differ by more (m)."""
@@ -48,6 +46,7 @@ MEANS = {
 }
 """Alignment -> beginning of its keys in ``ScoreReport.millimetres``, and what it is in words."""
 
+_F_KINDS = ("none", "reflection", "rotation")
 _CHUNK = 64
 
 
@@ -59,7 +58,6 @@ class ScoreReport:
     vertex_errors: dict[str, np.ndarray]  # alignment -> (N, V) metres; empty without vertices
     f_scores: dict[str, np.ndarray]  # alignment -> (N, 2), F@5 and F@15; empty without vertices
     missing: np.ndarray  # indices of hands with NaN or infinity, scored as zeros
-    collapsed: np.ndarray  # indices of hands whose joints all coincide
     notes: tuple[str, ...]  # sentences: all that a reader should know
     fingertips: str = "as their makers took them"  # which tables the joints' fingertips are from
 
@@ -142,7 +140,7 @@ def freihand_scores(
     """
     kinds = ("none", "reflection" if reflections else "rotation")
     arrays = _check_arrays(pred_joints, pred_vertices, true_joints, true_vertices)
-    found = _measure_all(*arrays, kinds)
+    found = _measure_all(arrays, kinds)
     for note in found.notes:
         if pred_vertices is not None or "not scored" not in note:
             warnings.warn(note, UserWarning, stacklevel=2)
@@ -165,11 +163,11 @@ def report(
     arrays = _check_arrays(pred_joints, pred_vertices, true_joints, true_vertices)
     factor = UNITS[units] * np.array([-1.0 if mirror else 1.0, 1.0, 1.0])
     arrays[:2] = (None if points is None else points * factor for points in arrays[:2])
-    found = _measure_all(*arrays, metrics.ALIGNMENTS, progress)
+    found = _measure_all(arrays, metrics.ALIGNMENTS, progress)
     joints, true, notes = np.nan_to_num(arrays[0], posinf=0, neginf=0), arrays[2], [*found.notes]
     if mirror:
         notes.append("x of all predictions was negated before scoring, as told")
-    collapsed = np.setdiff1d(np.flatnonzero(spread(joints) < 1e-9), found.missing)
+    collapsed = np.setdiff1d(np.flatnonzero(_spread(joints) < 1e-9), found.missing)
     if len(collapsed):
         notes.append(f"{_some(collapsed)} are a single point: aligned, the truth's centre")
     good = np.setdiff1d(np.arange(len(joints)), [*found.missing, *collapsed])
@@ -179,26 +177,27 @@ def report(
             f"{_some(found.mirrored)} fit better mirrored: official and rotation-only alignment "
             f"differ by over {1000 * MIRROR_TOLERANCE:g} mm"
         )
-    fingertips = fingertips or found.fingertips
-    return replace(found, collapsed=collapsed, notes=tuple(notes), fingertips=fingertips)
+    return replace(found, notes=tuple(notes), fingertips=fingertips or found.fingertips)
 
 
 def _check_arrays(pred_joints, pred_vertices, true_joints, true_vertices) -> list:
-    """The four as float64, checked: predicted joints, vertices, true joints, vertices or None."""
-    names = ("true joints", "predicted joints", "true vertices", "predicted vertices")
-    given, found = (true_joints, pred_joints, true_vertices, pred_vertices), {}
-    for name, points in zip(names, given, strict=True):
-        found[name] = points = None if points is None else np.asarray(points)
+    """The four as float64, vertices or None, or a ValueError that names the array."""
+    count = len(true_joints)
+    if not count:
+        raise ValueError("there are no hands to score: the truth is empty")
+    checked = []
+    for name, points in {
+        "predicted joints": pred_joints, "predicted vertices": pred_vertices,
+        "true joints": true_joints, "true vertices": true_vertices,
+    }.items():  # fmt: skip
         if points is None:
+            checked.append(None)
             continue
-        if points.dtype.kind not in "fiu":
-            raise ValueError(f"{name}: expected numbers (N, P, 3), every hand with as many points")
-        if points.ndim != 3 or points.shape[-1] != 3:
-            raise ValueError(f"{name}: expected (N, P, 3), found {points.shape}")
+        points = np.asarray(points)
+        if points.dtype.kind not in "fiu" or points.ndim != 3 or points.shape[2] != 3:
+            raise ValueError(f"{name}: expected numbers (N, P, 3), found {points.shape}")
         if "joints" in name and points.shape[1] != 21:
             raise ValueError(f"{name}: expected 21 points per hand, found {points.shape[1]}")
-        if not (count := len(found["true joints"])):
-            raise ValueError("there are no hands to score: the truth is empty")
         if len(points) != count:
             raise ValueError(
                 f"{name}: expected {count} hands, one per true hand in the same order, "
@@ -208,13 +207,13 @@ def _check_arrays(pred_joints, pred_vertices, true_joints, true_vertices) -> lis
         if "true" in name and not finite.all():
             bad = f"hand {finite.argmin()} has a NaN or an infinity"
             raise ValueError(f"{name}: {bad}; the truth must be known")
-        found[name] = points.astype(np.float64, copy=False)
-    return [found[names[n]] for n in (1, 3, 0, 2)]
+        checked.append(points.astype(float, copy=False))
+    return checked
 
 
-def _measure_all(joints, vertices, true_joints, true_vertices, kinds, progress=False):
-    """A ``ScoreReport`` of checked arrays, its notes on what could not be scored as it is."""
-    notes, vertex_errors, f = [], {}, {}
+def _measure_all(arrays, kinds, progress=False) -> ScoreReport:
+    """The errors of checked arrays, with notes on what could not be scored as it is."""
+    (joints, vertices, true_joints, true_vertices), notes = arrays, []
     if vertices is None or true_vertices is None:
         notes.append(f"vertices not scored: none are {'predicted' if vertices is None else 'true'}")
     elif vertices.shape[1] != true_vertices.shape[1]:
@@ -228,53 +227,32 @@ def _measure_all(joints, vertices, true_joints, true_vertices, kinds, progress=F
         said = f"{_some(np.flatnonzero(bad))} hold a NaN or an infinity and count as no prediction"
         notes.append(f"{said} (all points at the origin)")
         scored = [np.where(bad[:, None, None], 0.0, points) for points in scored]
-    roots = scored[0][:, 0], true_joints[:, 0]
-    joint_errors, _ = _measure(scored[0], true_joints, kinds, roots)
-    if len(scored) == 2:
-        vertex_errors, f = _measure(scored[1], true_vertices, kinds, roots, True, progress)
-    none = np.zeros(0, int)
-    return ScoreReport(joint_errors, vertex_errors, f, np.flatnonzero(bad), none, tuple(notes))
-
-
-def _measure(pred, true, kinds, roots, with_f=False, progress=False):
-    """Distances after each alignment and F-scores of (N, P, 3) points, in chunks.
-
-    returns errors: kind -> (N, P); f: kind -> (N, 2), for none, reflection and rotation.
-    """
-    errors = {kind: np.zeros(pred.shape[:2]) for kind in kinds}
-    f_kinds = [k for k in ("none", "reflection", "rotation") if with_f and k in kinds]
-    f = {kind: np.zeros((len(pred), len(metrics.F_THRESHOLDS))) for kind in f_kinds}
-    bar = tqdm(total=len(pred), unit="hand", desc="scoring", disable=not progress)
-    for start in range(0, len(pred), _CHUNK):
+    errors = [{kind: np.zeros(points.shape[:2]) for kind in kinds} for points in scored]
+    f = {kind: np.zeros((len(joints), 2)) for kind in kinds if kind in _F_KINDS}
+    for start in tqdm(range(0, len(joints), _CHUNK), "scoring", disable=not progress):
         part = slice(start, start + _CHUNK)
-        p, t = pred[part], true[part]
-        motions = {
-            kind: procrustes(p, t, kind == "reflection", metrics.NORM_GUARD)
-            for kind in ("rotation", "reflection")
-            if kind in kinds
-        }
-        for kind in kinds:
-            if kind in motions:
-                moved = motions[kind](p)
-            else:
-                moved = metrics.align(p, t, kind, 0, roots[0][part], roots[1][part])
-            errors[kind][part] = metrics.point_errors(moved, t)
-            if kind == "rotation" and "reflection" in f:  # alike unless mirrored
-                f[kind][part] = f["reflection"][part]
-                mirrored = np.linalg.det(motions["reflection"].rotation) < 0
-                if mirrored.any():
-                    f[kind][part][mirrored] = metrics.f_scores(moved[mirrored], t[mirrored])
-            elif kind in f:
-                f[kind][part] = metrics.f_scores(moved, t)
-        bar.update(len(p))
-    bar.close()
-    return errors, f
+        roots = scored[0][part, 0], true_joints[part, 0]
+        for points, true, found in zip(scored, (true_joints, true_vertices), errors, strict=False):
+            p, t = points[part], true[part]
+            for kind in kinds:
+                moved = metrics.align(p, t, kind, 0, *roots)
+                found[kind][part] = metrics.point_errors(moved, t)
+                if points is scored[0] or kind not in f:
+                    continue
+                new = np.arange(len(p))
+                if kind == "rotation" and "reflection" in f:  # alike unless mirrored
+                    f[kind][part] = f["reflection"][part]
+                    gap = abs(found["rotation"][part] - found["reflection"][part]).max(1)
+                    new = np.flatnonzero(gap > 1e-12)
+                if len(new):
+                    f[kind][start + new] = metrics.f_scores(moved[new], t[new])
+    vertex_errors, f = (errors[1], f) if len(scored) == 2 else ({}, {})
+    return ScoreReport(errors[0], vertex_errors, f, np.flatnonzero(bad), tuple(notes))
 
 
-def spread(points) -> np.ndarray:
+def _spread(points) -> np.ndarray:
     """Root mean square distance from the centre.   points: (N, P, 3) -> (N,), the same unit."""
-    centred = points - points.mean(1, keepdims=True)
-    return np.sqrt(np.einsum("npi,npi->n", centred, centred) / points.shape[1])
+    return np.sqrt(((points - points.mean(1, keepdims=True)) ** 2).sum(2).mean(1))
 
 
 def _explanation(joints, true) -> str:
@@ -284,25 +262,24 @@ def _explanation(joints, true) -> str:
     """
     if not len(joints):
         return ""
-    ratio = float(np.median(spread(joints) / spread(true)))
+    ratio = float(np.median(_spread(joints) / _spread(true)))
     if not 0.5 < ratio < 2:
         unit = min(UNITS, key=lambda name: abs(np.log(ratio * UNITS[name])))
         hint = "an unknown unit or scale" if unit == "m" else f"in {unit}? (--units {unit})"
         return f"hands are {ratio:.3g} times the size of the true ones: {hint}"
     pick = np.linspace(0, len(true) - 1, min(len(true), 400)).astype(int)
     hands, targets, all_true = ((p - p[:, :1]) for p in (joints[pick], true[pick], true))
-    error = {"": 0.5 * metrics.point_errors(hands, targets).mean()}
-    for text, axes in (
-        ("look like left hands, FreiHAND's are right: --mirror negates x", (-1, 1, 1)),
-        ("look as if in OpenGL's axes: negate y and z", (1, -1, -1)),
-    ):
-        error[text] = metrics.point_errors(hands * axes, targets).mean()
+    others = {
+        "look like left hands, FreiHAND's are right: --mirror negates x": hands * [-1, 1, 1],
+        "look as if in OpenGL's axes: negate y and z": hands * [1, -1, -1],
+    }
     for source in JOINT_SOURCES:
         other = convert_joints(hands, source)
         text = f"look as if their joints were in the order of {source!r} (convert_joints)"
-        error[text] = metrics.point_errors(other - other[:, :1], targets).mean()
-    flat = all_true.reshape(len(true), -1)
-    nearest = ((flat**2).sum(1) - 2 * hands.reshape(len(hands), -1) @ flat.T).argmin(1)
+        others[text] = other - other[:, :1]
+    error = {text: metrics.point_errors(p, targets).mean() for text, p in others.items()}
+    error[""] = 0.5 * metrics.point_errors(hands, targets).mean()
+    nearest = cKDTree(all_true.reshape(len(true), -1)).query(hands.reshape(len(hands), -1))[1]
     if len(set(nearest)) > 0.8 * len(pick):  # each another hand: an order, not one mean hand
         text = "fit other hands of the truth better than their own: is their order shuffled?"
         error[text] = metrics.point_errors(hands, all_true[nearest]).mean()
@@ -341,16 +318,10 @@ def write_scores(folder, scores: ScoreReport) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"{key}: {value:f}\n" for key, value in scores.official.items()]
     write_text(folder / "scores.txt", "".join(lines))
-    everything = {
-        "official, alignment may mirror": scores.official,
-        "rotation only": scores.proper,
-        "millimetres": scores.millimetres,
-        "mirrored": scores.mirrored.tolist(),
-        "missing": scores.missing.tolist(),
-        "collapsed": scores.collapsed.tolist(),
-        "notes": list(scores.notes),
-        "fingertips": scores.fingertips,
-    }
+    everything = {"official, alignment may mirror": scores.official, "rotation only": scores.proper}
+    for name in ("millimetres", "mirrored", "missing", "notes", "fingertips"):
+        value = getattr(scores, name)
+        everything[name] = value.tolist() if isinstance(value, np.ndarray) else value
     write_json(folder / "scores.json", everything)
 
 

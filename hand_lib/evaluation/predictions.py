@@ -20,23 +20,20 @@ def read_predictions(path) -> tuple[np.ndarray, np.ndarray | None]:
     path: the file, a zip of it, or a folder that holds it. Vertices are None if the file has none.
     Wrong nesting or unequal hands raise ValueError naming the hand.
     """
-    document, name = _parse(*_read_bytes(Path(path)))
-    if isinstance(document, dict | simdjson.Object) or len(document) != 2:
-        found = "names" if isinstance(document, dict | simdjson.Object) else len(document)
+    data, name = _read_bytes(Path(path))
+    document = _parse(data, name)
+    if not isinstance(document, _LISTS) or len(document) != 2:
+        found = len(document) if isinstance(document, _LISTS) else "names"
         raise ValueError(
             f"{name}: expected a list of two lists, joints and vertices; found {found}"
         )
-    joints, vertices = (
-        _hands(part, f"{name}, {what}")
-        for part, what in zip(document, ("joints", "vertices"), strict=True)
-    )
+    joints = _hands(document[0], f"{name}, joints")
+    vertices = _hands(document[1], f"{name}, vertices")
     if joints is None:
         raise ValueError(f"{name}: the first list holds no joints")
     if joints.shape[1] != 21:
-        swapped = vertices is not None and vertices.shape[1] == 21
         raise ValueError(
-            f"{name}: expected 21 joints per hand, found {joints.shape[1]}"
-            f"{'; the two lists are swapped, joints come first' if swapped else ''}"
+            f"{name}: expected 21 joints per hand, found {joints.shape[1]}; joints come first"
         )
     if vertices is not None and len(vertices) != len(joints):
         raise ValueError(f"{name}: {len(joints)} hands have joints, but {len(vertices)} vertices")
@@ -48,26 +45,23 @@ def read_truth(folder, split: str = "evaluation") -> tuple[np.ndarray, np.ndarra
 
     Vertices are None when only the joints are there.
     """
-    xyz, verts = (Path(folder) / f"{split}_{suffix}.json" for suffix in ("xyz", "verts"))
-    if not xyz.exists():
-        raise FileNotFoundError(
-            f"{xyz} does not exist; FreiHAND's archive with the evaluation annotations has it"
-        )
-    found = [
-        _hands(*_parse(path.read_bytes(), path.name)) for path in (xyz, verts) if path.exists()
-    ]
-    for path, hands in zip((xyz, verts), found, strict=False):
-        if hands is None:
-            raise ValueError(f"{path.name}: holds no points")
+    found = []
+    for path in (Path(folder) / f"{split}_{suffix}.json" for suffix in ("xyz", "verts")):
+        if path.exists():
+            found.append(_hands(_parse(path.read_bytes(), path.name), path.name))
+            if found[-1] is None:
+                raise ValueError(f"{path.name}: holds no points")
+        elif not found:
+            raise FileNotFoundError(
+                f"{path} does not exist; FreiHAND's archive with the evaluation annotations has it"
+            )
     return found[0], found[1] if len(found) == 2 else None
 
 
 def _read_bytes(path: Path) -> tuple[bytes, str]:
     """The one JSON document at ``path``, and what errors call it."""
     if path.is_dir():
-        found = [path / "pred.json"]
-        if not found[0].exists():
-            found = sorted(path.glob("*.json"))
+        found = [p for p in [path / "pred.json"] if p.exists()] or sorted(path.glob("*.json"))
         if len(found) != 1:
             raise FileNotFoundError(
                 f"{path} should hold pred.json or a single json file, found {len(found)}"
@@ -84,23 +78,23 @@ def _read_bytes(path: Path) -> tuple[bytes, str]:
         return archive.read(names[0]), f"{path.name}/{names[0]}"
 
 
+_LISTS = (list, simdjson.Array)
+
+
 def _parse(data: bytes, name: str):
-    """The document, as simdjson holds it, or as Python does where a number is NaN; and ``name``."""
+    """The document as simdjson holds it, or as Python does where a number is NaN."""
     data = data.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return simdjson.Parser().parse(data), name
-    except ValueError:
-        pass
-    try:
-        return json.loads(data), name
-    except ValueError as error:
-        raise ValueError(f"{name} is not whole JSON ({error}); copy or write it again") from None
+    for parse in (simdjson.Parser().parse, json.loads):
+        try:
+            return parse(data)
+        except ValueError as error:
+            reason = error
+    raise ValueError(f"{name} is not whole JSON ({reason}); copy or write it again")
 
 
 def _hands(hands, name: str) -> np.ndarray | None:
     """(N, P, 3) float64 of a parsed list of hands; None where there are no points at all."""
-    lists = (list, simdjson.Array)
-    if not isinstance(hands, lists) or not all(isinstance(hand, lists) for hand in hands):
+    if not isinstance(hands, _LISTS) or not all(isinstance(hand, _LISTS) for hand in hands):
         raise ValueError(f"{name}: expected a list of hands, each a list of [x, y, z]")
     counts = np.array([len(hand) for hand in hands], int)
     if not counts.any():
@@ -110,10 +104,9 @@ def _hands(hands, name: str) -> np.ndarray | None:
         odd = int(np.argmax(counts != usual))
         raise ValueError(f"{name}: hand {odd} has {counts[odd]} points, the others {usual}")
     try:
-        if isinstance(hands, list):
-            return np.array(hands, float).reshape(len(hands), counts[0], 3)
-        per_hand = [np.frombuffer(hand.as_buffer(of_type="d")) for hand in hands]
-        return np.stack(per_hand).reshape(len(hands), counts[0], 3)
+        fast = isinstance(hands, simdjson.Array)
+        numbers = np.frombuffer(hands.as_buffer(of_type="d")) if fast else np.array(hands, float)
+        return numbers.reshape(len(hands), counts[0], 3)
     except (TypeError, ValueError):
         raise ValueError(f"{name}: every point should be three numbers [x, y, z]") from None
 
@@ -136,10 +129,7 @@ def write_predictions(path, joints, vertices) -> Path:
             raise ValueError(f"{name}: {bad}; the file has no such")
     size = np.median(np.ptp(joints, axis=1).max(axis=1)) if len(joints) else 0.1
     if size > 2:
-        raise ValueError(
-            f"hands are {size:.3g} m large: the file is in metres, these look like centimetres or "
-            "millimetres"
-        )
+        raise ValueError(f"hands are {size:.3g} m large, but the file is in metres: wrong unit?")
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path) as temporary:
         if path.suffix == ".zip":
@@ -153,11 +143,10 @@ def write_predictions(path, joints, vertices) -> Path:
 
 
 def _write_lists(stream, *parts):
-    for before, points in zip((b"[", b", "), parts, strict=True):
+    for before, points in zip((b"[[", b"], ["), parts, strict=True):
         template = "[" + ", ".join(["[%.7f, %.7f, %.7f]"] * points.shape[1]) + "]"
-        stream.write(before + b"[")
+        stream.write(before)
         for index, hand in enumerate(points):
             text = template % tuple(hand.ravel().tolist())
-            stream.write((", " if index else "").encode() + text.encode())
-        stream.write(b"]")
-    stream.write(b"]")
+            stream.write((", " + text if index else text).encode())
+    stream.write(b"]]")

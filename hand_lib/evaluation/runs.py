@@ -28,8 +28,10 @@ PUBLISHED = Path(__file__).with_name("published.csv")
 """Results on FreiHAND's evaluation set as others reported them (PA, mm), with their sources."""
 
 TRUTH = ("vertices", "joints", "root", "joints_2d", "valid_2d", "intrinsics", "has_vertices",
-         "has_joints", "has_camera", "index")  # fmt: skip
+         "has_joints", "has_camera")  # fmt: skip
 """Entries of a batch that an ``Evaluation`` keeps."""
+
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,11 @@ class TestSet:
 
     name: str
     dataset: object  # a data set of HandSample
-    indices: np.ndarray  # (N,) which of them
+    count: int  # so many are scored, the first ones
     words: str  # what it is, for a reader
 
     def __len__(self) -> int:
-        return len(self.indices)
-
-    def batches(self, image_size: int, size: int = 64):
-        """Crops with labels as ``HandCrops`` makes them, in order, ``size`` at a time."""
-        crops = HandCrops(self.dataset, image_size)
-        for start in range(0, len(self), size):
-            yield crops.fetch_batch(self.indices[start : start + size])
+        return self.count
 
 
 def open_test_set(name="synthetic-test", count: int = 0, split: str = "evaluation") -> TestSet:
@@ -71,9 +67,8 @@ def open_test_set(name="synthetic-test", count: int = 0, split: str = "evaluatio
     total = len(dataset)
     if not 0 <= count <= total:
         raise ValueError(f"count should be from 0 (all) to {total}, found {count}")
-    count = count or total
-    words = f"{words}: {'all' if count == total else 'the first'} {count} of {total}"
-    return TestSet(Path(name).name, dataset, np.arange(count), words)
+    words += f": the first {count} of {total}" if 0 < count < total else f": all {total} of {total}"
+    return TestSet(Path(name).name, dataset, count or total, words)
 
 
 @dataclass(frozen=True)
@@ -107,8 +102,7 @@ class Evaluation:
     def pictures(self, rows) -> np.ndarray:
         """Crops (R, S, S, 3) uint8 of some rows of this evaluation."""
         crops = HandCrops(self.test.dataset, self.image_size)
-        images = crops.fetch_batch(self.test.indices[np.asarray(rows)])["image"]
-        return images.transpose(0, 2, 3, 1)
+        return crops.fetch_batch(np.asarray(rows))["image"].transpose(0, 2, 3, 1)
 
     def in_camera(self) -> tuple[np.ndarray, np.ndarray]:
         """Predicted joints and vertices in the camera's frame, as ``pred.json`` wants them."""
@@ -116,29 +110,28 @@ class Evaluation:
         return self.joints + place, self.vertices + place
 
 
-def evaluate_predictor(
-    predictor, test: TestSet, name=None, batch_size=64, progress=False, views=()
-) -> Evaluation:
+def evaluate_predictor(predictor, test: TestSet, progress=False, views=()) -> Evaluation:
     """Predict every hand of a test set and score it.
 
     views: pairs (degrees, scale) whose predictions are averaged, see ``predict_averaged``; none:
-    one pass.   returns an ``Evaluation``.   Un-aligned scores are in the
-    camera's frame where the test set knows it, the wrist placed by the 2-D joints and the given
-    intrinsics; elsewhere the wrists are brought together first.
+    one pass.   Un-aligned scores are in the camera's frame where the test set knows it, the wrist
+    placed by the 2-D joints and the given intrinsics; elsewhere the wrists are brought together.
     """
-    size, kept, seconds = predictor.image_size, [], []
-    bar = tqdm(total=len(test), unit="hand", desc="predicting", disable=not progress)
-    for batch in test.batches(size, batch_size):
-        start = time.perf_counter()
-        crops = batch["image"].transpose(0, 2, 3, 1)
-        predict = predictor.predict_crops
-        out = predict_averaged(predict, crops, views) if views else predict(crops)
-        seconds.append((time.perf_counter() - start) / len(batch["image"]))
-        kept.append((out, {key: batch[key] for key in TRUTH}))
-        bar.update(len(batch["image"]))
-    bar.close()
-    out = {key: np.concatenate([pair[0][key] for pair in kept]) for key in kept[0][0]}
-    truth = {key: np.concatenate([pair[1][key] for pair in kept]) for key in TRUTH}
+    size, predict, kept, labels, seconds = predictor.image_size, predictor.predict_crops, [], [], []
+    data = HandCrops(test.dataset, size)
+    with tqdm(total=len(test), unit="hand", desc="predicting", disable=not progress) as bar:
+        for rows in np.split(np.arange(len(test)), range(_BATCH, len(test), _BATCH)):
+            batch = data.fetch_batch(rows)
+            start = time.perf_counter()
+            crops = batch["image"].transpose(0, 2, 3, 1)
+            kept.append(predict_averaged(predict, crops, views) if views else predict(crops))
+            seconds.append((time.perf_counter() - start) / len(rows))
+            labels.append({key: batch[key] for key in TRUTH})
+            bar.update(len(rows))
+    out, truth = (
+        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        for parts in (kept, labels)
+    )
     if not (truth["has_vertices"] & truth["has_joints"]).all():
         raise ValueError(
             f"{test.name}: some hands have no true vertices or joints to score against"
@@ -151,21 +144,20 @@ def evaluate_predictor(
     there = truth["root"][:, None].astype(float) if in_camera else 0.0
     scores = report(
         out["joints"] + here, out["vertices"] + here,
-        truth["joints"] + there, truth["vertices"] + there, units="m",
+        truth["joints"] + there, truth["vertices"] + there,
         fingertips=f"truth {fingertips_of(test.dataset)}, prediction as the run was trained",
     )  # fmt: skip
     return Evaluation(
-        name=name or predictor.name, test=test, image_size=size, vertices=out["vertices"],
+        name=predictor.name, test=test, image_size=size, vertices=out["vertices"],
         joints=out["joints"], joints_2d=joints_2d, translation=place, truth=truth,
         faces=predictor.network.faces.cpu().numpy(), milliseconds=1000 * float(np.median(seconds)),
         device=str(predictor.device), scores=scores,
     )  # fmt: skip
 
 
-def evaluate_run(run_folder, test: TestSet, batch_size=64, progress=False, views=()) -> Evaluation:
+def evaluate_run(run_folder, test: TestSet, progress=False, views=()) -> Evaluation:
     """Load a run folder and evaluate it; see ``evaluate_predictor``."""
-    predictor = Predictor.load(run_folder)
-    return evaluate_predictor(predictor, test, None, batch_size, progress, views)
+    return evaluate_predictor(Predictor.load(run_folder), test, progress, views)
 
 
 def find_runs(runs_folder, given=()) -> list[Path]:
@@ -178,27 +170,25 @@ def find_runs(runs_folder, given=()) -> list[Path]:
     if given:
         return [Path(folder) for folder in given]
     runs_folder = Path(runs_folder)
-    shipped = [runs_folder / "reference"]
-    shipped = [folder for folder in shipped if (folder / "model.safetensors").exists()]
-    finished = []
-    for path in runs_folder.glob("*/metrics.json"):
-        if path.parent.name == "reference" or not (path.parent / "model.safetensors").exists():
-            continue
-        told = read_json(path)
-        if told.get("status") == "finished":
+    shipped, finished = [], []
+    for weights in runs_folder.glob("*/model.safetensors"):
+        folder, told = weights.parent, weights.with_name("metrics.json")
+        if folder.name == "reference":
+            shipped.append(folder)
+        elif (status := read_json(told, optional=True) or {}).get("status") == "finished":
             own, base = (
-                (told.get(part) or {}).get("vertices_mm", np.inf)
+                (status.get(part) or {}).get("vertices_mm", np.inf)
                 for part in ("validation", "template_only")
             )
-            finished.append((bool(own < base), path.stat().st_mtime, path.parent))
+            finished.append((bool(own < base), told.stat().st_mtime, folder))
     newest = max(finished, default=None)
     if newest and (newest[0] or not shipped):
         return [newest[2], *shipped]
     return shipped
 
 
-def bootstrap_interval(values, level: float = 0.95, draws: int = 2000, seed: int = 0):
-    """Mean of (N,) values, one a hand, with its percentile bootstrap interval (Efron, 1979).
+def bootstrap_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of (N,) values, one a hand, with its 95 % percentile bootstrap interval (Efron, 1979).
 
     returns mean, low, high.
 
@@ -214,65 +204,34 @@ def bootstrap_interval(values, level: float = 0.95, draws: int = 2000, seed: int
     if len(values) == 1:
         return mean, mean, mean
     low, high = bootstrap(
-        (values,), np.mean, n_resamples=draws, batch=100, confidence_level=level,
-        method="percentile", rng=seed,
-    ).confidence_interval  # fmt: skip
+        (values,), np.mean, n_resamples=draws, batch=100, method="percentile", rng=seed
+    ).confidence_interval
     return mean, float(low), float(high)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two runs on the same hands; ``str(comparison)`` is the verdict in one sentence."""
+def compare_runs(first: Evaluation, second: Evaluation) -> str:
+    """Which of two runs is better on the same hands by PA-MPVPE, as a sentence with its evidence.
 
-    first: str
-    second: str
-    gain_mm: float  # mean error of the first minus that of the second
-    low_mm: float  # 95 % bootstrap interval of the gain
-    high_mm: float
-    better_share: float  # of hands on which the second has the smaller error
-    count: int
-    metric: str
-
-    @property
-    def decided(self) -> bool:
-        """True when the interval of the gain leaves out zero."""
-        return self.low_mm > 0 or self.high_mm < 0
-
-    def __str__(self) -> str:
-        evidence = (
-            f"({self.metric}, {self.count} hands, 95 % interval {self.low_mm:+.2f} to "
-            f"{self.high_mm:+.2f} mm; smaller error on {100 * self.better_share:.0f} % of them)"
-        )
-        margin = (self.high_mm - self.low_mm) / 2
-        if not self.decided:
-            return (
-                f"{self.second} and {self.first} cannot be told apart: {self.second} gains "
-                f"{self.gain_mm:.2f} +- {margin:.2f} mm {evidence}"
-            )
-        word = "better" if self.gain_mm > 0 else "worse"
-        return (
-            f"{self.second} is {word} than {self.first} by {abs(self.gain_mm):.2f} +- "
-            f"{margin:.2f} mm {evidence}"
-        )
-
-
-def compare_runs(first: Evaluation, second: Evaluation) -> Comparison:
-    """Paired comparison of two evaluations of the same hands by PA-MPVPE.
-
-    Pairing removes what makes a hand hard for both.
+    Pairing removes what makes a hand hard for both: ``bootstrap_interval`` of the gain of each
+    hand, ``first.pa_mm - second.pa_mm``. An interval that holds zero decides nothing.
     """
-    if first.test.name != second.test.name or not np.array_equal(
-        first.test.indices, second.test.indices
-    ):
+    if (first.test.name, len(first.pa_mm)) != (second.test.name, len(second.pa_mm)):
         raise ValueError(
             f"{first.name} was scored on {first.test.words}, {second.name} on {second.test.words}; "
             "a comparison needs the same hands"
         )
-    gain = first.pa_mm - second.pa_mm
-    better = float((gain > 0).mean())
-    return Comparison(
-        first.name, second.name, *bootstrap_interval(gain), better, len(gain), "PA-MPVPE"
+    gains = first.pa_mm - second.pa_mm
+    gain, low, high = bootstrap_interval(gains)
+    margin = (high - low) / 2
+    evidence = (
+        f"+- {margin:.2f} mm (PA-MPVPE, {len(gains)} hands, 95 % interval {low:+.2f} to "
+        f"{high:+.2f} mm; smaller error on {100 * (gains > 0).mean():.0f} % of them)"
     )
+    one, other = second.name, first.name
+    if low <= 0 <= high:
+        return f"{one} and {other} cannot be told apart: {one} gains {gain:.2f} {evidence}"
+    word = "better" if gain > 0 else "worse"
+    return f"{one} is {word} than {other} by {abs(gain):.2f} {evidence}"
 
 
 def measured_row(evaluation: Evaluation) -> dict:
@@ -280,31 +239,29 @@ def measured_row(evaluation: Evaluation) -> dict:
     scores = evaluation.scores.millimetres
     return {
         "kind": "measured",
-        "data": evaluation.test.words,
-        "alignment": "similarity (PA), rotation only",
         "method": evaluation.name,
         "pa_mpjpe_mm": scores["pa_mpjpe_mm"],
         "pa_mpvpe_mm": scores["pa_mpvpe_mm"],
         "f_5": scores["pa_f_5"],
         "f_15": scores["pa_f_15"],
+        "source": f"{evaluation.test.words}; similarity (PA), rotation only",
     }
 
 
 def published_rows() -> list[dict]:
     """``published.csv`` as dicts with the keys of ``measured_row``, None where none was reported.
 
-    Every row was reported by others, for aligned predictions; none was measured here, and none is
-    listed whose numbers could not be read at a source.
+    Every row was reported by others, aligned, mirroring allowed where FreiHAND's scorer made the
+    number; none was measured here, and each names where its numbers were read.
 
     >>> published_rows()[3]["method"]
     'YouTubeHand (paper)'
     """
-    alignment = "similarity (PA); mirroring allowed where FreiHAND's scorer made the number"
-    about = {"kind": "published", "data": "FreiHAND evaluation set, 3,960 images"}
     words, rows = ("method", "backbone", "source"), []
     with open(PUBLISHED, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             numbers = {k: float(v) if v else None for k, v in row.items() if k not in words}
             numbers["year"] = int(row["year"]) if row["year"] else None
-            rows.append({**about, "alignment": alignment, **row, **numbers})
+            source = f"FreiHAND evaluation set; PA; {row['source']}"
+            rows.append({"kind": "published", **row, **numbers, "source": source})
     return rows

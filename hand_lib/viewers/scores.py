@@ -40,13 +40,11 @@ def results_table(evaluations, published: bool = True) -> str:
     for row in rows:
         cells = [f"{row[key]:{form}}" if row[key] is not None else "" for key, _, form in _COLUMNS]
         if row["kind"] == "measured":
-            cells = [f"**{cell}**" for cell in cells]
-            name, source = f"**{row['method']}**", f"{row['data']}; {row['alignment']}"
+            cells, name = [f"**{cell}**" for cell in cells], f"**{row['method']}**"
         else:
             extra = ", ".join(str(v) for v in (row["backbone"], row["year"]) if v)
             name = f"{row['method']} ({extra})" if extra else row["method"]
-            source = f"FreiHAND evaluation set; PA; {row['source']}"
-        lines.append("| " + " | ".join([row["kind"], name, *cells, source]) + " |")
+        lines.append("| " + " | ".join([row["kind"], name, *cells, row["source"]]) + " |")
     return "\n".join(lines)
 
 
@@ -250,7 +248,7 @@ def cases_picture(evaluation: Evaluation, rows, side: int = 64, columns: int = 1
                 large = draw_meshes(large, vertices, evaluation.faces, intrinsics, colour)
             column.append(large)
         pictures.append(np.concatenate(column))
-        titles.append(f"no. {evaluation.test.indices[row]}\n{evaluation.pa_mm[row]:.0f} mm")
+        titles.append(f"no. {row}\n{evaluation.pa_mm[row]:.0f} mm")
     return figures.image_grid(pictures, titles, columns)
 
 
@@ -277,8 +275,7 @@ def case_panels(evaluation: Evaluation, row: int):
         [DrawnHand(true, faces, colour=figures.TRUTH, opacity=0.35, name="truth"),
          DrawnHand(aligned, faces, error_mm=error, name="aligned prediction")],
     ]  # fmt: skip
-    index = evaluation.test.indices[row]
-    titles = [f"truth of hand {index}", "prediction", f"aligned, error {error.mean():.0f} mm"]
+    titles = [f"truth of hand {row}", "prediction", f"aligned, error {error.mean():.0f} mm"]
     return panels, titles
 
 
@@ -286,7 +283,7 @@ def case_browser(evaluation: Evaluation, rows):
     """Widget: choose one of ``rows``; crop, truth and prediction in linked 3-D views."""
     import ipywidgets as widgets
 
-    choices = {f"{evaluation.test.indices[r]}: {evaluation.pa_mm[r]:.1f} mm": int(r) for r in rows}
+    choices = {f"{r}: {evaluation.pa_mm[r]:.1f} mm": int(r) for r in rows}
     menu = widgets.Dropdown(options=choices, description="hand")
     crop, place = widgets.Image(width=220), widgets.Box()
 
@@ -315,4 +312,4 @@ def summary(evaluations) -> str:
             f"{evaluation.test.words}; weakest at the {max(fingers, key=fingers.get)}; "
             f"{len(evaluation.scores.mirrored)} of {len(evaluation.test)} fit better mirrored."
         )
-    return "\n".join(sentences + [str(compare_runs(*pair)) for pair in pairwise(evaluations)])
+    return "\n".join(sentences + [compare_runs(*pair) for pair in pairwise(evaluations)])

@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,7 +33,7 @@ def test_values_that_cannot_be_drawn_are_refused(values, message):
 
 def toy(name, errors):
     """An evaluation as far as a comparison looks at it.   errors: (N,) mm."""
-    test = SimpleNamespace(name="toy", indices=np.arange(len(errors)), words=f"{len(errors)} hands")
+    test = SimpleNamespace(name="toy", words=f"{len(errors)} hands")
     return SimpleNamespace(name=name, test=test, pa_mm=np.asarray(errors))
 
 
@@ -40,19 +41,18 @@ def test_a_paired_comparison_finds_a_gain_far_below_the_spread(rng):
     first = rng.exponential(10, 500)
     second = first - 0.4 + rng.normal(size=500) * 0.3
     found = runs.compare_runs(toy("small", first), toy("reference", second))
-    assert found.decided and found.gain_mm == pytest.approx(0.4, abs=0.05)
-    assert found.low_mm < 0.4 < found.high_mm < found.low_mm + 0.1
-    assert found.better_share == np.mean(second < first)
-    assert str(found).startswith("reference is better than small by 0.")
-    assert "(PA-MPVPE, 500 hands" in str(found)
+    assert found.startswith("reference is better than small by 0.")
+    assert "(PA-MPVPE, 500 hands" in found
+    gain, _, low, high = (float(number) for number in re.findall(r"[+ ](0\.\d+)", found))
+    assert gain == pytest.approx(0.4, abs=0.05) and low < 0.4 < high < low + 0.1
     back = runs.compare_runs(toy("reference", second), toy("small", first))
-    assert str(back).startswith("small is worse than reference by 0.")
+    assert back.startswith("small is worse than reference by 0.")
 
 
 def test_runs_that_differ_by_noise_cannot_be_told_apart(rng):
     first = rng.exponential(10, 50)
     found = runs.compare_runs(toy("A", first), toy("B", first + rng.normal(size=50)))
-    assert not found.decided and "cannot be told apart" in str(found)
+    assert "cannot be told apart" in found
     with pytest.raises(ValueError, match="same hands"):
         runs.compare_runs(toy("A", first), toy("B", first[:-1]))
 
@@ -62,7 +62,7 @@ def test_bins_share_out_every_hand_once():
     assert [row["count"] for row in rows] == [1, 1, 2]
     assert [row["mean"] for row in rows] == [1.0, 3.0, 6.0]
     assert rows[2]["mean_low"] <= 6.0 <= rows[2]["mean_high"]
-    assert breakdown.mean_by_bin([1.0], [5], [0, 1, 9])[0]["mean"] is None
+    assert [row["low"] for row in breakdown.mean_by_bin([1.0], [5], [0, 1, 9])] == [1]
     with pytest.raises(ValueError, match="one value per hand"):
         breakdown.mean_by_bin([1.0], [5, 6], [0, 9])
 
@@ -101,7 +101,6 @@ def test_pose_distance_ignores_place_size_and_viewpoint(open_hand):
     turn = Rotation.random(6, random_state=0).as_matrix()
     joints = 1.3 * open_hand @ turn.swapaxes(1, 2) + 0.4
     assert breakdown.pose_distances(joints).max() < 1e-6
-    bent = open_hand.copy()
-    bent[5:9, 2] += 0.03
-    found = breakdown.pose_distances(np.stack([open_hand, bent]), reference=open_hand)
-    assert found[0] < 1e-6 < 0.002 < found[1]
+    joints[5, 5:9] += 0.03 * turn[5, :, 2]
+    found = breakdown.pose_distances(joints)
+    assert found[5] > 0.002 and found[5] > 3 * found[:5].max()

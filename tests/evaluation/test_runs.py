@@ -33,7 +33,7 @@ def test_set(samples):
 
 @pytest.fixture(scope="module")
 def perfect(model, samples, test_set):
-    return evaluation.evaluate_predictor(KnowingPredictor(model, samples), test_set, batch_size=4)
+    return evaluation.evaluate_predictor(KnowingPredictor(model, samples), test_set)
 
 
 def test_a_predictor_that_knows_the_truth_has_no_error_anywhere(perfect):
@@ -67,7 +67,7 @@ def test_pictures_are_the_crops_that_were_predicted(perfect):
 
 def test_a_test_set_without_truth_is_refused(model, samples):
     bare = [make_sample(s.image, joints=s.joints) for s in samples]
-    test = evaluation.TestSet("bare", bare, np.arange(6), "")
+    test = evaluation.TestSet("bare", bare, 6, "")
     with pytest.raises(ValueError, match="bare: some hands have no true vertices"):
         evaluation.evaluate_predictor(KnowingPredictor(model, samples), test)
 
@@ -76,17 +76,11 @@ def test_two_runs_are_compared_on_the_same_hands_only(model, samples, test_set, 
     worse = KnowingPredictor(model, samples, "noisy", jitter=0.005)
     worse = evaluation.evaluate_predictor(worse, test_set)
     verdict = evaluation.compare_runs(worse, perfect)
-    assert verdict.decided and str(verdict).startswith("knowing is better than noisy by 7.")
+    assert verdict.startswith("knowing is better than noisy by 7.")
     fewer = toy_set(samples[:5], "five toy hands")
     fewer = evaluation.evaluate_predictor(KnowingPredictor(model, samples), fewer)
     with pytest.raises(ValueError, match="six toy hands.*five toy hands"):
         evaluation.compare_runs(perfect, fewer)
-
-
-def test_the_measured_row_says_that_it_was_measured_on_what_and_how(perfect):
-    row = evaluation.measured_row(perfect)
-    assert row["kind"] == "measured" and row["data"] == "six toy hands"
-    assert "rotation only" in row["alignment"] and row["f_5"] == pytest.approx(1.0)
 
 
 def test_a_flat_hand_seen_from_the_front_hides_less_than_one_seen_from_its_edge(model):
@@ -154,10 +148,6 @@ def test_an_unknown_test_set_is_refused_with_the_known_ones():
 def test_the_synthetic_test_set_is_cut_to_a_count_and_said():
     test = evaluation.open_test_set(count=3)
     assert len(test) == 3 and "the first 3 of 2000" in test.words
-    batches = list(test.batches(48, size=2))
-    assert [len(batch["image"]) for batch in batches] == [2, 1]
-    assert batches[0]["image"].shape[2:] == (48, 48)
-    assert np.concatenate([b["index"] for b in batches]).tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="0 .all. to 2000"):
         evaluation.open_test_set(count=2001)
 
@@ -216,7 +206,7 @@ def test_every_published_row_names_its_source_and_has_a_plausible_number():
     rows = evaluation.published_rows()
     for row in rows:
         assert row["kind"] == "published" and row["method"] and row["source"]
-        assert "FreiHAND" in row["data"] and "PA" in row["alignment"]
+        assert "FreiHAND evaluation set; PA" in row["source"]
         errors = [e for e in (row["pa_mpjpe_mm"], row["pa_mpvpe_mm"]) if e is not None]
         assert errors and all(4 < e < 40 for e in errors), row
         assert row["f_5"] is None or 0 < row["f_5"] < row["f_15"] < 1
