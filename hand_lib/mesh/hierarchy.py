@@ -15,23 +15,16 @@ from scipy.sparse import csr_matrix
 
 from hand_lib.files import written_atomically
 from hand_lib.mesh.pickles import read_transform
-from hand_lib.mesh.simplify import (
-    POSED_LENGTH_WEIGHT,
-    apply_collapses,
-    collapse_edges,
-    stretch_importance,
-)
+from hand_lib.mesh.simplify import apply_collapses, collapse_edges, stretch_importance
 from hand_lib.mesh.spirals import extract_spirals
 from hand_lib.mesh.topology import as_mesh_arrays, check_mesh, closest_point_on_mesh
-from hand_lib.mesh.upsample import (
-    barycentric_upsampling,
-    fitted_upsampling,
-    psbody_closest_point,
-)
+from hand_lib.mesh.upsample import barycentric_upsampling, fitted_upsampling, psbody_closest_point
 
 FORMAT = 1
 """Version of the saved files."""
-RECIPE = 2
+PARTS = ("data", "indices", "indptr", "shape")
+"""What is saved of a matrix."""
+RECIPE = 3
 """Version of how a hierarchy is built, part of every key: raise it with any change of ``simplify``
 or ``upsample`` that gives other matrices."""
 METHODS = ("fitted", "barycentric")
@@ -116,17 +109,13 @@ class MeshHierarchy:
         path = Path(path)
         if path.suffix != ".npz":
             raise ValueError(f"{path}: a hierarchy is saved as .npz, found suffix {path.suffix!r}")
-        arrays = {
-            "format": np.array(FORMAT),
-            "factors": np.array(self.factors, dtype=np.float64),
-            "method": np.array(self.method),
-            "key": np.array(self.key),
-        }
+        arrays = {"format": FORMAT, "method": self.method, "key": self.key}
+        arrays["factors"] = np.array(self.factors, dtype=np.float64)
         for i, (v, f) in enumerate(zip(self.vertices, self.faces, strict=True)):
             arrays[f"vertices_{i}"], arrays[f"faces_{i}"] = v, f
         for name, matrices in (("down", self.down), ("up", self.up)):
             for i, m in enumerate(matrices):
-                for part in ("data", "indices", "indptr", "shape"):
+                for part in PARTS:
                     arrays[f"{name}_{i}_{part}"] = np.asarray(getattr(m, part))
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_atomically(path) as temporary, open(temporary, "wb") as file:
@@ -161,15 +150,21 @@ def build_hierarchy(
     if backend not in BACKENDS:
         raise ValueError(f"backend should be one of {BACKENDS}, found {backend!r}")
     nearest = closest_point_on_mesh if backend == "native" else psbody_closest_point()
-    poses = _checked_poses(poses, vertices)
     sizes, posed = level_sizes(len(vertices), factors), None
     if poses is None:
         collapses = collapse_edges(vertices, faces, sizes[-1])
-    else:  # centred first: single precision then resolves a hand at any distance
+    else:
+        poses = np.asarray(poses)
+        if poses.ndim != 3 or poses.shape[1:] != vertices.shape or len(poses) == 0:
+            raise ValueError(f"poses should be (P, {len(vertices)}, 3), found {poses.shape}")
+        bad = ~np.isfinite(poses).all(axis=(1, 2))
+        if bad.any():
+            raise ValueError(f"poses[{bad.argmax()}] is not finite")
+        # centred first: single precision then resolves a hand at any distance
         centred = poses - poses.mean(axis=1, keepdims=True)
         posed = np.moveaxis(centred, 0, 1).astype(np.float32, order="C")
         importance = stretch_importance(faces, poses)
-        collapses = collapse_edges(vertices, faces, sizes[-1], importance, POSED_LENGTH_WEIGHT)
+        collapses = collapse_edges(vertices, faces, sizes[-1], importance)
     reached = len(vertices) - len(collapses)
     if reached > sizes[-1]:
         level = next(i for i, size in enumerate(sizes) if size < reached)
@@ -219,18 +214,6 @@ def level_sizes(n_vertices: int, factors) -> list[int]:
     return sizes
 
 
-def _checked_poses(poses, vertices):
-    if poses is None:
-        return None
-    poses = np.asarray(poses)
-    if poses.ndim != 3 or poses.shape[1:] != vertices.shape or len(poses) == 0:
-        raise ValueError(f"poses should be (P, {len(vertices)}, 3), found {poses.shape}")
-    bad = ~np.isfinite(poses).all(axis=(1, 2))
-    if bad.any():
-        raise ValueError(f"poses[{bad.argmax()}] is not finite")
-    return poses
-
-
 def content_key(*parts) -> str:
     """Hash of arrays and settings, and of the way in which a hierarchy is built from them."""
     digest = hashlib.sha256()
@@ -259,18 +242,14 @@ def load_hierarchy(path) -> MeshHierarchy:
     if max(abs(s - 1) for s in quality["row_sum"]) > 1e-4:
         mean, most = quality["template_error"][-1]
         warnings.warn(
-            f"{path}: rows of the up-sampling matrices sum to {quality['row_sum'][0]:.3f} .. "
-            f"{quality['row_sum'][1]:.3f} instead of 1, so results change when a mesh is moved; "
-            f"its own template comes back from the coarsest level {1e3 * mean:.2f} mm off in the "
-            f"mean, {1e3 * most:.2f} mm at most (if in metres)",
+            "{}: rows of the up-sampling matrices sum to {:.3f} .. {:.3f} instead of 1, so results "
+            "change when a mesh is moved; its own template comes back from the coarsest level "
+            "{:.2g} off in the mean, {:.2g} at most (its unit)".format(
+                path, *quality["row_sum"], mean, most
+            ),
             stacklevel=2,
         )
     return hierarchy
-
-
-def _matrix(arrays: dict, name: str) -> csr_matrix:
-    parts = tuple(arrays[f"{name}_{part}"] for part in ("data", "indices", "indptr"))
-    return csr_matrix(parts, shape=tuple(arrays[f"{name}_shape"]))
 
 
 def _read_npz(path) -> MeshHierarchy:
@@ -279,17 +258,16 @@ def _read_npz(path) -> MeshHierarchy:
             arrays = dict(file)
         if int(arrays["format"]) != FORMAT:
             raise ValueError(f"format {arrays['format']}, this version reads {FORMAT}")
-        n = len(arrays["factors"])
-        vertices, faces = (
-            [arrays[f"{k}_{i}"] for i in range(n + 1)] for k in ("vertices", "faces")
+        factors, found = tuple(arrays["factors"].tolist()), {}
+        for name in ("vertices", "faces"):
+            found[name] = [arrays[f"{name}_{i}"] for i in range(len(factors) + 1)]
+        for name in ("down", "up"):
+            parts = [[arrays[f"{name}_{i}_{part}"] for part in PARTS] for i in range(len(factors))]
+            found[name] = [csr_matrix(tuple(p), shape=tuple(shape)) for *p, shape in parts]
+        return MeshHierarchy(
+            **found, factors=factors, method=str(arrays["method"]), key=str(arrays["key"])
         )
-        down, up = ([_matrix(arrays, f"{name}_{i}") for i in range(n)] for name in ("down", "up"))
     except (KeyError, ValueError, OSError, EOFError) as error:
         raise ValueError(
-            f"{path}: not a saved hierarchy ({error}); make one with "
-            "build_hierarchy(...).save(path)"
+            f"{path}: not a saved hierarchy ({error}); build_hierarchy(...).save(path) makes one"
         ) from error
-    factors = tuple(arrays["factors"].tolist())
-    return MeshHierarchy(
-        vertices, faces, down, up, factors, str(arrays["method"]), str(arrays["key"])
-    )

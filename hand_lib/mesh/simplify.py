@@ -17,7 +17,7 @@ from hand_lib.mesh.topology import unique_edges
 LENGTH_WEIGHT = 0.3
 """Share of edge length squared (times area) in the cost; 0 is the pure quadric."""
 POSED_LENGTH_WEIGHT = 2.0
-"""The same where poses are known: what moves matters more than what curves."""
+"""The same with an importance, of poses: what moves matters more than what curves."""
 BOUNDARY_WEIGHT = 10.0
 """Weight of the planes through boundary edges, relative to the planes of the faces."""
 STRETCH_POWER = 1.5
@@ -30,23 +30,18 @@ triangle after, least cosine between neighbouring faces after (-1 is a fold). A 
 only when the former finds no edge to collapse."""
 
 
-def collapse_edges(
-    vertices: np.ndarray,
-    faces: np.ndarray,
-    target: int,
-    importance=None,
-    length_weight: float = LENGTH_WEIGHT,
-) -> np.ndarray:
+def collapse_edges(vertices, faces, target: int, importance=None) -> np.ndarray:
     """Order in which edges collapse until `target` vertices are left.
 
     vertices: (V, 3) any unit, a manifold mesh.   faces: (F, 3) vertex indices.
-    importance: (V,) factors on the cost of losing each vertex, or None for ones.
-    length_weight: share of edge length squared (times area) in the cost.
+    importance: (V,) factors on the cost of losing each vertex, which then also grows more with the
+    length of an edge; None for ones.
     returns (n, 2) int64, one row (kept, removed) per collapse; n < V - target when the topology
     allows no further collapse.
     """
     vertices = np.ascontiguousarray(vertices, dtype=np.float64)
     faces = np.ascontiguousarray(faces, dtype=np.int64)
+    length_weight = LENGTH_WEIGHT if importance is None else POSED_LENGTH_WEIGHT
     importance = np.ones(len(vertices)) if importance is None else np.asarray(importance, float)
     centred = vertices - vertices.mean(axis=0)
     centred /= np.sqrt((centred**2).sum(axis=1).mean())
@@ -99,30 +94,21 @@ def _representatives(n_vertices, collapses):
 
 @njit(cache=True)
 def _add_plane(quadric, n, p, weight):
-    """Add weight * (n . (x - p))^2 to a quadric stored as its 10 distinct coefficients."""
-    d = -(n[0] * p[0] + n[1] * p[1] + n[2] * p[2])
-    quadric[0] += weight * n[0] * n[0]
-    quadric[1] += weight * n[0] * n[1]
-    quadric[2] += weight * n[0] * n[2]
-    quadric[3] += weight * n[0] * d
-    quadric[4] += weight * n[1] * n[1]
-    quadric[5] += weight * n[1] * n[2]
-    quadric[6] += weight * n[1] * d
-    quadric[7] += weight * n[2] * n[2]
-    quadric[8] += weight * n[2] * d
-    quadric[9] += weight * d * d
+    """Add weight * (n . (x - p))^2 to a quadric (4, 4) over (x, y, z, 1)."""
+    plane = (n[0], n[1], n[2], -(n[0] * p[0] + n[1] * p[1] + n[2] * p[2]))
+    for i in range(4):
+        for j in range(4):
+            quadric[i, j] += weight * plane[i] * plane[j]
 
 
 @njit(cache=True)
 def _cost(quadrics, areas, points, keep, remove, length_weight):
     """Quadric of both vertices at the kept one, plus the length term."""
-    x, y, z = points[keep]
+    x = (points[keep, 0], points[keep, 1], points[keep, 2], 1.0)
     total = 0.0
-    for v in (keep, remove):
-        q = quadrics[v]
-        total += q[0] * x * x + q[4] * y * y + q[7] * z * z + q[9]
-        total += 2.0 * (q[1] * x * y + q[2] * x * z + q[5] * y * z)
-        total += 2.0 * (q[3] * x + q[6] * y + q[8] * z)
+    for i in range(4):
+        for j in range(4):
+            total += (quadrics[keep, i, j] + quadrics[remove, i, j]) * x[i] * x[j]
     dx, dy, dz = points[remove] - points[keep]
     length = dx * dx + dy * dy + dz * dz
     return max(total, 0.0) + length_weight * (areas[keep] + areas[remove]) * length
@@ -130,22 +116,20 @@ def _cost(quadrics, areas, points, keep, remove, length_weight):
 
 @njit(cache=True)
 def _setup(points, faces, boundary_weight):
-    """Quadrics, vertex areas, boundary flags and the list of corners around every vertex."""
-    n_vertices, n_faces = len(points), len(faces)
-    quadrics = np.zeros((n_vertices, 10))
+    """Quadrics, vertex areas, boundary flags and the corners around every vertex.
+
+    Corner k of face t is 3 t + k. Those around a vertex are a list: the first, and what follows.
+    """
+    n_vertices = len(points)
+    quadrics = np.zeros((n_vertices, 4, 4))
     areas = np.zeros(n_vertices)
     first = np.full(n_vertices, -1, np.int64)
-    last = np.full(n_vertices, -1, np.int64)
-    following = np.full(3 * n_faces, -1, np.int64)
-    for c in range(3 * n_faces):
+    following = np.full(faces.size, -1, np.int64)
+    for c in range(faces.size - 1, -1, -1):
         v = faces[c // 3, c % 3]
-        if first[v] < 0:
-            first[v] = c
-        else:
-            following[last[v]] = c
-        last[v] = c
+        following[c], first[v] = first[v], c
     boundary = np.zeros(n_vertices, np.bool_)
-    for t in range(n_faces):
+    for t in range(len(faces)):
         a, b, c = faces[t]
         normal = np.cross(points[b] - points[a], points[c] - points[a])
         length = np.sqrt((normal**2).sum())
@@ -157,9 +141,7 @@ def _setup(points, faces, boundary_weight):
             shared = 0
             corner = first[u]
             while corner >= 0:
-                other = corner // 3
-                for m in range(3):
-                    shared += faces[other, m] == w
+                shared += (faces[corner // 3] == w).sum()
                 corner = following[corner]
             if shared == 1:
                 boundary[u] = boundary[w] = True
@@ -169,7 +151,7 @@ def _setup(points, faces, boundary_weight):
                 across /= np.sqrt(squared)
                 _add_plane(quadrics[u], across, points[u], boundary_weight * squared)
                 _add_plane(quadrics[w], across, points[u], boundary_weight * squared)
-    return quadrics, areas, boundary, first, last, following
+    return quadrics, areas, boundary, first, following
 
 
 @njit(cache=True)
@@ -257,8 +239,30 @@ def _least_cosine(points, faces, first, following, keep, remove):
 
 
 @njit(cache=True)
-def _unlink(first, last, following, v, t):
-    """Take triangle `t` out of the list of corners around `v`."""
+def _merge(faces, first, following, keep, remove):
+    """Drop the faces that hold both vertices and hand the other corners of `remove` to `keep`."""
+    corner = first[remove]
+    while corner >= 0:
+        after, t = following[corner], corner // 3
+        if (faces[t] == keep).any():
+            for v in faces[t]:
+                _unlink(first, following, v, t)
+        else:
+            faces[t, corner % 3] = keep
+        corner = after
+    if first[keep] < 0:
+        first[keep] = first[remove]
+    else:
+        last = first[keep]
+        while following[last] >= 0:
+            last = following[last]
+        following[last] = first[remove]
+    first[remove] = -1
+
+
+@njit(cache=True)
+def _unlink(first, following, v, t):
+    """Take face `t` out of the list of corners around `v`."""
     corner, before = first[v], -1
     while corner // 3 != t:
         before, corner = corner, following[corner]
@@ -266,29 +270,6 @@ def _unlink(first, last, following, v, t):
         first[v] = following[corner]
     else:
         following[before] = following[corner]
-    if following[corner] < 0:
-        last[v] = before
-
-
-@njit(cache=True)
-def _merge(faces, first, last, following, keep, remove):
-    """Drop the faces that hold both vertices and hand the other corners of `remove` to `keep`."""
-    corner = first[remove]
-    while corner >= 0:
-        after, t = following[corner], corner // 3
-        if faces[t, 0] == keep or faces[t, 1] == keep or faces[t, 2] == keep:
-            for m in range(3):
-                _unlink(first, last, following, faces[t, m], t)
-        else:
-            faces[t, corner % 3] = keep
-        corner = after
-    if first[remove] >= 0:
-        if first[keep] >= 0:
-            following[last[keep]] = first[remove]
-        else:
-            first[keep] = first[remove]
-        last[keep] = last[remove]
-        first[remove] = -1
 
 
 @njit(cache=True)
@@ -313,7 +294,7 @@ def _collapse(points, faces, target, importance, passes, length_weight, boundary
     """Greedy loop: cheapest allowed collapse first; stamps tell stale queue entries."""
     faces = faces.copy()
     n = len(points)
-    quadrics, areas, boundary, first, last, following = _setup(points, faces, boundary_weight)
+    quadrics, areas, boundary, first, following = _setup(points, faces, boundary_weight)
     for v in range(n):
         areas[v] *= importance[v]
         quadrics[v] *= importance[v]
@@ -338,7 +319,7 @@ def _collapse(points, faces, target, importance, passes, length_weight, boundary
                 points, faces, first, following, boundary, marks, mark, keep, remove, passes[level]
             ):
                 continue
-            _merge(faces, first, last, following, keep, remove)
+            _merge(faces, first, following, keep, remove)
             quadrics[keep] += quadrics[remove]
             areas[keep] += areas[remove]
             alive[remove] = False

@@ -45,17 +45,13 @@ def extract_spirals(mesh, faces=None, length: int = 27, dilation: int = 1) -> np
     return np.ascontiguousarray(spirals[:, ::dilation])
 
 
-def rings(faces: np.ndarray, n_vertices: int) -> tuple[np.ndarray, np.ndarray]:
+@njit(cache=True)
+def rings(faces, n_vertices):
     """Neighbours of every vertex in OpenMesh's order.
 
-    faces: (F, 3) of a manifold.   returns starts (V + 1,), neighbours (2 E,): those of vertex v are
-    neighbours[starts[v]:starts[v + 1]], clockwise.
+    faces: (F, 3) int64 of a manifold.   returns starts (V + 1,), neighbours (2 E,): those of vertex
+    v are neighbours[starts[v]:starts[v + 1]], clockwise.
     """
-    return _rings(np.ascontiguousarray(faces, dtype=np.int64), n_vertices)
-
-
-@njit(cache=True)
-def _rings(faces, n_vertices):
     degree = np.zeros(n_vertices + 1, np.int64)  # faces around each vertex, then their offsets
     for t in range(len(faces)):
         for k in range(3):

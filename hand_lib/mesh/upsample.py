@@ -132,31 +132,6 @@ def _nearest_coarse(source, starts, ends, lengths, coarse, wanted, distance, tou
     return found[:count], reached[:count]
 
 
-@njit(cache=True, fastmath=True)
-def _gram(moving, fine, found, buffer, gram):
-    """Mean over poses of the inner products of the candidates' offsets from the fine vertex."""
-    k, m = len(found), moving.shape[1]
-    poses = max(m // 3, 1)
-    for a in range(k):
-        for c in range(m):
-            buffer[a, c] = moving[found[a], c] - moving[fine, c]
-    for a in range(0, k, 2):  # two by two: four sums share each load
-        a1 = min(a + 1, k - 1)
-        for b in range(0, a + 1, 2):
-            b1 = min(b + 1, k - 1)
-            s00 = s01 = s10 = s11 = np.float32(0.0)
-            for c in range(m):
-                x0, x1, y0, y1 = buffer[a, c], buffer[a1, c], buffer[b, c], buffer[b1, c]
-                s00 += x0 * y0
-                s01 += x0 * y1
-                s10 += x1 * y0
-                s11 += x1 * y1
-            gram[a, b] = gram[b, a] = s00 / poses
-            gram[a, b1] = gram[b1, a] = s01 / poses
-            gram[a1, b] = gram[b, a1] = s10 / poses
-            gram[a1, b1] = gram[b1, a1] = s11 / poses
-
-
 @njit(cache=True)
 def _solve(gram, offsets, distances, stencil, ridge):
     """Weights by the inverse of the optimality conditions, which loses one row per dropped vertex.
@@ -206,8 +181,6 @@ def _fit(vertices, moving, starts, ends, lengths, coarse, candidates, stencil, r
     all_weights = np.zeros((n, stencil))
     distance = np.full(n, np.inf)
     touched = np.empty(n, np.int64)
-    buffer = np.empty((candidates, moving.shape[1]), np.float32)
-    gram = np.zeros((candidates, candidates))
     for v in range(n):
         if coarse[v] >= 0:
             counts[v], columns[v, 0], all_weights[v, 0] = 1, coarse[v], 1.0
@@ -215,11 +188,11 @@ def _fit(vertices, moving, starts, ends, lengths, coarse, candidates, stencil, r
         found, reached = _nearest_coarse(
             v, starts, ends, lengths, coarse, candidates, distance, touched
         )
-        k = len(found)
-        _gram(moving, v, found, buffer, gram)
+        moves = moving[found] - moving[v]
+        gram = moves @ moves.T / max(moves.shape[1] // 3, 1)  # mean over poses
         offsets = vertices[found] - vertices[v]
-        used, weights = _solve(gram[:k, :k], offsets, reached, min(stencil, k), ridge)
-        for a in range(k):
+        used, weights = _solve(gram, offsets, reached, min(stencil, len(found)), ridge)
+        for a in range(len(found)):
             if used[a]:
                 columns[v, counts[v]] = coarse[found[a]]
                 all_weights[v, counts[v]] = weights[a]

@@ -17,12 +17,7 @@ from hand_lib import ROOT
 from hand_lib.files import resolve
 from hand_lib.hand.model import HandModel, builtin_hierarchy, posed_vertices
 from hand_lib.mesh.hierarchy import MeshHierarchy, build_hierarchy
-from hand_lib.mesh.simplify import (
-    POSED_LENGTH_WEIGHT,
-    apply_collapses,
-    collapse_edges,
-    stretch_importance,
-)
+from hand_lib.mesh.simplify import apply_collapses, collapse_edges, stretch_importance
 from hand_lib.mesh.topology import (
     boundary_loops,
     euler_characteristic,
@@ -67,7 +62,7 @@ def collapse_order(hierarchy: MeshHierarchy, poses) -> np.ndarray:
     """The collapses (n, 2), rows (kept, removed), from the finest level to the coarsest size."""
     vertices, faces = hierarchy.vertices[0], hierarchy.faces[0]
     importance = stretch_importance(faces, poses)
-    return collapse_edges(vertices, faces, hierarchy.sizes[-1], importance, POSED_LENGTH_WEIGHT)
+    return collapse_edges(vertices, faces, hierarchy.sizes[-1], importance)
 
 
 def with_barycentric(hierarchy: MeshHierarchy) -> MeshHierarchy:
