@@ -340,12 +340,13 @@ def builtin_hierarchy(
 
     model: a right hand, None for the built-in one.   factors, method: as in ``build_hierarchy``.
     folder: where caches lie (default: the workbook's template folder). A cache is named and checked
-    by a hash of the model's arrays and all settings: others never fit.
+    by a hash of the model's arrays, its pose sampler and all settings: others never fit.
     """
     model = model or HandModel.builtin()
     state = {name: np.asarray(value.cpu()) for name, value in model.state_dict().items()}
     factors = tuple(map(float, factors))
-    settings = (model.flat_mean, factors, method, HIERARCHY_POSES)
+    poses = model.sample_poses(8, np.random.default_rng(0))  # another sampler, another hierarchy
+    settings = (model.flat_mean, factors, method, HIERARCHY_POSES, np.asarray(poses))
     key = content_key(*(part for item in sorted(state.items()) for part in item), *settings)
     path = Path(folder or ROOT / "template") / f"hierarchy_{key[:16]}.npz"
     with contextlib.suppress(FileNotFoundError, ValueError):  # a damaged cache is made again
