@@ -20,7 +20,7 @@ from hand_lib.data.synthetic.hands import CLEAR, MovingHand, SyntheticHands
 from hand_lib.files import write_text
 
 SIZE, SEED, QUALITY = 288, 2024, 88
-PICKS = ((28, "right"), (13, "left"), (32, "right"), (36, "left"), (44, "right"))
+PICKS = ((3, "right"), (39, "left"), (31, "right"), (11, "left"), (23, "right"))
 """Number in ``SyntheticHands(SIZE, SEED)`` and the side shown; a left hand is mirrored."""
 CLIP = (3, "right")
 """Seed of a ``MovingHand`` whose first frame is the sixth picture: the hand is small in it."""

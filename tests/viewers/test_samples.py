@@ -109,7 +109,7 @@ def test_a_mesh_in_another_order_is_noticed(sets, mano):
 
 
 def test_the_mesh_lies_on_the_picture_with_and_without_a_camera():
-    hand = SyntheticHands(64, 0, 1)[0]
+    hand = SyntheticHands(64, 0, 1, tilt_deg=0.0, turn_deg=0.0, any_direction=0.0)[0]
     exact = viewers_data.mesh_in_picture(hand)
     placed = hand.vertices.astype(float) + hand.root
     assert np.allclose(exact[:, :2], project(placed, hand.intrinsics), atol=1e-6)

@@ -19,7 +19,7 @@ def test_every_knob_is_on_the_wall():
     known = {field.name for field in dataclasses.fields(SyntheticConfig)}
     shown = set(VARIATIONS) - {"none of them"}
     assert shown < known and set(PLAIN) <= known
-    assert known - shown == RANGES_OF_ANOTHER | VIEWPOINT | {"backgrounds"}
+    assert known - shown == RANGES_OF_ANOTHER | VIEWPOINT | {"backgrounds", "background_folder"}
 
 
 def test_a_turned_knob_changes_the_picture():

@@ -21,8 +21,8 @@ from hand_lib.render.raster import DEPTH_STEPS, ID_BITS, ID_MASK, PAD
 
 _F = np.float32
 _U = np.uint64  # indices known to be positive: no look whether to count from the end
-_ANGLES = 2 * np.pi * (np.arange(6) / 6 + np.arange(8)[:, None] * 0.618)
-_FAR = np.array([0.95, 0.4] * 3)
+_ANGLES = np.pi * (np.arange(3) / 3 + np.arange(8)[:, None] / 24)
+_FAR = np.array([0.95, 0.65, 0.35], np.float32)
 _CIRCLE = (_FAR[:, None] * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=-1)).astype(np.float32)
 _LAMP_ROW = SHADOW_SIDE + PAD
 _STEP = _F(1 / DEPTH_STEPS)
@@ -87,20 +87,26 @@ def _share_lit(lamp_seen, u, v, w, step, bias):
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
 def _nearness(seen, side, x, y, w, reach, focal):
-    """How much nearer surface surrounds a point, 0 to 1."""
+    """How much nearer surface surrounds a point, 0 to 1.
+
+    Three pairs of opposite looks: what rises on one side of a slope falls on the other.
+    """
     z2 = _F(1) / (w * w)
     steep = focal * w / reach
     hidden = _F(0)
     turn = _U((x * 5 + y * 9) & 7)
-    for k in range(6):
-        u, v = x + int(reach * _CIRCLE[turn, k, 0]), y + int(reach * _CIRCLE[turn, k, 1])
-        column, row = min(max(u, 0), side - 1), min(max(v, 0), side - 1)
-        key = seen[_U(row * (side + PAD) + column)] >> ID_BITS
-        rise = (_F(key) * _STEP - w) * z2  # metres nearer, to first order; empty: farthest
-        slope = rise * steep * (_F(1 / 0.4) if k & 1 else _F(1 / 0.95))
-        slope = min(_F(1), max(_F(0), slope - _F(0.3))) * max(_F(0), _F(1) - rise * _F(22))
-        hidden += slope if (u == column) & (v == row) else _F(0)
-    return hidden * _F(1 / 6)
+    for k in range(3):
+        dx, dy = int(reach * _CIRCLE[turn, k, 0]), int(reach * _CIRCLE[turn, k, 1])
+        both = near = _F(0)
+        for sign in (1, -1):
+            u, v = x + sign * dx, y + sign * dy
+            column, row = min(max(u, 0), side - 1), min(max(v, 0), side - 1)
+            key = seen[_U(row * (side + PAD) + column)] >> ID_BITS
+            rise = (_F(key) * _STEP - w) * z2  # metres nearer, to first order; empty: farthest
+            both, near = both + max(rise * steep / _FAR[k], _F(-2.5)), max(near, rise)
+        both = min(_F(1), max(_F(0), _F(0.7) * (both - _F(0.3))))
+        hidden += both * max(_F(0), _F(1) - near * _F(22))
+    return hidden * _F(1 / 3)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
