@@ -1,11 +1,11 @@
 """Pictures of meshes without OpenGL: light on what the rasteriser finds.
 
-``rasterise`` finds the face in front at every pixel and where the pixel's ray meets it;
+``raster`` finds the face in front at every pixel and where the pixel's ray meets it;
 ``render_mesh`` lights those points. Vertices are in camera axes (metres, x right, y down, z away)
 and faces run counter-clockwise seen from outside.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -19,7 +19,6 @@ from hand_lib.render.raster import (
     check_scene,
     draw_faces,
     make_buffer,
-    rasterise,
     read_buffer,
     to_screen,
 )
@@ -32,8 +31,7 @@ LONGEST_SIDE = 1600
 """Overlays of larger pictures are drawn at this size: enough for a screen, quick at any size."""
 
 
-@dataclass(frozen=True)
-class Light:
+class Light(NamedTuple):
     """Light of a still; directions point from the surface to the lamp, in camera axes."""
 
     key: tuple = (-0.55, -0.75, -0.65)  # main lamp: above, left, beside the camera
@@ -76,11 +74,16 @@ def _occlusion(depth_inverse, focal, radius, strength, out):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _shade(screen, vertices, normals, colours, faces, ids, occlusion, lamps, out):
-    """Fill (H, W, 4) float32 ``out`` with linear colour and coverage.
+def _unit(x, y, z):
+    length = np.sqrt(x * x + y * y + z * z) + 1e-12
+    return x / length, y / length, z / length
 
-    lamps: (12,) key direction, strength, fill direction, strength, ambient, specular, shininess, -.
-    """
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _shade(screen, vertices, normals, colours, faces, ids, occlusion, light, out):
+    """Fill (H, W, 4) float32 ``out`` with linear colour and coverage."""
+    kx, ky, kz = _unit(*light.key)
+    fx, fy, fz = _unit(*light.fill)
     height, width = ids.shape
     for y in range(height):
         for x in range(width):
@@ -95,49 +98,25 @@ def _shade(screen, vertices, normals, colours, faces, ids, occlusion, lamps, out
             px = la * vertices[a, 0] + lb * vertices[b, 0] + lc * vertices[c, 0]
             py = la * vertices[a, 1] + lb * vertices[b, 1] + lc * vertices[c, 1]
             pz = la * vertices[a, 2] + lb * vertices[b, 2] + lc * vertices[c, 2]
-            length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-12
-            far = np.sqrt(px * px + py * py + pz * pz) + 1e-12
-            nx, ny, nz = nx / length, ny / length, nz / length
-            vx, vy, vz = -px / far, -py / far, -pz / far
+            nx, ny, nz = _unit(nx, ny, nz)
+            vx, vy, vz = _unit(-px, -py, -pz)
             # the side that the camera sees decides, not the interpolated normal
             area = (screen[b, 0] - screen[a, 0]) * (screen[c, 1] - screen[a, 1])
             area -= (screen[c, 0] - screen[a, 0]) * (screen[b, 1] - screen[a, 1])
             dim = 1.0
             if area > 0.0:
                 nx, ny, nz, dim = -nx, -ny, -nz, 0.55
-            key = nx * lamps[0] + ny * lamps[1] + nz * lamps[2]
-            fill = nx * lamps[4] + ny * lamps[5] + nz * lamps[6]
             # wrapped Lambert: light reaches a little past the terminator, as in skin
-            key = max(0.0, (key + 0.25) / 1.25)
-            fill = max(0.0, (fill + 0.25) / 1.25)
-            light = lamps[3] * key + lamps[7] * fill + lamps[8] * (0.75 - 0.25 * ny)
-            hx, hy, hz = lamps[0] + vx, lamps[1] + vy, lamps[2] + vz
-            half = np.sqrt(hx * hx + hy * hy + hz * hz) + 1e-12
-            shine = max(0.0, (nx * hx + ny * hy + nz * hz) / half) ** lamps[10] * lamps[9] * key
+            key = max(0.0, (nx * kx + ny * ky + nz * kz + 0.25) / 1.25)
+            fill = max(0.0, (nx * fx + ny * fy + nz * fz + 0.25) / 1.25)
+            bright = light.key_strength * key + light.fill_strength * fill
+            bright += light.ambient * (0.75 - 0.25 * ny)
+            hx, hy, hz = _unit(kx + vx, ky + vy, kz + vz)
+            shine = max(0.0, nx * hx + ny * hy + nz * hz) ** light.shininess * light.specular * key
             for k in range(3):
                 colour = la * colours[a, k] + lb * colours[b, k] + lc * colours[c, k]
-                out[y, x, k] = dim * occlusion[y, x] * (colour * light + shine)
+                out[y, x, k] = dim * occlusion[y, x] * (colour * bright + shine)
             out[y, x, 3] = 1.0
-
-
-def _linear(colours):
-    return (np.asarray(colours, dtype=np.float64) / 255.0) ** 2.2
-
-
-def _stack(meshes):
-    """Join several (vertices, faces, colours) into one mesh with linear colours per vertex."""
-    parts, offset = [], 0
-    for vertices, faces, colours in meshes:
-        colours = np.asarray(colours)
-        if colours.shape not in ((3,), (len(vertices), 3)):
-            raise ValueError(
-                f"expected one colour (3,) or colours (V, 3) for {len(vertices)} vertices, "
-                f"found {colours.shape}"
-            )
-        colours = np.broadcast_to(_linear(colours), (len(vertices), 3))
-        parts.append((vertices, vertex_normals(vertices, faces), colours, faces + offset))
-        offset += len(vertices)
-    return (np.ascontiguousarray(np.concatenate(part)) for part in zip(*parts, strict=True))
 
 
 def render_mesh(
@@ -146,87 +125,70 @@ def render_mesh(
     colours=PREDICTION,
     intrinsics=None,
     size=256,
-    lights: Light | None = None,
+    light: Light = Light(),  # noqa: B008 (cannot be changed)
     background=None,
     supersample: int = 2,
-    two_sided: bool = True,
     alpha: float = 1.0,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """Draw one mesh, or several in one picture, smoothly shaded and anti-aliased.
 
-    vertices: (V, 3) metres, camera axes, or a list of such arrays.   faces: (F, 3), or a list (one
-    for all meshes is enough).   colours: one sRGB colour (3,) or one per vertex (V, 3), 0 to 255,
-    or a list.   intrinsics: (3, 3) pixels.   size: side in pixels or (H, W).   background: None
-    for white, a colour (3,), or an image (H, W, 3) uint8.   alpha: opacity of the meshes.
-    supersample: sub-pixels per pixel side.   two_sided: draw faces seen from behind, darker.
-    returns image (H, W, 3) uint8, mask (H, W) bool (pixel centre covered), depth (H, W) float32
-    metres at pixel centres, inf where nothing is.
+    vertices: (V, 3) metres, camera axes.   faces: (F, 3).   colours: one sRGB colour (3,) or one
+    per vertex (V, 3), 0 to 255. For several meshes these three are lists.   intrinsics: (3, 3)
+    pixels.   size: side in pixels or (H, W).   background: None for white, a colour (3,), or an
+    image (H, W, 3) uint8.   supersample: sub-pixels per pixel side.   alpha: opacity of the meshes.
+    returns image (H, W, 3) uint8. Faces seen from behind are drawn darker. ``rasterise`` tells
+    which face a pixel sees and how far it is.
 
-    >>> image, mask, depth = render_mesh(
-    ...     np.array([[-1.0, -1, 2], [0, 1, 2], [1, -1, 2]]), np.array([[0, 1, 2]]),
-    ...     intrinsics=np.array([[8.0, 0, 8], [0, 8, 8], [0, 0, 1]]), size=16)
-    >>> image.shape, round(float(depth[8, 8]), 3)
-    ((16, 16, 3), 2.0)
+    >>> triangle = np.array([[-1.0, -1, 2], [0, 1, 2], [1, -1, 2]])
+    >>> camera = np.array([[8.0, 0, 8], [0, 8, 8], [0, 0, 1]])
+    >>> render_mesh(triangle, np.array([[0, 1, 2]]), intrinsics=camera, size=16).shape
+    (16, 16, 3)
     """
     if intrinsics is None:
         raise ValueError("render_mesh needs intrinsics (3, 3); camera.guessed_intrinsics makes one")
-    lights = lights or Light()
-    several = isinstance(vertices, (list, tuple))
-    vertices = list(vertices) if several else [vertices]
-    faces = list(faces) if several and isinstance(faces, (list, tuple)) else [faces] * len(vertices)
-    listed = several and isinstance(colours, list)
-    colours = colours if listed else [colours] * len(vertices)
+    if not isinstance(vertices, list):
+        vertices, faces, colours = [vertices], [faces], [colours]
     if not len(vertices) == len(faces) == len(colours):
         raise ValueError(
             f"expected one entry per mesh, found {len(vertices)} vertex arrays, {len(faces)} "
             f"face arrays and {len(colours)} colours"
         )
-    checked = [check_scene(v, f, intrinsics, size) for v, f in zip(vertices, faces, strict=True)]
-    height, width = checked[0][2:]
-    joined = ((v, f, c) for (v, f, _, _), c in zip(checked, colours, strict=True))
-    points, normals, albedo, triangles = _stack(joined)
-    triangles = triangles.astype(np.int32)
-    cull = 0 if two_sided else 1
+    parts, count = [], 0
+    for points, triangles, colour in zip(vertices, faces, colours, strict=True):
+        points, triangles, height, width = check_scene(points, triangles, intrinsics, size)
+        if np.shape(colour) not in ((3,), points.shape):
+            raise ValueError(
+                f"expected one colour (3,) or colours (V, 3) for {len(points)} vertices, "
+                f"found {np.shape(colour)}"
+            )
+        linear = np.broadcast_to((np.asarray(colour, np.float64) / 255) ** 2.2, points.shape)
+        parts.append((points, vertex_normals(points, triangles), linear, triangles + count))
+        count += len(points)
+    points, normals, linear, triangles = map(np.concatenate, zip(*parts, strict=True))
 
     fine = np.zeros((height * supersample, width * supersample, 4), dtype=np.float32)
     rows, columns = fine.shape[:2]
     seen, screen = make_buffer(rows, columns), to_screen(points, intrinsics, supersample)
-    draw_faces(screen, 0, triangles, 0, cull, rows, columns, seen)
+    draw_faces(screen, 0, triangles, 0, 0, rows, columns, seen)
     ids, inverse_depth = read_buffer(seen, rows, columns)
     occlusion = np.ones_like(inverse_depth)
-    if lights.occlusion > 0:
+    if light.occlusion > 0:
         focal = float(intrinsics[0][0]) * supersample
-        radius, strength = lights.occlusion_radius, lights.occlusion
-        _occlusion(inverse_depth, focal, radius, strength, occlusion)
-    _shade(screen, points, normals, albedo, triangles, ids, occlusion, _lamps(lights), fine)
+        _occlusion(inverse_depth, focal, light.occlusion_radius, light.occlusion, occlusion)
+    _shade(screen, points, normals, linear, triangles, ids, occlusion, light, fine)
     fine[..., :3] = np.clip(fine[..., :3], 0, 1) ** (1 / 2.2)  # mixed as a screen shows them
     blocks = fine.reshape(height, supersample, width, supersample, 4).mean(axis=(1, 3))
-    image = _over(blocks[..., :3], blocks[..., 3:], background, alpha)
-    fragments = rasterise(points, triangles, intrinsics, (height, width), two_sided)
-    return image, fragments.face >= 0, fragments.depth
-
-
-def _lamps(lights):
-    key, fill = (np.asarray(d, float) / np.linalg.norm(d) for d in (lights.key, lights.fill))
-    strengths = (lights.ambient, lights.specular, lights.shininess, 0.0)
-    return np.array([*key, lights.key_strength, *fill, lights.fill_strength, *strengths])
-
-
-def _over(premultiplied, coverage, background, alpha):
     background = np.asarray((255, 255, 255) if background is None else background)
-    shape = coverage.shape[:2]
-    if background.shape not in ((3,), (*shape, 3)):
+    if background.shape not in ((3,), (height, width, 3)):
         raise ValueError(
-            f"background should be a colour (3,) or an image {(*shape, 3)}, "
+            f"background should be a colour (3,) or an image {(height, width, 3)}, "
             f"found {background.shape}"
         )
-    blend = alpha * premultiplied * 255 + (1 - alpha * coverage) * background
+    blend = alpha * blocks[..., :3] * 255 + (1 - alpha * blocks[..., 3:]) * background
     return np.clip(np.round(blend), 0, 255).astype(np.uint8)
 
 
-def draw_meshes(
-    image, vertices, faces, intrinsics, colour=PREDICTION, alpha: float = 0.85
-) -> np.ndarray:
+def draw_meshes(image, vertices, faces, intrinsics, colour=PREDICTION, alpha: float = 0.85):
     """A camera-space mesh over its picture.
 
     image: (H, W, 3) uint8.   vertices: (V, 3) metres, camera frame.   intrinsics: (3, 3) of this
@@ -251,7 +213,7 @@ def draw_meshes(
     window = image[y0:y1, x0:x1]
     out[y0:y1, x0:x1] = render_mesh(
         vertices, faces, colour, shifted, window.shape[:2], background=window, alpha=alpha
-    )[0]
+    )
     return out
 
 

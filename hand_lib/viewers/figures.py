@@ -238,7 +238,7 @@ def still(panels, titles=None, view="front", size: int = 300, columns: int | Non
         solid = [h for h in hands if h.vertices is not None and h.opacity == 1]
         clear = [h for h in hands if h.vertices is not None and h.opacity < 1]
         for group in ([solid] if solid else []) + [[h] for h in clear]:
-            image, _, _ = render_mesh(
+            image = render_mesh(
                 [h.vertices @ VIEWS[name].T + offset for h in group],
                 [np.asarray(h.faces) for h in group],
                 [_colours(h) for h in group],

@@ -16,7 +16,7 @@ def test_the_window_shows_what_the_whole_picture_would(place):
     hand = VERTICES + place
     whole = render_mesh(
         hand, FACES, intrinsics=MATRIX, size=(150, 200), background=PHOTO, alpha=0.85
-    )[0].astype(int)
+    ).astype(int)
     assert np.abs(draw_meshes(PHOTO, hand, FACES, MATRIX) - whole).max() <= 1
 
 
