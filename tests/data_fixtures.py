@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 
-from hand_lib.data.sample import make_sample
+from hand_lib.data.sample import HandSample
 from hand_lib.render.camera import project
 
 
@@ -41,7 +41,7 @@ def make_hand(seed, size=224, with_pose=True, **fields):
     } | fields  # fmt: skip
     if with_pose:
         fields |= {"pose": rng.normal(size=48) * 0.3, "betas": rng.normal(size=10)}
-    return make_sample(smooth_image(rng, size), **fields)
+    return HandSample(smooth_image(rng, size), **fields)
 
 
 def write_freihand_fixture(folder, unique=3, versions=4, size=224, masks=True):

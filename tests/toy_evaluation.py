@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from hand_lib.data.sample import make_sample
+from hand_lib.data.sample import HandSample
 from hand_lib.evaluation import runs as evaluation
 from hand_lib.render.camera import pixels_to_crop, project
 
@@ -24,7 +24,7 @@ def toy_samples(model, count=6):
         joints, vertices = (hand.joints[n] - wrist).numpy(), (hand.vertices[n] - wrist).numpy()
         root = np.array([0.0, 0.02, 0.6])
         found.append(
-            make_sample(
+            HandSample(
                 np.full((64, 64, 3), 10 * n, np.uint8), vertices=vertices, joints=joints,
                 root=root, joints_2d=project(joints + root, intrinsics), intrinsics=intrinsics,
                 dataset="toy", index=n,

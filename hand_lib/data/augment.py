@@ -25,8 +25,7 @@ class Augmentation:
     occluder, JPEG.
     """
 
-    rotation_deg: float = 0.0  # standard deviation of the turn in the image plane
-    rotation_limit_deg: float = 180.0  # the turn is clipped to this
+    rotation_deg: float = 0.0  # standard deviation of the turn in the image plane; 180 at most
     upright: float = 0.0  # probability of no turn at all
     scale: float = 0.0  # standard deviation of the crop's side about 1
     scale_limits: tuple[float, float] = (0.5, 2.0)  # the factor is clipped to these
@@ -92,10 +91,6 @@ class Changes:
     offset: np.ndarray  # (B,) grey levels added afterwards
     random: np.ndarray  # (B, 14) uniforms left for blur, occluder and JPEG
 
-    @property
-    def colours_change(self) -> bool:
-        return bool((self.gain != 1).any() or (self.offset != 0).any())
-
 
 def draw_changes(config: Augmentation | None, random: np.ndarray) -> Changes:
     """What happens to a batch of samples; ``config=None`` draws no change.
@@ -105,8 +100,7 @@ def draw_changes(config: Augmentation | None, random: np.ndarray) -> Changes:
     if config is None:
         config, random = Augmentation(), np.zeros_like(random)
     u = random.T
-    limit = config.rotation_limit_deg
-    rotation = np.clip(config.rotation_deg * _normals(u[0], u[1]), -limit, limit)
+    rotation = np.clip(config.rotation_deg * _normals(u[0], u[1]), -180, 180)
     rotation[u[2] < config.upright] = 0.0
     scale = np.clip(1 + config.scale * _normals(u[3], u[4]), *config.scale_limits)
     spread = 2 * u[5:12] - 1
@@ -153,11 +147,6 @@ def degrade(image: np.ndarray, config: Augmentation, random: np.ndarray) -> np.n
         data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # in and out alike, so channels keep places
     return image
-
-
-def degrades(config: Augmentation | None) -> bool:
-    """Whether ``degrade`` could do anything."""
-    return config is not None and max(config.blur, config.occluder, config.jpeg) > 0
 
 
 class TightCrop(NamedTuple):

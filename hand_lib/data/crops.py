@@ -4,8 +4,6 @@
 for many epochs. Everything about an item follows from (seed, epoch, index).
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 import cv2
 import numpy as np
 
@@ -15,12 +13,11 @@ from hand_lib.data.augment import (
     augmentation,
     colour_tables,
     degrade,
-    degrades,
     draw_changes,
     tight_affines,
     uniforms,
 )
-from hand_lib.data.sample import ERROR_MODES, HandDataset, HandSample, as_dataset, square_around
+from hand_lib.data.sample import HandDataset, HandSample, as_dataset
 from hand_lib.files import SampleError
 from hand_lib.render.camera import (
     apply_affine,
@@ -32,39 +29,16 @@ from hand_lib.render.camera import (
 )
 from hand_lib.render.images import REDUCTIONS, picture_size
 
-JOINT_BOX_MARGIN = 1.6
-"""``box="joints"``: side of the crop over the longer side of the box around the known joints."""
-
 VERTEX_COUNT = 778
 
-
-def square_of(box, width: int, height: int, joints_2d=None, valid_2d=None, name="sample"):
-    """Which square of a picture to look at.
-
-    box: a number, that fraction of the largest centred square; "joints", the box around the known
-    joints_2d times ``JOINT_BOX_MARGIN``; or (x, y, side) in pixels.
-    returns x, y of the centre and the side, all in pixels of the picture.
-
-    >>> square_of(1.0, 640, 480)
-    (319.5, 239.5, 480.0)
-    """
-    if isinstance(box, tuple):
-        return box
-    if box == "joints":
-        known = np.empty((0, 2)) if joints_2d is None else np.asarray(joints_2d)
-        known = known if valid_2d is None else known[np.asarray(valid_2d, bool)]
-        if len(known) < 2:
-            raise SampleError(f"{name}: no 2-D joints to find the hand by; use box=1.0")
-        return square_around(known, JOINT_BOX_MARGIN)
-    if not isinstance(box, int | float) or not box > 0:
-        raise ValueError(f"box must be 'joints', a number above 0 or (x, y, side), found {box!r}")
-    return (width - 1) / 2, (height - 1) / 2, float(min(width, height) * box)
+KEPT_MARGIN = 1.25
+"""How much wider than its crop a hand is kept in memory, for crops that are shifted and turned."""
 
 
-def _label_arrays(count: int, vertex_count: int) -> dict[str, np.ndarray]:
+def _label_arrays(count: int) -> dict[str, np.ndarray]:
     """Empty labels of ``count`` hands: what is not filled in is zero and flagged unknown."""
     shapes = {
-        "vertices": (vertex_count, 3), "joints": (21, 3), "root": (3,), "joints_2d": (21, 2),
+        "vertices": (VERTEX_COUNT, 3), "joints": (21, 3), "root": (3,), "joints_2d": (21, 2),
         "intrinsics": (3, 3), "square": (3,),
     }  # fmt: skip
     flags = {"valid_2d": (21,), "has_vertices": (), "has_joints": (), "has_camera": (), "left": ()}
@@ -74,27 +48,20 @@ def _label_arrays(count: int, vertex_count: int) -> dict[str, np.ndarray]:
 
 def _fill_labels(labels: dict, row: int, sample, square, size) -> None:
     """Write one sample into row ``row``.   square: (x, y, side) pixels.   size: width, height."""
-    labels["square"][row] = square
-    labels["left"][row] = sample.side == "left"
-    if sample.vertices is not None:
-        if sample.vertices.shape[0] != labels["vertices"].shape[1]:
-            raise SampleError(
-                f"{sample.name}: expected {labels['vertices'].shape[1]} vertices, found "
-                f"{sample.vertices.shape[0]}; pass vertex_count"
-            )
-        labels["vertices"][row] = sample.vertices
-        labels["has_vertices"][row] = True
-    if sample.joints is not None:
-        labels["joints"][row] = sample.joints
-        labels["has_joints"][row] = True
-    if sample.joints_2d is not None:
-        labels["joints_2d"][row] = sample.joints_2d
-        labels["valid_2d"][row] = sample.valid_2d
+    if sample.vertices is not None and len(sample.vertices) != VERTEX_COUNT:
+        raise SampleError(
+            f"{sample.name}: expected {VERTEX_COUNT} vertices, found {len(sample.vertices)}"
+        )
+    labels["square"][row], labels["left"][row] = square, sample.side == "left"
+    for name in ("vertices", "joints", "joints_2d", "valid_2d"):
+        if (value := getattr(sample, name)) is not None:
+            labels[name][row] = value
+    labels["has_vertices"][row] = sample.vertices is not None
+    labels["has_joints"][row] = sample.joints is not None
     known = sample.intrinsics is not None
     labels["intrinsics"][row] = sample.intrinsics if known else guessed_intrinsics(*size)
     if known and sample.root is not None:
-        labels["root"][row] = sample.root
-        labels["has_camera"][row] = True
+        labels["root"][row], labels["has_camera"][row] = sample.root, True
 
 
 def _shrink(image: np.ndarray, factor: int) -> np.ndarray:
@@ -120,13 +87,13 @@ def _reduction(pixels_per_pixel: float) -> int:
 class HandCrops:
     """A data set of hands as square crops with labels that follow exactly.
 
-    dataset: a ``HandDataset`` or any sequence of ``HandSample``s.   image_size: side of the crop,
-    pixels.   augment: name in ``AUGMENTATIONS``, an ``Augmentation`` or None.   seed: of the random
-    changes.   box: see ``square_of``; None takes the data set's own square.
-    vertex_count: rows of ``vertices``.   on_error: "raise", or "skip", which puts the next readable
-    sample in place of a broken one (``index`` in the item then names the one that is shown); None
-    is the data set's own.   margin: widens the crop.   tight: some crops become upright and tight,
-    as ``TightCrop`` says.   surface: a ``SurfaceMaps`` that draws ``surface``.
+    dataset: a ``HandDataset`` or any sequence of ``HandSample``s; its ``crop_square``, or the
+    middle of the picture, is what crops show. Where its ``on_error`` is "skip", the next readable
+    sample takes a broken one's place (``index`` in the item then names the one that is shown).
+    image_size: side of the crop, pixels.   augment: name in ``AUGMENTATIONS``, an ``Augmentation``
+    or None.   seed: of the random changes.   margin: widens the crop.   tight: some crops become
+    upright and tight, as ``TightCrop`` says.   surface: ``SurfaceMaps`` that draw
+    ``correspondence``.
 
     An item is a dict: image (3, S, S) uint8 RGB; vertices (V, 3), joints (21, 3) metres, wrist at
     the origin; joints_2d (21, 2) crop units; has_vertices, has_joints, has_camera bool, valid_2d
@@ -136,20 +103,16 @@ class HandCrops:
     """
 
     def __init__(
-        self, dataset, image_size=224, augment=None, seed=0, box=None, vertex_count=VERTEX_COUNT,
-        on_error=None, margin=1.0, tight: TightCrop | None = None, surface=None,
+        self, dataset, image_size=224, augment=None, seed=0, margin=1.0,
+        tight: TightCrop | None = None, surface=None,
     ):  # fmt: skip
         if image_size < 8:
             raise ValueError(f"image_size should be at least 8 pixels, found {image_size}")
         self.dataset = as_dataset(dataset)
-        self.on_error = self.dataset.on_error if on_error is None else on_error
-        if self.on_error not in ERROR_MODES:
-            raise ValueError(f"on_error must be one of {ERROR_MODES}, found {on_error!r}")
         if len(self.dataset) == 0:
             raise ValueError("the data set is empty, so there is nothing to crop")
-        self.image_size, self.seed, self.vertex_count = int(image_size), int(seed), vertex_count
-        self.augment, self.box, self.margin = augmentation(augment), box, margin
-        self.tight, self.surface = tight, surface
+        self.image_size, self.seed, self.margin = int(image_size), int(seed), margin
+        self.augment, self.tight, self.surface = augmentation(augment), tight, surface
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -166,46 +129,39 @@ class HandCrops:
 
     def fetch_batch(self, indices, epochs=0) -> dict:
         """A batch of items, stacked.   indices: (B,).   epochs: (B,) or one number for all."""
-        indices = np.asarray(indices, dtype=np.int64)
+        indices, size = np.asarray(indices, dtype=np.int64), self.image_size
+        random = np.zeros((len(indices), COLUMNS))
         if self.augment or self.tight:
             random = uniforms(self.seed, epochs, indices)
-        else:
-            random = np.zeros((len(indices), COLUMNS))
-        changes, size = draw_changes(self.augment, random), self.image_size
+        changes = draw_changes(self.augment, random)
         images, factors, labels = self._read(indices, changes.scale, epochs)
-        x, y, side = labels.pop("square").astype(float).T
-        side = side * self.margin
-        mirror, shown = labels.pop("left"), labels.pop("index")
-        centers = np.stack([x, y], axis=1) + changes.shift * side[:, None]
+        square, mirror = labels.pop("square").astype(float), labels.pop("left")
+        side = square[:, 2] * self.margin
+        centers = square[:, :2] + changes.shift * side[:, None]
         affines = crop_affine(centers, side * changes.scale, size, changes.rotation, mirror)
         if self.tight is not None:
             known = labels["joints_2d"], labels["valid_2d"]
             affines = tight_affines(affines, *known, random, size, self.tight)
 
         crops = np.empty((len(indices), size, size, 3), np.uint8)
-        tables = colour_tables(changes) if changes.colours_change else None
-        rough = degrades(self.augment)
+        tables = colour_tables(changes) if self.augment else None
         for row, (image, factor) in enumerate(zip(images, factors, strict=True)):
             affine = _to_reduced(affines[row], factor)
             more = _reduction(1 / np.sqrt(abs(np.linalg.det(affine[:, :2]))))
             if more > 1:
                 image, affine = _shrink(image, more), _to_reduced(affine, more)
             crop = cv2.warpAffine(np.ascontiguousarray(image), affine, (size, size))
-            if tables is not None:
+            if self.augment:
                 crop = cv2.LUT(crop, tables[row][None])
-            crops[row] = degrade(crop, self.augment, changes.random[row]) if rough else crop
+                crop = degrade(crop, self.augment, changes.random[row])
+            crops[row] = crop
         batch = {"image": crops.transpose(0, 3, 1, 2)} | self._move(labels, affines)
         if self.surface is not None:
-            batch["correspondence"] = self._draw_surface(batch)
-        return batch | {"index": shown}
-
-    def _draw_surface(self, batch: dict) -> np.ndarray:
-        """Surface maps of the hands that have vertices and a place in space, empty for others."""
-        known = batch["has_vertices"] & (batch["root"][:, 2] > 0)
-        roots = np.where(known[:, None], batch["root"], 0)  # a hand at the camera draws nothing
-        return self.surface.draw(
-            batch["vertices"], roots, batch["intrinsics"], self.image_size
-        ).astype(np.float16)
+            known = batch["has_vertices"] & (batch["root"][:, 2] > 0)
+            roots = np.where(known[:, None], batch["root"], 0)  # a hand at the camera draws nothing
+            maps = self.surface.draw(batch["vertices"], roots, batch["intrinsics"], size)
+            batch["correspondence"] = maps.astype(np.float16)
+        return batch
 
     def _move(self, labels: dict, affines: np.ndarray) -> dict:
         """Labels under the crops' maps: hands turn about the optical axis, 2-D follows."""
@@ -223,13 +179,13 @@ class HandCrops:
 
     def _read(self, indices, scales, epochs):
         """Pictures, factors they are shrunk by, labels (dict of stacked arrays)."""
-        labels = _label_arrays(len(indices), self.vertex_count) | {"index": indices.copy()}
+        labels = _label_arrays(len(indices)) | {"index": indices.copy()}
         if self.dataset.in_batches:
             return self._read_batch(labels, indices, epochs)
         nearest = scales if self.tight is None else scales / 2
         images, factors = [], []
-        for row, index in enumerate(indices):
-            image, factor, shown = self._read_or_next(labels, row, int(index), nearest[row])
+        for row, index in enumerate(indices.tolist()):
+            image, factor, shown = self._read_or_next(labels, row, index, nearest[row])
             labels["index"][row] = shown
             images.append(image)
             factors.append(factor)
@@ -243,12 +199,11 @@ class HandCrops:
         labels["has_camera"][:] = True
         labels |= {name: batch[name] for name in labels if name in batch}
         labels["joints_2d"] = crop_to_pixels(labels["joints_2d"], pixels)
-        box = self.dataset.crop_share if self.box is None else self.box
-        labels["square"][:] = square_of(box, pixels, pixels)
+        labels["square"][:] = middle_square(self.dataset.crop_share, pixels, pixels)
         return images, np.ones(len(indices), int), labels
 
     def _read_or_next(self, labels, row, index, scale):
-        tries = min(len(self), 100) if self.on_error == "skip" else 1
+        tries = min(len(self), 100) if self.dataset.on_error == "skip" else 1
         for attempt in range(tries):
             at = (index + attempt) % len(self)
             try:
@@ -260,69 +215,64 @@ class HandCrops:
         raise SampleError(f"{tries} samples in a row cannot be read; {last}")
 
     def _read_one(self, labels, row, index, scale):
-        dataset, name = self.dataset, self.dataset.name(index)
+        dataset = self.dataset
 
-        def choose(fields, data):
+        def choose(_labels, data):
             size = picture_size(data)
             if size is None or data[:2] != b"\xff\xd8":
                 return 1
-            square = square_of(box, *size, fields.get("joints_2d"), fields.get("valid_2d"), name)
-            return _reduction(square[2] * self.margin * scale / self.image_size)
+            shown = (square or middle_square(dataset.crop_share, *size))[2]
+            return _reduction(shown * self.margin * scale / self.image_size)
 
         try:
-            box = self.box
-            if box is None:
-                box = dataset.crop_square(index) or dataset.crop_share
+            square = dataset.crop_square(index)
             sample, factor = dataset.read(index, choose)
             size = (sample.image.shape[1] * factor, sample.image.shape[0] * factor)
-            square = square_of(box, *size, sample.joints_2d, sample.valid_2d, sample.name)
+            square = square or middle_square(dataset.crop_share, *size)
             _fill_labels(labels, row, sample, square, size)
         except SampleError:
             raise
         except Exception as error:  # a worker must say which sample it died of
-            raise SampleError(f"{name}: {type(error).__name__}: {error}") from error
+            raise SampleError(f"{dataset.name(index)}: {type(error).__name__}: {error}") from error
         return sample.image, factor
+
+
+def middle_square(fraction: float, width: int, height: int) -> tuple[float, float, float]:
+    """Centre (x, y) and side, pixels, of a fraction of a picture's largest centred square.
+
+    >>> middle_square(1.0, 640, 480)
+    (319.5, 239.5, 480.0)
+    """
+    return (width - 1) / 2, (height - 1) / 2, float(min(width, height) * fraction)
 
 
 class InMemoryDataset(HandDataset):
     """Hands decoded, cut and shrunk once, kept in memory as uint8 for many epochs.
 
-    dataset: a data set or sequence of ``HandSample``s.   image_size: side of the crops that will be
-    taken.   margin: how much wider than the crop a kept square is, so that shifted and turned
-    crops find picture there.   box, vertex_count, on_error: as in ``HandCrops``; with "skip" what
-    cannot be read is left out and counted in ``left_out``.   threads: that decode.   progress:
-    wraps an iterator, as ``tqdm`` does.   Memory: 3 (margin image_size)^2 + 12 V bytes a hand.
+    dataset: a data set or sequence of ``HandSample``s; what it skips is left out.   image_size:
+    side of the crops that will be taken.   Memory: 3 (1.25 image_size)^2 + 12 V bytes a hand.
     """
 
-    dataset, in_batches = "in memory", True
+    dataset, fingertips, in_batches = "in memory", None, True
 
-    def __init__(
-        self, dataset, image_size=64, margin=1.25, box=None, vertex_count=VERTEX_COUNT,
-        on_error=None, threads=1, progress=None,
-    ):  # fmt: skip
-        crops = HandCrops(
-            dataset, int(np.ceil(image_size * margin)), box=box, vertex_count=vertex_count,
-            on_error=on_error, margin=margin,
-        )  # fmt: skip
-        count = len(crops)
-        chunks = np.split(np.arange(count), range(64, count, 64))
-        with ThreadPoolExecutor(max(threads, 1)) as workers:
-            batches = workers.map(crops.fetch_batch, chunks)
-            self._take(progress(batches, total=len(chunks)) if progress else batches, count)
-        good = np.flatnonzero(self.arrays.pop("index") == np.arange(count))
-        self.left_out, self.groups = count - len(good), np.asarray(crops.dataset.groups)[good]
-        self.fingertips, self.crop_share = crops.dataset.fingertips, 1 / margin
-        if self.left_out:
+    def __init__(self, dataset, image_size=64):
+        crops = HandCrops(dataset, int(np.ceil(image_size * KEPT_MARGIN)), margin=KEPT_MARGIN)
+        numbers = np.arange(len(crops))
+        chunks = np.split(numbers, range(64, len(numbers), 64))
+        self._take(map(crops.fetch_batch, chunks), len(numbers))
+        good = self.arrays.pop("index") == numbers
+        if not good.all():
             self.images = self.images[good]
             self.arrays = {name: values[good] for name, values in self.arrays.items()}
+        self.groups = np.asarray(crops.dataset.groups)[good]
+        self.fingertips, self.crop_share = crops.dataset.fingertips, 1 / KEPT_MARGIN
 
     @classmethod
-    def from_batches(cls, batches, count: int, fingertips=None) -> "InMemoryDataset":
+    def from_batches(cls, batches, count: int) -> "InMemoryDataset":
         """Finished batches, for instance rendered ones, kept.   count: hands in all."""
         kept = cls.__new__(cls)
         kept._take(batches, count)
         kept.arrays.pop("index", None)
-        kept.fingertips, kept.left_out = fingertips, 0
         return kept
 
     def _take(self, batches, count: int) -> None:
@@ -331,15 +281,11 @@ class InMemoryDataset(HandDataset):
         for batch in batches:
             batch = {name: np.asarray(values) for name, values in batch.items()}
             batch["image"] = batch["image"].transpose(0, 2, 3, 1)
-            if at == 0:
-                self.arrays = {
-                    name: np.zeros((count, *values.shape[1:]), values.dtype)
-                    for name, values in batch.items()
-                }
-            rows = slice(at, at + len(batch["image"]))
             for name, values in batch.items():
-                self.arrays[name][rows] = values
-            at = rows.stop
+                if at == 0:
+                    self.arrays[name] = np.zeros((count, *values.shape[1:]), values.dtype)
+                self.arrays[name][at : at + len(values)] = values
+            at += len(values)
         if at != count:
             raise ValueError(f"expected {count} hands to keep in memory, found {at}")
         self.images = self.arrays.pop("image")  # (N, P, P, 3)

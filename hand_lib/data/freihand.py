@@ -5,12 +5,11 @@ import os
 import re
 from pathlib import Path
 
-import cv2
 import numpy as np
+import simplejpeg
 
 from hand_lib.data.sample import HandDataset, HandSample, as_dataset
 from hand_lib.files import (
-    SampleError,
     check_folder,
     load_json_array,
     read_bytes,
@@ -76,13 +75,17 @@ class FreiHand(HandDataset):
     def _check_lists(self) -> None:
         """Every list of this split is there that must be, and all are of one length."""
         if self.values("K") is None:
-            inside = [path.parent for path in self.root.glob(f"*/{self.split}_K.json")]
-            hint = f"It is one level down: pass {inside[0]}." if inside else _WHERE
-            others = [split for split in SPLITS if (self.root / f"{split}_K.json").is_file()]
-            hint = f"It holds the split {others[0]!r}." if others else hint
+            hint = _WHERE
+            for inside in self.root.glob(f"*/{self.split}_K.json"):
+                hint = f"It is one level down: pass {inside.parent}."
+            for split in SPLITS:
+                if (self.root / f"{split}_K.json").is_file():
+                    hint = f"It holds the split {split!r}."
             names = ", ".join(sorted(path.name for path in self.root.iterdir())[:6])
-            hint = f"There is: {names or 'nothing'}. {hint}"
-            raise FileNotFoundError(f"FreiHAND: {self.root} has no {self.split}_K.json. {hint}")
+            raise FileNotFoundError(
+                f"FreiHAND: {self.root} has no {self.split}_K.json. There is: "
+                f"{names or 'nothing'}. {hint}"
+            )
         self.unique = len(self.values("K"))
         for field in _FIELDS:
             values = self.values(field)
@@ -91,48 +94,46 @@ class FreiHand(HandDataset):
                     f"FreiHAND/{self.split}: {self.split}_{field}.json has {len(values)} entries, "
                     f"but {self.split}_K.json has {self.unique}; both must come from one release"
                 )
-        if self.split == "training" and self.values("xyz") is None:
-            raise FileNotFoundError(f"FreiHAND: {self.root} has no training_xyz.json.")
-        if self.model is not None and self.values("mano") is None:
-            raise FileNotFoundError(
-                f"FreiHAND: {self.root} has no {self.split}_mano.json, which vertices by the hand "
-                "model need; leave out model to read verts.json"
-            )
+        needed = {"xyz": self.split == "training" or self.model, "mano": self.model}
+        for field in (field for field, asked in needed.items() if asked):
+            if self.values(field) is None:
+                raise FileNotFoundError(
+                    f"FreiHAND: {self.root} has no {self.split}_{field}.json, which training and "
+                    "vertices by a hand model need"
+                )
 
     def _list_pictures(self, versions) -> None:
         folder = check_folder(self.root / self.split / "rgb", self.dataset, _WHERE)
         found = (_PICTURE.fullmatch(name) for name in os.listdir(folder))
         names = {int(match[1]): match[0] for match in found if match}
-        numbers = np.array(sorted(names), dtype=np.int64)
-        counts = np.bincount(numbers // self.unique, minlength=4)
         allowed = VERSIONS if self.split == "training" else VERSIONS[:1]
-        if versions is None:
-            versions = [name for name, n in zip(allowed, counts, strict=False) if n] or allowed[:1]
-        versions = (versions,) if isinstance(versions, str) else tuple(versions)
-        if unknown := [name for name in versions if name not in allowed]:
+        last = max(names, default=-1) // self.unique
+        if last >= len(allowed):
             raise ValueError(
-                f"FreiHAND/{self.split} has the versions {', '.join(allowed)}; asked for {unknown}"
-            )
-        if counts[len(allowed) :].any():
-            raise ValueError(
-                f"FreiHAND/{self.split}: picture {numbers[-1]:08d} has no label; "
+                f"FreiHAND/{self.split}: picture {max(names):08d} has no label; "
                 f"{self.split}_K.json has {self.unique} entries, so the pictures end at "
                 f"{len(allowed) * self.unique - 1:08d}"
             )
-        starts = [VERSIONS.index(name) * self.unique for name in versions]
-        self.versions = versions
-        self.pictures = np.concatenate([np.arange(self.unique) + start for start in starts])
-        missing = ~np.isin(self.pictures, numbers)
-        self.missing = [f"{number:08d}.jpg" for number in self.pictures[missing]]
-        if self.missing:
-            message = (
-                f"FreiHAND/{self.split}[{int(np.argmax(missing))}]: {folder} lacks "
-                f"{len(self.missing)} of {len(missing)} labelled pictures, first {self.missing[0]}"
+        there = {number // self.unique for number in names} or {0}
+        self.versions = tuple(VERSIONS[n] for n in sorted(there))
+        if versions is not None:
+            self.versions = (versions,) if isinstance(versions, str) else tuple(versions)
+        if unknown := [name for name in self.versions if name not in allowed]:
+            raise ValueError(
+                f"FreiHAND/{self.split} has the versions {', '.join(allowed)}; asked for {unknown}"
             )
-            if self.on_error == "raise":
-                raise FileNotFoundError(f"{message}; unpack again, or pass on_error='skip'")
-            self.pictures = self.pictures[~missing]
-        self.backgrounds = 1 if self.missing else len(versions)
+        starts = [VERSIONS.index(name) * self.unique for name in self.versions]
+        self.pictures = np.concatenate([np.arange(self.unique) + start for start in starts])
+        known = np.isin(self.pictures, list(names))
+        self.missing = [f"{number:08d}.jpg" for number in self.pictures[~known]]
+        if self.missing and self.on_error == "raise":
+            raise FileNotFoundError(
+                f"FreiHAND/{self.split}[{int(np.argmin(known))}]: {folder} lacks "
+                f"{len(self.missing)} of {len(known)} labelled pictures, first {self.missing[0]}; "
+                "unpack again, or pass on_error='skip'"
+            )
+        self.pictures = self.pictures[known]
+        self.backgrounds = 1 if self.missing else len(self.versions)
         self._names = np.array([names[number] for number in self.pictures.tolist()])
         self.groups = self.pictures % self.unique
 
@@ -155,16 +156,13 @@ class FreiHand(HandDataset):
             self._arrays[field] = found
         return self._arrays[field]
 
-    def picture_path(self, index: int) -> Path:
-        """The file of a sample's picture."""
-        return self.root / self.split / "rgb" / str(self._names[index])
-
     def jpeg(self, index: int) -> bytes:
         """The picture as it lies on the disk."""
-        return read_bytes(self.picture_path(index), self.name(index))
+        path = self.root / self.split / "rgb" / str(self._names[index])
+        return read_bytes(path, self.name(index))
 
     def labels(self, index: int) -> dict:
-        """All of a sample but its picture, as ``make_sample`` takes it; no truth, no entry."""
+        """All of a sample but its picture: fields of ``HandSample``; no truth, no entry."""
         at = int(self.groups[index])
         fields = {"intrinsics": self.values("K")[at], "key": f"{int(self.pictures[index]):08d}"}
         xyz, verts, mano = (self.values(name) for name in ("xyz", "verts", "mano"))
@@ -174,41 +172,25 @@ class FreiHand(HandDataset):
             root = xyz[at, 0]
             fields |= {"joints": xyz[at] - root, "root": root}
             fields["joints_2d"] = project(xyz[at].astype(float), fields["intrinsics"])
-        if self.model is not None:
-            fields |= self._from_model(mano[at], fields["intrinsics"], fields)
-        elif verts is not None and xyz is not None:
-            fields["vertices"] = verts[at] - root
+            if self.model is not None:
+                vertices, joints = hand_from_model(self.model, fields["pose"], fields["betas"])
+                fields["vertices"] = vertices - joints[0]
+            elif verts is not None:
+                fields["vertices"] = verts[at] - root
+        if self.masks:
+            fields["mask"] = self._mask(index)
         return fields
 
-    def _from_model(self, mano, intrinsics, fields) -> dict:
-        """Vertices of the 61 numbers, the middle knuckle put at their root (FreiHAND toolbox)."""
-        vertices, joints = hand_from_model(self.model, mano[:48], mano[48:58])
-        if "root" in fields:
-            return {"vertices": vertices - joints[0]}
-        focal = (intrinsics[0, 0] + intrinsics[1, 1]) / 2
-        knuckle = np.append(mano[58:60] - intrinsics[:2, 2], focal) / mano[60]
-        root = knuckle - joints[9] + joints[0]
-        joints_2d = project((joints - joints[0] + root).astype(float), intrinsics)
-        return {
-            "vertices": vertices - joints[0], "joints": joints - joints[0], "root": root,
-            "joints_2d": joints_2d,
-        }  # fmt: skip
-
-    def complete(self, index: int, image, labels: dict) -> dict:
-        """With the mask of the sample's unique hand, where it is asked for and there."""
-        stem, group = Path(self.picture_path(index)).stem, int(self.groups[index])
-        folder = self.root / self.split / "mask"
-        names = [f"{group:0{len(stem)}d}{end}" for end in (".jpg", ".JPG", ".jpeg", ".png")]
-        path = next((folder / name for name in names if (folder / name).is_file()), None)
-        if not self.masks or path is None:
-            return labels
-        mask = decode_picture(read_bytes(path, self.name(index)), f"{self.name(index)} mask")
-        if mask.shape[:2] != image.shape[:2]:
-            raise SampleError(
-                f"{self.name(index)}: its mask is {mask.shape[:2]}, its picture {image.shape[:2]} "
-                "(height, width)"
-            )
-        return labels | {"mask": mask[:, :, 0] > 127}
+    def _mask(self, index: int) -> np.ndarray | None:
+        """(H, W) bool of the sample's unique hand, None where there is none."""
+        digits = len(Path(str(self._names[index])).stem)
+        stem = self.root / self.split / "mask" / f"{int(self.groups[index]):0{digits}d}"
+        paths = (stem.with_suffix(end) for end in (".jpg", ".JPG", ".jpeg", ".png"))
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            return None
+        name = f"{self.name(index)} mask"
+        return decode_picture(read_bytes(path, name), name)[:, :, 0] > 127
 
 
 def hand_from_model(model, pose, betas) -> tuple[np.ndarray, np.ndarray]:
@@ -226,12 +208,10 @@ def hand_from_model(model, pose, betas) -> tuple[np.ndarray, np.ndarray]:
 
 def encode_jpeg(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
     """(H, W, 3) uint8 RGB -> the bytes of a JPEG with whole colour resolution."""
-    flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-             cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # fmt: skip
-    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)[1].tobytes()
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality, "RGB", "444")
 
 
-def stored_or_encoded(data: HandDataset, index: int, sample: HandSample, quality: int) -> bytes:
+def stored_or_encoded(data, index: int, sample: HandSample, quality=JPEG_QUALITY) -> bytes:
     """The sample's JPEG: the data set's own file where it has one, encoded anew otherwise."""
     stored = data.jpeg(index) or b""
     return stored if stored[:2] == b"\xff\xd8" else encode_jpeg(sample.image, quality)
@@ -244,7 +224,11 @@ def shown_fraction(data: HandDataset, index: int, sample: HandSample) -> float:
 
 
 def freihand_rows(sample: HandSample, split: str = "training") -> dict:
-    """FreiHAND's JSON entries of a sample: K (3, 3), and where known xyz, verts, mano, scale."""
+    """FreiHAND's JSON entries of a sample: K (3, 3), and where known xyz, verts, mano, scale.
+
+    mano is (1, 61): pose 48, betas 10, then u, v and scale, which place the middle knuckle at
+    ((u - cx), (v - cy), f) / scale.
+    """
     if sample.intrinsics is None:
         raise ValueError(f"{sample.name}: FreiHAND's layout needs intrinsics, this sample has none")
     rows = {"K": sample.intrinsics}
@@ -257,20 +241,11 @@ def freihand_rows(sample: HandSample, split: str = "training") -> dict:
     if sample.vertices is not None:
         rows["verts"] = (sample.vertices.astype(float) + sample.root).astype(np.float32)
     if sample.pose is not None and sample.betas is not None:
-        rows["mano"] = mano_vector(sample, xyz)[None]
+        camera = sample.intrinsics.astype(float)
+        scale = (camera[0, 0] + camera[1, 1]) / 2 / xyz[9, 2]
+        uv = xyz[9, :2] * scale + camera[:2, 2]
+        rows["mano"] = np.concatenate([sample.pose, sample.betas, uv, [scale]])[None]
     return rows
-
-
-def mano_vector(sample: HandSample, xyz: np.ndarray) -> np.ndarray:
-    """FreiHAND's 61 numbers: pose 48, betas 10, then u, v and scale that place joint 9.
-
-    xyz: (21, 3) metres, camera frame.   The middle knuckle lies at ((u - cx), (v - cy), f) / scale.
-    """
-    intrinsics = sample.intrinsics.astype(float)
-    focal = (intrinsics[0, 0] + intrinsics[1, 1]) / 2
-    scale = focal / float(xyz[9, 2])
-    uv = xyz[9, :2] * scale + intrinsics[:2, 2]
-    return np.concatenate([sample.pose, sample.betas, uv, [scale]])
 
 
 def plain_numbers(value):
@@ -283,44 +258,37 @@ def plain_numbers(value):
 
 
 def write_freihand(
-    folder, samples, split: str = "training", versions: int | None = None, quality=JPEG_QUALITY,
-    progress=None,
-) -> Path:  # fmt: skip
+    folder, samples, split: str = "training", quality=JPEG_QUALITY, progress=None
+) -> Path:
     """Write samples in FreiHAND's layout: ``<split>/rgb``, masks and ``<split>_*.json``.
 
-    folder: made when absent; other splits in it stay.   samples: a data set or any iterable of
-    right-handed ``HandSample``s with intrinsics.   split: "training" or "evaluation".   versions:
-    how many backgrounds of each hand there are; samples then come background by background, the
-    order FreiHAND's reader gives. None takes a reader's own.   progress: wraps the iterator, as
-    ``tqdm`` does.   JPEG files that a reader holds are copied byte by byte. Where crops show
-    another fraction of the picture than FreiHAND's, ``<split>_box.json`` says which.
+    folder: made when absent.   samples: a data set or any iterable of right-handed samples; where
+    it has several ``backgrounds`` of each hand, they share one label.   split: "training" or
+    "evaluation".   quality: of the JPEGs that the data set has no file of; files are copied byte
+    by byte.   progress: wraps the iterator, as ``tqdm`` does.   Where crops show another fraction
+    of the picture than FreiHAND's, ``<split>_box.json`` says which.
     returns the folder. The label lists appear last, so a broken run leaves none.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be 'training' or 'evaluation', found {split!r}")
     data, folder = as_dataset(samples), Path(folder)
-    total, versions = len(data), versions or data.backgrounds
-    if total == 0:
-        raise ValueError(f"no samples to write into {folder}")
-    if total % versions:
-        raise ValueError(f"{total} samples do not divide into {versions} versions of each hand")
+    unique = len(data) // data.backgrounds
     (folder / split / "rgb").mkdir(parents=True, exist_ok=True)
-    lists, fraction, count = {}, FREIHAND_CROP, 0
-    rows = data.numbered()
-    for index, sample in progress(rows, total=total) if progress else rows:
+    lists, fraction, rows = {}, FREIHAND_CROP, data.numbered()
+    rows = progress(rows, total=len(data)) if progress else rows
+    for count, (index, sample) in enumerate(rows):
         if sample.side != "right":
             raise ValueError(f"{sample.name}: FreiHAND's layout holds right hands; mirror this one")
         picture = folder / split / "rgb" / f"{count:08d}.jpg"
         picture.write_bytes(stored_or_encoded(data, index, sample, quality))
-        count += 1
-        if count > total // versions:
+        if count >= unique:
             continue
         if sample.mask is not None:
             mask = np.repeat(sample.mask[:, :, None].astype(np.uint8) * 255, 3, axis=2)
             (folder / split / "mask").mkdir(exist_ok=True)
             (folder / split / "mask" / picture.name).write_bytes(encode_jpeg(mask))
         entries = freihand_rows(sample, split)
-        if count == 1:
+        if count == 0:
             fraction = shown_fraction(data, index, sample)
             lists = {name: [] for name in entries}
         if entries.keys() != lists.keys():
@@ -330,19 +298,21 @@ def write_freihand(
             )
         for name, value in entries.items():
             lists[name].append(value)
-    if count == 0:
-        raise ValueError(f"no samples to write into {folder}; all {total} were skipped")
-    if count < total and versions > 1:
-        raise ValueError(f"{total - count} of {total} samples were skipped, so the versions no "
-                         "longer line up; write with versions=1")  # fmt: skip
+    if not lists:
+        raise ValueError(f"no samples to write into {folder}; {len(data.skipped)} were skipped")
+    if count + 1 < len(data) and data.backgrounds > 1:
+        raise ValueError(
+            f"{len(data) - count - 1} of {len(data)} samples were skipped, so the backgrounds no "
+            "longer line up; backgrounds = 1 gives each picture a label of its own"
+        )
     note = folder / f"{split}_box.json"
     note.unlink(missing_ok=True)
     if abs(fraction - FREIHAND_CROP) > 1e-6:
         write_text(note, json.dumps(fraction))
     for name, values in lists.items():
-        with written_atomically(folder / f"{split}_{name}.json") as temporary:
-            with open(temporary, "w", encoding="ascii") as file:  # entry by entry: it is long
-                for number, value in enumerate(values):
-                    file.write(("[" if number == 0 else ", ") + json.dumps(plain_numbers(value)))
-                file.write("]")
+        path = folder / f"{split}_{name}.json"
+        with written_atomically(path) as temporary, open(temporary, "w", encoding="ascii") as file:
+            for number, value in enumerate(values):  # entry by entry: it is long
+                file.write(("[" if number == 0 else ", ") + json.dumps(plain_numbers(value)))
+            file.write("]")
     return folder

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hand_lib.data.sample import HandDataset
-
 SHARED_MEMORY = Path("/dev/shm")
 """Where Linux keeps what loading processes hand over; containers often have only 64 MB of it."""
 
@@ -27,10 +25,9 @@ class HandLoader:
     datasets: one or a list of what gives batches through ``fetch_batch(indices, epochs)``:
     ``HandCrops``, synthetic hands.   batch_size: items a batch, of all processes together.
     seed, epoch: decide the order.   start_batch: batches of this epoch that are skipped because
-    they have been seen.   workers: loading processes, 0 for none.   shuffle=False: in their own
-    order.   drop_last: leave out an unfilled last batch; what is left over waits for another
-    shuffling.   process, processes: take this process's part of every batch, of so many that train
-    together.
+    they have been seen.   workers: loading processes, 0 for none.   drop_last: leave out an
+    unfilled last batch; what is left over waits for another shuffling.   process, processes: take
+    this process's part of every batch, of so many that train together.
 
     An epoch shows every item of every data set once. ``skipped`` holds the numbers of the items
     that broken samples were replaced in. ``index`` in a batch counts through all data sets, one
@@ -39,12 +36,12 @@ class HandLoader:
 
     def __init__(
         self, datasets, batch_size: int, seed: int = 0, epoch: int = 0, start_batch: int = 0,
-        workers: int = 0, shuffle: bool = True, drop_last: bool = False, pin_memory: bool = False,
-        process: int = 0, processes: int = 1,
+        workers: int = 0, drop_last: bool = False, pin_memory: bool = False, process: int = 0,
+        processes: int = 1,
     ):  # fmt: skip
         self.datasets = list(datasets) if isinstance(datasets, list | tuple) else [datasets]
         for data in self.datasets:
-            if isinstance(data, HandDataset) and not data.in_batches or isinstance(data, list):
+            if not getattr(data, "in_batches", hasattr(data, "fetch_batch")):
                 raise TypeError(
                     f"{type(data).__name__} gives samples, not batches of arrays; wrap it: "
                     "HandCrops(dataset, image_size)"
@@ -54,28 +51,23 @@ class HandLoader:
             raise ValueError(f"every data set needs at least one item, found lengths {self.sizes}")
         if batch_size < 1 or batch_size % processes or workers < 0:
             raise ValueError(
-                f"expected batch_size >= 1 and workers >= 0, found {batch_size} and {workers}"
-                if processes == 1
-                else f"batch_size {batch_size} cannot be shared by {processes} processes"
+                f"expected workers >= 0 and a batch_size >= 1 that {processes} processes can "
+                f"share, found {workers} and {batch_size}"
             )
-        self.batch_size, self.seed, self.workers = batch_size, seed, workers
-        self.shuffle, self.pin_memory = shuffle, pin_memory
-        self.process, self.processes = process, processes
-        self.images = int(self.sizes.sum())
-        whole, rest = divmod(self.images, batch_size)
-        self.steps_per_epoch = whole + bool(rest and not drop_last and processes == 1)
+        images = int(self.sizes.sum())
+        self.steps_per_epoch = images // batch_size
+        if not drop_last and processes == 1:
+            self.steps_per_epoch = -(-images // batch_size)
         if self.steps_per_epoch == 0:
-            raise ValueError(f"{self.images} images are fewer than batch_size {batch_size}")
-        self.skipped: set[int] = set()
-        self.set_epoch(epoch, start_batch)
-
-    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Go to a place in training: the next iteration begins there."""
+            raise ValueError(f"{images} images are fewer than batch_size {batch_size}")
         if not 0 <= start_batch <= self.steps_per_epoch:
             raise ValueError(
                 f"start_batch must lie in [0, {self.steps_per_epoch}], found {start_batch}"
             )
-        self.epoch, self.start_batch = epoch, start_batch
+        self.batch_size, self.workers, self.pin_memory = batch_size, workers, pin_memory
+        self.seed, self.epoch, self.start_batch = seed, epoch, start_batch
+        self.process, self.processes = process, processes
+        self.skipped: set[int] = set()
 
     def __len__(self) -> int:
         return self.steps_per_epoch - self.start_batch
@@ -84,11 +76,10 @@ class HandLoader:
         """This process's part of every batch of an epoch, (b, 3): data set, epoch, index in it."""
         rows = []
         for number, size in enumerate(self.sizes):
-            rng = np.random.default_rng([self.seed, number, epoch])
-            order = rng.permutation(size) if self.shuffle else np.arange(size)
+            order = np.random.default_rng([self.seed, number, epoch]).permutation(size)
             rows.append(np.stack([np.full(size, number), np.full(size, epoch), order], axis=1))
         rows = np.concatenate(rows)
-        if self.shuffle and len(self.sizes) > 1:
+        if len(self.sizes) > 1:
             rows = np.random.default_rng([self.seed, epoch]).permutation(rows)
         part = self.batch_size // self.processes
         starts = self.batch_size * np.arange(self.steps_per_epoch) + part * self.process
@@ -110,12 +101,10 @@ class HandLoader:
 
     def _load(self, batches):
         """The batches with these rows; one set of loading processes for all of them."""
-        offsets = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
-        fetch = _Fetch(self.datasets, offsets)
-        if self.workers == 0:
-            loaded = (_tensors(fetch.__getitems__(rows)) for rows in batches)
-        else:
-            loaded = DataLoader(
+        fetch = _Fetch(self.datasets)
+        loaded = iter(map(fetch.__getitems__, batches))
+        if self.workers:
+            loaded = iter(DataLoader(
                 fetch,
                 batch_sampler=batches,
                 num_workers=self.workers,
@@ -124,11 +113,9 @@ class HandLoader:
                 worker_init_fn=_quiet_worker,
                 generator=torch.Generator().manual_seed(self.seed),
                 pin_memory=self.pin_memory,
-            )
-        loaded = iter(loaded)
+            ))  # fmt: skip
         try:
-            for batch in loaded:
-                batch = _tensors(batch)
+            for batch in map(_tensors, loaded):
                 wanted, index = batch.pop("wanted"), batch["index"]
                 self.skipped.update(wanted[wanted != index].tolist())
                 yield batch
@@ -165,11 +152,11 @@ def make_loader(datasets, batch_size, **options) -> HandLoader:
 class _Fetch(Dataset):
     """Turns rows of a plan into a batch of arrays, in this process or in a worker."""
 
-    def __init__(self, datasets, offsets):
-        self.datasets, self.offsets = datasets, offsets
+    def __init__(self, datasets):
+        self.datasets = datasets
+        self.offsets = np.cumsum([0, *(len(data) for data in datasets)])
 
     def __getitems__(self, rows) -> dict:
-        rows = np.asarray(rows)
         parts, order = [], []
         for number in np.unique(rows[:, 0]):
             mine = np.flatnonzero(rows[:, 0] == number)
@@ -179,10 +166,10 @@ class _Fetch(Dataset):
             order.append(mine)
         merged = parts[0]
         if len(parts) > 1:
-            back = np.argsort(np.concatenate(order))
-            common = set.intersection(*(set(part) for part in parts))
-            merged = {name: np.concatenate([part[name] for part in parts])[back]
-                      for name in merged if name in common}  # fmt: skip
+            back, common = np.argsort(np.concatenate(order)), set.intersection(*map(set, parts))
+            merged = {
+                name: np.concatenate([part[name] for part in parts])[back] for name in common
+            }
         return merged | {"wanted": rows[:, 2] + self.offsets[rows[:, 0]]}
 
 

@@ -11,15 +11,14 @@ import contextlib
 import functools
 import json
 import mmap
-import os
 from pathlib import Path
 
 import numpy as np
+import simdjson
 import yaml
 
 from hand_lib.data.freihand import (
     FREIHAND_CROP,
-    JPEG_QUALITY,
     freihand_rows,
     hand_from_model,
     plain_numbers,
@@ -27,7 +26,7 @@ from hand_lib.data.freihand import (
     stored_or_encoded,
 )
 from hand_lib.data.sample import HandDataset, HandSample, as_dataset
-from hand_lib.files import SampleError, find_cache, store_cache, write_text, written_atomically
+from hand_lib.files import SampleError, write_text, written_atomically
 from hand_lib.hand.joints import fingertips_of
 
 _WHERE = (
@@ -59,48 +58,42 @@ class TsvFile:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"no file {self.path}. {_WHERE}")
-        self._map, self._process = None, None
         self.offsets = self._read_index()
-        self.rebuilt = self.offsets is None
-        if self.rebuilt:
+        if self.offsets is None:
             self.offsets = find_lines(self.path)
             with contextlib.suppress(OSError):  # a read-only folder: the index stays in memory
                 write_lineidx(self.path, self.offsets)
 
     def _read_index(self) -> np.ndarray | None:
         """The offsets in the ``.lineidx``, or None where they cannot be this file's."""
-        index, status = self.path.with_suffix(".lineidx"), self.path.stat()
+        index = self.path.with_suffix(".lineidx")
         try:
             offsets = np.array(index.read_bytes().split(), dtype=np.int64)
-            if index.stat().st_mtime_ns < status.st_mtime_ns or not len(offsets) or offsets[0]:
+            if index.stat().st_mtime_ns < self.path.stat().st_mtime_ns or offsets[0]:
                 return None
-        except (OSError, ValueError):
+            data, picked = self._data, offsets[1 :: max(len(offsets) // 256, 1)].tolist()
+            fits = (np.diff(offsets) > 0).all() and all(data[at - 1] == 10 for at in picked)
+            fits &= data.find(b"\n", int(offsets[-1])) in (-1, len(data) - 1)
+        except (OSError, ValueError, IndexError):  # no index, no numbers, beyond the file's end
             return None
-        if (np.diff(offsets) <= 0).any() or offsets[-1] >= status.st_size:
-            return None
-        data, picked = self._data(), offsets[1 :: max(len(offsets) // 256, 1)]
-        end = data.find(b"\n", int(offsets[-1]))
-        fits = end in (-1, status.st_size - 1) and all(data[at - 1] == 10 for at in picked.tolist())
         return offsets if fits else None
 
-    def _data(self):
-        if self._process != os.getpid():  # a loading process maps the file for itself
-            with open(self.path, "rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._process = os.getpid()
-        return self._map
+    @functools.cached_property
+    def _data(self) -> mmap.mmap:
+        with open(self.path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
-    def __getstate__(self):
-        return self.__dict__ | {"_map": None, "_process": None}
+    def __getstate__(self):  # a loading process maps the file for itself
+        return {name: value for name, value in self.__dict__.items() if name != "_data"}
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     def row(self, number: int, name: str) -> list[bytes]:
         """The two cells of one row, key and content.   name: what errors call the sample."""
-        data, start = self._data(), int(self.offsets[number])
-        end = data.find(b"\n", start)
-        cells = data[start : end if end >= 0 else None].split(b"\t")
+        start = int(self.offsets[number])
+        end = self._data.find(b"\n", start)
+        cells = self._data[start : end if end >= 0 else None].split(b"\t")
         if len(cells) != 2:
             raise SampleError(
                 f"{name}: row {number} of {self.path} has {len(cells)} columns, expected 2; the "
@@ -151,27 +144,27 @@ class FreiHandTsv(HandDataset):
 
     def _read_lines(self, linelist) -> np.ndarray:
         """(N, 2) file, of the several that a YAML may join, and row in it of each sample."""
-        counts = [len(file) for file in self.pictures]
-        known = {(n, row) for n, count in enumerate(counts) for row in range(count)}
+        counts = np.array([len(file) for file in self.pictures])
         if linelist is None:
-            return np.array(sorted(known))
+            return np.array([(n, row) for n, count in enumerate(counts) for row in range(count)])
         path = self.path.parent / linelist
         if not path.is_file():
             raise FileNotFoundError(f"FreiHAND-TSV: {self.path} names {path}, which is missing")
         try:
-            rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
-            lines = np.array(rows, dtype=np.int64).reshape(len(rows), -1)
+            lines = np.loadtxt(path, np.int64, ndmin=2)
         except ValueError:
             lines = np.empty((0, 0), np.int64)
         if lines.shape[1] not in (1, 2):
             raise ValueError(f"FreiHAND-TSV: {path} needs one or two integers a row")
         lines = np.hstack([np.zeros((len(lines), 2 - lines.shape[1]), np.int64), lines])
-        for index, line in enumerate(lines.tolist()):
-            if tuple(line) not in known:
-                raise ValueError(
-                    f"FreiHAND-TSV/{self.split}[{index}]: {path} points to row {line[1]} of file "
-                    f"{line[0]}, but the files have {counts} rows; one is cut off"
-                )
+        last = np.append(counts, 0)[lines[:, 0].clip(-1, len(counts))] - 1  # of the file; none: -1
+        bad = np.flatnonzero((lines < 0).any(axis=1) | (lines[:, 1] > last))
+        if len(bad):
+            file, row = lines[bad[0]]
+            raise ValueError(
+                f"FreiHAND-TSV/{self.split}[{bad[0]}]: {path} points to row {row} of file {file}, "
+                f"but the files have {counts} rows; one is cut off"
+            )
         return lines
 
     def __len__(self) -> int:
@@ -210,11 +203,11 @@ class FreiHandTsv(HandDataset):
     def jpeg(self, index: int) -> bytes:
         """The picture's JPEG bytes."""
         key, text = self._cells(self.pictures, index)
-        theirs = self.annotation(index)[0]
-        if key.decode(errors="replace") != theirs:
+        theirs = self._cells(self.annotations, index)[0]
+        if key != theirs:
             raise SampleError(
                 f"{self.name(index)}: the picture's key is {key.decode(errors='replace')}, the "
-                f"label's {theirs}; the files belong to different sets"
+                f"label's {theirs.decode(errors='replace')}; the files belong to different sets"
             )
         try:
             return base64.b64decode(text, validate=True)
@@ -230,7 +223,7 @@ class FreiHandTsv(HandDataset):
         return float(x) - 0.5, float(y) - 0.5, side
 
     def labels(self, index: int) -> dict:
-        """All of a sample but its picture, as ``make_sample`` takes it; no truth, no entry."""
+        """All of a sample but its picture, as ``HandSample`` takes it; no truth, no entry."""
         key, label = self.annotation(index)
         fields, kept = {"key": key}, label.get("freihand", {})
         if "K" in kept:
@@ -255,24 +248,21 @@ class FreiHandTsv(HandDataset):
     @functools.cached_property
     def groups(self) -> np.ndarray:
         """(N,) number of the unique hand: samples with equal joints are one hand."""
-        path = self.annotations[0].path
-        status = path.stat()
-        key = f"groups-{self.split}-{len(self)}-{status.st_size:x}-{status.st_mtime_ns:x}.npy"
-        cached = find_cache(path, key)
-        if cached is not None:
-            return np.load(cached)
-        first: dict[str, int] = {}
-        groups = np.array([first.setdefault(self._signature(i), len(first))
-                           for i in range(len(self))], dtype=np.int64)  # fmt: skip
-        if len(self) > 5000:
-            store_cache(path, key, groups)
-        return groups
+        parser, first = simdjson.Parser(), {}
+        hands = (self._joints_or_key(parser, index) for index in range(len(self)))
+        return np.array([first.setdefault(hand, len(first)) for hand in hands], dtype=np.int64)
 
-    def _signature(self, index: int) -> str:
-        key, label = self.annotation(index)
-        return json.dumps(label.get("3d_joints")) if label.get("has_3d_joints") else key
+    def _joints_or_key(self, parser, index: int) -> bytes:
+        key, text = self._cells(self.annotations, index)
+        try:
+            label = parser.parse(text)
+            label = label[0] if isinstance(label, simdjson.Array) else label
+            known = label["has_3d_joints"]
+            return bytes(label["3d_joints"].as_buffer(of_type="d")) if known else key
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return key  # reading the sample says what is wrong
 
-    @property
+    @functools.cached_property
     def backgrounds(self) -> int:
         """Pictures of each hand, when all hands come once, then all again, and so on."""
         unique = int(self.groups.max()) + 1
@@ -309,9 +299,7 @@ def tsv_label(sample: HandSample, share: float = FREIHAND_CROP) -> dict:
     }
 
 
-def write_freihand_tsv(
-    folder, samples, split: str = "train", quality=JPEG_QUALITY, progress=None
-) -> Path:
+def write_freihand_tsv(folder, samples, split: str = "train", progress=None) -> Path:
     """Write samples in METRO's layout, ready for METRO, Graphormer, Youtubehand and ourselves.
 
     folder: made when absent.   samples: a data set or any iterable of right-handed samples.
@@ -338,7 +326,7 @@ def write_freihand_tsv(
                 kept = freihand_rows(sample, "")
                 label["freihand"] = {n: plain_numbers(kept[n]) for n in ("K", "xyz") if n in kept}
             height, width = sample.image.shape[:2]
-            picture = stored_or_encoded(data, index, sample, quality)
+            picture = stored_or_encoded(data, index, sample)
             cells = {
                 "img": (key, base64.b64encode(picture).decode()),
                 "label": (key, json.dumps([label])),

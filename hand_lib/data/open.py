@@ -7,6 +7,7 @@ JPEG files are copied byte by byte; labels keep all their digits (as float32).
 """
 
 import argparse
+import contextlib
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -28,12 +29,7 @@ METRO_SPLITS = {"training": "train", "evaluation": "test"}
 
 LAYOUTS = ("freihand", "tsv")
 
-MANO_NAMES = ("MANO_RIGHT.pkl", "MANO_RIGHT.npz")
-"""What is looked for in template/."""
-
 EXAMPLES = ROOT / "data" / "examples"
-
-_CHECKED_HANDS = 32
 
 
 def open_data(place, split="training", model=None, on_error="raise", **options) -> HandDataset:
@@ -60,29 +56,22 @@ def open_data(place, split="training", model=None, on_error="raise", **options) 
         raise ValueError(f"split must be 'training' or 'evaluation', found {split!r}")
     options |= {"model": model, "on_error": on_error}
     if path.is_dir() and not (path / f"{split}_K.json").is_file():
-        short = {"training": ("train",), "evaluation": ("test", "val")}[split]
-        names = [f"{s}.yaml" for s in short] + [f"youtube_{s}.json" for s in short]
+        names = {"training": ("train",), "evaluation": ("test", "val")}[split]
+        names = [*(f"{name}.yaml" for name in names), *(f"youtube_{name}.json" for name in names)]
         path = next((path / name for name in names if (path / name).is_file()), path)
     if path.suffix in (".yaml", ".yml"):
         return FreiHandTsv(path, **options)
     if path.suffix == ".json":
-        return _open_youtube(path, **options)
-    if split == "training" and not (path / "training_K.json").is_file():
-        split = "evaluation" if (path / "evaluation_K.json").is_file() else split
+        if model is None:  # meshes in the built-in hand's order, as our own tools write them
+            with contextlib.suppress(WrongHandModel):
+                return YouTubeHands(path, path.parent, HandModel.builtin(), on_error)
+        return YouTubeHands(path, path.parent, model, on_error)
+    if not (path / "training_K.json").is_file() and (path / "evaluation_K.json").is_file():
+        split = "evaluation"
     posed = (path / f"{split}_mano.json").is_file()
     if (path / f"{split}_verts.json").is_file() or not posed:
         options["model"] = None
     return FreiHand(path, split, **options)
-
-
-def _open_youtube(path, model, on_error) -> YouTubeHands:
-    """Meshes in the built-in hand's order, as our own tools write them, need no MANO."""
-    if model is None:
-        try:
-            return YouTubeHands(path, path.parent, HandModel.builtin(), on_error)
-        except WrongHandModel:
-            pass
-    return YouTubeHands(path, path.parent, model, on_error)
 
 
 # which hand the labels are of: built-in and MANO have 778 vertices each, in other orders
@@ -94,30 +83,29 @@ def choose_hand(hand: str = "auto", vertices=None) -> HandModel:
     hand: "builtin", the path of a MANO file, or "auto": the built-in hand or the MANO file in
     template/, whichever the vertices fit.   vertices: (N, V, 3) metres of some samples; without
     any, "auto" is the built-in hand.
-    raises FileNotFoundError where MANO is needed and missing, ValueError where a named hand does
-    not fit.
+    raises FileNotFoundError where MANO is needed and missing, ValueError where a hand does not fit.
     """
     known = vertices is not None and len(vertices) > 0
     model = HandModel.builtin() if hand in ("auto", "builtin") else find_mano(hand)
     if not known or fits(model, vertices):
         return model
-    if hand != "auto":
-        raise ValueError(
-            f"the data's vertices are not those of template={hand!r}: joined by its faces they "
-            "make no hand; template='auto' finds the one that fits"
-        )
-    model = find_mano()
-    if model is None:
-        raise FileNotFoundError(
-            "the data's vertices are not those of the built-in hand; if they are MANO's (FreiHAND, "
-            "YouTube 3D Hands), put MANO_RIGHT.pkl into template/ (free for research, from "
-            "mano.is.tue.mpg.de) or name it with template=..."
-        )
-    if not fits(model, vertices):
+    if hand == "auto":
+        model = find_mano()
+        if model is None:
+            raise FileNotFoundError(
+                "the data's vertices are not those of the built-in hand; if they are MANO's "
+                "(FreiHAND, YouTube 3D Hands), put MANO_RIGHT.pkl into template/ (free for "
+                "research, from mano.is.tue.mpg.de) or name it with template=..."
+            )
+        if fits(model, vertices):
+            return model
         raise ValueError(
             "the data's vertices are neither those of the built-in hand nor of MANO in template/"
         )
-    return model
+    raise ValueError(
+        f"the data's vertices are not those of template={hand!r}: joined by its faces they make "
+        "no hand; template='auto' finds the one that fits"
+    )
 
 
 def find_mano(hand: str = "auto") -> HandModel | None:
@@ -126,13 +114,13 @@ def find_mano(hand: str = "auto") -> HandModel | None:
         return None
     if hand != "auto":
         return HandModel.from_mano(resolve(hand, ROOT))
-    paths = (ROOT / "template" / name for name in MANO_NAMES)
+    paths = (ROOT / "template" / f"MANO_RIGHT.{kind}" for kind in ("pkl", "npz"))
     return next((HandModel.from_mano(path) for path in paths if path.is_file()), None)
 
 
 def fits(model: HandModel, vertices) -> bool:
     """Whether (N, V, 3) vertices are in this model's order (``sample.fits_mesh``)."""
-    picks = np.linspace(0, len(vertices) - 1, min(_CHECKED_HANDS, len(vertices))).astype(int)
+    picks = np.linspace(0, len(vertices) - 1, min(32, len(vertices))).astype(int)
     rest, faces = np.asarray(model.vertices.cpu()), np.asarray(model.faces.cpu())
     return np.mean([fits_mesh(vertices[i], rest, faces) for i in picks]) > 0.5
 
@@ -175,33 +163,27 @@ def load_examples(folder=EXAMPLES) -> list[Example]:
 # converting between layouts
 
 
-def open_splits(source, split=None, versions=None, **options) -> list[HandDataset]:
-    """Data sets of all splits at a place, or of the one named.   options: of ``open_data``."""
-    if source.suffix in (".yaml", ".yml"):
-        return [open_data(source, **options)]
-    there = [s for s in SPLITS if (source / f"{s}_K.json").is_file()
-             or (source / f"{METRO_SPLITS[s]}.yaml").is_file()]  # fmt: skip
-    found = []
-    for name in [split] if split else there or SPLITS[:1]:
-        more = {"masks": True} if (source / f"{name}_K.json").is_file() else {}
-        more |= {"versions": versions} if more and name == "training" else {}
-        found.append(open_data(source, name, **options, **more))
-    return found
-
-
-def convert(source, target, to: str, quiet: bool = False, **options) -> list[str]:
-    """Write every split at ``source`` into ``target`` in another layout.
+def convert(source, target, to: str, split=None, versions=None, **options) -> list[str]:
+    """Write every split at ``source``, or the one named, into ``target`` in another layout.
 
     source, target: paths, as ``files.resolve`` finds them.   to: "freihand" or "tsv".
-    options: of ``open_splits``.   returns one line a split on what was written and what skipped.
+    versions: of FreiHAND's training backgrounds.   options: of ``open_data``.
+    returns one line a split on what was written and what skipped.
     """
     if to not in LAYOUTS:
         raise ValueError(f"to must be one of {', '.join(LAYOUTS)}, found {to!r}")
-    target, lines = resolve(target, new=True), []
-    names = {theirs: ours for ours, theirs in METRO_SPLITS.items()}
-    for data in open_splits(resolve(source), **options):
-        split = data.split if data.split in SPLITS else names.get(data.split, "training")
-        bar = partial(tqdm, desc=f"{split} -> {to}", unit="hand", disable=quiet, mininterval=0.5)
+    source, target, lines = resolve(source), resolve(target, new=True), []
+    splits = [split] if split else [
+        ours for ours, theirs in METRO_SPLITS.items()
+        if (source / f"{ours}_K.json").is_file() or (source / f"{theirs}.yaml").is_file()
+    ] or ["training"]  # fmt: skip
+    for split in splits:
+        more = {}
+        if (source / f"{split}_K.json").is_file():
+            more = {"masks": True, "versions": versions if split == "training" else None}
+        data = open_data(source, split, **options, **more)
+        split = next((s for s in SPLITS if data.split in (s, METRO_SPLITS[s])), "training")
+        bar = partial(tqdm, desc=f"{split} -> {to}", unit="hand", mininterval=0.5)
         if to == "tsv":
             where = write_freihand_tsv(target, data, METRO_SPLITS[split], progress=bar)
         else:

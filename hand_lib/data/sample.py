@@ -12,19 +12,34 @@ import numpy as np
 from hand_lib.files import SampleError
 from hand_lib.render.images import decode_picture
 
-ERROR_MODES = ("raise", "skip")
+_SHAPES = {
+    "vertices": (None, 3),
+    "joints": (21, 3),
+    "root": (3,),
+    "joints_2d": (21, 2),
+    "intrinsics": (3, 3),
+    "pose": (48,),
+    "betas": (10,),
+}
 
 
 @dataclass(frozen=True)
 class HandSample:
-    """A picture of one hand with what is known of it; what is not known is ``None``."""
+    """A picture of one hand with what is known of it; what is not known is ``None``.
+
+    Arrays of any number type are taken. raises ValueError that names data set, split, index and
+    field where a shape or range is wrong or a number is not finite.
+
+    >>> HandSample(np.zeros((8, 8, 3), np.uint8), dataset="mine", index=3).name
+    'mine/-[3]'
+    """
 
     image: np.ndarray  # (H, W, 3) uint8, RGB
     vertices: np.ndarray | None = None  # (V, 3) float32 metres, camera axes, wrist at the origin
     joints: np.ndarray | None = None  # (21, 3) float32 metres, the same frame
     root: np.ndarray | None = None  # (3,) float32 metres, the wrist in the camera frame
     joints_2d: np.ndarray | None = None  # (21, 2) float32 pixels of this image
-    valid_2d: np.ndarray | None = None  # (21,) bool, which of joints_2d are known
+    valid_2d: np.ndarray | None = None  # (21,) bool, which of joints_2d are known; all by default
     intrinsics: np.ndarray | None = None  # (3, 3) float32 pixels
     mask: np.ndarray | None = None  # (H, W) bool, True on the hand
     pose: np.ndarray | None = None  # (48,) float32 axis-angle in MANO's order, global row first
@@ -37,65 +52,42 @@ class HandSample:
 
     @property
     def name(self) -> str:
-        """``dataset/split[index]``, as error messages call it."""
+        """``dataset/split[index] key``, as error messages call it."""
         return f"{self.dataset or 'sample'}/{self.split or '-'}[{self.index}] {self.key}".rstrip()
 
+    def __post_init__(self):
+        image = np.asarray(self.image)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            self._refuse("image", "(H, W, 3) uint8", f"{image.shape} {image.dtype}")
+        fields = {"image": image}
+        for field, shape in _SHAPES.items():
+            if getattr(self, field) is not None:
+                fields[field] = self._checked(field, shape)
+        if self.joints_2d is not None and self.valid_2d is None:
+            fields["valid_2d"] = np.ones(21, bool)
+        for field, shape in (("valid_2d", (21,)), ("mask", image.shape[:2])):
+            if getattr(self, field) is not None:
+                fields[field] = np.array(getattr(self, field), bool)
+                if fields[field].shape != shape:
+                    self._refuse(field, shape, fields[field].shape)
+        if self.side not in ("right", "left"):
+            self._refuse("side", "'right' or 'left'", repr(self.side))
+        self.__dict__.update(fields)  # frozen: nobody else sets a field
 
-_SHAPES = {
-    "vertices": (None, 3),
-    "joints": (21, 3),
-    "root": (3,),
-    "joints_2d": (21, 2),
-    "intrinsics": (3, 3),
-    "pose": (48,),
-    "betas": (10,),
-}
-
-
-def make_sample(image, **fields) -> HandSample:
-    """Build a ``HandSample``: converts number types and checks shapes, finiteness and ranges.
-
-    image: (H, W, 3) uint8 RGB.   fields: those of ``HandSample``; arrays of any float type.
-    raises ValueError naming data set, split, index and field.
-
-    >>> make_sample(np.zeros((8, 8, 3), np.uint8), dataset="mine", index=3).name
-    'mine/-[3]'
-    """
-    name = f"{fields.get('dataset', '')}/{fields.get('split', '')}[{fields.get('index', -1)}]"
-
-    def refuse(field, expected, found):
-        raise ValueError(f"sample {name}: {field} should be {expected}, found {found}")
-
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        refuse("image", "(H, W, 3) uint8", f"{image.shape} {image.dtype}")
-    given = {name: value for name, value in fields.items() if value is not None}
-    for field, shape in _SHAPES.items():
-        if field not in given:
-            continue
-        value = np.asarray(given[field], dtype=np.float32)
-        if value.ndim != len(shape) or any(
-            want not in (None, got) for want, got in zip(shape, value.shape, strict=True)
-        ):
-            refuse(field, tuple("V" if n is None else n for n in shape), value.shape)
+    def _checked(self, field: str, shape) -> np.ndarray:
+        value = np.asarray(getattr(self, field), dtype=np.float32)
+        if value.shape != tuple(n or len(value) for n in shape):
+            self._refuse(field, tuple(n or "V" for n in shape), value.shape)
         if not np.isfinite(value).all():
             row, *_ = np.argwhere(~np.isfinite(value))[0]
-            refuse(field, "finite", f"{value[~np.isfinite(value)][0]} at {row}")
+            self._refuse(field, "finite", f"{value[~np.isfinite(value)][0]} at {row}")
         if field in ("vertices", "joints") and (reach := float(np.abs(value).max())) > 1:
             expected = "metres relative to the wrist (below 1 m)"
-            refuse(field, expected, f"a coordinate of {reach:.3g}")
-        fields[field] = value
-    if "joints_2d" in given:
-        fields["valid_2d"] = np.asarray(given.get("valid_2d", np.ones(21))).astype(bool)
-        if fields["valid_2d"].shape != (21,):
-            refuse("valid_2d", (21,), fields["valid_2d"].shape)
-    if "mask" in given:
-        fields["mask"] = np.asarray(given["mask"]).astype(bool)
-        if fields["mask"].shape != image.shape[:2]:
-            refuse("mask", image.shape[:2], fields["mask"].shape)
-    if fields.get("side", "right") not in ("right", "left"):
-        refuse("side", "'right' or 'left'", repr(fields["side"]))
-    return HandSample(image=image, **fields)
+            self._refuse(field, expected, f"a coordinate of {reach:.3g}")
+        return value
+
+    def _refuse(self, field, expected, found):
+        raise ValueError(f"{self.name}: {field} should be {expected}, found {found}")
 
 
 class HandDataset:
@@ -123,8 +115,6 @@ class HandDataset:
 
     def sample(self, index: int) -> HandSample:
         """The sample with this number in [0, len)."""
-        if type(self).labels is HandDataset.labels:
-            raise NotImplementedError(f"{type(self).__name__} needs sample, or labels and jpeg")
         return self.read(index)[0]
 
     @functools.cached_property
@@ -141,8 +131,8 @@ class HandDataset:
         return None
 
     def labels(self, index: int) -> dict:
-        """All of a sample but its picture, as ``make_sample`` takes it; no truth, no entry."""
-        raise NotImplementedError
+        """All of a sample but its picture: fields of ``HandSample``; no truth, no entry."""
+        raise NotImplementedError(f"{type(self).__name__} needs sample, or labels and jpeg")
 
     def fetch_batch(self, indices, epochs=0) -> dict:
         """Square pictures and labels of many samples as a dict of arrays, where ``in_batches``.
@@ -178,8 +168,8 @@ class HandDataset:
 
     @on_error.setter
     def on_error(self, mode: str) -> None:
-        if mode not in ERROR_MODES:
-            raise ValueError(f"on_error must be one of {ERROR_MODES}, found {mode!r}")
+        if mode not in ("raise", "skip"):
+            raise ValueError(f"on_error must be 'raise' or 'skip', found {mode!r}")
         self._on_error = mode
 
     @functools.cached_property
@@ -192,11 +182,9 @@ class HandDataset:
         return f"{self.dataset}/{self.split}[{index}]"
 
     def make(self, image, index: int, **fields) -> HandSample:
-        """``make_sample`` with this data set's name; whatever it refuses is a ``SampleError``."""
+        """A ``HandSample`` with this data set's name; what it refuses is a ``SampleError``."""
         try:
-            return make_sample(
-                image, dataset=self.dataset, split=self.split, index=index, **fields
-            )
+            return HandSample(image, **fields, dataset=self.dataset, split=self.split, index=index)
         except ValueError as error:
             raise SampleError(str(error)) from None
 
@@ -204,29 +192,23 @@ class HandDataset:
         """A sample whose picture may be decoded smaller, its labels still for the whole one.
 
         choose_reduction: a function of the labels and the picture's bytes that says 1, 2, 4 or 8.
-        returns the sample and the factor used.
+        returns the sample, without a mask where it is smaller, and the factor used.
         """
-        data = self.jpeg(index)
-        if data is None or type(self).labels is HandDataset.labels:
+        if type(self).sample is not HandDataset.sample:
             return self.sample(index), 1
-        labels = self.labels(index)
+        labels, data = self.labels(index), self.jpeg(index)
         reduce = choose_reduction(labels, data) if choose_reduction else 1
         image = decode_picture(data, f"{self.name(index)} {labels.get('key', '')}", reduce)
-        if reduce == 1:
-            labels = self.complete(index, image, labels)
+        if reduce > 1:
+            labels.pop("mask", None)
         return self.make(image, index, **labels), reduce
-
-    def complete(self, index: int, image, labels: dict) -> dict:
-        """Labels that need the whole picture: checked against it or added, as a mask is."""
-        return labels
 
 
 class SampleList(HandDataset):
-    """Samples that are in memory, or come from any sequence, as a data set."""
+    """Any sequence of samples as a data set."""
 
     def __init__(self, samples):
-        self.samples = samples
-        self.dataset = getattr(samples, "dataset", "sample")
+        self.samples, self.dataset = samples, getattr(samples, "dataset", "sample")
 
     def __len__(self) -> int:
         return len(self.samples)

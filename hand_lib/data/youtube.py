@@ -7,13 +7,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import simdjson
 
 from hand_lib.data.sample import HandDataset, fits_mesh, square_around
 from hand_lib.files import (
     SampleError,
     check_folder,
     find_cache,
+    flat_numbers,
     read_bytes,
     store_cache,
 )
@@ -62,7 +62,6 @@ class YouTubeHands(HandDataset):
         self.root = check_folder(frames_root, self.dataset, _WHERE_FRAMES)
         self.model = model
         self.fingertips = "smplx" if model is None else fingertips_of(model)
-        self._vertices, self.images, self.hands = None, {}, []
         index = self._load()
         try:
             self.images = {image["id"]: image for image in index["images"]}
@@ -83,8 +82,6 @@ class YouTubeHands(HandDataset):
                 f"YouTube3D: none of {len(there)} frames lies under {self.root}, for instance "
                 f"{self.missing[0]}. {_WHERE_FRAMES}"
             )
-        if model is not None:
-            self._check_order(model)
         if self.missing:
             warnings.warn(
                 f"YouTube3D/{self.split}: {len(self.missing)} of {len(there)} frames are missing "
@@ -94,49 +91,36 @@ class YouTubeHands(HandDataset):
         videos = [Path(hand[3]).parts[1:2] or (hand[3],) for hand in self.hands]
         self.groups = np.unique([video[0] for video in videos], return_inverse=True)[1]
         if model is not None:
-            rest = model.regress_joints(model.vertices.detach().cpu().numpy())
+            template, faces = model.vertices.detach().cpu().numpy(), model.faces.cpu().numpy()
+            if len(self) and not fits_mesh(self.vertices_px(0), template, faces):
+                raise WrongHandModel(
+                    f"YouTube3D: the meshes of {self.path} are in another vertex order than this "
+                    "hand model; they come in MANO's: pass HandModel.from_mano(...), or no model"
+                )
+            rest = model.regress_joints(template)
             self._knuckle_m = float(np.linalg.norm(rest[9] - rest[0]))
-
-    def _check_order(self, model) -> None:
-        template, faces = model.vertices.detach().cpu().numpy(), model.faces.cpu().numpy()
-        if len(self) and not fits_mesh(self.vertices_px(0), template, faces):
-            raise WrongHandModel(
-                f"YouTube3D: the meshes of {self.path} are in another vertex order than this hand "
-                "model; they come in MANO's: pass HandModel.from_mano(...), or no model"
-            )
 
     def _load(self) -> dict:
         """The document without its vertices; those go to a cache as one float32 array."""
         status = self.path.stat()
         key = f"{self.path.stem}-{status.st_size:x}-{status.st_mtime_ns:x}"
-        cached = [find_cache(self.path, f"{key}-{part}.npy") for part in ("vertices", "index")]
-        if None not in cached:
-            self._vertices_path = cached[0]
-            return json.loads(np.load(cached[1]).tobytes())
-        with open(self.path, "rb") as file:
+        names = [f"{key}-{part}.npy" for part in ("vertices", "index")]
+        found = [find_cache(self.path, name) for name in names]
+        if None in found:
             if not status.st_size:
                 raise ValueError(f"YouTube3D: {self.path} is empty; unpack it again")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                vertices, text = split_vertices(data, str(self.path))
-        if status.st_size < 1 << 20:
-            self._vertices_path, self._vertices = None, vertices
-        else:
-            store_cache(self.path, f"{key}-index.npy", np.frombuffer(text, np.uint8))
-            kept = store_cache(self.path, f"{key}-vertices.npy", vertices)
-            in_memory = isinstance(kept, np.ndarray)
-            self._vertices_path = None if in_memory else kept
-            self._vertices = kept if in_memory else None
-        return json.loads(text)
-
-    def __getstate__(self):
-        dropped = {} if self._vertices_path is None else {"_vertices": None}
-        return self.__dict__ | dropped
+            with open(self.path, "rb") as file:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                    vertices, text = split_vertices(data, str(self.path))
+            arrays = vertices, np.frombuffer(text, np.uint8)
+            found = [store_cache(self.path, *pair) for pair in zip(names, arrays, strict=True)]
+        self._vertices, index = found  # where they lie, or they themselves: no place to write
+        return json.loads((index if isinstance(index, np.ndarray) else np.load(index)).tobytes())
 
     def _find_frame(self, name: str) -> str | None:
         """Where under the root a frame lies, None where it is missing."""
-        stems = (Path(name).with_suffix(""), Path(name.removeprefix("youtube/")).with_suffix(""))
-        places = [name, name.removeprefix("youtube/")]
-        places += [f"{stem}{suffix}" for stem in stems for suffix in _SUFFIXES]
+        stems = (Path(place).with_suffix("") for place in (name, name.removeprefix("youtube/")))
+        places = (f"{stem}{suffix}" for stem in stems for suffix in _SUFFIXES)
         return next((place for place in places if (self.root / place).is_file()), None)
 
     def _scale(self, index: int) -> float:
@@ -160,13 +144,10 @@ class YouTubeHands(HandDataset):
 
     def vertices_px(self, index: int) -> np.ndarray:
         """(V, 3) the mesh of the file: x, y pixels of the frame there, z on the same scale."""
-        if self._vertices is None:
-            self._vertices = np.load(self._vertices_path, mmap_mode="r")
-        scale = self._scale(index)
-        vertices = self._vertices[self.hands[index][0]] * scale
+        found, scale = self._vertices, self._scale(index)
+        found = found if isinstance(found, np.ndarray) else np.load(found, mmap_mode="r")
+        vertices = found[self.hands[index][0]] * scale
         vertices[:, :2] += (scale - 1) / 2  # pixel centres are whole numbers
-        if not np.isfinite(vertices).all():
-            raise SampleError(f"{self.name(index)}: vertices should be finite, found NaN")
         return vertices
 
     def crop_square(self, index: int) -> tuple[float, float, float]:
@@ -174,7 +155,7 @@ class YouTubeHands(HandDataset):
         return square_around(self.vertices_px(index)[:, :2], MESH_BOX_MARGIN)
 
     def labels(self, index: int) -> dict:
-        """All of a sample but its picture, as ``make_sample`` takes it."""
+        """All of a sample but its picture, as ``HandSample`` takes it."""
         _row, _image, is_left, name = self.hands[index]
         vertices = self.vertices_px(index)
         fields = {"key": name, "side": "left" if is_left else "right"}
@@ -210,12 +191,17 @@ def split_vertices(data, name: str) -> tuple[np.ndarray, bytes]:
     returns (N, V, 3) float32 in the order of the annotations, and the text with null in their
     place.
     """
-    parser, meshes, rest, at = simdjson.Parser(), [], [], 0
+    meshes, rest, at = [], [], 0
     for match in _VERTICES.finditer(data):
         end = _END.search(data, match.end())
         if end is None:
             raise ValueError(f"{name} is cut off inside mesh {len(meshes)}; unpack it again")
-        numbers = _numbers(parser, data[match.end() : end.end()])
+        try:
+            numbers = flat_numbers(data[match.end() : end.end()]).astype(np.float32)
+        except ValueError as error:
+            raise ValueError(
+                f"{name}: mesh {len(meshes)} should be rows of three finite numbers ({error})"
+            ) from None
         expected = meshes[0].size if meshes else numbers.size
         if numbers.size == 0 or numbers.size % 3 or numbers.size != expected:
             raise ValueError(
@@ -233,14 +219,3 @@ def split_vertices(data, name: str) -> tuple[np.ndarray, bytes]:
     if count != len(meshes) or not count:
         raise ValueError(f"{name}: {count} annotations, but {len(meshes)} of them have vertices")
     return np.stack(meshes), text
-
-
-def _numbers(parser, text: bytes) -> np.ndarray:
-    """(N,) float32 of a list of lists of numbers, empty where it is none."""
-    try:
-        return np.frombuffer(parser.parse(text).as_buffer(of_type="d")).astype(np.float32)
-    except (ValueError, TypeError):  # NaN, which Python writes and JSON does not know
-        try:
-            return np.array(json.loads(text), np.float32).ravel()
-        except ValueError:
-            return np.empty(0, np.float32)

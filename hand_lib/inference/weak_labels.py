@@ -17,14 +17,16 @@ import cv2
 import numpy as np
 import torch
 
-from hand_lib.data.crops import JOINT_BOX_MARGIN
 from hand_lib.data.freihand import write_freihand
-from hand_lib.data.sample import HandSample, make_sample
+from hand_lib.data.sample import HandSample, square_around
 from hand_lib.files import read_json, write_json, write_text
 from hand_lib.fitting.fit import FitOptions, HandFit, Reason, empty_fit, fit_hands, hand_size
 from hand_lib.fitting.keypoints import Keypoints
 from hand_lib.hand.model import HandModel, mirror_pose
 from hand_lib.render.camera import apply_affine, crop_affine, project, transform_intrinsics
+
+CROP_MARGIN = 1.6
+"""Side of an exported picture over the longer side of the box around the joints."""
 
 OVERLAP = 0.35
 """Two hands nearer than this share of their size, joint by joint, are one hand seen twice."""
@@ -269,9 +271,8 @@ def _sample(labels, row: int, image, crop) -> HandSample:
     pose, camera, flat = fit.pose[row], fit.intrinsics[row], fit.joints_2d[row]
     affine = np.eye(2, 3)
     if crop:
-        low, high = flat.min(0), flat.max(0)
-        square = max(float((high - low).max()) * JOINT_BOX_MARGIN, 8.0)
-        affine = crop_affine((low + high) / 2, square, crop)
+        x, y, square = square_around(flat, CROP_MARGIN)
+        affine = crop_affine((x, y), square, crop)
         smooth = cv2.INTER_AREA if square > crop else cv2.INTER_LINEAR
         image = cv2.warpAffine(image, affine, (crop, crop), flags=smooth)
     if model.side == "left":
@@ -279,7 +280,7 @@ def _sample(labels, row: int, image, crop) -> HandSample:
         image, pose = np.ascontiguousarray(image[:, ::-1]), mirror_pose(pose)
         vertices, joints = vertices * (-1, 1, 1), joints * (-1, 1, 1)
         camera = camera * (-1, 1, 1)  # takes mirrored points
-    return make_sample(
+    return HandSample(
         image, vertices=vertices - joints[0], joints=joints - joints[0], root=joints[0],
         joints_2d=apply_affine(affine, flat), intrinsics=transform_intrinsics(affine, camera),
         pose=pose.reshape(48), betas=fit.betas[row], dataset="fitted", split="training",

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.stopwatch import few_threads, milliseconds, row
 from hand_lib.data.crops import HandCrops, InMemoryDataset
 from hand_lib.data.freihand import FreiHand, encode_jpeg, write_freihand
-from hand_lib.data.sample import make_sample
+from hand_lib.data.sample import HandSample
 
 SIZE = 224
 _MEAN, _STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
@@ -34,7 +34,7 @@ def freihand_like(folder, count: int = 64, seed: int = 0) -> Path:
         image = np.clip(image * 400 + 110, 0, 255).astype(np.uint8)
         joints = rng.normal(size=(21, 3)) * 0.03
         joints[0] = 0
-        return make_sample(
+        return HandSample(
             image, joints=joints, vertices=rng.normal(size=(778, 3)) * 0.03, root=(0, 0, 0.7),
             intrinsics=intrinsics, pose=np.zeros(48), betas=np.zeros(10), index=index,
         )  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 from data_fixtures import make_hand, write_freihand_fixture
 
 from hand_lib.data.augment import Augmentation
-from hand_lib.data.crops import HandCrops, InMemoryDataset, square_of
+from hand_lib.data.crops import HandCrops, InMemoryDataset
 from hand_lib.data.freihand import FreiHand
 from hand_lib.data.loader import HandLoader
 from hand_lib.data.sample import HandDataset, Subset, split_unique
@@ -158,27 +158,14 @@ def test_unknown_truth_is_zero_and_flagged():
     assert (partly["valid_2d"] == valid).all() and not partly["joints_2d"][4:].any()
 
 
-def test_frames_come_from_the_picture_or_the_joints():
-    assert square_of(1.0, 640, 480) == (319.5, 239.5, 480)
-    assert square_of(0.5, 100, 200) == (49.5, 99.5, 50)
-    assert square_of((1.0, 2.0, 3.0), 9, 9) == (1, 2, 3)
-    points, known = np.array([[10.0, 20], [30, 60], [900, 900]]), np.array([1, 1, 0], bool)
-    assert square_of("joints", 99, 99, points, known) == (20, 40, 64)
-    with pytest.raises(SampleError, match="no 2-D joints"):
-        square_of("joints", 99, 99)
-    with pytest.raises(ValueError, match="box must be"):
-        square_of("hand", 99, 99)
-
-
 def test_crops_refuse_what_cannot_work(hands):
     with pytest.raises(ValueError, match="empty"):
         HandCrops([], 64)
     with pytest.raises(ValueError, match="at least 8 pixels"):
         HandCrops(hands, 4)
-    with pytest.raises(ValueError, match="on_error"):
-        HandCrops(hands, 64, on_error="pass")
-    with pytest.raises(SampleError, match=r"FreiHAND/training\[2\].*expected 100 vertices"):
-        HandCrops(hands, 64, vertex_count=100).item(2)
+    few = replace(make_hand(2), vertices=np.zeros((100, 3)))
+    with pytest.raises(SampleError, match=r"training\[2\].*expected 778 vertices, found"):
+        HandCrops([few], 64).item(0)
 
 
 # memory pools
@@ -188,7 +175,7 @@ def test_a_memory_pool_gives_what_the_files_give(hands):
     turning = Augmentation(rotation_deg=30, scale=0.05, shift=0.02)
     for augment in (None, turning):
         direct = HandCrops(hands, 64, augment).fetch_batch(np.arange(20), 1)
-        pool = InMemoryDataset(hands, 64, margin=1.5, threads=2)
+        pool = InMemoryDataset(hands, 64)
         pooled = HandCrops(pool, 64, augment).fetch_batch(np.arange(20), 1)
         for name in ("vertices", "joints", "root", "joints_2d", "valid_2d", "has_vertices"):
             assert np.allclose(direct[name], pooled[name], atol=1e-4), name
@@ -222,8 +209,6 @@ def test_a_broken_sample_is_named_or_replaced_and_counted(tmp_path):
     with pytest.raises(SampleError, match=r"FreiHAND/training\[2\].*cut off"):
         HandCrops(hands, 32).fetch_batch([0, 2])
     hands.on_error = "skip"
-    with pytest.raises(SampleError):
-        HandCrops(hands, 32, on_error="raise").item(2)
     part = Subset(hands, [3, 2, 5])
     assert [sample.index for sample in part] == [3, 5] and "[2]" in part.skipped[1]
     patient = HandCrops(Subset(hands, range(6)), 32)
@@ -232,10 +217,8 @@ def test_a_broken_sample_is_named_or_replaced_and_counted(tmp_path):
     assert np.array_equal(batch["image"][1], patient.item(3)["image"])
     loader = HandLoader(patient, 4)
     assert sum(len(batch["index"]) for batch in loader) == 6 and loader.skipped == {2}
-    pool = InMemoryDataset(hands, 32, on_error="skip")
-    assert len(pool) == 5 and pool.left_out == 1 and 2 not in pool.groups
-    with pytest.raises(SampleError, match=r"training\[2\]"):
-        InMemoryDataset(hands, 32, on_error="raise")
+    pool = InMemoryDataset(hands, 32)
+    assert len(pool) == 5 and 2 not in pool.groups
 
 
 def test_a_worker_says_which_sample_it_died_of(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from data_fixtures import make_hand, write_freihand_fixture
 
 from hand_lib import files
-from hand_lib.data.freihand import FreiHand, encode_jpeg, freihand_rows, mano_vector, write_freihand
+from hand_lib.data.freihand import FreiHand, encode_jpeg, freihand_rows, write_freihand
 from hand_lib.data.sample import Subset
 from hand_lib.files import SampleError, load_json_array
 from hand_lib.hand.joints import JOINT_SOURCES, convert_joints
@@ -60,7 +60,7 @@ def test_freihand_keeps_the_order_of_distinguishable_joints(release):
 
 def test_freihand_takes_chosen_versions_and_masks(release):
     hands = FreiHand(release, versions=("sample",), masks=True)
-    assert len(hands) == 3 and hands.picture_path(1).name == "00000007.jpg"
+    assert len(hands) == 3 and hands[1].key == "00000007"
     assert hands[1].mask.sum() == pytest.approx(41 * 224, rel=0.01)
     with pytest.raises(ValueError, match="asked for \\['colour'\\]"):
         FreiHand(release, versions=("colour",))
@@ -138,7 +138,7 @@ def test_nan_in_a_label_names_the_sample_and_field(fresh):
     (fresh / "training_verts.json").write_text(json.dumps(values))
     hands = FreiHand(fresh)
     assert hands[0].vertices is not None
-    with pytest.raises(SampleError, match=r"FreiHAND/training\[1\]: vertices should be finite"):
+    with pytest.raises(SampleError, match=r"FreiHAND/training\[1\].*vertices should be finite"):
         hands[1]
 
 
@@ -176,7 +176,7 @@ def test_a_label_without_picture_is_counted_and_a_picture_without_label_refused(
 def test_a_mask_of_another_size_is_refused(release, tmp_path):
     root = write_freihand_fixture(tmp_path / "pub", unique=2, versions=1)
     cv2.imwrite(str(root / "training" / "mask" / "00000000.jpg"), np.zeros((100, 90, 3), np.uint8))
-    with pytest.raises(SampleError, match=r"training\[0\]: its mask is \(100, 90\)"):
+    with pytest.raises(SampleError, match=r"training\[0\].*mask should be .*100, 90"):
         FreiHand(root, masks=True)[0]
     assert FreiHand(root, masks=True)[1].mask is not None
 
@@ -261,24 +261,28 @@ def test_rendered_hands_written_as_freihand_come_back(tmp_path):
     assert FreiHand(tmp_path).versions == ("gs",)
 
 
-def test_several_backgrounds_share_one_label(tmp_path):
-    hands = [make_hand(index % 2) for index in range(6)]
-    write_freihand(tmp_path, hands, versions=3)
-    assert len(json.loads((tmp_path / "training_K.json").read_text())) == 2
-    assert FreiHand(tmp_path).groups.tolist() == [0, 1] * 3
-    with pytest.raises(ValueError, match="do not divide"):
-        write_freihand(tmp_path, hands, versions=4)
+def test_backgrounds_share_one_label(release, tmp_path):
+    hands = FreiHand(release)
+    write_freihand(tmp_path / "four", hands)
+    assert len(json.loads((tmp_path / "four" / "training_K.json").read_text())) == 3
+    assert FreiHand(tmp_path / "four").groups.tolist() == hands.groups.tolist()
+    root = write_freihand_fixture(tmp_path / "pub", unique=2, versions=2)
+    (root / "training" / "rgb" / "00000003.jpg").write_bytes(b"")
+    broken = FreiHand(root, on_error="skip")
+    with pytest.raises(ValueError, match="1 of 4 samples were skipped.*no longer line up"):
+        write_freihand(tmp_path / "rest", broken)
+    broken.backgrounds = 1
+    assert len(FreiHand(write_freihand(tmp_path / "rest", broken))) == 3
 
 
 def test_the_61_numbers_place_the_middle_knuckle():
     hand = make_hand(3)
     xyz = hand.joints.astype(float) + hand.root
-    numbers = mano_vector(hand, xyz)
+    numbers = freihand_rows(hand)["mano"][0]
     intrinsics = hand.intrinsics.astype(float)
     focal = (intrinsics[0, 0] + intrinsics[1, 1]) / 2
     place = np.append(numbers[58:60] - intrinsics[:2, 2], focal) / numbers[60]
     assert numbers.shape == (61,) and np.allclose(place, xyz[9])
-    assert np.allclose(freihand_rows(hand)["mano"][0], numbers, rtol=1e-5)
 
 
 def test_vertices_from_the_hand_model_and_from_the_file_agree(tmp_path):
@@ -294,15 +298,6 @@ def test_vertices_from_the_hand_model_and_from_the_file_agree(tmp_path):
     write_freihand(tmp_path, hands)
     for one, other in zip(FreiHand(tmp_path), FreiHand(tmp_path, model=model), strict=True):
         assert np.abs(one.vertices - other.vertices).max() < 1e-5
-    for name in ("xyz", "verts"):  # without published truth the parameters place the hand
-        (tmp_path / f"training_{name}.json").rename(tmp_path / f"hidden_{name}")
-    (tmp_path / "training").rename(tmp_path / "evaluation")
-    for path in tmp_path.glob("training_*.json"):
-        path.rename(tmp_path / path.name.replace("training", "evaluation"))
-    for truth, sample in zip(hands, FreiHand(tmp_path, "evaluation", model=model), strict=True):
-        assert np.abs(truth.vertices - sample.vertices).max() < 1e-5
-        focal_ratio = abs(truth.intrinsics[0, 0] / truth.intrinsics[1, 1] - 1)
-        assert np.abs(truth.root - sample.root).max() < 0.01 * focal_ratio + 1e-4
 
 
 def test_a_failed_run_leaves_no_half_written_lists(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from toy_evaluation import KnowingPredictor, toy_samples, toy_set
 
 from hand_lib.data.freihand import write_freihand
-from hand_lib.data.sample import make_sample
+from hand_lib.data.sample import HandSample
 from hand_lib.evaluation import breakdown
 from hand_lib.evaluation import freihand as scoring
 from hand_lib.evaluation import runs as evaluation
@@ -66,7 +66,7 @@ def test_pictures_are_the_crops_that_were_predicted(perfect):
 
 
 def test_a_test_set_without_truth_is_refused(model, samples):
-    bare = [make_sample(s.image, joints=s.joints) for s in samples]
+    bare = [HandSample(s.image, joints=s.joints) for s in samples]
     test = evaluation.TestSet("bare", bare, 6, "")
     with pytest.raises(ValueError, match="bare: some hands have no true vertices"):
         evaluation.evaluate_predictor(KnowingPredictor(model, samples), test)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hand_lib.data.sample import make_sample
+from hand_lib.data.sample import HandSample
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.model import HandModel
 from hand_lib.render.camera import project
@@ -45,7 +45,7 @@ def test_viewpoint_is_the_direction_of_the_camera_in_the_hand_s_axes():
     flip = np.diag([1.0, -1, -1])  # palm (-z at rest) now away from the camera
     for turn, palm_angle, dorsal in ((np.eye(3), 0, -1), (flip, 180, 1)):
         joints = ((rest - rest[0]) @ turn.T).astype(np.float32)
-        sample = make_sample(np.zeros((8, 8, 3), np.uint8), joints=joints, root=[0, 0, 0.6])
+        sample = HandSample(np.zeros((8, 8, 3), np.uint8), joints=joints, root=[0, 0, 0.6])
         row = numbers.describe([sample], 0, progress=False)
         assert abs(row.palm_angle_deg[0] - palm_angle) < 25
         assert row.toward_camera[0, 2] * dorsal > 0.9
@@ -73,7 +73,7 @@ def test_a_subset_is_spread_by_the_seed_and_repeatable(hands):
 
 def test_the_same_pose_seen_from_elsewhere_is_the_nearest(hands):
     turned = hands[0].joints.astype(float) @ np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]).T * 1.1
-    twin = make_sample(hands[1].image, joints=turned)
+    twin = HandSample(hands[1].image, joints=turned)
     found = numbers.describe([*hands, twin], 0, progress=False)
     assert numbers.nearest_in_pose(found, 0, 2).tolist() == [0, 24]
 
@@ -81,7 +81,7 @@ def test_the_same_pose_seen_from_elsewhere_is_the_nearest(hands):
 def test_an_impossible_bone_is_the_oddest(hands):
     joints = hands[4].joints.copy()
     joints[8] += (joints[8] - joints[7]) * 6
-    odd = make_sample(hands[4].image, joints=joints)
+    odd = HandSample(hands[4].image, joints=joints)
     found = numbers.describe([*hands, odd], 0, progress=False)
     assert numbers.ordered(found, "oddest first")[0] == 24
 
@@ -97,7 +97,7 @@ def test_orders_go_through_every_sample_once(description):
 
 def test_left_hands_are_described_as_the_right_hands_they_mirror(hands):
     sample = hands[6]
-    mirrored = make_sample(
+    mirrored = HandSample(
         sample.image[:, ::-1], joints=sample.joints * [-1, 1, 1], root=sample.root * [-1, 1, 1],
         side="left",
     )  # fmt: skip
@@ -108,7 +108,7 @@ def test_left_hands_are_described_as_the_right_hands_they_mirror(hands):
 
 def test_pictures_show_what_is_known(hands):
     assert len(d.sample_pictures(hands[0], FACES)) == 3
-    bare = make_sample(hands[0].image)
+    bare = HandSample(hands[0].image)
     assert len(d.sample_pictures(bare, FACES)) == 1
     shown = d.sample_pictures(hands[0], FACES)
     assert np.array_equal(shown[0], hands[0].image) and not np.array_equal(shown[2], shown[0])

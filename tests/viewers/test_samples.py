@@ -16,7 +16,7 @@ from mano_fixture import mano_bytes
 from hand_lib import ROOT
 from hand_lib.data.freihand import FreiHand
 from hand_lib.data.open import open_data
-from hand_lib.data.sample import fits_mesh, make_sample
+from hand_lib.data.sample import HandSample, fits_mesh
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.data.youtube import WrongHandModel, YouTubeHands
 from hand_lib.hand.mano import builtin_path, read_mano
@@ -113,11 +113,11 @@ def test_the_mesh_lies_on_the_picture_with_and_without_a_camera():
     exact = viewers_data.mesh_in_picture(hand)
     placed = hand.vertices.astype(float) + hand.root
     assert np.allclose(exact[:, :2], project(placed, hand.intrinsics), atol=1e-6)
-    blind = make_sample(hand.image, vertices=hand.vertices, joints=hand.joints,
+    blind = HandSample(hand.image, vertices=hand.vertices, joints=hand.joints,
                         joints_2d=hand.joints_2d)  # fmt: skip
     near = viewers_data.mesh_in_picture(blind)
     assert np.abs(near[:, :2] - exact[:, :2]).max() < 6  # perspective is all that is lost
-    flat = make_sample(hand.image, vertices=hand.vertices, joints=hand.joints,
+    flat = HandSample(hand.image, vertices=hand.vertices, joints=hand.joints,
                        joints_2d=hand.joints[:, :2] * 200 + [30, 45])  # fmt: skip
     found = viewers_data.mesh_in_picture(flat)
     assert np.allclose(found[:, :2], hand.vertices[:, :2] * 200 + [30, 45], atol=1e-3)
@@ -126,7 +126,7 @@ def test_the_mesh_lies_on_the_picture_with_and_without_a_camera():
     covered = np.argwhere((drawn != flat.image).any(axis=2))[:, ::-1]
     assert np.abs(covered.min(0) - found[:, :2].min(0)).max() < 2.5
     assert np.abs(covered.max(0) - found[:, :2].max(0)).max() < 2.5
-    assert viewers_data.mesh_in_picture(make_sample(hand.image)) is None
+    assert viewers_data.mesh_in_picture(HandSample(hand.image)) is None
 
 
 def test_points_are_drawn_where_they_are_with_the_near_ones_light():
@@ -139,8 +139,8 @@ def test_points_are_drawn_where_they_are_with_the_near_ones_light():
 def test_stills_show_as_much_as_the_labels_tell(sets, mano):
     faces = mano.faces.numpy()
     whole = open_data(sets / "freihand", on_error="skip")[0]
-    bare = make_sample(whole.image)
-    joints_only = make_sample(whole.image, joints=whole.joints)
+    bare = HandSample(whole.image)
+    joints_only = HandSample(whole.image, joints=whole.joints)
     widths = [viewers_data.sample_still(s, faces, size=50).width
               for s in (whole, joints_only, bare)]  # fmt: skip
     assert widths == [4 * 54 - 4, 2 * 54 - 4, 50]
@@ -162,7 +162,7 @@ def test_other_backgrounds_of_a_hand_are_no_neighbours(sets):
 
 
 def test_unknown_properties_are_said_and_stay_empty(sets):
-    pictures = [make_sample(make_hand(n).image) for n in range(4)]
+    pictures = [HandSample(make_hand(n).image) for n in range(4)]
     found = describe.describe(pictures, 0)
     assert len(describe.unknown(found, None)) == 3 and not np.isfinite(found.pose).any()
     text = describe.answer(found, pictures)
