@@ -4,6 +4,8 @@
 for many epochs. Everything about an item follows from (seed, epoch, index).
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 
@@ -30,9 +32,6 @@ from hand_lib.render.camera import (
 from hand_lib.render.images import REDUCTIONS, picture_size
 
 VERTEX_COUNT = 778
-
-KEPT_MARGIN = 1.25
-"""How much wider than its crop a hand is kept in memory, for crops that are shifted and turned."""
 
 
 def _label_arrays(count: int) -> dict[str, np.ndarray]:
@@ -250,45 +249,33 @@ class InMemoryDataset(HandDataset):
     """Hands decoded, cut and shrunk once, kept in memory as uint8 for many epochs.
 
     dataset: a data set or sequence of ``HandSample``s; what it skips is left out.   image_size:
-    side of the crops that will be taken.   Memory: 3 (1.25 image_size)^2 + 12 V bytes a hand.
+    side of the crops that will be taken.   margin: how much wider than the crop a kept square is,
+    so that shifted and turned crops find picture there.   threads: that decode.   progress: wraps
+    an iterator, as ``tqdm`` does.   Memory: 3 (margin image_size)^2 + 12 V bytes a hand.
     """
 
-    dataset, fingertips, in_batches = "in memory", None, True
+    in_batches = True
 
-    def __init__(self, dataset, image_size=64):
-        crops = HandCrops(dataset, int(np.ceil(image_size * KEPT_MARGIN)), margin=KEPT_MARGIN)
-        numbers = np.arange(len(crops))
+    def __init__(self, dataset, image_size=64, margin=1.25, threads=1, progress=None):
+        crops = HandCrops(dataset, int(np.ceil(image_size * margin)), margin=margin)
+        numbers, self.arrays, at = np.arange(len(crops)), {}, 0
         chunks = np.split(numbers, range(64, len(numbers), 64))
-        self._take(map(crops.fetch_batch, chunks), len(numbers))
+        with ThreadPoolExecutor(threads) as workers:
+            batches = workers.map(crops.fetch_batch, chunks)
+            for batch in progress(batches, total=len(chunks)) if progress else batches:
+                batch["image"] = batch["image"].transpose(0, 2, 3, 1)
+                for name, values in batch.items():
+                    if at == 0:
+                        self.arrays[name] = np.zeros((len(crops), *values.shape[1:]), values.dtype)
+                    self.arrays[name][at : at + len(values)] = values
+                at += len(values)
         good = self.arrays.pop("index") == numbers
         if not good.all():
-            self.images = self.images[good]
             self.arrays = {name: values[good] for name, values in self.arrays.items()}
-        self.groups = np.asarray(crops.dataset.groups)[good]
-        self.fingertips, self.crop_share = crops.dataset.fingertips, 1 / KEPT_MARGIN
-
-    @classmethod
-    def from_batches(cls, batches, count: int) -> "InMemoryDataset":
-        """Finished batches, for instance rendered ones, kept.   count: hands in all."""
-        kept = cls.__new__(cls)
-        kept._take(batches, count)
-        kept.arrays.pop("index", None)
-        return kept
-
-    def _take(self, batches, count: int) -> None:
-        """Copy batches (dicts of arrays or tensors, image (B, 3, S, S)) into whole arrays."""
-        self.arrays, at = {}, 0
-        for batch in batches:
-            batch = {name: np.asarray(values) for name, values in batch.items()}
-            batch["image"] = batch["image"].transpose(0, 2, 3, 1)
-            for name, values in batch.items():
-                if at == 0:
-                    self.arrays[name] = np.zeros((count, *values.shape[1:]), values.dtype)
-                self.arrays[name][at : at + len(values)] = values
-            at += len(values)
-        if at != count:
-            raise ValueError(f"expected {count} hands to keep in memory, found {at}")
         self.images = self.arrays.pop("image")  # (N, P, P, 3)
+        self.groups = np.asarray(crops.dataset.groups)[good]
+        self.dataset, self.fingertips = "in memory", crops.dataset.fingertips
+        self.crop_share = 1 / margin
 
     def __len__(self) -> int:
         return len(self.images)

@@ -20,7 +20,7 @@ from torch import nn
 
 from benchmarks.network import QUARTER_CHANNELS
 from hand_lib import ROOT
-from hand_lib.data.crops import InMemoryDataset
+from hand_lib.data.sample import HandDataset
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.files import read_json, write_json
 from hand_lib.hand.model import builtin_hierarchy
@@ -191,13 +191,27 @@ def precision_gap(network, images) -> dict:
     return {"mean_mm": gap.mean().item(), "median_mm": gap.median().item()}
 
 
+class _Rendered(HandDataset):
+    """The hands of one batch."""
+
+    in_batches = True
+
+    def __init__(self, batch: dict):
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return len(self.batch["image"])
+
+    def fetch_batch(self, indices, epochs=0) -> dict:
+        return {name: values[indices] for name, values in self.batch.items()}
+
+
 def _learn(run, batch, step, pace, hierarchy, device):
     """One step of one network.   batch: rendered pictures and labels."""
     start = time.perf_counter()
     if run.config.decoder == "coarse_to_fine":
-        pool = InMemoryDataset.from_batches([batch], len(batch["image"]))
-        crops = training_crops(run.config, pool, hierarchy)
-        batch = crops.fetch_batch(np.arange(len(pool)), step)
+        crops = training_crops(run.config, _Rendered(batch), hierarchy)
+        batch = crops.fetch_batch(np.arange(len(crops)), step)
     batch = {name: torch.as_tensor(value).to(device) for name, value in batch.items()}
     for group in run.optimizer.param_groups:
         group["lr"] = run.config.learning_rate * pace

@@ -125,7 +125,7 @@ def test_crops_are_sampled_where_their_map_says():
 
 
 def test_training_crops_become_tight_with_exact_labels(hands):
-    pool = InMemoryDataset.from_batches([hands], 24)
+    pool = InMemoryDataset(SyntheticHands(64, seed=3, count=24), 64, margin=1.0)
     always = TightCrop(fraction=1.0, turn_deg=0.0, scale=0.0, shift=0.0)
     batch = HandCrops(pool, 48, tight=always).fetch_batch(np.arange(24))
     places = batch["joints_2d"]
@@ -142,7 +142,7 @@ def test_training_crops_become_tight_with_exact_labels(hands):
 
 
 def test_a_share_of_the_crops_stays_first_and_the_same_seed_the_same_crops(hands):
-    pool = InMemoryDataset.from_batches([hands], 24)
+    pool = InMemoryDataset(SyntheticHands(64, seed=3, count=24), 64, margin=1.0)
     plain = HandCrops(pool, 48).fetch_batch(np.arange(24))["joints_2d"]
     crops = HandCrops(pool, 48, seed=5, tight=TightCrop(fraction=0.5))
     one, again = (crops.fetch_batch(np.arange(24), epoch)["joints_2d"] for epoch in (0, 0))
