@@ -42,6 +42,7 @@ from hand_lib.data.synthetic.scene import (
     place_parts,
 )
 from hand_lib.data.synthetic.surroundings import cast_on_background, lay_background
+from hand_lib.files import read_json
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import GESTURES, sample_poses
 from hand_lib.hand.skin import skin_texels, to_builtin_rest
@@ -50,13 +51,11 @@ from hand_lib.render.camera import crop_to_pixels, pixels_to_crop, project
 VERSION = 3
 """Of the pictures: raised whenever the same seed and index give another picture."""
 
-SIZES = (16, 512)
-POSES, TILES = 4096, 192
+SIZES, POSES, TILES = (16, 512), 4096, 192
 GROUP = 32  # pictures that are drawn together
 CLEAR = {"occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "truncated": 0.0}
 """Knobs of pictures with one whole hand that nothing hides."""
 STAMP = "synthetic.json"
-
 SYNTHETIC_TEST = {"seed": 20_200_401, "count": 2000, "size": 128}
 """The fixed benchmark ``synthetic-test``, drawn with the default ``SyntheticConfig``."""
 
@@ -367,22 +366,19 @@ def write_synthetic_freihand(
 ) -> Path:  # fmt: skip
     """Write ``count`` synthetic hands as FreiHAND's release has them, or reuse them.
 
-    folder: made when absent.   size: side of the pictures, pixels (FreiHAND's are 224).
-    split: "training" or "evaluation".   progress: see ``write_freihand``.   knobs: see
-    ``SyntheticHands``.
-    returns the folder. It is written beside its place and appears whole by a rename. A folder that
-    already holds exactly this set is kept as it is; one that holds anything else is refused.
+    size: pixels (FreiHAND's are 224).   split: "training" or "evaluation".   progress: see
+    ``write_freihand``.   knobs: see ``SyntheticHands``.   returns the folder, which appears whole,
+    by a rename. One that already holds exactly this set is kept; anything else is refused.
     """
     hands, folder = SyntheticHands(size, seed, count, split=split, **knobs), Path(folder)
     recipe = {
         "version": VERSION, "count": count, "size": size, "seed": seed, "split": split,
         "fingerprint": hands.fingerprint(),
     }  # fmt: skip
-    stamp = folder / STAMP
-    if stamp.is_file():
-        found = json.loads(stamp.read_text(encoding="ascii"))
-        if found == recipe:
-            return folder
+    found = read_json(folder / STAMP, optional=True)
+    if found == recipe:
+        return folder
+    if found is not None:
         differ = {key: found.get(key) for key in recipe if found.get(key) != recipe[key]}
         raise ValueError(
             f"{folder} holds other synthetic hands: {differ}, wanted "
