@@ -3,7 +3,8 @@
     python -m hand_lib.inference images/ --run runs/reference --out out/demo
 
 For ``photo.jpg`` it writes ``photo_img.jpg``, the picture with the meshes over it, ``photo.ply``
-with all hands where they stand in the camera's frame, and ``photo.json`` with every number.
+with all hands where they stand in the camera's frame, and ``photo.json`` with every number, the
+hand model's angles among them. ``--rigged`` adds a GLB with bones for each hand.
 """
 
 import argparse
@@ -13,22 +14,23 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from hand_lib.inference.export import MESH_FORMATS, save_hands, save_predictions
+from hand_lib.inference.export import MESH_FORMATS, save_hands, save_predictions, save_rigged
 from hand_lib.inference.frames import find_pictures, read_pictures
 from hand_lib.inference.predictor import Predictor
-from hand_lib.render.camera import guessed_intrinsics
 from hand_lib.render.render import PREDICTION, draw_meshes
 from hand_lib.training.run_folder import find_run
 
 
 def process_pictures(
-    predictor, place, folder, boxes=None, side=None, focal=None, kind="ply", progress=True
-) -> tuple[list[Path], dict[str, str]]:
+    predictor, place, folder, boxes=None, side=None, focal=None, kind="ply", rigged=False,
+    progress=True,
+) -> tuple[list[Path], dict[str, str]]:  # fmt: skip
     """Predict every picture of a place and write the results; see the module's text.
 
     place: a folder or one picture.   folder: where results go.   boxes: None or "detect".
     side: of a hand that fills its picture, None: right.   focal: pixels, None: guessed.
-    kind: of the mesh files.   returns the overlays' paths, and what was left out and why.
+    kind: of the mesh files.   rigged: also ``photo_rigged.glb``, a second hand's ``_rigged_2``.
+    returns the overlays' paths, and what was left out and why.
     """
     folder, written = Path(folder), []
     paths, left_out = find_pictures(place)
@@ -36,12 +38,8 @@ def process_pictures(
     stems = [Path(name).stem for name in paths]
     pictures = read_pictures(paths, left_out)
     for name, picture in tqdm(pictures, "pictures", len(paths), disable=not progress):
-        matrix = None
-        if focal is not None:
-            matrix = guessed_intrinsics(picture.shape[1], picture.shape[0])
-            matrix[0, 0] = matrix[1, 1] = focal
         sides = [side] if side and boxes is None else None
-        hands = predictor.predict(picture, boxes, sides, matrix)
+        hands = predictor.predict(picture, boxes, sides, focal)
         drawn = picture
         for hand in hands:
             drawn = draw_meshes(drawn, hand.camera_vertices, hand.faces, hand.intrinsics)
@@ -51,6 +49,9 @@ def process_pictures(
         save_predictions(folder / f"{stem}.json", hands)
         if hands:
             save_hands(folder / f"{stem}.{kind}", hands, PREDICTION)
+        for n, hand in enumerate(hands if rigged else ()):
+            tail = f"_{n + 1}" if n else ""
+            save_rigged(folder / f"{stem}_rigged{tail}.glb", *hand.parameters, PREDICTION)
     return written, left_out
 
 
@@ -64,13 +65,14 @@ def main(arguments=None) -> int:
     parser.add_argument("--side", choices=("right", "left"), help="of hands not detected")
     parser.add_argument("--focal", type=float, help="focal length in pixels, if you know it")
     parser.add_argument("--mesh", default="ply", choices=[kind[1:] for kind in MESH_FORMATS])
+    parser.add_argument("--rigged", action="store_true", help="also a GLB with bones per hand")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     given = parser.parse_args(arguments)
     try:
         written, left_out = process_pictures(
             Predictor.load(find_run(given.run)), given.pictures, given.out,
             "detect" if given.detect else None, given.side, given.focal, given.mesh,
-            not given.quiet,
+            given.rigged, not given.quiet,
         )  # fmt: skip
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")

@@ -1,12 +1,14 @@
 """Results one can take away: PLY, OBJ, GLB (also with bones), STL, NPZ, JSON.
 
->>> save_hands("hands.glb", predictor.predict("photo.jpg", boxes))         # where they stand
->>> save_rigged("hand.glb", HandModel.builtin(), pose)                     # Blender moves it
+>>> hands = predictor.predict("photo.jpg", boxes)
+>>> save_hands("hands.glb", hands)                        # where they stand
+>>> save_rigged("hand.glb", *hands[0].parameters)         # Blender moves it
 
 Meshes are in the camera's frame (x right, y down, z away, metres); OBJ and GLB viewers have y up,
 so in these two everything is turned half about x.
 """
 
+import io
 import json
 import struct
 from pathlib import Path
@@ -15,27 +17,19 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from hand_lib.files import write_text, written_atomically
+from hand_lib.files import written_atomically
 from hand_lib.hand.joints import JOINT_NAMES, MANO_JOINT_NAMES
 from hand_lib.mesh.topology import vertex_normals
 
 MESH_FORMATS = (".ply", ".obj", ".glb", ".stl")
 
 
-def save_mesh(path, vertices, faces, colours=None) -> Path:
-    """Write one mesh; vertex order and count stay as they are.
-
-    path: ends in .ply, .obj, .glb or .stl.   vertices: (V, 3) metres, camera axes.
-    faces: (F, 3).   colours: (3,) or (V, 3), sRGB 0 to 255, or None.   returns the path.
-    """
-    return save_hands(path, [(vertices, faces)], colours)
-
-
 def save_hands(path, hands, colours=None) -> Path:
     """Write the hands of one picture where they stand, together in one file.
 
-    path, colours: as in ``save_mesh``.   hands: each a ``HandPrediction`` or a pair of vertices
-    (V, 3) in the camera's frame and faces (F, 3).   returns the path.
+    path: ends in .ply, .obj, .glb or .stl.   hands: each a ``HandPrediction`` or a pair of vertices
+    (V, 3) metres in the camera's frame and faces (F, 3); order and count of vertices stay.
+    colours: (3,) or (V, 3), sRGB 0 to 255, or None.   returns the path.
     """
     path = Path(path)
     if path.suffix.lower() not in MESH_FORMATS:
@@ -45,17 +39,19 @@ def save_hands(path, hands, colours=None) -> Path:
     pairs = [h if isinstance(h, tuple) else (h.camera_vertices, h.faces) for h in hands]
     meshes = [_checked(*pair, colours) for pair in pairs]
     if path.suffix.lower() == ".glb":
-        return _write(path, _static_glb(meshes))
+        buffer, count = _Glb(), len(meshes)
+        turned = [buffer.mesh(vertices * [1, -1, -1], *rest) for vertices, *rest in meshes]
+        nodes = [{"name": f"hand {n + 1}", "mesh": n} for n in range(count)]
+        return buffer.write(path, {"nodes": nodes, "meshes": turned}, scene=list(range(count)))
     import trimesh  # takes a third of a second
 
     turn = [1, -1, -1] if path.suffix.lower() == ".obj" else [1, 1, 1]
-    parts = []
-    for vertices, faces, rgb in meshes:
-        mesh = trimesh.Trimesh(vertices * turn, faces, process=False)
-        if rgb is not None:
-            mesh.visual.vertex_colors = np.column_stack([rgb, np.full(len(rgb), 255, np.uint8)])
-        parts.append(mesh)
-    mesh = parts[0] if len(parts) == 1 else trimesh.util.concatenate(parts)
+    mesh = trimesh.util.concatenate(
+        [
+            trimesh.Trimesh(vertices * turn, faces, vertex_colors=rgb, process=False)
+            for vertices, faces, rgb in meshes
+        ]
+    )
     content = mesh.export(file_type=path.suffix[1:].lower())
     return _write(path, content if isinstance(content, bytes) else content.encode())
 
@@ -64,7 +60,7 @@ def save_rigged(path, model, pose, betas=None, translation=None, colours=None) -
     """Write a hand with its 16 bones as GLB: what opens is the pose, and its joints can be turned.
 
     model: a ``HandModel``.   pose: (16, 3) axis-angle.   betas: (10,) or None.   translation: (3,)
-    metres or None.   colours: as in ``save_mesh``. Linear blend skinning alone: the model's
+    metres or None.   colours: as in ``save_hands``. Linear blend skinning alone: the model's
     corrections of bent joints are left out.   returns the path.
     """
     path, arrays = Path(path), model.arrays()
@@ -74,7 +70,9 @@ def save_rigged(path, model, pose, betas=None, translation=None, colours=None) -
     rest = arrays["v_template"] + arrays["shapedirs"][..., : len(betas)] @ betas
     joints, parents = arrays["J_regressor"] @ rest, model.parents
     turns = model.rotations(torch.as_tensor(np.asarray(pose, np.float32)).reshape(1, 16, 3))[0]
-    turns = Rotation.from_matrix(turns.cpu().numpy()).as_quat()
+    turns = Rotation.from_matrix(turns.cpu().numpy()).as_quat().tolist()
+    starts = joints - np.where(parents[:, None] >= 0, joints[parents], 0)
+    starts[0] += 0 if translation is None else translation
     vertices, faces, rgb = _checked(rest, arrays["f"], colours)
     buffer = _Glb()
     mesh = buffer.mesh(vertices, faces, rgb)
@@ -86,19 +84,15 @@ def save_rigged(path, model, pose, betas=None, translation=None, colours=None) -
     back = np.tile(np.eye(4), (16, 1, 1))
     back[:, 3, :3] = -joints  # the inverse of each bone's place, column after column
     nodes = []
-    for n in range(16):
-        start = joints[n] - joints[parents[n]] if n else joints[0]
-        start = start + translation if n == 0 and translation is not None else start
-        node = {"name": MANO_JOINT_NAMES[n], "translation": start.tolist()}
-        node["rotation"] = turns[n].tolist()
+    for n, (name, start, turn) in enumerate(zip(MANO_JOINT_NAMES, starts, turns, strict=True)):
+        nodes.append({"name": name, "translation": start.tolist(), "rotation": turn})
         if children := [c + 2 for c in range(1, 16) if parents[c] == n]:
-            node["children"] = children
-        nodes.append(node)
+            nodes[n]["children"] = children
     skin = {"joints": list(range(2, 18)), "inverseBindMatrices": buffer.add(back, "MAT4")}
     turn = {"name": "camera axes", "rotation": [1, 0, 0, 0], "children": [2]}
     hand = {"name": f"{model.side} hand", "mesh": 0, "skin": 0}
     document = {"nodes": [turn, hand, *nodes], "meshes": [mesh], "skins": [skin]}
-    return _write(path, buffer.pack(document, scene=[0, 1]))
+    return buffer.write(path, document, scene=[0, 1])
 
 
 def save_sequence(path, sequence) -> Path:
@@ -107,7 +101,6 @@ def save_sequence(path, sequence) -> Path:
     ``numpy.load(path)["vertices_m"] + numpy.load(path)["translation_m"][:, None]`` is (T, V, 3) in
     the camera's frame.   returns the path.
     """
-    path = Path(path)
     arrays = {
         "vertices_m": sequence.vertices,
         "joints_m": sequence.joints,
@@ -119,40 +112,48 @@ def save_sequence(path, sequence) -> Path:
     }
     arrays = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
     arrays |= {"faces": np.asarray(sequence.faces, np.int32), "side": np.array(sequence.side)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_atomically(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    return path
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return _write(Path(path), content.getvalue())
 
 
 def save_predictions(path, hands) -> Path:
     """Write predictions as JSON: numbers with their units in the names, readable anywhere.
 
     hands: list of ``HandPrediction``. ``vertices_m`` and ``joints_m`` count from the wrist, which
-    stands at ``translation_m`` in the camera's frame.   returns the path.
+    stands at ``translation_m`` in the camera's frame. The hand model shows the same mesh, also in
+    the camera's frame, for ``pose_rad`` (axis-angle, zero is the flat hand), ``betas`` and
+    ``model_translation_m``; null where it does not: no MANO file for a MANO mesh.
+    returns the path.
     """
+
+    def numbers(array, digits=6):
+        return np.round(np.asarray(array, float), digits).tolist()
+
     rows = []
     for hand in hands:
+        try:
+            fitted = [numbers(array) for array in hand.parameters[1:]]
+        except (FileNotFoundError, ValueError):
+            fitted = [None] * 3
         rows.append(
             {
                 "side": hand.side,
-                "box_px": np.round(hand.box, 3).tolist(),
+                "box_px": numbers(hand.box, 3),
                 "joint_names": list(JOINT_NAMES),
-                "joints_2d_px": np.round(hand.joints_2d.astype(float), 3).tolist(),
-                "joints_m": np.round(hand.joints.astype(float), 6).tolist(),
-                "vertices_m": np.round(hand.vertices.astype(float), 6).tolist(),
+                "joints_2d_px": numbers(hand.joints_2d, 3),
+                "joints_m": numbers(hand.joints),
+                "vertices_m": numbers(hand.vertices),
                 "faces": np.asarray(hand.faces).tolist(),
-                "translation_m": np.round(hand.translation.astype(float), 6).tolist(),
-                "intrinsics_px": np.round(np.asarray(hand.intrinsics, float), 4).tolist(),
+                "translation_m": numbers(hand.translation),
+                **dict(zip(("pose_rad", "betas", "model_translation_m"), fitted, strict=True)),
+                "intrinsics_px": numbers(hand.intrinsics, 4),
                 "intrinsics_assumed": bool(hand.assumed_intrinsics),
                 "confidence": None if hand.confidence is None else round(hand.confidence, 4),
                 "doubtful": bool(hand.doubtful),
             }
         )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"hands": rows}))
-    return path
+    return _write(Path(path), json.dumps({"hands": rows}).encode())
 
 
 def _write(path: Path, content: bytes) -> Path:
@@ -172,13 +173,6 @@ def _checked(vertices, faces, colours):
     if colours is not None:
         colours = np.broadcast_to(np.asarray(colours, np.uint8), vertices.shape)
     return vertices, faces, colours
-
-
-def _static_glb(meshes) -> bytes:
-    buffer = _Glb()
-    turned = [buffer.mesh(vertices * [1, -1, -1], *rest) for vertices, *rest in meshes]
-    nodes = [{"name": f"hand {n + 1}", "mesh": n} for n in range(len(meshes))]
-    return buffer.pack({"nodes": nodes, "meshes": turned}, scene=list(range(len(meshes))))
 
 
 class _Glb:
@@ -214,7 +208,7 @@ class _Glb:
         indices = self.add(np.asarray(faces, int).reshape(-1), "SCALAR")
         return {"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}
 
-    def pack(self, document: dict, scene: list[int]) -> bytes:
+    def write(self, path: Path, document: dict, scene: list[int]) -> Path:
         """The file: header, JSON chunk, binary chunk, each padded to four bytes."""
         matte = {"metallicFactor": 0.0, "roughnessFactor": 0.8}
         document = document | {
@@ -228,6 +222,6 @@ class _Glb:
         }
         text = json.dumps(document, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 4)
-        header = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(self.data))
-        chunk = struct.pack("<I4s", len(text), b"JSON") + text
-        return header + chunk + struct.pack("<I4s", len(self.data), b"BIN\0") + self.data
+        size = 28 + len(text) + len(self.data)
+        head = struct.pack("<4sIII4s", b"glTF", 2, size, len(text), b"JSON")
+        return _write(path, head + text + struct.pack("<I4s", len(self.data), b"BIN\0") + self.data)

@@ -3,9 +3,11 @@
 >>> predictor = Predictor.load("runs/reference")
 >>> hand = predictor.predict("photo.jpg", boxes=[(120, 80, 360, 330)], sides=["left"])[0]
 >>> hand.joints_2d          # (21, 2) pixels of the photograph
->>> hand.vertices + hand.translation    # (778, 3) metres in the camera's frame
+>>> hand.camera_vertices    # (778, 3) metres in the camera's frame
+>>> hand.pose               # (16, 3) the hand model's angles
 """
 
+import functools
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +15,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
+from hand_lib import ROOT
 from hand_lib.files import read_json
+from hand_lib.fitting.detection import find_hands
+from hand_lib.fitting.pose import fit_pose
+from hand_lib.hand.model import HandModel
 from hand_lib.network.second_look import predict_crops
 from hand_lib.render.camera import (
     apply_affine,
@@ -32,6 +39,15 @@ from hand_lib.training.run_folder import find_run, load_network
 
 BOX_MARGIN = 1.4
 """A crop's side over the longer side of a box drawn tightly around the hand."""
+
+
+class HandParameters(NamedTuple):
+    """What makes a hand model show a predicted mesh: ``model(pose, betas, translation)``."""
+
+    model: HandModel  # of the hand's side; pose zero is the flat hand
+    pose: np.ndarray  # (16, 3) axis-angle, the wrist's first
+    betas: np.ndarray  # (10,) shape
+    translation: np.ndarray  # (3,) metres, puts the mesh into the camera's frame
 
 
 @dataclass(frozen=True)
@@ -57,15 +73,35 @@ class HandPrediction:
         """(V, 3) metres in the camera's frame."""
         return self.vertices + self.translation
 
+    @functools.cached_property
+    def parameters(self) -> HandParameters:
+        """The hand model's parameters, fitted to the mesh when first asked for (some 20 ms).
 
-class Crop(NamedTuple):
-    """Where a hand is cut out of its picture; fields as in ``HandPrediction``."""
+        raises FileNotFoundError where the mesh is MANO's and there is no MANO file.
+        """
+        model = _hand_model(self.side, mano=False)
+        if not np.array_equal(model.faces.numpy(), self.faces):
+            model = _hand_model(self.side, mano=True)
+        found = fit_pose(model, self.vertices[None])
+        pose, betas, place = (part[0].numpy() for part in found[:3])
+        return HandParameters(model, pose, betas, place + self.translation)
 
-    affine: np.ndarray
-    box: tuple[float, float, float, float]
-    side: str
-    intrinsics: np.ndarray
-    assumed_intrinsics: bool
+    @property
+    def pose(self) -> np.ndarray:
+        """(16, 3) axis-angle of the joints, the wrist's first; see ``parameters``."""
+        return self.parameters.pose
+
+    @property
+    def betas(self) -> np.ndarray:
+        """(10,) shape of the hand model; see ``parameters``."""
+        return self.parameters.betas
+
+
+@functools.cache
+def _hand_model(side: str, mano: bool) -> HandModel:
+    if mano:
+        return HandModel.from_mano(ROOT / "template", side, flat_mean=True)
+    return HandModel.builtin(side)
 
 
 class Predictor:
@@ -92,9 +128,7 @@ class Predictor:
         folder = find_run(run_folder)
         network, config = load_network(folder)
         calibration = load_calibration(folder)
-        return cls(
-            network, config.image_size, folder.name, device, calibration, config.n_crops
-        )
+        return cls(network, config.image_size, folder.name, device, calibration, config.n_crops)
 
     def predict(self, image, boxes=None, sides=None, intrinsics=None) -> list[HandPrediction]:
         """Hands of one picture, one per box.
@@ -102,8 +136,9 @@ class Predictor:
         image: whatever ``images.read_image`` takes.   boxes: list of (x0, y0, x1, y1) pixels drawn
         tightly around each hand; None: one hand that fills the whole picture; "detect": as many as
         MediaPipe finds, maybe none (see ``detection``).   sides: "right" or "left" for each box;
-        None: right, or as MediaPipe says.   intrinsics: (3, 3) of the picture; None: a guess of 60
-        degrees along the long side, and the results say ``assumed_intrinsics``.
+        None: right, or as MediaPipe says.   intrinsics: (3, 3) of the picture, or its focal length
+        in pixels; None: a guess of 60 degrees along the long side, and the results say
+        ``assumed_intrinsics``.
         raises ValueError for boxes outside the picture, unknown sides, intrinsics that are none.
         """
         return self.predict_many([image], [boxes], [sides], [intrinsics])[0]
@@ -131,11 +166,15 @@ class Predictor:
             for crop in self._crops_of(picture, boxes[n], sides[n], intrinsics[n]):
                 owners.append(n)
                 crops.append(crop)
-                pixels.append(cut(picture, crop.affine, self.image_size))
+                pixels.append(cut(picture, crop["affine"], self.image_size))
         hands: list[list[HandPrediction]] = [[] for _ in range(count)]
         for start in range(0, len(crops), batch_size):
             part = slice(start, start + batch_size)
             out = self.predict_crops(np.stack(pixels[part]))
+            if self.calibration is not None:
+                out["confidence"] = self.calibration.confidence(
+                    out["joints_2d"], out.get("joints_2d_direct")
+                )
             for k, (n, crop) in enumerate(zip(owners[part], crops[part], strict=True)):
                 hands[n].append(self._place({name: out[name][k] for name in out}, crop))
         return hands
@@ -161,19 +200,22 @@ class Predictor:
         return {name: getattr(out, name).float().cpu().numpy() for name in names}
 
     def _crops_of(self, picture, boxes, sides, intrinsics):
-        """A checked ``Crop`` for each hand of a picture."""
+        """The fields of ``HandPrediction`` that each hand's crop knows, checked."""
         height, width = picture.shape[:2]
         whole = boxes is None
         if isinstance(boxes, str):
-            boxes, sides = _detected(picture, boxes, sides)
+            if boxes != "detect":
+                raise ValueError(f"boxes: (x0, y0, x1, y1) each, or 'detect', found {boxes!r}")
+            boxes, found = find_hands(picture)
+            sides = found if sides is None else sides
         boxes = [(-0.5, -0.5, width - 0.5, height - 0.5)] if whole else list(boxes)
         sides = ["right"] * len(boxes) if sides is None else list(sides)
         if len(sides) != len(boxes):
             raise ValueError(f"{len(boxes)} boxes and {len(sides)} sides")
-        assumed = intrinsics is None
-        matrix = guessed_intrinsics(width, height)
-        if not assumed:
-            matrix = check_intrinsics(intrinsics, width, height)
+        matrix = guessed_intrinsics(width, height) if np.ndim(intrinsics) == 0 else intrinsics
+        if np.ndim(intrinsics) == 0 and intrinsics is not None:
+            matrix[[0, 1], [0, 1]] = intrinsics
+        matrix = check_intrinsics(matrix, width, height)
         for box, side in zip(boxes, sides, strict=True):
             if side not in ("right", "left"):
                 raise ValueError(f"side should be 'right' or 'left', found {side!r}")
@@ -181,30 +223,27 @@ class Predictor:
             centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
             extent = max(box[2] - box[0], box[3] - box[1]) * (1.0 if whole else BOX_MARGIN)
             affine = crop_affine(centre, extent, self.image_size, mirror=side == "left")
-            yield Crop(affine, box, side, matrix, assumed)
+            yield {"affine": affine, "box": box, "side": side, "intrinsics": matrix,
+                   "assumed_intrinsics": intrinsics is None}  # fmt: skip
 
-    def _place(self, out, crop: Crop) -> HandPrediction:
+    def _place(self, out, crop: dict) -> HandPrediction:
         """The hand of a crop, brought back to its picture.   out: one row of ``predict_crops``."""
         joints_px = crop_to_pixels(out["joints_2d"].astype(float), self.image_size)
-        joints_2d = apply_affine(invert_affine(crop.affine), joints_px)
-        left = crop.side == "left"
+        joints_2d = apply_affine(invert_affine(crop["affine"]), joints_px)
+        left = crop["side"] == "left"
         flip = np.array([-1.0 if left else 1.0, 1, 1])
         joints, faces = out["joints"] * flip, self.network.faces.cpu().numpy()
-        sure = None
-        if self.calibration is not None:
-            direct = out.get("joints_2d_direct")
-            direct = None if direct is None else direct[None]
-            sure = float(confidence(self.calibration, out["joints_2d"][None], direct)[0])
+        sure = float(out["confidence"]) if "confidence" in out else None
         return HandPrediction(
             vertices=out["vertices"] * flip,
             faces=faces[:, ::-1] if left else faces,
             joints=joints,
             joints_2d=joints_2d,
             camera=out["camera"],
-            translation=solve_translation(joints[None], joints_2d[None], crop.intrinsics)[0],
+            translation=solve_translation(joints[None], joints_2d[None], crop["intrinsics"])[0],
             confidence=sure,
             doubtful=sure is not None and sure < self.calibration.threshold,
-            **crop._asdict(),
+            **crop,
         )
 
 
@@ -226,6 +265,12 @@ class Calibration:
     caught: float  # share of held-out backgrounds without a hand called doubtful
     count: int  # pictures of each kind that these two shares were measured on
 
+    def confidence(self, joints_2d, direct=None) -> np.ndarray:
+        """How sure it is that there is a hand, (B,) 0 to 1; see ``confidence_features``."""
+        gap, extent = confidence_features(joints_2d, direct).T
+        score = self.disagreement * gap + self.extent * extent + self.offset
+        return 1 / (1 + np.exp(-np.clip(score, -50, 50)))
+
 
 def confidence_features(joints_2d, direct=None) -> np.ndarray:
     """The two numbers that confidence rests on.
@@ -244,26 +289,22 @@ def confidence_features(joints_2d, direct=None) -> np.ndarray:
     return np.stack([gap, np.log(extent)], axis=1)
 
 
-def confidence(calibration: Calibration, joints_2d, direct=None) -> np.ndarray:
-    """How sure it is that there is a hand, (B,) from 0 to 1; see ``confidence_features``."""
-    gap, extent = confidence_features(joints_2d, direct).T
-    score = calibration.disagreement * gap + calibration.extent * extent + calibration.offset
-    return 1 / (1 + np.exp(-np.clip(score, -50, 50)))
-
-
 def load_calibration(run_folder) -> Calibration | None:
     """The calibration of a run, None where nobody made one; ValueError for a damaged one."""
-    path, names = Path(run_folder) / "confidence.json", {f.name for f in fields(Calibration)}
+    path, names = Path(run_folder) / "confidence.json", [f.name for f in fields(Calibration)]
     numbers = read_json(path, optional=True)
     if numbers is None:
         return None
-    whole = isinstance(numbers, dict) and set(numbers) == names
-    if not whole or None in numbers.values() or not np.isfinite(list(numbers.values())).all():
+    try:
+        found = Calibration(**numbers)
+        if not np.isfinite([getattr(found, name) for name in names]).all():
+            raise TypeError("a number is not finite")
+    except TypeError as error:
         raise ValueError(
-            f"{path} is damaged: expected finite numbers {sorted(names)}; make it anew with "
+            f"{path} is damaged ({error}): expected finite numbers {names}; make it anew with "
             f"python -m benchmarks.calibrate {run_folder}, in the folder notebooks"
-        )
-    return Calibration(**numbers)
+        ) from None
+    return found
 
 
 def predict_averaged(predict_crops, crops, views) -> dict[str, np.ndarray]:
@@ -278,33 +319,19 @@ def predict_averaged(predict_crops, crops, views) -> dict[str, np.ndarray]:
     crops, views = np.asarray(crops), [(float(turn), float(scale)) for turn, scale in views]
     if not views or not np.isfinite(views).all() or min(scale for _, scale in views) <= 0:
         raise ValueError(f"views should be pairs (degrees, positive scale), found {views}")
-    size, total = crops.shape[1], {}
+    size, answers = crops.shape[1], []
     for degrees, scale in views:
         angle, middle = np.deg2rad(degrees), (size - 1) / 2
         affine = crop_affine((middle, middle), size / scale, size, angle)
-        same = not degrees and scale == 1.0
-        out = predict_crops(crops if same else np.stack([cut(c, affine, size) for c in crops]))
+        out = predict_crops(np.stack([cut(crop, affine, size) for crop in crops]))
         pixels = apply_affine(invert_affine(affine), crop_to_pixels(out["joints_2d"], size))
-        cos, sin = np.cos(angle), np.sin(angle)
-        turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-        back = {
-            "vertices": out["vertices"] @ turn,  # v R: the inverse rotation of each row
-            "joints": out["joints"] @ turn,
-            "joints_2d": pixels_to_crop(pixels, size),
-        }
-        for name, value in back.items():
-            total[name] = total.get(name, 0) + value / len(views)
-    total["camera"] = fit_weak_perspective(total["joints"], total["joints_2d"])
-    return {name: value.astype(np.float32) for name, value in total.items()}
-
-
-def _detected(picture, word, sides):
-    from hand_lib.fitting.detection import find_hands
-
-    if word != "detect":
-        raise ValueError(f"boxes should be a list of (x0, y0, x1, y1) or 'detect', found {word!r}")
-    boxes, found = find_hands(picture)
-    return boxes, found if sides is None else sides
+        turn = Rotation.from_rotvec([0, 0, angle]).as_matrix()  # v R: the inverse, row by row
+        place = pixels_to_crop(pixels, size)
+        answers.append((out["vertices"] @ turn, out["joints"] @ turn, place))
+    vertices, joints, flat = (np.mean(parts, axis=0) for parts in zip(*answers, strict=True))
+    camera = fit_weak_perspective(joints, flat)
+    found = {"vertices": vertices, "joints": joints, "joints_2d": flat, "camera": camera}
+    return {name: value.astype(np.float32) for name, value in found.items()}
 
 
 def check_box(box, width: int, height: int) -> tuple[float, float, float, float]:

@@ -20,7 +20,7 @@ from hand_lib.files import write_json
 from hand_lib.inference.export import MESH_FORMATS, save_hands, save_sequence
 from hand_lib.inference.frames import Frames, write_video
 from hand_lib.inference.predictor import Predictor
-from hand_lib.render.camera import guessed_intrinsics, solve_translation
+from hand_lib.render.camera import solve_translation
 from hand_lib.render.render import PREDICTION, draw_meshes
 from hand_lib.training.run_folder import find_run
 
@@ -66,7 +66,7 @@ def follow_hands(
 
     video: whatever ``Frames`` takes, or a ``Frames``.   boxes, sides: of the first frame, as in
     ``Predictor.predict``; None: one right hand, found by looking ever closer.
-    intrinsics: (3, 3) pixels or None.   fps: of pictures without times.   progress: show a bar.
+    intrinsics: as there.   fps: of pictures without times.   progress: show a bar.
     returns a ``HandSequence`` for each box. A hand in doubt is looked for where it was last; one
     that was not given a box is looked for anywhere after ``PATIENCE`` frames.
     """
@@ -152,42 +152,6 @@ class OneEuro:
         return 1 / (2 * np.pi * self.min_cutoff_hz)
 
 
-class Follower:
-    """The filter with its memory: call it with one frame after the other.
-
-    All points of a frame share one cutoff, from their mean speed, so that a mesh stays a blend of
-    meshes and is not torn.
-    """
-
-    def __init__(self, settings: OneEuro | None = None):
-        self.settings = settings or OneEuro()
-        self._last = None
-
-    def __call__(self, points, time_s: float) -> np.ndarray:
-        """points: (N, 2 or 3) metres.   time_s: later than the last.   returns them, smoothed."""
-        points = np.asarray(points, float)
-        if self._last is None:
-            self._last = (points, np.zeros_like(points), time_s)
-            return points
-        value, velocity, before = self._last
-        step = time_s - before
-        if not step > 0:
-            raise ValueError(f"times should increase, found {time_s} s after {before} s")
-        weight = _weight(self.settings.speed_cutoff_hz, step)
-        velocity = velocity + weight * ((points - value) / step - velocity)
-        speed = float(np.linalg.norm(velocity, axis=-1).mean())
-        weight = _weight(self.settings.min_cutoff_hz + self.settings.beta * speed, step)
-        value = value + weight * (points - value)
-        self._last = (value, velocity, time_s)
-        return value
-
-
-def _weight(cutoff_hz, step_s):
-    """Weight of the new value in a first-order low-pass."""
-    turn = 2 * np.pi * cutoff_hz * step_s
-    return turn / (1 + turn)
-
-
 def smooth(points, times, settings: OneEuro | None = None, both_ways: bool = True) -> np.ndarray:
     """A whole sequence smoothed.
 
@@ -203,15 +167,29 @@ def smooth(points, times, settings: OneEuro | None = None, both_ways: bool = Tru
     if (np.diff(times) <= 0).any():
         frame = int(np.argmax(np.diff(times) <= 0)) + 1
         raise ValueError(f"times should increase, frame {frame} does not come after the last")
-    if len(points) == 0:
-        return points
-    follow = Follower(settings)
-    forwards = np.stack([follow(p, t) for p, t in zip(points, times, strict=True)])
+    settings = settings or OneEuro()
+    forwards = _one_euro(points, times, settings)
     if not both_ways:
         return forwards
-    follow = Follower(settings)
-    backwards = [follow(p, -t) for p, t in zip(points[::-1], times[::-1], strict=True)]
-    return (forwards + np.stack(backwards[::-1])) / 2
+    return (forwards + _one_euro(points[::-1], -times[::-1], settings)[::-1]) / 2
+
+
+def _one_euro(points, times, settings: OneEuro) -> np.ndarray:
+    """The causal filter. All points of a frame share one cutoff, from their mean speed, so that a
+    mesh stays a blend of meshes and is not torn."""
+
+    def weight(cutoff_hz, step):  # of the new value in a first-order low-pass
+        turn = 2 * np.pi * cutoff_hz * step
+        return turn / (1 + turn)
+
+    smoothed, velocity = points.copy(), np.zeros_like(points[:1])
+    for n, step in enumerate(np.diff(times), 1):
+        change = points[n] - smoothed[n - 1]
+        velocity += weight(settings.speed_cutoff_hz, step) * (change / step - velocity)
+        speed = np.linalg.norm(velocity[0], axis=-1).mean()
+        cutoff = settings.min_cutoff_hz + settings.beta * speed
+        smoothed[n] = smoothed[n - 1] + weight(cutoff, step) * change
+    return smoothed
 
 
 def jitter(points, times) -> float:
@@ -330,13 +308,10 @@ def main(arguments=None) -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     given = parser.parse_args(arguments)
     try:
-        frames, matrix = Frames(given.video, given.fps), None
-        if given.focal is not None:
-            matrix = guessed_intrinsics(*frames.size)
-            matrix[0, 0] = matrix[1, 1] = given.focal
+        frames = Frames(given.video, given.fps)
         paths = process_video(
             Predictor.load(find_run(given.run)), frames, given.folder,
-            "detect" if given.detect else given.box, given.side, matrix,
+            "detect" if given.detect else given.box, given.side, given.focal,
             both_ways=not given.live, meshes=given.meshes, progress=not given.quiet,
         )  # fmt: skip
     except (ValueError, OSError, ImportError) as error:

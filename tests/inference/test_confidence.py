@@ -13,7 +13,6 @@ from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.inference.predictor import (
     Calibration,
     Predictor,
-    confidence,
     confidence_features,
     load_calibration,
 )
@@ -36,8 +35,8 @@ def test_features_are_disagreement_and_extent_and_scales_as_it_should():
 
 
 def test_confidence_falls_with_disagreement_and_rises_with_extent():
-    near, far = (confidence(CALIBRATION, JOINTS, JOINTS + gap) for gap in (0.01, 0.2))
-    small = confidence(CALIBRATION, JOINTS / 4, (JOINTS + 0.01) / 4)
+    near, far = (CALIBRATION.confidence(JOINTS, JOINTS + gap) for gap in (0.01, 0.2))
+    small = CALIBRATION.confidence(JOINTS / 4, (JOINTS + 0.01) / 4)
     assert (near > far).all() and (small < near).all()
     assert (np.concatenate([near, far, small]) > 0).all() and (near < 1).all()
 

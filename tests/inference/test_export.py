@@ -11,14 +11,15 @@ from scipy.spatial.transform import Rotation
 from hand_lib.hand.model import HandModel
 from hand_lib.inference.export import (
     save_hands,
-    save_mesh,
     save_predictions,
     save_rigged,
     save_sequence,
 )
+from hand_lib.inference.predictor import HandPrediction
 
 BALL = trimesh.creation.icosphere(2)
 VERTICES, FACES = np.array(BALL.vertices) * [0.09, 0.05, 0.02], np.array(BALL.faces)
+ONE = [(VERTICES, FACES)]
 COLOURS = np.random.default_rng(0).integers(0, 256, VERTICES.shape, dtype=np.uint8)
 
 
@@ -31,7 +32,7 @@ def shown(linear):
 
 @pytest.mark.parametrize("kind", ["ply", "obj", "glb"])
 def test_a_saved_mesh_opens_with_its_vertices_faces_and_colours_in_order(tmp_path, kind):
-    path = save_mesh(tmp_path / "new" / f"hand.{kind}", VERTICES, FACES, COLOURS)
+    path = save_hands(tmp_path / "new" / f"hand.{kind}", ONE, COLOURS)
     mesh = trimesh.load(path, process=False, force="mesh", maintain_order=True)
     up = [1, 1, 1] if kind == "ply" else [1, -1, -1]
     assert np.allclose(mesh.vertices, VERTICES * up, atol=1e-6)
@@ -42,13 +43,13 @@ def test_a_saved_mesh_opens_with_its_vertices_faces_and_colours_in_order(tmp_pat
 
 
 def test_a_glb_holds_linear_colours_normals_and_a_matte_material_with_both_sides(tmp_path):
-    document, array = read_glb(save_mesh(tmp_path / "hand.glb", VERTICES, FACES, COLOURS))
+    document, array = read_glb(save_hands(tmp_path / "hand.glb", ONE, COLOURS))
     primitive = document["meshes"][0]["primitives"][0]
     assert np.array_equal(shown(array(primitive["attributes"]["COLOR_0"])), COLOURS)
     assert np.allclose(np.linalg.norm(array(primitive["attributes"]["NORMAL"]), axis=1), 1)
     material = document["materials"][primitive["material"]]
     assert material["pbrMetallicRoughness"]["metallicFactor"] == 0 and material["doubleSided"]
-    plain, _ = read_glb(save_mesh(tmp_path / "plain.glb", VERTICES, FACES))
+    plain, _ = read_glb(save_hands(tmp_path / "plain.glb", ONE))
     assert "COLOR_0" not in plain["meshes"][0]["primitives"][0]["attributes"]
     assert plain["materials"] == document["materials"]
 
@@ -100,7 +101,7 @@ def test_a_rigged_hand_opens_in_its_pose_and_its_bones_carry_the_skin(tmp_path):
 
 def test_outward_normals_stay_outward_in_every_format(tmp_path):
     for kind in ("ply", "obj", "glb", "stl"):
-        path = save_mesh(tmp_path / f"hand.{kind}", VERTICES, FACES)
+        path = save_hands(tmp_path / f"hand.{kind}", ONE)
         assert trimesh.load(path, force="mesh").volume > 0
 
 
@@ -125,26 +126,36 @@ def read_glb(path):
     return document, array
 
 
-def test_predictions_are_json_that_says_its_units(tmp_path):
-    hand = SimpleNamespace(
-        side="left", box=(1, 2, 30, 40), joints_2d=np.full((21, 2), 7.5), joints=np.ones((21, 3)),
-        vertices=VERTICES, faces=FACES, translation=np.array([0, 0, 0.5]), intrinsics=np.eye(3),
-        assumed_intrinsics=True, confidence=0.25, doubtful=True,
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_prediction_has_the_angles_that_make_its_mesh_also_in_json(tmp_path, side):
+    model, rng = HandModel.builtin(side), np.random.default_rng(3)
+    pose = torch.tensor(model.sample_poses(1, rng), dtype=torch.float32)
+    with torch.no_grad():
+        made = model(pose, torch.tensor(rng.normal(size=(1, 10)), dtype=torch.float32))
+    wrist, place = made.joints[0, 0].numpy(), np.array([0.05, -0.1, 0.6])
+    hand = HandPrediction(
+        vertices=made.vertices[0].numpy() - wrist, faces=model.faces.numpy(),
+        joints=made.joints[0].numpy() - wrist, joints_2d=np.full((21, 2), 7.5), camera=np.ones(3),
+        translation=place, intrinsics=np.eye(3), assumed_intrinsics=True, affine=np.eye(2, 3),
+        box=(1, 2, 30, 40), side=side, confidence=0.25, doubtful=True,
     )  # fmt: skip
+    assert hand.pose.shape == (16, 3) and hand.betas.shape == (10,)
     (row,) = json.loads(save_predictions(tmp_path / "hands.json", [hand]).read_text())["hands"]
-    assert row["side"] == "left" and row["intrinsics_assumed"] is True
-    assert np.allclose(row["vertices_m"], VERTICES, atol=1e-6)
+    fitted = (row[name] for name in ("pose_rad", "betas", "model_translation_m"))
+    again = model(*(torch.tensor(x)[None] for x in fitted)).vertices[0].detach().numpy()
+    assert np.linalg.norm(again - hand.camera_vertices, axis=1).mean() < 1e-3
+    assert np.allclose(np.add(row["vertices_m"], row["translation_m"]), again, atol=5e-3)
+    assert row["side"] == side and row["intrinsics_assumed"] is True
     assert row["joints_2d_px"][3] == [7.5, 7.5] and row["joint_names"][8] == "index_tip"
     assert (row["confidence"], row["doubtful"]) == (0.25, True)
-    assert row["translation_m"] == [0, 0, 0.5] and np.array_equal(row["faces"], FACES)
 
 
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda p: save_mesh(p / "hand.fbx", VERTICES, FACES), "one of .ply"),
-        (lambda p: save_mesh(p / "hand.ply", VERTICES * np.nan, FACES), "finite"),
-        (lambda p: save_mesh(p / "hand.ply", VERTICES, FACES + 9), "below"),
+        (lambda p: save_hands(p / "hand.fbx", ONE), "one of .ply"),
+        (lambda p: save_hands(p / "hand.ply", [(VERTICES * np.nan, FACES)]), "finite"),
+        (lambda p: save_hands(p / "hand.ply", [(VERTICES, FACES + 9)]), "below"),
         (lambda p: save_hands(p / "hand.glb", []), "no hand"),
         (lambda p: save_rigged(p / "a.ply", HandModel.builtin(), np.zeros((16, 3))), "glb"),
     ],

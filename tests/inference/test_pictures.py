@@ -68,5 +68,14 @@ def test_the_command_writes_overlays_meshes_and_numbers(photos, tmp_path, monkey
     mesh = trimesh.load(out / "3.ply", process=False)
     place = np.array(row["vertices_m"]) + row["translation_m"]
     assert np.allclose(mesh.vertices, place, atol=1e-5)
+    assert row["pose_rad"] is None  # no hand model has three vertices
     assert command.main(["my_photoz", "--out", str(out)]) == 2
     assert "my_photoz" in capsys.readouterr().err
+
+
+def test_the_command_writes_a_hand_with_bones(photos, tmp_path):
+    words = [str(photos / "3.jpg"), "--out", str(tmp_path / "out"), "--quiet", "--rigged"]
+    assert command.main([*words, "--side", "left"]) == 0
+    assert b"inverseBindMatrices" in (tmp_path / "out" / "3_rigged.glb").read_bytes()
+    (row,) = json.loads((tmp_path / "out" / "3.json").read_text())["hands"]
+    assert row["side"] == "left" and np.shape(row["pose_rad"]) == (16, 3)
