@@ -117,17 +117,17 @@ def crop_camera(affine: np.ndarray, intrinsics: np.ndarray) -> tuple[np.ndarray,
     intrinsics gives exactly the crop's pixels, for any camera-space points. Skew stays zero when
     fx = fy.
     """
-    full = transform_intrinsics(affine, intrinsics)
-    # rows of the linear part: full[:2, :2] = upper_triangular @ rotation (an RQ decomposition)
-    a = full[..., :2, :2]
+    plain = transform_intrinsics(affine, intrinsics)
+    # rows of the linear part: a = upper_triangular @ rotation (an RQ decomposition)
+    a = plain[..., :2, :2]
     last = a[..., 1, :] / np.linalg.norm(a[..., 1, :], axis=-1, keepdims=True)
     first = np.stack([last[..., 1], -last[..., 0]], axis=-1)
     first = first * np.where((a[..., 0, :] * first).sum(-1, keepdims=True) < 0, -1.0, 1.0)
     rotation = np.stack([first, last], axis=-2)
-    motion, plain = (np.zeros(full.shape) for _ in range(2))
+    motion = np.zeros(plain.shape)
     motion[..., :2, :2], motion[..., 2, 2] = rotation, 1
     plain[..., :2, :2] = a @ rotation.swapaxes(-1, -2)
-    plain[..., :2, 2], plain[..., 2, 2], plain[..., 1, 0] = full[..., :2, 2], 1, 0
+    plain[..., 1, 0] = 0
     return motion, plain
 
 
@@ -226,12 +226,10 @@ def solve_translation(points, joints_2d, intrinsics, weights=None) -> np.ndarray
     inverse = np.linalg.inv(np.broadcast_to(np.asarray(intrinsics, float), (batch, 3, 3)))
     ones = np.ones((batch, count, 1))
     rays = np.concatenate([joints_2d, ones], axis=2) @ inverse.swapaxes(1, 2)  # (B, N, 3), z = 1
-    weights = np.ones((batch, count)) if weights is None else np.asarray(weights, float)
-    if (np.count_nonzero(weights, axis=1) < 2).any():
-        bad = int(np.argmax(np.count_nonzero(weights, axis=1) < 2))
-        raise ValueError(
-            f"hand {bad} has fewer than two weighted points; its place is undetermined"
-        )
+    weights = ones[..., 0] if weights is None else np.asarray(weights, float)
+    few = np.count_nonzero(weights, axis=1) < 2
+    if few.any():
+        raise ValueError(f"hand {few.argmax()}: its place takes two points of some weight or more")
     rows = np.zeros((batch, count, 2, 3))
     rows[:, :, 0, 0] = rows[:, :, 1, 1] = 1
     rows[:, :, :, 2] = -rays[:, :, :2]

@@ -4,11 +4,11 @@
 PNG files of a data set as they are stored, quickly and with care: a damaged one is an error.
 """
 
+import contextlib
 import io
 import re
 import struct
 import warnings
-import zlib
 from pathlib import Path
 
 import cv2
@@ -51,72 +51,59 @@ def read_image(source, name: str | None = None) -> np.ndarray:
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "does not exist"
             raise FileNotFoundError(f"picture {path} {what}; give the path of an image file")
-        return _decode(path, name or str(path))
+        return _decode(path.read_bytes(), name or str(path))
+    name = name or "picture"
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(io.BytesIO(bytes(source)), name or "picture")
+        return _decode(bytes(source), name)
     if isinstance(source, Image.Image):
-        return _convert(source, name or "picture")
+        return _convert(source, name)
     if hasattr(source, "__array__") or isinstance(source, (list, tuple)):
-        return _from_array(np.asarray(source), name or "picture")
+        return _from_array(np.asarray(source), name)
     raise TypeError(
         f"expected a picture as path, bytes, PIL image or array, found {type(source).__name__}"
     )
 
 
-def _decode(file, name):
+def _decode(data, name):
     try:
-        with _open(file) as picture:
+        with _open(data) as picture:
             width, height = picture.size
             if width * height > MAX_MEGAPIXELS * 1e6:
-                raise ValueError(
-                    f"{name} has {width} x {height} pixels, {MAX_MEGAPIXELS} megapixels are the "
-                    "limit; shrink it first"
-                )
-            if ";16" in str(getattr(picture, "tile", "")):  # Pillow keeps the high bytes alone
-                return _deep(file, picture, name)
-            return _convert(picture, name)
+                raise Image.DecompressionBombError(f"{width} x {height} pixels")
+            if ";16" not in str(getattr(picture, "tile", "")):
+                return _convert(picture, name)
+            # Pillow would keep the high bytes of such colours alone
+            array = cv2.imdecode(
+                np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+            )
+            if array is None:
+                raise OSError("its 16-bit pixels cannot be read")
+            if array.ndim == 3:
+                array = array[..., [2, 1, 0, 3][: array.shape[2]]]
+            pixels = Image.fromarray(_to_bytes(array, name))
+            return _convert(_upright(pixels, _orientation(picture)), name)
     except UnidentifiedImageError:
         raise ValueError(
             f"{name} is not a picture that can be read (JPEG, PNG, HEIC, WebP, TIFF, BMP, GIF, ...)"
         ) from None
-    except Image.DecompressionBombError:
+    except Image.DecompressionBombError as error:
         raise ValueError(
-            f"{name} announces far more than the {MAX_MEGAPIXELS} megapixels that are the limit; "
-            "shrink it first"
+            f"{name} is too large ({error}), {MAX_MEGAPIXELS} megapixels are the limit; shrink it"
         ) from None
     except (OSError, SyntaxError, EOFError, struct.error) as error:  # Pillow's, for broken files
         raise ValueError(f"{name} is truncated or damaged: {error}") from None
 
 
-def _open(file):
+def _open(data):
     """The picture, not decoded yet, by Pillow or, where it is HEIC, by libheif."""
-    head = file.getvalue()[:12] if isinstance(file, io.BytesIO) else _head(file)
-    if head[4:8] == b"ftyp":
+    if data[4:8] == b"ftyp":
         import pillow_heif
 
-        if pillow_heif.is_supported(file):
-            return pillow_heif.open_heif(file).to_pillow()  # turned by libheif already
+        if pillow_heif.is_supported(data):
+            return pillow_heif.open_heif(data).to_pillow()  # turned by libheif already
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd tags, and bombs: our limit stands above
-        return Image.open(file)
-
-
-def _head(path):
-    with open(path, "rb") as file:
-        return file.read(12)
-
-
-def _deep(file, picture, name):
-    """Colour of 16 bits, which Pillow would cut to its high bytes."""
-    data = file.getvalue() if isinstance(file, io.BytesIO) else file.read_bytes()
-    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    array = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if array is None:
-        raise ValueError(f"{name} is truncated or damaged: its 16-bit pixels cannot be read")
-    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}
-    array = array[..., order[array.shape[2]]] if array.ndim == 3 else array
-    pixels = Image.fromarray(_to_bytes(array, name))
-    return _convert(_upright(pixels, _orientation(picture)), name)
+        return Image.open(io.BytesIO(data))
 
 
 def _orientation(picture) -> int:
@@ -133,9 +120,7 @@ def _upright(picture, orientation):
 
 def _convert(picture, name):
     picture = _upright(picture, _orientation(picture))
-    if picture.mode.startswith("I"):
-        return _from_array(np.asarray(picture), name)
-    if picture.mode == "F":
+    if picture.mode.startswith(("I", "F")):
         return _from_array(np.asarray(picture), name)
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
@@ -213,15 +198,18 @@ def decode_picture(data: bytes, name: str, reduce: int = 1) -> np.ndarray:
         raise SampleError(f"{name}: the picture is empty (0 bytes); copy or unpack it again")
     if data[:2] == _JPEG:
         return _decode_jpeg(data, name, reduce)
-    if problem := _png_problem(data) if data[:8] == _PNG else None:
-        raise SampleError(f"{name}: the picture is {problem}; copy or unpack it again")
+    if data[:8] == _PNG:
+        try:
+            Image.open(io.BytesIO(data)).verify()  # all checksums, which no decoder looks at
+        except Exception as error:  # whatever a damaged chunk makes Pillow raise
+            raise SampleError(
+                f"{name}: the picture is damaged or cut off ({error}); copy or unpack it again"
+            ) from None
     image = None
-    try:
+    with contextlib.suppress(cv2.error):
         image = cv2.imdecode(
             np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         )
-    except cv2.error:
-        pass
     if image is None:
         raise SampleError(f"{name}: not a readable picture ({len(data)} bytes); unpack it again")
     if reduce > 1:
@@ -248,18 +236,3 @@ def _decode_jpeg(data, name, reduce):
     whole = "Premature end" not in problem and b"\xff\xd9" in data[-64:]
     what = "damaged" if whole else "cut off"
     raise SampleError(f"{name}: the picture is {what} ({problem}); copy or unpack it again")
-
-
-def _png_problem(data: bytes) -> str | None:
-    """What is wrong by the checksums of a PNG, which no decoder at hand looks at everywhere."""
-    at = 8
-    while at + 12 <= len(data):
-        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        if end + 4 > len(data):
-            break
-        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            return f"damaged: the checksum at byte {end} is wrong"
-        if data[at + 4 : at + 8] == b"IEND":
-            return None
-        at = end + 4
-    return "cut off: its end is missing"
