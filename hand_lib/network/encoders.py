@@ -18,8 +18,10 @@ INSTALLED_WEIGHTS = {
 }
 """Encoders whose ImageNet weights an installed package holds: the package, the file in it."""
 
-HUB_SECONDS = 3.0
-"""How long to wait for the first answer of the hub that has timm's weights."""
+CLASSIFIER = tuple(
+    f"{layer}.{part}" for layer in ("classifier", "fc", "head") for part in ("weight", "bias")
+)
+"""Ends of the names of what an encoder classifies ImageNet with, which a hand has no use for."""
 
 
 class NormalizeImages(nn.Module):
@@ -150,46 +152,44 @@ def _without_gradient(net: nn.Module, image_size: int) -> set[str]:
     return {name for name, parameter in shadow.named_parameters() if parameter.grad is None}
 
 
-def load_encoder_weights(net: nn.Module, name: str, pretrained: bool | str | Path) -> str:
+def load_encoder_weights(net: nn.Module, name: str, pretrained: bool | str | Path) -> None:
     """Fill a timm network with ImageNet weights, or leave it random and say so in one warning.
 
     net: built by timm without weights, whole or cut.   pretrained: False leaves it random; True
     takes ImageNet weights from an installed package (``INSTALLED_WEIGHTS``), timm's cache or its
     hub, if that answers; a path reads a local .pth or .safetensors (also the original HRNet files).
-    returns "random", "imagenet" or the file's path.
     """
-    if pretrained is False or pretrained is None:
-        return "random"
+    if not pretrained:
+        return
     if pretrained is not True:
         _load_by_name(net, read_state_dict(pretrained), str(pretrained))
-        return str(pretrained)
+        return
     try:
         state = _installed_weights(name) or _hub_weights(name)
     except Exception as error:  # the hub raises its own family of errors; any means "not here"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         warnings.warn(
             f"ImageNet weights of {name!r} cannot be had ({reason[:120]}); "
             "the encoder starts from random weights",
             stacklevel=4,
         )
-        return "random"
+        return
     _load_by_name(net, state, f"timm's {name}")
-    return "imagenet"
 
 
 def _installed_weights(name: str) -> dict[str, Tensor] | None:
     """Weights from a package, under timm's names, which come in the same order; none of it runs."""
     package, pattern = INSTALLED_WEIGHTS.get(name, ("", ""))
     spec = importlib.util.find_spec(package) if package else None
-    files = [f for place in spec.submodule_search_locations for f in Path(place).glob(pattern)] \
-        if spec else []  # fmt: skip
-    if not files:
+    places = spec.submodule_search_locations if spec else []
+    file = next((file for place in places for file in Path(place).glob(pattern)), None)
+    if file is None:
         return None
     with torch.device("meta"):
         own = timm.create_model(name, pretrained=False).state_dict()
-    given = read_state_dict(files[0])
+    given = read_state_dict(file)
     if [v.shape for v in given.values()] != [v.shape for v in own.values()]:
-        raise ValueError(f"{files[0]} does not hold the tensors of {name}")
+        raise ValueError(f"{file} does not hold the tensors of {name}")
     return dict(zip(own, given.values(), strict=True))
 
 
@@ -202,7 +202,7 @@ def _hub_weights(name: str) -> dict[str, Tensor]:
 
     place = (timm.get_pretrained_cfg(name).hf_hub_id, "model.safetensors")
     if place[0] and not isinstance(try_to_load_from_cache(*place), str):
-        get_hf_file_metadata(hf_hub_url(*place), timeout=HUB_SECONDS)
+        get_hf_file_metadata(hf_hub_url(*place), timeout=3.0)
     return timm.create_model(name, pretrained=True).state_dict()
 
 
@@ -290,38 +290,18 @@ def _load_by_name(net: nn.Module, state: dict[str, Tensor], source: str) -> None
     if any(key.startswith("incre_modules.") for key in given) and "fc.weight" in given:
         for part in ("weight", "bias"):  # the original HRNet files
             given[f"classifier.{part}"] = given.pop(f"fc.{part}")
-    optional = ("num_batches_tracked", "classifier.weight", "classifier.bias", "fc.weight",
-                "fc.bias", "head.weight", "head.bias")  # fmt: skip
-    missing = [k for k in own if k not in given and not k.endswith(optional)]
-    wrong = [k for k in own if k in given and given[k].shape != own[k].shape]
-    wrong = [k for k in wrong if not k.endswith(optional)]
-    if missing or wrong:
-        detail = f"{len(missing)} missing ({', '.join(missing[:3])})" if missing else ""
-        if wrong:
-            k = wrong[0]
-            shapes = f"expected {tuple(own[k].shape)}, found {tuple(given[k].shape)}"
-            detail += f"{'; ' if detail else ''}{len(wrong)} of another shape ({k}: {shapes})"
-        names = ", ".join(list(state)[:4])
-        raise ValueError(
-            f"weights from {source} do not fit the encoder: {detail}. The file holds {len(state)} "
-            f"tensors{_looks_like(given)}: {names}, ..."
-        )
     fitting = {k: given[k] for k in own if k in given and given[k].shape == own[k].shape}
+    needed = [k for k in own if not k.endswith(("num_batches_tracked", *CLASSIFIER))]
+    missing = [k for k in needed if k not in given]
+    wrong = [k for k in needed if k in given and k not in fitting]
+    if missing or wrong:
+        detail = [f"{len(missing)} missing ({', '.join(missing[:3])})"] if missing else []
+        if wrong:
+            expected, found = (tuple(part[wrong[0]].shape) for part in (own, given))
+            shapes = f"{wrong[0]}: expected {expected}, found {found}"
+            detail.append(f"{len(wrong)} of another shape ({shapes})")
+        raise ValueError(
+            f"weights from {source} do not fit the encoder: {'; '.join(detail)}. The file holds "
+            f"{len(state)} tensors: {', '.join(list(state)[:4])}, ..."
+        )
     net.load_state_dict(fitting, strict=False)
-
-
-def _looks_like(state: dict[str, Tensor]) -> str:
-    """What a file seems to be, by its names; empty where that is not known."""
-    if any(name.startswith("de_layers.") for name in state):
-        return " of a Youtubehand checkpoint"
-    if any("trans_encoder." in name for name in state):
-        return " of a METRO checkpoint"
-    branch = state.get("stage2.0.branches.0.0.conv1.weight")
-    if branch is not None:
-        return f" of an HRNet-W{len(branch)}"
-    layers = [sum(k.startswith(f"layer{i}.") and k.endswith(".conv1.weight") for k in state)
-              for i in (1, 2, 3, 4)]  # fmt: skip
-    if all(layers):
-        convolutions = 3 if "layer1.0.conv3.weight" in state else 2
-        return f" of a ResNet-{convolutions * sum(layers) + 2}"
-    return ""

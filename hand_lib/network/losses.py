@@ -6,6 +6,12 @@ from torch import Tensor
 from hand_lib.network.coarse_to_fine import palm_frame, vertex_matmul
 from hand_lib.network.heads import correspondence_loss, heatmap_loss
 
+TERMS = (
+    "vertices", "joints", "joints_2d", "edges", "normals", "intermediate", "canonical", "rotation",
+    "heatmaps", "correspondence",
+)  # fmt: skip
+"""Their names, in the order of the weights in a ``TrainConfig``."""
+
 
 def total_loss(prediction, batch: dict, network, config) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of all terms; 3-D joints count from the wrist, as Youtubehand has it.
@@ -18,26 +24,23 @@ def total_loss(prediction, batch: dict, network, config) -> tuple[Tensor, dict[s
     ``loss_<term>`` are the weights.
     returns the total (scalar) and ``parts``, the un-weighted terms by name, detached.
     """
+    for name in ("vertices", "joints", "joints_2d"):
+        predicted, true = (tuple(x.shape) for x in (getattr(prediction, name), batch[name]))
+        if predicted != true:
+            raise ValueError(
+                f"{name}: the network predicts {predicted}, the batch holds {true}; both should "
+                "be (B, N, D) of the same mesh"
+            )
     vertices, joints, joints_2d = batch["vertices"], batch["joints"], batch["joints_2d"]
-    _same("vertices", prediction.vertices, vertices)
-    _same("joints", prediction.joints, joints)
-    _same("joints_2d", prediction.joints_2d, joints_2d)
     has_vertices, has_joints, valid_2d = (
         batch[name] for name in ("has_vertices", "has_joints", "valid_2d")
     )
     from_wrist = prediction.joints - prediction.joints[:, :1]
-    distance, zero = config.joint_distance, prediction.vertices.new_zeros(())
-    terms = {
+    distance = config.joint_distance
+    terms = dict.fromkeys(TERMS, prediction.vertices.new_zeros(())) | {
         "vertices": vertex_loss(prediction.vertices, vertices, has_vertices),
         "joints": joint_loss(from_wrist, joints, has_joints, distance),
         "joints_2d": joint_loss(prediction.joints_2d, joints_2d, valid_2d, distance),
-        "edges": zero,
-        "normals": zero,
-        "intermediate": zero,
-        "canonical": zero,
-        "rotation": zero,
-        "heatmaps": zero,
-        "correspondence": zero,
     }
     if config.loss_edges or config.loss_normals:
         errors = surface_errors(prediction.vertices, vertices, network.faces)
@@ -105,11 +108,3 @@ def masked_mean(error: Tensor, known: Tensor | None) -> Tensor:
         raise ValueError(f"expected flags {tuple(error.shape)}, found {tuple(known.shape)}")
     error = torch.where(known, error, torch.zeros_like(error))
     return error.sum() / known.sum().clamp_min(1)
-
-
-def _same(name: str, predicted: Tensor, true: Tensor) -> None:
-    if predicted.shape != true.shape:
-        raise ValueError(
-            f"{name}: the network predicts {tuple(predicted.shape)}, the batch holds "
-            f"{tuple(true.shape)}; both should be (B, N, D) of the same mesh"
-        )

@@ -120,7 +120,14 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     joint_regressor: (21, V), from vertices to joints; None takes the built-in hand's.
     """
     count = len(hierarchy.vertices[0])
-    regressor = _checked_regressor(joint_regressor, count)
+    if joint_regressor is None:
+        joint_regressor = regressor_of(HandModel.builtin(), count)
+    regressor = torch.tensor(np.asarray(joint_regressor, np.float32))
+    if regressor.shape != (21, count):
+        raise ValueError(
+            f"expected joint_regressor (21, {count}) for a mesh of {count} vertices, "
+            f"found {tuple(regressor.shape)}"
+        )
     faces = torch.tensor(np.asarray(hierarchy.faces[0], np.int64))  # a copy, to load into
     if config.decoder == "youtubehand":
         encoder = PooledEncoder(config.backbone, config.pretrained)
@@ -142,18 +149,7 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     return HandNetwork(encoder, decoder, regressor, faces, down, config.view_size)
 
 
-def joint_regressor(hand, count: int | None = None) -> np.ndarray:
+def regressor_of(hand, count: int | None = None) -> np.ndarray:
     """(21, V) from vertices to joints of a right ``HandModel``."""
     basis = torch.eye(count or len(hand.vertices))
     return hand.regress_joints(basis[:, :, None].expand(-1, -1, 3))[..., 0].T.cpu().numpy()
-
-
-def _checked_regressor(given, count: int) -> Tensor:
-    given = joint_regressor(HandModel.builtin(), count) if given is None else given
-    regressor = torch.tensor(np.asarray(given, np.float32))
-    if regressor.shape != (21, count):
-        raise ValueError(
-            f"expected joint_regressor (21, {count}) for a mesh of {count} vertices, "
-            f"found {tuple(regressor.shape)}"
-        )
-    return regressor

@@ -19,8 +19,8 @@ from hand_lib import __version__
 from hand_lib.files import write_json, written_atomically
 from hand_lib.hand.model import HandModel
 from hand_lib.mesh.hierarchy import load_hierarchy
-from hand_lib.network.encoders import find_tensors, read_state_dict, without_prefix
-from hand_lib.network.model import build_network, joint_regressor
+from hand_lib.network.encoders import CLASSIFIER, find_tensors, read_state_dict, without_prefix
+from hand_lib.network.model import build_network, regressor_of
 
 
 def convert_checkpoint(checkpoint, transform, folder, mano=None) -> dict:
@@ -82,7 +82,7 @@ def settings_of(state: dict[str, Tensor], source: str = "checkpoint") -> dict:
 def _regressor(transform: Path, mano) -> np.ndarray:
     """(21, V) from vertices to joints, with the fingertips that Youtubehand trained on."""
     if mano:
-        return joint_regressor(HandModel.from_mano(mano, fingertips="metro"))
+        return regressor_of(HandModel.from_mano(mano, fingertips="metro"))
     beside = transform.with_name("j_reg.npy")
     if not beside.is_file():
         raise FileNotFoundError(
@@ -123,19 +123,18 @@ def load_youtubehand_state_dict(network: nn.Module, state_dict: dict | str | Pat
             if given[name].shape != own[ours].shape:
                 expected, shape = tuple(own[ours].shape), tuple(given[name].shape)
                 wrong.append(f"{name}: expected {expected}, found {shape}")
-        if len(found) == 2 and not _equal(given[found[0]], given[found[1]]):
+        if len(found) == 2 and not torch.equal(*(given[name] for name in found)):
             wrong.append(f"{found[0]} and {found[1]} should be the same tensor, and differ")
         loaded[ours] = given[found[0]]
-    surplus = [name for name in given if name not in used]
-    ignored = [name for name in surplus if _is_classifier(name)]
-    surplus = [name for name in surplus if name not in ignored]
+    unused = [name for name in given if name not in used]
+    ignored = [name for name in unused if name.endswith(CLASSIFIER)]
+    surplus = [name for name in unused if name not in ignored]
+    problems = {"missing": missing, "surplus": surplus, "wrong": wrong}
     problems = [
-        f"{len(list_)} {title}: {', '.join(list_[:5])}{', ...' if len(list_) > 5 else ''}"
-        for title, list_ in (
-            ("missing", missing), ("surplus", surplus), ("wrong", wrong),
-        )
-        if list_
-    ]  # fmt: skip
+        f"{len(names)} {title}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+        for title, names in problems.items()
+        if names
+    ]
     if problems:
         raise ValueError(
             "the checkpoint does not fit this network: " + "; ".join(problems) + ". Channels, "
@@ -143,12 +142,6 @@ def load_youtubehand_state_dict(network: nn.Module, state_dict: dict | str | Pat
         )
     network.load_state_dict(loaded, strict=False)
     return ignored
-
-
-def youtubehand_state_dict(network: nn.Module) -> dict[str, Tensor]:
-    """The weights under Youtubehand's names, encoder entries doubled as in its own files."""
-    own = network.state_dict()
-    return {name: own[ours] for ours, both in youtubehand_names(network).items() for name in both}
 
 
 def youtubehand_names(network: nn.Module) -> dict[str, tuple[str, ...]]:
@@ -176,14 +169,6 @@ def _decoder_name(name: str, network: nn.Module) -> str:
     if name.startswith("last."):
         return name.replace("last", f"de_layers.{len(network.decoder.blocks) + 1}")
     return name
-
-
-def _is_classifier(name: str) -> bool:
-    return name.endswith(("classifier.weight", "classifier.bias", "fc.weight", "fc.bias"))
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(torch.equal(a, b))
 
 
 def main(arguments=None) -> int:

@@ -45,34 +45,24 @@ class RunLogger:
         self.metrics = self.metrics or {"step": 0}
         names = "waiting", "step", "logging", "validation", "checkpoint"
         self.seconds_spent = dict.fromkeys(names, 0.0)
-        self._run = self._csv = self._board = None
+        self._run = self.board = None
         self._last = ""  # loss and speed in words
         self._since, self._peak_memory = (0, time.perf_counter()), 0
 
     def begin(self, run) -> None:
         """Go on after the step of a ``loop.Run``: what was logged later is dropped."""
         self._run, self._since = run, (run.step, time.perf_counter())
-        self._first = 0 if run.saved_step is None else run.step + 1  # to be logged
-        if self.main:
-            self._csv = Log(self.folder, self._first - 1)
-            write_provenance(self.folder, run)
-            self._keep("truth.npz", run.setup.validation)
-            if run.setup.hierarchy is not None and not (self.folder / "hierarchy.npz").exists():
-                run.setup.hierarchy.save(self.folder / "hierarchy.npz")
+        if not self.main:
+            return
+        from torch.utils.tensorboard import SummaryWriter
 
-    @property
-    def rows(self) -> list[dict]:
-        """Lines of ``log.csv``, as ``read_log`` gives them."""
-        return self._csv.rows if self._csv else []
-
-    @property
-    def board(self):
-        """The TensorBoard writer, opened when first needed."""
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(self.folder), purge_step=self._first, flush_secs=30)
-        return self._board
+        first = 0 if run.saved_step is None else run.step + 1  # to be logged
+        self.rows = [row for row in read_log(self.folder) if row["step"] < first]
+        self.board = SummaryWriter(str(self.folder), purge_step=first, flush_secs=30)
+        write_provenance(self.folder, run)
+        self._keep("truth.npz", run.setup.validation)
+        if run.setup.hierarchy is not None and not (self.folder / "hierarchy.npz").exists():
+            run.setup.hierarchy.save(self.folder / "hierarchy.npz")
 
     @contextlib.contextmanager
     def clock(self, name: str):
@@ -130,11 +120,6 @@ class RunLogger:
             before = f"{self._last}; " if self._last else ""
             self.say(f"step {run.step}/{total}: {before}validation {', '.join(known)}, {left}")
 
-    def flush(self) -> None:
-        """Bring what TensorBoard was given onto the disk: a checkpoint is about to be written."""
-        if self._board is not None:
-            self._board.flush()
-
     def __enter__(self) -> "RunLogger":
         return self
 
@@ -158,8 +143,8 @@ class RunLogger:
         except OSError:  # the disk being full is the reason already
             if error is None:
                 raise
-        if self._board is not None:
-            self._board.close()
+        if self.board is not None:
+            self.board.close()
 
     def _summary(self, run) -> dict:
         """Where the run stands and what it took."""
@@ -186,54 +171,33 @@ class RunLogger:
 
     def _write(self, run, values: dict, speed: float | None = None) -> None:
         row = {"step": run.step, "seconds": round(run.seconds, 3), "images_per_s": speed} | values
-        self._csv.add(row)
+        self.rows.append(row)
+        write_log(self.folder, self.rows)
         for name, value in row.items():
             if value is not None and name != "step":
                 group = "validation/" if name.startswith("val_") else "training/"
                 self.board.add_scalar(group + name.removeprefix("val_"), value, run.step)
 
 
-class Log:
-    """``log.csv``: appended line by line, cut back to the checkpoint when a run goes on."""
+def write_log(folder, rows: list[dict]) -> None:
+    """Write ``log.csv``: a line for each of some dicts of numbers or None, a column for each name.
 
-    def __init__(self, folder, upto_step: int):
-        """Open for appending after dropping lines later than ``upto_step`` and a torn last one."""
-        self.path = Path(folder) / "log.csv"
-        self.rows = [row for row in read_log(folder) if row["step"] <= upto_step]
-        self.columns = list(self.rows[0]) if self.rows else []
-        write_text(self.path, _csv(self.columns, self.rows))
-
-    def add(self, row: dict) -> None:
-        """Append one line; a new column is added at the end.   row: column -> number or None."""
-        known = len(self.columns)
-        self.columns += [column for column in row if column not in self.columns]
-        self.rows.append(dict.fromkeys(self.columns) | row)
-        if len(self.columns) > known:  # the whole table anew
-            self.rows = [dict.fromkeys(self.columns) | old for old in self.rows]
-            write_text(self.path, _csv(self.columns, self.rows))
-        else:
-            with open(self.path, "a", newline="") as file:
-                file.write(_csv([], self.rows[-1:]))
-
-
-def _csv(heading: list, rows: list[dict]) -> str:
-    """A heading, unless it is empty, and lines; numbers as text that reads back to the same."""
+    Numbers become the shortest text that reads back to the same.
+    """
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([heading] * bool(heading))
-    csv.writer(out, lineterminator="\n").writerows(row.values() for row in rows)
-    return out.getvalue()
+    columns = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(Path(folder) / "log.csv", out.getvalue())
 
 
 def read_log(folder) -> list[dict]:
-    """Lines of ``log.csv`` as dicts of numbers, ``None`` where empty; without a torn last one."""
+    """Lines of ``log.csv`` as dicts of numbers, ``None`` where empty; none without the file."""
     path = Path(folder) / "log.csv"
-    text = path.read_text() if path.exists() else ""
-    rows = []
-    for line in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
-        if None not in line and None not in line.values():  # as long as the heading
-            row = {name: float(cell) if cell else None for name, cell in line.items()}
-            rows.append(row | {"step": int(row["step"])})
-    return rows
+    lines = csv.DictReader(path.read_text().splitlines() if path.exists() else [])
+    rows = [{name: float(cell) if cell else None for name, cell in line.items()} for line in lines]
+    return [row | {"step": int(row["step"])} for row in rows]
 
 
 def read_snapshots(folder) -> tuple[dict, dict[int, dict]]:

@@ -11,6 +11,7 @@ augmentation and the learning rate are functions of (seed, step), and ``state.pt
 
 import argparse
 import contextlib
+import functools
 import math
 import threading
 import time
@@ -179,7 +180,7 @@ def save(run: Run) -> None:
     """Write ``model.safetensors`` and ``state.pt``, in the first process."""
     if run.logger.main:
         with run.logger.clock("checkpoint"):
-            run.logger.flush()
+            run.logger.board.flush()
             save_model(run.logger.folder, run.best_network.state_dict(), step=run.step)
             save_state(run.logger.folder, run_state(run))
     run.saved_step = run.step
@@ -187,15 +188,15 @@ def save(run: Run) -> None:
 
 def check(run: Run, loss: float, norm: float, batch: dict) -> None:
     """Stop at a loss or a gradient that is not finite, or at a loss that explodes."""
-    problem, limit = None, run.config.divergence_factor
+    usual = loss if run.smooth is None else run.smooth  # running mean
     if not math.isfinite(loss):
         problem = f"the loss became {loss}"
     elif not math.isfinite(norm):
         problem = f"the gradient's norm became {norm}"
-    elif run.smooth is not None and loss > limit * run.smooth:
-        problem = f"the loss jumped to {loss:.4g}, {loss / run.smooth:.0f} times its running mean"
-    if problem is None:
-        run.smooth = loss if run.smooth is None else run.smooth + 0.02 * (loss - run.smooth)
+    elif loss > run.config.divergence_factor * usual:
+        problem = f"the loss jumped to {loss:.4g}, {loss / usual:.0f} times its running mean"
+    else:
+        run.smooth = usual + 0.02 * (loss - usual)
         return
     samples = run.accelerator.gather(batch["index"]).tolist()
     saved = "none" if run.saved_step is None else f"step {run.saved_step}"
@@ -221,10 +222,10 @@ def train(
     unless ``allow_changes``.   setup: network and data, by default what the config names.
     say: gets one line at a time for a person to read.
     """
-    if (resume is None) == (run_folder is None):
-        raise ValueError("give either run_folder (a new run) or resume (the folder of an old one)")
-    if resume is None and config is None:
-        raise ValueError("a new run needs a config, for instance make_config('small')")
+    if (resume is None) == (run_folder is None) or (resume is None and config is None):
+        raise ValueError(
+            "give either a config and run_folder (a new run) or resume (the folder of an old one)"
+        )
     folder = find_run(resume or run_folder)
     with contextlib.ExitStack() as stack:
         accelerator = make_accelerator(config or read_config(folder))
@@ -250,7 +251,8 @@ def train(
         run = _prepare(config, setup, logger, accelerator)
         fit(run, stop)
     accelerator.wait_for_everyone()
-    return RunResult(folder, config, run.step, logger.metrics, logger.rows, run.best_network)
+    log = read_log(folder)
+    return RunResult(folder, config, run.step, logger.metrics, log, run.best_network)
 
 
 def _prepare(config, setup, logger, accelerator) -> Run:
@@ -294,8 +296,7 @@ def train_or_continue(
     """Train; continue where an earlier run with this config stopped; return it if it finished.
 
     A run with another config in that folder is an error that says what differs, unless
-    ``allow_changes``.   processes: to train in, from a notebook too; 0 is one per GPU, and one
-    without.
+    ``allow_changes``.   processes: to train in; 0 is one per GPU, and one without.
     """
     folder, settings = find_run(run_folder), {"run_folder": run_folder}
     if has_state(folder):
@@ -312,7 +313,7 @@ def train_or_continue(
     from accelerate import debug_launcher, notebook_launcher
 
     begin = notebook_launcher if gpus else debug_launcher  # the latter: processes on the CPU
-    begin(_train_quietly, (config, settings), num_processes=processes)
+    begin(functools.partial(train, config, **settings), num_processes=processes)
     return read_run(folder)
 
 
@@ -321,11 +322,6 @@ def read_run(folder) -> RunResult:
     if (metrics := read_json(Path(folder) / "metrics.json", optional=True)) is None:
         raise FileNotFoundError(f"{folder} holds no metrics.json: no run got as far as validating")
     return RunResult(Path(folder), read_config(folder), metrics["step"], metrics, read_log(folder))
-
-
-def _train_quietly(config, settings) -> None:
-    """One of several processes that a notebook starts: nothing to give back."""
-    train(config, **settings)
 
 
 def _continued(config, folder, allow_changes) -> TrainConfig:

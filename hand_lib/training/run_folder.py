@@ -130,9 +130,11 @@ def load_state(folder, device="cpu") -> dict | None:
     Where it is damaged or a kill came between two renames, ``previous.pt`` is read in its place.
     """
     path, problem = Path(folder) / STATE_FILE, None
-    for place in (place for place in (path, path.with_name(PREVIOUS_FILE)) if place.exists()):
+    for place in (path, path.with_name(PREVIOUS_FILE)):
         try:
             state = torch.load(place, map_location=device, weights_only=True)
+        except FileNotFoundError:
+            continue
         except Exception as error:
             problem = problem or error
             continue
@@ -194,10 +196,8 @@ def locked(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_name(".probe.tmp").touch()
     except OSError as error:
-        raise OSError(
-            f"the run folder {folder} cannot be written ({error.strerror}); choose another place "
-            "for the run"
-        ) from error
+        reason = f"cannot be written ({error.strerror}); choose another place for the run"
+        raise OSError(f"the run folder {folder} {reason}") from error
     try:
         lock.acquire()
     except filelock.Timeout:
@@ -205,11 +205,8 @@ def locked(folder):
             f"{folder} is in use by another process; wait for it or choose another run name"
         ) from None
     except OSError as error:
-        warnings.warn(
-            f"{folder} lies where files cannot be locked ({error}): nothing keeps a second run out "
-            "of it",
-            stacklevel=3,
-        )
+        found = f"{folder} lies where files cannot be locked ({error})"
+        warnings.warn(f"{found}: nothing keeps a second run out of it", stacklevel=3)
     try:
         for leftover in path.parent.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
@@ -223,10 +220,8 @@ def write_provenance(folder, run) -> None:
     config, path = run.config, Path(folder) / "provenance.json"
     goes_on = run.saved_step is not None
     before = goes_on and read_json(path, optional=True) or {}
-    number, seed = run.accelerator.num_processes, config.seed
     commit = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no")
-    seeds = dict.fromkeys(("weights", "data_order", "augmentation"), seed)
     content = {
         "started": now(),
         "hand_lib": __version__,
@@ -236,9 +231,8 @@ def write_provenance(folder, run) -> None:
         "platform": platform.platform(),
         "packages": package_versions(),
         "device": device_name(run.accelerator.device),
-        "processes": number,
+        "processes": run.accelerator.num_processes,
         "bf16": run.bf16,
-        "seeds": seeds | {"dropout": [seed + 1 + process for process in range(number)]},
         "legs": before.get("legs", training_legs(config.start_from)),
         "continued_at_steps": before.get("continued_at_steps", []) + [run.step] * goes_on,
         "config": json.loads(config.to_json()),

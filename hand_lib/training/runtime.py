@@ -80,7 +80,7 @@ def uses_bf16(config, state, network, accelerator) -> bool:
     """
     if config.precision != "auto":
         return config.precision == "bf16"
-    if state and state.get("bf16") is not None:
+    if state:
         return state["bf16"]
     size = config.view_size or config.image_size
     count = config.batch_size // config.accumulate // accelerator.num_processes

@@ -32,7 +32,7 @@ from hand_lib.hand.joints import fingertips_of
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.losses import total_loss
-from hand_lib.network.model import build_network, joint_regressor
+from hand_lib.network.model import build_network, regressor_of
 from hand_lib.training.config import TrainConfig
 from hand_lib.training.log import geometric_scores
 from hand_lib.training.run_folder import find_run, load_network
@@ -72,7 +72,7 @@ def build_setup(config: TrainConfig, say=tqdm.write) -> TrainingSetup:
     hand = choose_hand(config.template, some["vertices"])
     hierarchy = builtin_hierarchy(hand, config.factors)
     train_data = [training_crops(config, data, hierarchy) for data in sets]
-    network = build_network(config, hierarchy, joint_regressor(hand))
+    network = build_network(config, hierarchy, regressor_of(hand))
     if config.start_from:
         fresh = start_from(network, config.start_from)
         say(f"weights of {config.start_from}; fresh: {', '.join(fresh) or 'none'}")

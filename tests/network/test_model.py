@@ -20,7 +20,7 @@ from hand_lib.network.losses import total_loss
 from hand_lib.network.model import RENAMED, build_network, current_name
 from hand_lib.network.second_look import cut, predict_crops
 from hand_lib.network.spiral_conv import SpiralConv, UnpoolConv, Unpooling
-from hand_lib.render.camera import fit_weak_perspective, project_weak_perspective
+from hand_lib.render.camera import project_weak_perspective
 
 BOTH = pytest.mark.parametrize("decoder", ["coarse_to_fine", "youtubehand"])
 
@@ -59,10 +59,12 @@ def test_any_hierarchy_will_do(subdivisions, factors):
         assert network(batch["image"]).vertices.shape == (2, count, 3)
 
 
-@pytest.mark.parametrize("size", [64, 96, 128, 130])
-def test_any_image_size_will_do(size):
+@pytest.mark.parametrize(
+    ("size", "encoder"), [(96, "mobilenetv3_small_050"), (128, "resnet18d"), (130, "convnext_atto")]
+)
+def test_any_image_size_and_timm_encoder_will_do(size, encoder):
     for decoder in ("coarse_to_fine", "youtubehand"):
-        network = small_network(decoder, size=size).eval()
+        network = small_network(decoder, encoder, size=size).eval()
         for other in (64, size):
             assert network(torch.rand(2, 3, other, other)).vertices.isfinite().all()
 
@@ -110,13 +112,6 @@ def test_tensors_of_earlier_runs_are_found_under_their_names_of_then():
     assert current_name("decoder.upper") == "decoder.upper"
     with pytest.raises(RuntimeError, match="decoder.who"):
         other.load_state_dict(old | {"decoder.whoever": old["decoder.who"]})
-
-
-@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18d", "convnext_atto"])
-def test_any_timm_encoder_will_do(name):
-    for decoder in ("coarse_to_fine", "youtubehand"):
-        network = small_network(decoder, name).eval()
-        assert network(torch.rand(1, 3, 64, 64)).joints.shape == (1, 21, 3)
 
 
 def test_wrong_names_and_shapes_are_refused_with_the_right_ones():
@@ -183,15 +178,6 @@ def test_bilinear_sampling_is_interpolation_with_borders():
     torch.testing.assert_close(bilinear_sample(grid, places), expected[..., 0].transpose(1, 2))
 
 
-def test_the_fitted_camera_recovers_one_that_exists_and_survives_nonsense():
-    points, camera = torch.randn(4, 21, 3) * 0.05, torch.tensor([[6.0, 0.02, -0.01]]).repeat(4, 1)
-    found = fit_weak_perspective(points, project_weak_perspective(points, camera))
-    torch.testing.assert_close(found, camera)
-    point = torch.zeros(1, 21, 3, requires_grad=True)
-    fit_weak_perspective(point, torch.zeros(1, 21, 2)).sum().backward()
-    assert point.grad.isfinite().all()
-
-
 def test_the_palm_frame_turns_with_the_hand():
     joints = torch.randn(5, 21, 3)
     turn = axis_angle_to_matrix(torch.randn(5, 3))
@@ -234,14 +220,6 @@ def test_to_carries_every_array(decoder):
         if isinstance(value, torch.Tensor | np.ndarray)
     ]
     assert loose == []
-
-
-@BOTH
-def test_it_compiles_in_one_piece(decoder):
-    network = small_network(decoder, "resnet10t").eval()
-    images = torch.rand(2, 3, 64, 64)
-    compiled = torch.compile(network, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(images).vertices, network(images).vertices)
 
 
 def test_use_is_in_full_precision_whatever_surrounds_it():

@@ -137,6 +137,9 @@ def test_the_weak_camera_is_recovered_from_arrays_and_from_tensors():
     assert np.allclose(c.fit_weak_perspective(points, flat), cameras)
     found = c.fit_weak_perspective(torch.tensor(points), torch.tensor(flat))
     assert np.allclose(found.numpy(), cameras)
+    point = torch.zeros(1, 21, 3, requires_grad=True)
+    c.fit_weak_perspective(point, torch.zeros(1, 21, 2)).sum().backward()
+    assert point.grad.isfinite().all()
 
 
 def test_cameras_in_other_units_or_axes_are_refused_with_what_to_change():

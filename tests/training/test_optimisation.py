@@ -6,31 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from toy_training import ToyData, ToyNetwork, quiet, run, same, toy_config, toy_setup
+from toy_training import ToyNetwork, quiet, run, same, toy_config, toy_setup
 
-from hand_lib.data.loader import HandLoader
 from hand_lib.training import run_folder, runtime
 from hand_lib.training import setup as setups
 from hand_lib.training.config import make_config
 from hand_lib.training.loop import train
-
-
-def test_every_process_takes_its_own_part_of_the_same_batches():
-    whole = HandLoader(ToyData(20), 8, 3, drop_last=True)
-    halves = [HandLoader(ToyData(20), 8, 3, process=p, processes=2) for p in (0, 1)]
-    streams = [loader.stream(1) for loader in (whole, *halves)]
-    for _ in range(4):  # across an epoch's end: 20 images make two batches of 8
-        batch, first, second = (next(stream)["index"] for stream in streams)
-        assert torch.equal(batch, torch.cat([first, second]))
-    for stream in streams:
-        stream.close()
-
-
-def test_a_training_set_smaller_than_a_batch_is_refused():
-    with pytest.raises(ValueError, match="7 images are fewer than batch_size 8"):
-        HandLoader(ToyData(7), 8, drop_last=True)
-    with pytest.raises(ValueError, match="cannot be shared by 3"):
-        HandLoader(ToyData(20), 8, processes=3)
 
 
 def test_cosine_falls_to_zero_after_a_linear_warm_up():

@@ -9,7 +9,6 @@ import torch
 from hand_lib.data.crops import HandCrops
 from hand_lib.data.freihand import write_freihand
 from hand_lib.data.loader import HandLoader
-from hand_lib.data.open import open_data
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.model import HandModel, builtin_hierarchy
 from hand_lib.network.model import build_network
@@ -67,30 +66,10 @@ def test_a_freihand_folder_is_split_by_unique_hand(freihand):
     (crops,), validation, some = setups.training_sets(config)
     assert len(crops) == 8 and len(validation["image"]) == 4
     assert validation["has_vertices"].all() and len(some["vertices"]) == 8
-    whole = open_data(freihand)
-    assert len(whole) == 12
-
-
-def test_another_folder_can_be_the_validation_set(freihand):
-    config = make_config(
-        "small", validation=str(freihand), train_images=8, validation_images=5, image_size=48
-    )
-    _, validation, _ = setups.training_sets(config)
-    assert len(validation["image"]) == 5
-
-
-def test_endless_hands_never_repeat_a_picture():
-    data = SyntheticHands(48, 3, 4)
-    crops = HandCrops(data, 48)
-    first, again, later = (crops.fetch_batch(np.arange(4), epoch) for epoch in (0, 0, 1))
-    np.testing.assert_array_equal(first["image"], again["image"])
-    assert not np.array_equal(first["image"], later["image"])
-    np.testing.assert_array_equal(later["index"], np.arange(4))
-    np.testing.assert_array_equal(
-        SyntheticHands(48, 3, 8).fetch_batch(np.arange(4, 8))["image"], later["image"]
-    )
-    on_the_fly = make_config("small", workers=1, train_images=4, image_size=48)
-    assert isinstance(setups.synthetic_data(on_the_fly), SyntheticHands)
+    other = replace(config, data="synthetic", train_images=8, workers=1, validation=str(freihand))
+    (drawn,), validation, _ = setups.training_sets(other)
+    assert isinstance(drawn, SyntheticHands)  # on the fly, by loading processes
+    assert len(drawn) == 8 and len(validation["image"]) == 4
 
 
 def test_data_sets_joined_by_plus_are_mixed(freihand):
@@ -145,11 +124,6 @@ def test_a_run_on_mano_keeps_its_mesh_and_loads_without_the_file(tmp_path):
     }
     with pytest.raises(ValueError, match="are not those of template='builtin'"):
         setups.build_setup(replace(config, template="builtin"))
-
-
-def test_a_missing_data_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        open_data(tmp_path / "nowhere")
 
 
 def test_template_only_is_exact_for_one_hand_in_many_poses_of_the_camera():
