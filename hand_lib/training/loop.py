@@ -11,6 +11,7 @@ augmentation and the learning rate are functions of (seed, step), and ``state.pt
 
 import argparse
 import contextlib
+import copy
 import functools
 import math
 import threading
@@ -53,13 +54,13 @@ from hand_lib.training.runtime import (
     uses_bf16,
 )
 from hand_lib.training.setup import (
-    AveragedWeights,
     TrainingSetup,
     build_setup,
     freeze_normalisation,
     learning_rate_factor,
     make_optimizer,
     set_learning_rate,
+    update_average,
 )
 
 
@@ -91,7 +92,7 @@ class Run:
     network: nn.Module
     model: nn.Module  # the network, or what shares its gradients with other processes
     optimizer: torch.optim.Optimizer
-    average: AveragedWeights | None
+    average: nn.Module | None  # its weights' moving average, where there is one
     bf16: bool  # the network runs under autocast
     total_steps: int
     step: int = 0  # steps done
@@ -102,7 +103,7 @@ class Run:
     @property
     def best_network(self) -> nn.Module:
         """The averaged network where there is one: it is validated and saved."""
-        return self.average.network if self.average else self.network
+        return self.network if self.average is None else self.average
 
     @property
     def progress(self) -> float:
@@ -160,8 +161,8 @@ def fit(run: Run, stop: threading.Event) -> None:
                 check(run, loss, float(norm), batch)
                 run.optimizer.step()
                 run.optimizer.zero_grad(set_to_none=True)
-                if run.average:
-                    run.average.update(run.step)
+                if run.average is not None:
+                    update_average(run.average, network, config.ema_decay, run.step)
             run.step += 1
             done = run.progress >= 1
             with logger.clock("logging"):
@@ -272,11 +273,12 @@ def _prepare(config, setup, logger, accelerator) -> Run:
             "need the run folder on a disk that they share"
         )
     network = setup.network.to(device, memory_format=torch.channels_last)
+    average = copy.deepcopy(network).requires_grad_(False).eval() if config.ema_decay else None
     run = Run(
         config, setup, logger, accelerator, loader, network,
         model=accelerator.prepare_model(network),
         optimizer=make_optimizer(network, config),
-        average=AveragedWeights(network, config.ema_decay) if config.ema_decay else None,
+        average=average,
         bf16=uses_bf16(config, state, network, accelerator),
         total_steps=config.steps or config.epochs * loader.steps_per_epoch,
     )  # fmt: skip

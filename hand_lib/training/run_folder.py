@@ -158,7 +158,7 @@ def run_state(run) -> dict:
     """Everything the rest of a ``loop.Run`` depends on."""
     state = {name: getattr(run, name) for name in ("step", "seconds", "smooth", "bf16")}
     state |= {name: getattr(run, name).state_dict() for name in ("network", "optimizer")}
-    state["average"] = run.average.network.state_dict() if run.average else None
+    state["average"] = None if run.average is None else run.average.state_dict()
     state["random"] = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["random"]["cuda"] = torch.cuda.get_rng_state()
@@ -171,8 +171,8 @@ def restore(run, state: dict) -> None:
     run.saved_step = run.step
     try:
         run.network.load_state_dict(state["network"])
-        if run.average:
-            run.average.network.load_state_dict(state["average"] or state["network"])
+        if run.average is not None:
+            run.average.load_state_dict(state["average"] or state["network"])
     except RuntimeError as error:
         raise ValueError(f"{STATE_FILE} belongs to another network: {error}") from error
     chosen = [{name: group[name] for name in _RATES} for group in run.optimizer.param_groups]

@@ -7,7 +7,6 @@ Fine-tuning is here too: a network may begin with the weights of a run on anothe
 stays, and what its decoder knows of each vertex is carried over the surface.
 """
 
-import copy
 import functools
 import math
 import time
@@ -214,23 +213,15 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW
     return torch.optim.AdamW(settings, lr=config.learning_rate, fused=True)
 
 
-class AveragedWeights:
-    """Exponential average of a network's weights and of its normalisation statistics.
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, decay: float, count: int) -> None:
+    """Move a copy of a network, statistics of normalisation included, towards what it has become.
 
     average <- d average + (1 - d) weights, with d = min(decay, (1 + n) / (10 + n)) at update n, so
-    that early averages follow quickly. ``network`` is a copy that holds the average.
+    that early averages follow quickly.   count: updates made before this one.
     """
-
-    def __init__(self, network: nn.Module, decay: float):
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
-        self.decay = decay
-        self._averages, self._source = _floating(self.network), network
-
-    @torch.no_grad()
-    def update(self, count: int) -> None:
-        """Move the average towards the weights.   count: updates made before this one."""
-        decay = min(self.decay, (1 + count) / (10 + count))
-        torch._foreach_lerp_(self._averages, _floating(self._source), 1 - decay)
+    decay = min(decay, (1 + count) / (10 + count))
+    torch._foreach_lerp_(_floating(average), _floating(network), 1 - decay)
 
 
 def _floating(network: nn.Module) -> list[torch.Tensor]:

@@ -30,7 +30,7 @@ from hand_lib.training.config import make_config
 from hand_lib.training.loop import train
 from hand_lib.training.run_folder import device_name
 from hand_lib.training.runtime import faster_in_bf16
-from hand_lib.training.setup import AveragedWeights, make_optimizer
+from hand_lib.training.setup import make_optimizer, update_average
 
 DECODERS = ("coarse_to_fine", "youtubehand")
 
@@ -93,7 +93,7 @@ def step_costs(config, device, repeats=15) -> list[dict]:
     images = batch["image"].to(device).contiguous(memory_format=torch.channels_last)
     bf16 = faster_in_bf16(network, images)
     optimizer = make_optimizer(network, config)
-    average = AveragedWeights(network, config.ema_decay)
+    average = copy.deepcopy(network).requires_grad_(False).eval()
 
     def whole():  # a step of ``training.loop.fit``
         moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
@@ -104,7 +104,7 @@ def step_costs(config, device, repeats=15) -> list[dict]:
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        average.update(1)
+        update_average(average, network, config.ema_decay, 1)
         return float(loss.detach())
 
     def alone():
