@@ -19,7 +19,7 @@ from hand_lib.data.augment import (
     tight_affines,
     uniforms,
 )
-from hand_lib.data.sample import HandDataset, HandSample, as_dataset
+from hand_lib.data.sample import HandDataset, as_dataset, reduction
 from hand_lib.files import SampleError
 from hand_lib.render.camera import (
     apply_affine,
@@ -29,7 +29,6 @@ from hand_lib.render.camera import (
     guessed_intrinsics,
     pixels_to_crop,
 )
-from hand_lib.render.images import REDUCTIONS, picture_size
 
 VERTEX_COUNT = 778
 
@@ -77,10 +76,6 @@ def _to_reduced(affine: np.ndarray, factor: int) -> np.ndarray:
     linear = affine[:, :2]
     offset = affine[:, 2] + linear.sum(1) * ((factor - 1) / 2)
     return np.concatenate([linear * factor, offset[:, None]], axis=1)
-
-
-def _reduction(pixels_per_pixel: float) -> int:
-    return next((factor for factor in REDUCTIONS if factor <= pixels_per_pixel), 1)
 
 
 class HandCrops:
@@ -146,7 +141,7 @@ class HandCrops:
         tables = colour_tables(changes) if self.augment else None
         for row, (image, factor) in enumerate(zip(images, factors, strict=True)):
             affine = _to_reduced(affines[row], factor)
-            more = _reduction(1 / np.sqrt(abs(np.linalg.det(affine[:, :2]))))
+            more = reduction(1 / np.sqrt(abs(np.linalg.det(affine[:, :2]))))
             if more > 1:
                 image, affine = _shrink(image, more), _to_reduced(affine, more)
             crop = cv2.warpAffine(np.ascontiguousarray(image), affine, (size, size))
@@ -198,51 +193,27 @@ class HandCrops:
         labels["has_camera"][:] = True
         labels |= {name: batch[name] for name in labels if name in batch}
         labels["joints_2d"] = crop_to_pixels(labels["joints_2d"], pixels)
-        labels["square"][:] = middle_square(self.dataset.crop_share, pixels, pixels)
+        labels["square"][:] = self.dataset.square(0, pixels, pixels)
         return images, np.ones(len(indices), int), labels
 
     def _read_or_next(self, labels, row, index, scale):
-        tries = min(len(self), 100) if self.dataset.on_error == "skip" else 1
-        for attempt in range(tries):
-            at = (index + attempt) % len(self)
+        """A picture, the factor it is shrunk by, and the sample's number; labels go to ``row``."""
+        dataset, pixels = self.dataset, self.image_size / (self.margin * scale)
+        tries = min(len(self), 100) if dataset.on_error == "skip" else 1
+        for at in (np.arange(index, index + tries) % len(self)).tolist():
             try:
-                return *self._read_one(labels, row, at, scale), at
+                sample, factor = dataset.read(at, pixels)
+                size = (sample.image.shape[1] * factor, sample.image.shape[0] * factor)
+                _fill_labels(labels, row, sample, dataset.square(at, *size), size)
+                return sample.image, factor, at
             except SampleError as error:
-                if tries == 1:
-                    raise
-                last = error
-        raise SampleError(f"{tries} samples in a row cannot be read; {last}")
-
-    def _read_one(self, labels, row, index, scale):
-        dataset = self.dataset
-
-        def choose(_labels, data):
-            size = picture_size(data)
-            if size is None or data[:2] != b"\xff\xd8":
-                return 1
-            shown = (square or middle_square(dataset.crop_share, *size))[2]
-            return _reduction(shown * self.margin * scale / self.image_size)
-
-        try:
-            square = dataset.crop_square(index)
-            sample, factor = dataset.read(index, choose)
-            size = (sample.image.shape[1] * factor, sample.image.shape[0] * factor)
-            square = square or middle_square(dataset.crop_share, *size)
-            _fill_labels(labels, row, sample, square, size)
-        except SampleError:
-            raise
-        except Exception as error:  # a worker must say which sample it died of
-            raise SampleError(f"{dataset.name(index)}: {type(error).__name__}: {error}") from error
-        return sample.image, factor
-
-
-def middle_square(fraction: float, width: int, height: int) -> tuple[float, float, float]:
-    """Centre (x, y) and side, pixels, of a fraction of a picture's largest centred square.
-
-    >>> middle_square(1.0, 640, 480)
-    (319.5, 239.5, 480.0)
-    """
-    return (width - 1) / 2, (height - 1) / 2, float(min(width, height) * fraction)
+                problem = error
+            except Exception as error:  # a worker must say which sample it died of
+                message = f"{dataset.name(at)}: {type(error).__name__}: {error}"
+                raise SampleError(message) from error
+        if tries == 1:
+            raise problem
+        raise SampleError(f"{tries} samples in a row cannot be read; {problem}")
 
 
 class InMemoryDataset(HandDataset):
@@ -285,13 +256,3 @@ class InMemoryDataset(HandDataset):
         batch = {name: values[indices] for name, values in self.arrays.items()}
         image = self.images[indices].transpose(0, 3, 1, 2)
         return batch | {"image": image, "index": np.asarray(indices, np.int64)}
-
-    def sample(self, index: int) -> HandSample:
-        row = {name: values[index] for name, values in self.arrays.items()}
-        fields = {name: row[name] for name in ("vertices", "joints") if row[f"has_{name}"]}
-        joints_2d = crop_to_pixels(row["joints_2d"], len(self.images[index]))
-        if row.get("has_camera", True):
-            fields |= {"root": row["root"], "intrinsics": row["intrinsics"]}
-        return self.make(
-            self.images[index], index, joints_2d=joints_2d, valid_2d=row["valid_2d"], **fields
-        )

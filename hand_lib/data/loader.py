@@ -3,17 +3,10 @@
 The order follows from (seed, epoch) alone: not from the workers, and not from where one starts.
 """
 
-import shutil
-import warnings
-from pathlib import Path
-
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-
-SHARED_MEMORY = Path("/dev/shm")
-"""Where Linux keeps what loading processes hand over; containers often have only 64 MB of it."""
 
 PREFETCH = 2
 """Batches that each loading process is ahead."""
@@ -100,7 +93,11 @@ class HandLoader:
         return self._load(endless())
 
     def _load(self, batches):
-        """The batches with these rows; one set of loading processes for all of them."""
+        """The batches with these rows; one set of loading processes for all of them.
+
+        They come as arrays through pipes, a tenth slower than as tensors in shared memory: a
+        container often has 64 MB of it, and a process that finds it full waits for ever.
+        """
         fetch = _Fetch(self.datasets)
         loaded = iter(map(fetch.__getitems__, batches))
         if self.workers:
@@ -109,39 +106,20 @@ class HandLoader:
                 batch_sampler=batches,
                 num_workers=self.workers,
                 prefetch_factor=PREFETCH,
-                collate_fn=_same if self._shared_memory_is_small(fetch) else _tensors,
+                collate_fn=_same,
                 worker_init_fn=_quiet_worker,
                 generator=torch.Generator().manual_seed(self.seed),
-                pin_memory=self.pin_memory,
             ))  # fmt: skip
         try:
-            for batch in map(_tensors, loaded):
+            for batch in loaded:
+                batch = {name: torch.as_tensor(values) for name, values in batch.items()}
                 wanted, index = batch.pop("wanted"), batch["index"]
                 self.skipped.update(wanted[wanted != index].tolist())
+                if self.pin_memory:
+                    batch = {name: values.pin_memory() for name, values in batch.items()}
                 yield batch
         finally:  # an error or an early end must not leave workers behind
             getattr(loaded, "_shutdown_workers", lambda: None)()
-
-    def _shared_memory_is_small(self, fetch) -> bool:
-        """Whether batches must come through pipes, because they would fill ``SHARED_MEMORY``.
-
-        A process that finds it full waits for ever; pipes cost a copy more.
-        """
-        if not SHARED_MEMORY.is_dir():
-            return False
-        item = fetch.__getitems__(np.zeros((1, 3), np.int64))
-        need = sum(values.nbytes for values in item.values()) * self.batch_size // self.processes
-        need *= self.workers * PREFETCH + 2
-        free = shutil.disk_usage(SHARED_MEMORY).free
-        if need < 0.8 * free:
-            return False
-        warnings.warn(
-            f"{SHARED_MEMORY} has {free / 2**20:.0f} MB left and {self.workers} loading processes "
-            f"need {need / 2**20:.0f} MB: batches come through pipes, which is a little slower "
-            "(docker run --shm-size=2g gives more)",
-            stacklevel=4,
-        )
-        return True
 
 
 def make_loader(datasets, batch_size, **options) -> HandLoader:
@@ -175,10 +153,6 @@ class _Fetch(Dataset):
 
 def _same(batch):
     return batch
-
-
-def _tensors(batch) -> dict:
-    return {name: torch.as_tensor(values) for name, values in batch.items()}
 
 
 def _quiet_worker(_number) -> None:

@@ -1,6 +1,6 @@
 """METRO's FreiHAND layout: a YAML that names tab-separated files, each with its line index.
 
-A line index that is missing, older than its file or another file's is built anew. Beside METRO's
+Their line indices are written for other programs; reading finds the lines itself. Beside METRO's
 fields our labels hold the camera and the joints in its frame (``freihand``), which other programs
 ignore.
 """
@@ -26,7 +26,7 @@ from hand_lib.data.freihand import (
     stored_or_encoded,
 )
 from hand_lib.data.sample import HandDataset, HandSample, as_dataset
-from hand_lib.files import SampleError, write_text, written_atomically
+from hand_lib.files import SampleError, find_cache, store_cache, write_text, written_atomically
 from hand_lib.hand.joints import fingertips_of
 
 _WHERE = (
@@ -46,37 +46,19 @@ def find_lines(path: Path) -> np.ndarray:
     return offsets[offsets < base]
 
 
-def write_lineidx(path: Path, offsets) -> None:
-    """Put the line index of ``path`` beside it (``X.tsv`` -> ``X.lineidx``)."""
-    write_text(path.with_suffix(".lineidx"), "".join(f"{offset}\n" for offset in offsets))
-
-
 class TsvFile:
-    """Rows of a tab-separated file by number.   path: the file; its index lies beside it."""
+    """Rows of a tab-separated file by number.   path: the file; its lines are found once."""
 
     def __init__(self, path):
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"no file {self.path}. {_WHERE}")
-        self.offsets = self._read_index()
-        if self.offsets is None:
-            self.offsets = find_lines(self.path)
-            with contextlib.suppress(OSError):  # a read-only folder: the index stays in memory
-                write_lineidx(self.path, self.offsets)
-
-    def _read_index(self) -> np.ndarray | None:
-        """The offsets in the ``.lineidx``, or None where they cannot be this file's."""
-        index = self.path.with_suffix(".lineidx")
-        try:
-            offsets = np.array(index.read_bytes().split(), dtype=np.int64)
-            if index.stat().st_mtime_ns < self.path.stat().st_mtime_ns or offsets[0]:
-                return None
-            data, picked = self._data, offsets[1 :: max(len(offsets) // 256, 1)].tolist()
-            fits = (np.diff(offsets) > 0).all() and all(data[at - 1] == 10 for at in picked)
-            fits &= data.find(b"\n", int(offsets[-1])) in (-1, len(data) - 1)
-        except (OSError, ValueError, IndexError):  # no index, no numbers, beyond the file's end
-            return None
-        return offsets if fits else None
+        status = self.path.stat()
+        key = f"{self.path.stem}-lines-{status.st_size:x}-{status.st_mtime_ns:x}.npy"
+        found = find_cache(self.path, key)
+        self.offsets = find_lines(self.path) if found is None else np.load(found)
+        if found is None:
+            store_cache(self.path, key, self.offsets)
 
     @functools.cached_property
     def _data(self) -> mmap.mmap:
@@ -340,7 +322,7 @@ def write_freihand_tsv(folder, samples, split: str = "train", progress=None) -> 
         if not count:
             raise ValueError(f"no samples to write into {folder}")
     for name, path in paths.items():
-        write_lineidx(path, offsets[name])
+        write_text(path.with_suffix(".lineidx"), "".join(f"{at}\n" for at in offsets[name]))
     lines = [f"{name}: {path.name}\n" for name, path in paths.items()]
     write_text(folder / f"{split}.yaml", "".join(lines))
     return folder / f"{split}.yaml"

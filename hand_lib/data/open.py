@@ -9,9 +9,9 @@ JPEG files are copied byte by byte; labels keep all their digits (as float32).
 import argparse
 import contextlib
 import sys
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from tqdm import tqdm
@@ -134,27 +134,21 @@ def is_builtin(model: HandModel) -> bool:
 # the pictures of data/examples, on which the demo runs without yours
 
 
-@dataclass(frozen=True)
-class Example:
-    """One example with what is known of it."""
+def load_examples(folder=EXAMPLES) -> list[SimpleNamespace]:
+    """The examples in their order, each with what is known of it.
 
-    name: str
-    path: Path
-    side: str  # "right" or "left"
-    box: tuple  # x0, y0, x1, y1 pixels, tight around the joints
-    intrinsics: np.ndarray  # (3, 3) pixels
-    joints_2d: np.ndarray  # (21, 2) pixels
-
-
-def load_examples(folder=EXAMPLES) -> list[Example]:
-    """The examples in their order.   raises FileNotFoundError where they are missing."""
+    name; path; side, "right" or "left"; box, x0, y0, x1, y1 pixels, tight around the joints;
+    intrinsics (3, 3) and joints_2d (21, 2) in pixels.
+    raises FileNotFoundError where they are missing.
+    """
     index = Path(folder) / "examples.json"
     if not index.is_file():
         raise FileNotFoundError(f"{index} is missing; draw it with python data/examples/make.py")
     return [
-        Example(
-            row["name"], index.with_name(f"{row['name']}.jpg"), row["side"], tuple(row["box_px"]),
-            np.array(row["intrinsics_px"]), np.array(row["joints_2d_px"]),
+        SimpleNamespace(
+            name=row["name"], path=index.with_name(f"{row['name']}.jpg"), side=row["side"],
+            box=tuple(row["box_px"]), intrinsics=np.array(row["intrinsics_px"]),
+            joints_2d=np.array(row["joints_2d_px"]),
         )
         for row in read_json(index)
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hand_lib.files import SampleError
-from hand_lib.render.images import decode_picture
+from hand_lib.render.images import REDUCTIONS, decode_picture, picture_size
 
 _SHAPES = {
     "vertices": (None, 3),
@@ -108,7 +108,7 @@ class HandDataset:
     crop_share = 1.0  # of the picture's shorter side, that crops show where crop_square is None
     backgrounds = 1  # pictures of each hand, where all hands come once, then all again, and so on
     missing = ()  # names of pictures that have labels and are not there
-    in_batches = False  # whether fetch_batch makes many square pictures faster than one by one
+    in_batches = False  # whether it has fetch_batch(indices, epochs) too, of square pictures only
 
     def __len__(self) -> int:
         raise NotImplementedError(f"{type(self).__name__} needs __len__")
@@ -133,13 +133,6 @@ class HandDataset:
     def labels(self, index: int) -> dict:
         """All of a sample but its picture: fields of ``HandSample``; no truth, no entry."""
         raise NotImplementedError(f"{type(self).__name__} needs sample, or labels and jpeg")
-
-    def fetch_batch(self, indices, epochs=0) -> dict:
-        """Square pictures and labels of many samples as a dict of arrays, where ``in_batches``.
-
-        image (B, 3, P, P) uint8 and what ``HandCrops`` lists, 2-D in crop units of these pictures.
-        """
-        raise NotImplementedError(f"wrap it: HandCrops({type(self).__name__}(...), image_size)")
 
     def __getitem__(self, index: int) -> HandSample:
         if not -len(self) <= index < len(self):
@@ -188,20 +181,32 @@ class HandDataset:
         except ValueError as error:
             raise SampleError(str(error)) from None
 
-    def read(self, index: int, choose_reduction=None) -> tuple[HandSample, int]:
+    def read(self, index: int, pixels: float | None = None) -> tuple[HandSample, int]:
         """A sample whose picture may be decoded smaller, its labels still for the whole one.
 
-        choose_reduction: a function of the labels and the picture's bytes that says 1, 2, 4 or 8.
-        returns the sample, without a mask where it is smaller, and the factor used.
+        pixels: that the crop's square shall have at least along a side; None: all there are.
+        returns the sample, without a mask where it is smaller, and how many times it is smaller.
         """
         if type(self).sample is not HandDataset.sample:
             return self.sample(index), 1
-        labels, data = self.labels(index), self.jpeg(index)
-        reduce = choose_reduction(labels, data) if choose_reduction else 1
-        image = decode_picture(data, f"{self.name(index)} {labels.get('key', '')}", reduce)
-        if reduce > 1:
+        labels, data, factor = self.labels(index), self.jpeg(index), 1
+        size = picture_size(data) if pixels and data[:2] == b"\xff\xd8" else None
+        if size is not None:
+            factor = reduction(self.square(index, *size)[2] / pixels)
+        image = decode_picture(data, f"{self.name(index)} {labels.get('key', '')}", factor)
+        if factor > 1:
             labels.pop("mask", None)
-        return self.make(image, index, **labels), reduce
+        return self.make(image, index, **labels), factor
+
+    def square(self, index: int, width: int, height: int) -> tuple[float, float, float]:
+        """Centre (x, y) and side of what crops show of a picture of this size, all in pixels."""
+        side = float(min(width, height) * self.crop_share)
+        return self.crop_square(index) or ((width - 1) / 2, (height - 1) / 2, side)
+
+
+def reduction(pixels_per_pixel: float) -> int:
+    """The factor, 8, 4, 2 or 1, by which a picture may shrink and lose nothing that is shown."""
+    return next((factor for factor in REDUCTIONS if factor <= pixels_per_pixel), 1)
 
 
 class SampleList(HandDataset):
@@ -239,11 +244,8 @@ class Subset(HandDataset):
     def groups(self) -> np.ndarray:
         return np.asarray(self.whole.groups)[self.indices]
 
-    def sample(self, index: int) -> HandSample:
-        return self.whole.sample(int(self.indices[index]))
-
-    def read(self, index: int, choose_reduction=None) -> tuple[HandSample, int]:
-        return self.whole.read(int(self.indices[index]), choose_reduction)
+    def read(self, index: int, pixels=None) -> tuple[HandSample, int]:
+        return self.whole.read(int(self.indices[index]), pixels)
 
     def crop_square(self, index: int):
         return self.whole.crop_square(int(self.indices[index]))

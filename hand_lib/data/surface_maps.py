@@ -44,19 +44,18 @@ def _draw(screens, faces, places, out):
 class SurfaceMaps:
     """Draws the surface maps of batches of hands that share a topology.
 
-    rest: (V, 3) metres, the mesh at rest.   faces: (F, 3).   cells: along a side.
+    rest: (V, 3) metres, the mesh at rest.   faces: (F, 3).
 
     >>> maps = SurfaceMaps(model.template, model.faces)
     >>> maps.draw(vertices, roots, intrinsics, 64).shape        # B hands in crops of 64 px
     (B, 4, 16, 16)
     """
 
-    def __init__(self, rest, faces, cells: int = CELLS):
+    def __init__(self, rest, faces):
         rest = np.asarray(rest, np.float64)
         self.faces = np.ascontiguousarray(faces, dtype=np.int32)
         places = (rest - rest.mean(0)) / SURFACE_UNIT
         self.places = places[self.faces].mean(1).astype(np.float32)  # one per face is fine enough
-        self.cells = cells
 
     def draw(self, vertices, roots, intrinsics, size: int) -> np.ndarray:
         """(B, 4, n, n) float32: share of the cell that shows the hand, mean rest position there.
@@ -66,12 +65,12 @@ class SurfaceMaps:
         A hand that is not wholly in front of the camera has an empty map.
         """
         points = np.asarray(vertices, np.float64) + np.asarray(roots, np.float64)[:, None]
-        out = np.zeros((len(points), 4, self.cells, self.cells), np.float32)
+        out = np.zeros((len(points), 4, CELLS, CELLS), np.float32)
         ahead = np.flatnonzero((points[..., 2] > 0.01).all(1))
         if len(ahead):
             points = points[ahead]
             image = points / points[..., 2:] @ intrinsics[ahead].astype(float).swapaxes(1, 2)
-            xy = (image[..., :2] + 0.5) * (2 * self.cells / size) - 0.5
+            xy = (image[..., :2] + 0.5) * (2 * CELLS / size) - 0.5
             drawn = np.zeros((len(ahead), *out.shape[1:]), np.float32)
             screens = np.concatenate([xy, 1 / points[..., 2:]], axis=2)
             _draw(np.ascontiguousarray(screens), self.faces, self.places, drawn)

@@ -1,8 +1,5 @@
 """Loaders: the same order always, resumable, whatever the processes."""
 
-import shutil
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -83,14 +80,3 @@ def test_a_stream_goes_on_from_any_step_across_epochs():
     stream.close()
     epochs = [make_loader(Numbers(23), 5, seed=3, epoch=n, drop_last=True) for n in (0, 1)]
     assert sum(found, []) == [*order_of(epochs[0]), *order_of(epochs[1])][10:40]
-
-
-def test_batches_come_through_pipes_where_shared_memory_is_small(monkeypatch):
-    """A container's 64 MB of /dev/shm fill up; a process that finds them full waits for ever."""
-    loader = make_loader(Numbers(23), 5, workers=1)
-    plenty = order_of(loader)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
-    with pytest.warns(UserWarning, match="come through pipes.*shm-size"):
-        batches = list(loader)
-    assert all(isinstance(batch["image"], torch.Tensor) for batch in batches)
-    assert [i for batch in batches for i in batch["index"].tolist()] == plenty
