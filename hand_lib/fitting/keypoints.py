@@ -171,7 +171,8 @@ def read_openpose(place, size=None) -> Keypoints:
         try:
             people = read_json(path)["people"]
         except (ValueError, KeyError, TypeError, OSError) as error:
-            into.problems.append(f"{path.name}: not OpenPose's JSON ({error!r})")
+            reason = str(error).replace(str(path), "it")
+            into.problems.append(f"{path.name}: not OpenPose's JSON ({reason})")
             continue
         if not isinstance(people, list) or not all(isinstance(p, dict) for p in people):
             into.problems.append(f"{path.name}: not OpenPose's JSON (people is no list of objects)")

@@ -106,6 +106,7 @@ def test_a_perfect_prediction_has_no_error_and_full_scores(truth):
         # the guard of 1e-8 m in the norms keeps aligned errors just above the threshold of 0 mm
         best = 1 - 0.5 / 99 if "al_auc" in key else 1.0
         assert value == pytest.approx(0.0 if "mean" in key else best, abs=1e-5), key
+    assert scoring.report(*truth, *truth).notes == ()
 
 
 def test_the_zero_predictor_scores_the_distance_and_the_spread_of_the_truth(truth):

@@ -25,7 +25,7 @@ def test_the_built_in_hand_keeps_its_promises():
     assert arrays()["fingertips"].tolist() == list(FINGERTIP_VERTICES["freihand"]["right"])
     check_mesh(rest, faces)
 
-    poses = np.stack([*GESTURES.values(), *sample_poses(150, np.random.default_rng(21))])
+    poses = np.stack([*GESTURES.values(), *sample_poses(400, np.random.default_rng(21))])
     bent = posed(poses)
     volume = volumes(bent, faces) / volumes(rest[None], faces)
     assert np.mean(np.abs(volume - 1) < 0.10) >= 0.99
