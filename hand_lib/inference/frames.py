@@ -43,18 +43,11 @@ class Frames:
         if isinstance(source, str | Path):
             path = resolve(source)
             self.stem = path.stem
-            if path.is_dir():
-                found = [p for p in path.iterdir() if p.suffix.lower() in PICTURES]
-                self._list = sorted(found, key=lambda p: natural_key(p.name))
-                if not found:
-                    raise FileNotFoundError(f"{path}: no pictures in this folder ({PICTURES})")
-            elif path.suffix.lower() in PICTURES:
-                self._list = [path]
-            else:
+            if path.is_file() and path.suffix.lower() not in PICTURES:
                 self._index(path)
                 return
-        else:
-            self._list = list(source)
+            source = find_pictures(path)[0].values()
+        self._list = list(source)
         self.times = np.arange(len(self._list)) / (fps or ASSUMED_FPS)
 
     def __len__(self) -> int:
@@ -178,22 +171,17 @@ def find_pictures(place, base=None) -> tuple[dict[str, Path], dict[str, str]]:
     return pictures, others
 
 
-def read_pictures(paths: dict[str, Path], left_out: dict[str, str], count: int = 0):
-    """Yield name and picture (H, W, 3) uint8 RGB, one at a time; 0: all, else the first ``count``.
+def read_pictures(paths: dict[str, Path], left_out: dict[str, str]):
+    """Yield name and picture (H, W, 3) uint8 RGB, each decoded when its turn comes.
 
-    A picture that cannot be read goes into ``left_out`` with the reason, and the next takes its
-    place, so no more are decoded than are used.
+    A picture that cannot be read goes into ``left_out`` with the reason.
     """
-    given = 0
     for name, path in paths.items():
-        if count and given == count:
-            return
         try:
             picture = read_image(path)
         except (ValueError, OSError) as error:
             left_out[name] = str(error)
             continue
-        given += 1
         yield name, picture
 
 

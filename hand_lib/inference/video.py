@@ -117,16 +117,13 @@ def _next_box(joints_2d, old, shape, share: float = 1.0):
 
 
 def _sequence(hands, times) -> HandSequence:
-    first = hands[0]
-    names = ("vertices", "joints", "joints_2d", "translation", "doubtful")
+    every = ("vertices", "joints", "joints_2d", "translation", "doubtful")
+    once = ("faces", "intrinsics", "assumed_intrinsics", "side")
     return HandSequence(
-        **{name: np.stack([getattr(hand, name) for hand in hands]) for name in names},
+        **{name: np.stack([getattr(hand, name) for hand in hands]) for name in every},
+        **{name: getattr(hands[0], name) for name in once},
         confidence=np.array([np.nan if h.confidence is None else h.confidence for h in hands]),
         times=np.asarray(times, float),
-        faces=first.faces,
-        intrinsics=first.intrinsics,
-        assumed_intrinsics=first.assumed_intrinsics,
-        side=first.side,
     )
 
 
@@ -271,9 +268,7 @@ def process_video(
 
 def _report(before, after, settings, both_ways) -> dict:
     """What happened to one hand, for people and programs; ``None`` is what cannot be known."""
-    shaking = [
-        round(jitter(s.joints, s.times), 2) if len(s.times) > 2 else None for s in (before, after)
-    ]
+    shaking = [jitter(s.joints, s.times) if len(s.times) > 2 else None for s in (before, after)]
     known = np.isfinite(after.confidence).any()
     return {
         "side": after.side,

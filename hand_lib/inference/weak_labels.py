@@ -4,10 +4,11 @@
 >>> labels = fit_keypoints(read_openpose("openpose_out"), image_size=frames.size, options=track)
 >>> save_review("review.json", labels)                     # a person may edit "keep"
 >>> apply_review("review.json", labels)
->>> export_freihand("data/weak/freihand", labels, frames)  # notebook 03: -p data data/weak/freihand
+>>> write_freihand("data/weak/freihand", kept_samples(labels, frames))     # what notebook 03 takes
 """
 
 import dataclasses
+import itertools
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ import cv2
 import numpy as np
 import torch
 
-from hand_lib.data.freihand import write_freihand
 from hand_lib.data.sample import HandSample, square_around
 from hand_lib.files import read_json, write_json, write_text
 from hand_lib.fitting.fit import FitOptions, HandFit, Reason, empty_fit, fit_hands, hand_size
@@ -44,10 +44,9 @@ class WeakLabels:
     def __len__(self) -> int:
         return len(self.keypoints)
 
-    def rows(self, side: str, kept: bool = True) -> np.ndarray:
-        """Rows of one side; by default those that are kept."""
-        mine = np.array([found == side for found in self.keypoints.sides], bool)
-        return np.flatnonzero(mine & self.fit.accepted if kept else mine)
+    def rows(self, side: str) -> np.ndarray:
+        """Rows of one side that are kept."""
+        return np.flatnonzero(self.fit.accepted & (np.array(self.keypoints.sides, object) == side))
 
     def reasons(self) -> Counter:
         """How many hands go for which kind of reason, the kept ones under "kept"."""
@@ -61,12 +60,8 @@ class WeakLabels:
     def name(self, row: int) -> str:
         """Frame and side, by which a review knows the hand."""
         found = self.keypoints
-        same = [
-            i for i in range(row)
-            if (found.frames[i], found.sides[i], found.names[i])
-            == (found.frames[row], found.sides[row], found.names[row])
-        ]  # fmt: skip
-        return f"{found.names[row]} {found.sides[row]} {len(same)}"
+        keys = list(zip(found.frames, found.sides, found.names, strict=True))
+        return f"{found.names[row]} {found.sides[row]} {keys[:row].count(keys[row])}"
 
 
 def fit_keypoints(
@@ -77,23 +72,22 @@ def fit_keypoints(
 
     keypoints: of one video or of pictures.   intrinsics: (3, 3), (B, 3, 3) px or None to guess.
     image_size: (width, height), for the guess.   models: side -> ``HandModel``, default built-in.
-    options: with ``track``, detections of one hand in consecutive frames share their shape and move
-    smoothly.   boxes: (B, 4) px or None.
+    options: with ``track`` one hand's detections share their shape and move smoothly.
+    boxes: (B, 4) px or None.
     Of two detections in the same place of a frame the less confident one is rejected.
     """
     options = options or FitOptions()
     models = models or {side: HandModel.builtin(side) for side in ("right", "left")}
     batch = len(keypoints)
-    cameras = None if intrinsics is None else np.asarray(intrinsics, float)
-    if cameras is not None:
-        cameras = np.broadcast_to(cameras, (batch, 3, 3))
+    cameras = None if intrinsics is None else np.broadcast_to(intrinsics, (batch, 3, 3))
     if image_size is None and batch:
         image_size = keypoints.points[keypoints.confidence > 0].max(0) + 1
     fit = empty_fit(np.zeros((batch, 3, 3)))
-    groups = tracks(keypoints) if options.track else _by_side(keypoints)
-    for rows in groups:
+    sides = np.array(keypoints.sides, object)
+    groups = [np.flatnonzero(sides == side) for side in ("right", "left")]
+    for rows in tracks(keypoints) if options.track else filter(len, groups):
         part = fit_hands(
-            models[keypoints.sides[rows[0]]], keypoints.points[rows], keypoints.confidence[rows],
+            models[sides[rows[0]]], keypoints.points[rows], keypoints.confidence[rows],
             None if cameras is None else cameras[rows], options, image_size=image_size,
             boxes=None if boxes is None else np.asarray(boxes)[rows],
         )  # fmt: skip
@@ -131,11 +125,6 @@ def match_frames(keypoints: Keypoints, frames) -> Keypoints:
     )  # fmt: skip
 
 
-def _by_side(keypoints):
-    sides = np.array(keypoints.sides, object)
-    return [rows for side in ("right", "left") if len(rows := np.flatnonzero(sides == side))]
-
-
 def tracks(keypoints: Keypoints, gap: int = 3) -> list[np.ndarray]:
     """Rows of the same hand through time.   gap: frames a hand may be away.
 
@@ -144,8 +133,7 @@ def tracks(keypoints: Keypoints, gap: int = 3) -> list[np.ndarray]:
     """
     size = hand_size(keypoints.points, keypoints.confidence)
     seen = (keypoints.confidence > 0)[..., None]
-    count = np.maximum(seen.sum(1), 1)
-    middle = np.where(seen, keypoints.points, 0).sum(1) / count
+    middle = np.where(seen, keypoints.points, 0).sum(1) / np.maximum(seen.sum(1), 1)
     found: list[list[int]] = []
     for row in np.argsort(keypoints.frames, kind="stable"):
         best, least = None, np.inf
@@ -170,17 +158,14 @@ def twice(keypoints: Keypoints) -> list[int]:
     for frame in np.unique(keypoints.frames):
         rows = np.flatnonzero(keypoints.frames == frame)
         rows = rows[np.argsort(-keypoints.confidence[rows].sum(1), kind="stable")]
-        for n, row in enumerate(rows):
-            for other in rows[:n]:
-                both = (keypoints.confidence[row] > 0) & (keypoints.confidence[other] > 0)
-                if keypoints.names[row] != keypoints.names[other] or both.sum() < 6:
-                    continue
-                apart = np.linalg.norm(
-                    keypoints.points[row][both] - keypoints.points[other][both], axis=1
-                ).mean()
-                if apart < OVERLAP * max(size[row], size[other]) and other not in double:
-                    double.append(int(row))
-                    break
+        for other, row in itertools.combinations(rows.tolist(), 2):
+            both = (keypoints.confidence[[row, other]] > 0).all(0)
+            same_file = keypoints.names[row] == keypoints.names[other]
+            if not same_file or both.sum() < 6 or {row, other} & set(double):
+                continue
+            apart = np.linalg.norm(keypoints.points[row] - keypoints.points[other], axis=1)[both]
+            if apart.mean() < OVERLAP * max(size[row], size[other]):
+                double.append(row)
     return double
 
 
@@ -195,10 +180,7 @@ def overrule(labels: WeakLabels, row: int, keep: bool) -> None:
 def save_review(path, labels: WeakLabels) -> Path:
     """Write what is kept and why not, per hand, as JSON that a person can edit and read back."""
     hands = {
-        labels.name(row): {
-            "keep": bool(labels.fit.accepted[row]),
-            "filters": labels.filters(row),
-        }
+        labels.name(row): {"keep": bool(labels.fit.accepted[row]), "filters": labels.filters(row)}
         for row in range(len(labels))
     }
     path = Path(path)
@@ -216,26 +198,21 @@ def apply_review(path, labels: WeakLabels) -> int:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such review; save_review writes one")
     try:
-        hands = read_json(path)["hands"]
-        wanted = {name: entry["keep"] for name, entry in hands.items()}
-        untouched = {
-            name for name, entry in hands.items()
-            if "filters" in entry and entry["keep"] is (entry["filters"] == "accepted")
-        }  # fmt: skip
+        hands = read_json(path)["hands"].items()
+        wanted = {name: (entry["keep"], entry.get("filters")) for name, entry in hands}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a review ({error!r})") from None
-    rows = {labels.name(row): row for row in range(len(labels))}
-    strangers = sorted(set(wanted) - set(rows))
-    if strangers:
-        raise ValueError(f"{path}: reviews hands that are not here, first {strangers[0]!r}")
-    for name, keep in wanted.items():
+    rows, changed = {labels.name(row): row for row in range(len(labels))}, 0
+    for name, (keep, _) in wanted.items():
+        if name not in rows:
+            raise ValueError(f"{path}: reviews hands that are not here, first {name!r}")
         if not isinstance(keep, bool):
             raise ValueError(f"{path}: {name}: keep should be true or false, found {keep!r}")
-    changed = 0
-    for name, keep in wanted.items():
-        if name in untouched:
-            keep = not labels.automatic[rows[name]]
-        changed += keep == bool(labels.automatic[rows[name]])
+    for name, (keep, filters) in wanted.items():
+        automatic = labels.automatic[rows[name]]
+        if filters is not None and keep is (filters == "accepted"):  # nobody's decision
+            keep = not automatic
+        changed += keep == bool(automatic)
         overrule(labels, rows[name], keep)
     return changed
 
@@ -297,11 +274,6 @@ def _frame(labels, frames, row):
         return None
 
 
-def export_freihand(folder, labels: WeakLabels, frames, crop: int = 224) -> Path:
-    """Write the kept hands in FreiHAND's layout, as notebook 03's ``data`` takes it."""
-    return write_freihand(folder, kept_samples(labels, frames, crop))
-
-
 def export_youtube(folder, labels: WeakLabels, frames, video: str = "clip") -> Path:
     """Write the kept hands as ``youtube_train.json`` beside the frames that it names.
 
@@ -328,14 +300,8 @@ def export_youtube(folder, labels: WeakLabels, frames, video: str = "clip") -> P
         pixels = project(vertices, fit.intrinsics[row])
         scale = pixels[:, 0].std() / vertices[:, 0].std()
         mesh = np.concatenate([pixels, (vertices[:, 2:] - joints[0, 2]) * scale], 1)
-        annotations.append(
-            {
-                "vertices": np.round(mesh, 3).tolist(),
-                "is_left": int(model.side == "left"),
-                "image_id": images[name]["id"],
-                "id": len(annotations),
-            }
-        )
+        entry = {"vertices": np.round(mesh, 3).tolist(), "is_left": int(model.side == "left")}
+        annotations.append({**entry, "image_id": images[name]["id"], "id": len(annotations)})
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "youtube_train.json"
     write_text(path, json.dumps({"images": list(images.values()), "annotations": annotations}))

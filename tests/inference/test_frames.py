@@ -123,7 +123,7 @@ def test_what_is_no_film_is_named(tmp_path):
         with pytest.raises(ValueError, match=rf"{name} is not a video that can be read"):
             Frames(tmp_path / name)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="no pictures"):
+    with pytest.raises(FileNotFoundError, match="no pictures here"):
         Frames(tmp_path / "empty")
     with pytest.raises(IndexError, match="1 frames"):
         Frames([PICTURES[0]])[1]

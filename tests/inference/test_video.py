@@ -128,7 +128,7 @@ def test_the_command_line_answers_what_it_cannot_do(tmp_path, capsys):
     assert video.main([str(tmp_path / "no.mp4"), str(tmp_path)]) == 2
     assert "no.mp4" in capsys.readouterr().err
     assert video.main([str(tmp_path), str(tmp_path)]) == 2
-    assert "no pictures in this folder" in capsys.readouterr().err
+    assert "no pictures here" in capsys.readouterr().err
     text = tmp_path / "text.mp4"
     text.write_text("hello")
     assert video.main([str(text), str(tmp_path)]) == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from benchmarks.fitting import joint_errors_mm
 
-from hand_lib.data.freihand import FreiHand
+from hand_lib.data.freihand import FreiHand, write_freihand
 from hand_lib.data.youtube import YouTubeHands
 from hand_lib.fitting.detections import make_film, make_pictures
 from hand_lib.fitting.fit import FitOptions, Reason
@@ -14,7 +14,6 @@ from hand_lib.fitting.keypoints import from_arrays, read_openpose
 from hand_lib.inference.frames import Frames, write_video
 from hand_lib.inference.weak_labels import (
     apply_review,
-    export_freihand,
     export_youtube,
     fit_keypoints,
     kept_samples,
@@ -121,8 +120,8 @@ def test_no_hands_at_all_are_no_labels():
 def test_exports_are_read_back(film, pictures, tmp_path):
     _scene, _found, frames, labels = film
     scene, single = pictures
-    folder = export_freihand(tmp_path / "freihand", single, scene.images, crop=96)
-    back, samples = FreiHand(folder, "training"), list(kept_samples(single, scene.images, 96))
+    samples = list(kept_samples(single, scene.images, 96))
+    back = FreiHand(write_freihand(tmp_path / "freihand", samples), "training")
     assert len(back) == len(samples) == single.fit.accepted.sum()
     for index in (0, len(back) - 1):  # the last ones are left hands, mirrored
         np.testing.assert_allclose(back[index].vertices, samples[index].vertices, atol=1e-5)
