@@ -71,8 +71,6 @@ def _shrink(image: np.ndarray, factor: int) -> np.ndarray:
 
 def _to_reduced(affine: np.ndarray, factor: int) -> np.ndarray:
     """The map from a picture shrunk by ``factor`` instead of from the whole one: (2, 3)."""
-    if factor == 1:
-        return affine
     linear = affine[:, :2]
     offset = affine[:, 2] + linear.sum(1) * ((factor - 1) / 2)
     return np.concatenate([linear * factor, offset[:, None]], axis=1)

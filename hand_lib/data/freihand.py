@@ -211,16 +211,22 @@ def encode_jpeg(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality, "RGB", "444")
 
 
-def stored_or_encoded(data, index: int, sample: HandSample, quality=JPEG_QUALITY) -> bytes:
-    """The sample's JPEG: the data set's own file where it has one, encoded anew otherwise."""
-    stored = data.jpeg(index) or b""
-    return stored if stored[:2] == b"\xff\xd8" else encode_jpeg(sample.image, quality)
+def samples_to_write(data: HandDataset, progress=None, quality: int = JPEG_QUALITY):
+    """Right-handed samples in order, each with its JPEG and the fraction of it that crops show.
 
-
-def shown_fraction(data: HandDataset, index: int, sample: HandSample) -> float:
-    """Fraction of the picture's shorter side that crops of this data set show."""
-    square = data.crop_square(index)
-    return square[2] / min(sample.image.shape[:2]) if square else data.crop_share
+    The JPEG is the data set's own file where it has one.   progress: wraps an iterator, as ``tqdm``
+    does.   raises ValueError where a left hand comes, or nothing at all.
+    """
+    rows, count = data.numbered(), 0
+    for index, sample in progress(rows, total=len(data)) if progress else rows:
+        if sample.side != "right":
+            raise ValueError(f"{sample.name}: the layout holds right hands; mirror this one")
+        stored, count = data.jpeg(index) or b"", count + 1
+        jpeg = stored if stored[:2] == b"\xff\xd8" else encode_jpeg(sample.image, quality)
+        height, width = sample.image.shape[:2]
+        yield sample, jpeg, data.square(index, width, height)[2] / min(width, height)
+    if count == 0:
+        raise ValueError(f"no samples to write; {len(data.skipped)} were skipped")
 
 
 def freihand_rows(sample: HandSample, split: str = "training") -> dict:
@@ -274,13 +280,10 @@ def write_freihand(
     data, folder = as_dataset(samples), Path(folder)
     unique = len(data) // data.backgrounds
     (folder / split / "rgb").mkdir(parents=True, exist_ok=True)
-    lists, fraction, rows = {}, FREIHAND_CROP, data.numbered()
-    rows = progress(rows, total=len(data)) if progress else rows
-    for count, (index, sample) in enumerate(rows):
-        if sample.side != "right":
-            raise ValueError(f"{sample.name}: FreiHAND's layout holds right hands; mirror this one")
+    lists, written = {}, samples_to_write(data, progress, quality)
+    for count, (sample, jpeg, shown) in enumerate(written):
         picture = folder / split / "rgb" / f"{count:08d}.jpg"
-        picture.write_bytes(stored_or_encoded(data, index, sample, quality))
+        picture.write_bytes(jpeg)
         if count >= unique:
             continue
         if sample.mask is not None:
@@ -289,8 +292,7 @@ def write_freihand(
             (folder / split / "mask" / picture.name).write_bytes(encode_jpeg(mask))
         entries = freihand_rows(sample, split)
         if count == 0:
-            fraction = shown_fraction(data, index, sample)
-            lists = {name: [] for name in entries}
+            fraction, lists = shown, {name: [] for name in entries}
         if entries.keys() != lists.keys():
             raise ValueError(
                 f"{sample.name}: has {sorted(entries)}, the samples before {sorted(lists)}; "
@@ -298,8 +300,6 @@ def write_freihand(
             )
         for name, value in entries.items():
             lists[name].append(value)
-    if not lists:
-        raise ValueError(f"no samples to write into {folder}; {len(data.skipped)} were skipped")
     if count + 1 < len(data) and data.backgrounds > 1:
         raise ValueError(
             f"{len(data) - count - 1} of {len(data)} samples were skipped, so the backgrounds no "

@@ -22,8 +22,7 @@ from hand_lib.data.freihand import (
     freihand_rows,
     hand_from_model,
     plain_numbers,
-    shown_fraction,
-    stored_or_encoded,
+    samples_to_write,
 )
 from hand_lib.data.sample import HandDataset, HandSample, as_dataset
 from hand_lib.files import SampleError, find_cache, store_cache, write_text, written_atomically
@@ -293,22 +292,18 @@ def write_freihand_tsv(folder, samples, split: str = "train", progress=None) -> 
     data, folder = as_dataset(samples), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / f"{split}.{name}.tsv" for name in ("img", "label", "hw", "linelist")}
-    offsets, count = {name: [] for name in paths}, 0
+    offsets = {name: [] for name in paths}
     with contextlib.ExitStack() as whole, contextlib.ExitStack() as opened:
         files = {}
         for name, path in paths.items():
             temporary = whole.enter_context(written_atomically(path))
             files[name] = opened.enter_context(open(temporary, "wb"))
-        rows = data.numbered()
-        for index, sample in progress(rows, total=len(data)) if progress else rows:
-            if sample.side != "right":
-                raise ValueError(f"{sample.name}: METRO's layout holds right hands; mirror it")
-            key, label = f"{count:08d}.jpg", tsv_label(sample, shown_fraction(data, index, sample))
+        for count, (sample, picture, shown) in enumerate(samples_to_write(data, progress)):
+            key, label = f"{count:08d}.jpg", tsv_label(sample, shown)
             if sample.intrinsics is not None:
                 kept = freihand_rows(sample, "")
                 label["freihand"] = {n: plain_numbers(kept[n]) for n in ("K", "xyz") if n in kept}
             height, width = sample.image.shape[:2]
-            picture = stored_or_encoded(data, index, sample)
             cells = {
                 "img": (key, base64.b64encode(picture).decode()),
                 "label": (key, json.dumps([label])),
@@ -318,9 +313,6 @@ def write_freihand_tsv(folder, samples, split: str = "train", progress=None) -> 
             for name, file in files.items():
                 offsets[name].append(file.tell())
                 file.write("\t".join(cells[name]).encode("ascii") + b"\n")
-            count += 1
-        if not count:
-            raise ValueError(f"no samples to write into {folder}")
     for name, path in paths.items():
         write_text(path.with_suffix(".lineidx"), "".join(f"{at}\n" for at in offsets[name]))
     lines = [f"{name}: {path.name}\n" for name, path in paths.items()]

@@ -243,12 +243,6 @@ def test_backgrounds_of_one_hand_never_straddle_the_split(hands):
     assert HandCrops(parts[1], 32).fetch_batch([0, 1])["image"].shape == (2, 3, 32, 32)
 
 
-def test_a_part_renumbers_its_samples(hands):
-    part = Subset(hands, [7, 2])
-    assert len(part) == 2 and part[0].key == hands[7].key
-    assert part.read(1)[0].key == hands[2].key and part.dataset == "FreiHAND"
-
-
 def test_colours_change_and_nothing_else(hands):
     plain = HandCrops(hands, 64).fetch_batch(np.arange(8))
     lit = HandCrops(hands, 64, Augmentation(gain=0.5)).fetch_batch(np.arange(8))

@@ -1,7 +1,6 @@
 """FreiHAND's layout as it is read and written, and what is said about broken files."""
 
 import json
-import os
 import pickle
 
 import cv2
@@ -13,9 +12,7 @@ from hand_lib import files
 from hand_lib.data.freihand import FreiHand, encode_jpeg, freihand_rows, write_freihand
 from hand_lib.data.sample import Subset
 from hand_lib.files import SampleError, load_json_array
-from hand_lib.hand.joints import JOINT_SOURCES, convert_joints
 from hand_lib.hand.model import HandModel
-from hand_lib.render.camera import project
 from hand_lib.render.images import decode_picture, picture_size
 
 
@@ -40,22 +37,9 @@ def test_freihand_counts_hands_by_its_files_and_versions_share_labels(release):
         assert np.allclose(hands[index].joints, truth.joints, atol=1e-6)
         assert np.allclose(hands[index].pose, truth.pose)
         assert np.allclose(hands[index].betas, truth.betas)
+        assert np.abs(hands[index].joints_2d - truth.joints_2d).max() < 0.01
+        assert hands[index].valid_2d.all()
     assert abs(int(hands[4].image.mean()) - 50) <= 2  # the second background of hand 1
-
-
-def test_freihand_projects_its_joints_with_its_own_camera(release):
-    sample = FreiHand(release)[2]
-    expected = project(sample.joints.astype(float) + sample.root, sample.intrinsics.astype(float))
-    assert np.abs(sample.joints_2d - expected).max() < 0.01
-    assert sample.joints[0].tolist() == [0, 0, 0] and sample.valid_2d.all()
-
-
-def test_freihand_keeps_the_order_of_distinguishable_joints(release):
-    assert np.allclose(FreiHand(release)[0].joints, make_hand(0).joints, atol=1e-6)
-    numbered = np.arange(21)[:, None]
-    for source in JOINT_SOURCES:
-        there = convert_joints(numbered, source, back=True)
-        assert (convert_joints(there, source) == numbered).all()
 
 
 def test_freihand_takes_chosen_versions_and_masks(release):
@@ -124,13 +108,6 @@ def test_a_json_entry_of_another_shape_is_named(fresh):
         FreiHand(fresh)
 
 
-def test_a_cut_json_says_so(fresh):
-    text = (fresh / "training_K.json").read_text()
-    (fresh / "training_K.json").write_text(text[: len(text) // 2])
-    with pytest.raises(ValueError, match="not whole JSON"):
-        FreiHand(fresh)
-
-
 def test_nan_in_a_label_names_the_sample_and_field(fresh):
     text = (fresh / "training_verts.json").read_text()
     values = json.loads(text)
@@ -191,19 +168,12 @@ def test_a_big_json_is_parsed_once_and_mapped(tmp_path, monkeypatch, capsys):
     first = load_json_array(path, (4, 3), "list", np.float64)
     assert isinstance(first, np.memmap) and (first == values).all()
     assert "reading list.json once" in capsys.readouterr().err
-    monkeypatch.setattr(files, "_parse_json_array", None)
-    assert (load_json_array(path, (4, 3), "list", np.float64) == values).all()
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_parse_json_array", None)
+        assert (load_json_array(path, (4, 3), "list", np.float64) == values).all()
     assert len(list((tmp_path / ".cache").iterdir())) == 1
-
-
-def test_a_changed_json_is_parsed_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_CACHE_ABOVE_BYTES", 10)
-    path = tmp_path / "list.json"
-    path.write_text("[[1, 2], [3, 4]]")
-    assert load_json_array(path, (2,), "list").sum() == 10
-    path.write_text("[[1, 2], [3, 9]]")
-    os.utime(path, ns=(1, 1))
-    assert load_json_array(path, (2,), "list").sum() == 15
+    path.write_text(json.dumps((2 * values).tolist()))
+    assert (load_json_array(path, (4, 3), "list", np.float64) == 2 * values).all()
 
 
 def test_a_read_only_folder_keeps_its_cache_elsewhere(tmp_path, monkeypatch):
@@ -228,14 +198,6 @@ def test_picture_sizes_come_from_headers(tmp_path):
         assert decode_picture(data, "a").shape == (30, 50, 3)
     assert picture_size(b"GIF89a") is None
     assert decode_picture(cv2.imencode(".jpg", image)[1].tobytes(), "a", 2).shape == (15, 25, 3)
-
-
-def test_reduced_decoding_keeps_red_red():
-    red = np.zeros((64, 64, 3), np.uint8)
-    red[:, :, 2] = 255
-    data = cv2.imencode(".jpg", red)[1].tobytes()
-    for reduce in (1, 2, 4, 8):
-        assert decode_picture(data, "a", reduce)[2, 2].argmax() == 0
 
 
 # writing

@@ -13,7 +13,6 @@ from hand_lib.data.freihand import FreiHand
 from hand_lib.data.metro_tsv import (
     FreiHandTsv,
     TsvFile,
-    tsv_label,
     write_freihand_tsv,
 )
 from hand_lib.files import SampleError
@@ -192,15 +191,6 @@ def test_a_tsv_with_a_hand_model_takes_vertices_from_the_pose(release, tmp_path)
     posed = model(*(model.template.new_tensor(x)[None] for x in (hands[1].pose, hands[1].betas)))
     expected = (posed.vertices[0] - posed.joints[0, :1]).numpy()
     assert np.allclose(hands[1].vertices, expected, atol=1e-6)
-
-
-def test_a_metro_label_has_its_eleven_fields():
-    label = tsv_label(make_hand(0))
-    assert len(label) == 11 and label["center"] == [112, 112]
-    assert label["scale"] == pytest.approx(0.9)
-    assert np.array(label["2d_joints"]).shape == (21, 3)
-    blind = tsv_label(make_hand(0, with_pose=False, joints=None, joints_2d=None))
-    assert blind["pose"] == [1.0] * 48 and blind["has_smpl"] == 1 and not blind["has_3d_joints"]
 
 
 def test_line_indices_we_write_point_to_the_lines(release, tmp_path):
