@@ -134,16 +134,12 @@ def check_folder(root, dataset: str, where: str) -> Path:
     """The folder as a path, or a FileNotFoundError that says what is there and where to get it."""
     root = Path(root).expanduser()
     if root.is_file():
-        kind = "an archive; unpack it first and pass the folder" if root.suffix in _ARCHIVES else (
-            "a file; pass the folder that holds the data set"
-        )  # fmt: skip
-        raise FileNotFoundError(f"{dataset}: {root} is {kind}")
+        raise FileNotFoundError(
+            f"{dataset}: {root} is a file; unpack it if it is an archive, and pass the folder"
+        )
     if not root.is_dir():
         raise FileNotFoundError(f"{dataset}: no folder {root}. {where}")
     return root
-
-
-_ARCHIVES = {".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".7z", ".rar"}
 
 
 def load_json_array(path, shape, name: str, dtype=np.float32) -> np.ndarray:
@@ -221,15 +217,14 @@ def _parse_json_array(path: Path, shape, name: str, dtype) -> np.ndarray:
                 text, _, rest = (rest + chunk.translate(None, b"[]")).rpartition(b",")
                 pieces.append(flat_numbers(b"[" + text + b"]").astype(dtype))
         pieces.append(flat_numbers(b"[" + rest + b"]").astype(dtype))
+        flat = np.concatenate(pieces)
+        count, remainder = divmod(len(flat), math.prod(shape))
+        plain = 1 + count * sum(math.prod(shape[:depth]) for depth in range(len(shape)))
+        if rest.strip() and not remainder and closed == opened in (plain, plain + count):
+            return flat.reshape(count, *shape)
     except ValueError:
-        return _parse_json_slowly(path, shape, name, dtype)
-    flat = np.concatenate(pieces)
-    count, remainder = divmod(len(flat), math.prod(shape))
-    plain = 1 + count * sum(math.prod(shape[:depth]) for depth in range(len(shape)))
-    good = rest.strip() and not remainder and opened == closed
-    if not good or opened not in (plain, plain + count):
-        return _parse_json_slowly(path, shape, name, dtype)
-    return flat.reshape(count, *shape)
+        pass  # the slow way says what is wrong
+    return _parse_json_slowly(path, shape, name, dtype)
 
 
 def _parse_json_slowly(path: Path, shape, name: str, dtype) -> np.ndarray:

@@ -87,12 +87,13 @@ def mesh_errors(pred, true) -> dict[str, np.ndarray]:
     array([0.])
     """
     pred, true = _check_pair(pred, true)
-    plain, pa = np.zeros(len(pred)), np.zeros(len(pred))
+    errors = np.zeros((2, len(pred)))
     for start in range(0, len(pred), _CHUNK):
         part = slice(start, start + _CHUNK)
-        plain[part] = point_errors(pred[part], true[part]).mean(1)
-        pa[part] = point_errors(align(pred[part], true[part], "rotation"), true[part]).mean(1)
-    return {"plain": plain, "pa": pa}
+        for row, kind in enumerate(("none", "rotation")):
+            moved = align(pred[part], true[part], kind)
+            errors[row, part] = point_errors(moved, true[part]).mean(1)
+    return {"plain": errors[0], "pa": errors[1]}
 
 
 def pck(errors, thresholds) -> np.ndarray:

@@ -30,13 +30,6 @@ def test_point_errors_are_euclidean_distances_in_two_and_three_dimensions():
     assert metrics.point_errors([[1.0, 2.0, 2.0]], [[0.0, 0.0, 0.0]]).tolist() == [3.0]
 
 
-def test_points_of_unlike_shape_are_refused_with_both_shapes():
-    with pytest.raises(ValueError, match=r"\(2, 4, 3\) and \(2, 5, 3\)"):
-        metrics.point_errors(np.zeros((2, 4, 3)), np.zeros((2, 5, 3)))
-    with pytest.raises(ValueError, match="P, 2"):
-        metrics.point_errors(np.zeros((2, 4)), np.zeros((2, 4)))
-
-
 def test_rotation_alignment_agrees_with_scipy_rotations_and_the_least_squares_scale(clouds):
     pred, true = clouds
     pred = pred * [-1, 1, 1]  # mirrored, so that the two alignments differ
@@ -81,11 +74,6 @@ def test_scale_alignment_undoes_a_change_of_size_about_the_root(clouds):
     assert np.isfinite(metrics.align(np.zeros_like(true), true, "scale")).all()
 
 
-def test_an_unknown_alignment_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'icp'.*none, root, scale"):
-        metrics.align(np.zeros((1, 3, 3)), np.zeros((1, 3, 3)), "icp")
-
-
 def test_points_that_coincide_land_on_the_centre_of_the_truth(clouds):
     _, true = clouds
     for kind in ("rotation", "reflection"):
@@ -114,13 +102,6 @@ def test_pck_counts_points_on_the_threshold_and_leaves_out_nan(rng):
         np.testing.assert_allclose(metrics.pck(errors, thresholds), expected)
 
 
-def test_pck_refuses_no_errors_and_unsorted_thresholds():
-    with pytest.raises(ValueError, match="no errors"):
-        metrics.pck([], [1.0])
-    with pytest.raises(ValueError, match="ascending"):
-        metrics.pck([1.0], [2.0, 1.0])
-
-
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.05), (0.02, 0.05)])
 def test_auc_of_one_constant_error_is_the_area_right_of_it(low, high):
     step = (high - low) / 99
@@ -140,14 +121,23 @@ def test_nearest_distances_agree_with_a_search_tree(rng, count_p, count_q):
         np.testing.assert_allclose(from_true[n], cKDTree(pred[n]).query(true[n])[0], rtol=1e-12)
 
 
-def test_nearest_distances_refuse_nan_empty_clouds_and_unlike_counts():
-    good = np.zeros((2, 4, 3))
-    with pytest.raises(ValueError, match="NaN"):
-        metrics.nearest_distances(good * np.nan, good)
-    with pytest.raises(ValueError, match="without points"):
-        metrics.nearest_distances(good[:, :0], good)
-    with pytest.raises(ValueError, match=r"\(1, 4, 3\)"):
-        metrics.nearest_distances(good[:1], good)
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda p: metrics.point_errors(p, p[:, :3]), r"\(2, 4, 3\) and \(2, 3, 3\)"),
+        (lambda p: metrics.point_errors(p[..., 0], p[..., 0]), "P, 2"),
+        (lambda p: metrics.align(p, p, "icp"), "'icp'.*none, root, scale"),
+        (lambda p: metrics.pck([], [1.0]), "no errors"),
+        (lambda p: metrics.pck([1.0], [2.0, 1.0]), "ascending"),
+        (lambda p: metrics.nearest_distances(p * np.nan, p), "NaN"),
+        (lambda p: metrics.nearest_distances(p[:, :0], p), "without points"),
+        (lambda p: metrics.nearest_distances(p[:1], p), r"\(1, 4, 3\)"),
+        (lambda p: metrics.mean_per_finger(p[:, 0]), "21"),
+    ],
+)
+def test_wrong_input_is_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(np.zeros((2, 4, 3)))
 
 
 def test_f_score_is_strict_at_the_threshold_and_harmonic_between_the_clouds():
@@ -178,5 +168,3 @@ def test_finger_means_cover_every_joint_once():
     assert list(found) == ["wrist", "thumb", "index", "middle", "ring", "little"]
     assert found["wrist"] == 0 and found["little"] == 18.5
     assert found["wrist"] / 21 + sum(list(found.values())[1:]) * 4 / 21 == pytest.approx(10)
-    with pytest.raises(ValueError, match="21"):
-        metrics.mean_per_finger(errors[:, :20])

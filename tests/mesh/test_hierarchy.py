@@ -1,8 +1,6 @@
 """Hierarchies keep the topology; their matrices keep the affine laws and the poses."""
 
 import hashlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -93,17 +91,13 @@ def test_down_selects_vertices_and_up_returns_them_untouched(hand):
         np.testing.assert_array_equal(down @ hand.vertices[i], hand.vertices[i + 1])
         product = (down @ up).toarray()
         np.testing.assert_array_equal(product, np.eye(len(product)))
-
-
-def test_kept_names_the_vertices_of_a_level_in_the_finest(hand):
     for level, vertices in enumerate(hand.vertices):
         np.testing.assert_array_equal(hand.vertices[0][hand.kept(level)], vertices)
 
 
 def test_sizes_are_the_ceilings(hand):
-    assert level_sizes(778, (2, 2, 2, 2)) == [778, 389, 195, 98, 49]
+    assert level_sizes(778, (2, 2, 2, 2)) == [778, 389, 195, 98, 49] == list(hand.sizes)
     assert level_sizes(101, (1, 4)) == [101, 101, 26]
-    assert hand.sizes == (778, 389, 195, 98, 49)
 
 
 def test_the_same_mesh_gives_the_same_hierarchy_twice():
@@ -252,14 +246,3 @@ def test_important_vertices_survive_and_stretch_makes_them_important():
 def test_round_trip_refuses_another_mesh(hand):
     with pytest.raises(ValueError, match=r"expected vertices \(..., 778, 3\), found \(777, 3\)"):
         hand.round_trip(np.zeros((777, 3)))
-
-
-def test_importing_compiles_nothing_and_loads_no_torch():
-    code = (
-        "import sys, hand_lib.mesh.hierarchy as s; "
-        "from hand_lib.mesh import simplify as decimation, spirals, upsample as upsampling\n"
-        "assert 'torch' not in sys.modules\n"
-        "for f in (decimation._collapse, upsampling._fit, spirals._walk):\n"
-        "    assert not f.signatures and f.targetoptions"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

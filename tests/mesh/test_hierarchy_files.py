@@ -12,7 +12,6 @@ from scipy.sparse import csc_matrix
 from hand_lib.hand.model import HandModel, builtin_hierarchy
 from hand_lib.mesh.hierarchy import build_hierarchy, load_hierarchy
 from hand_lib.mesh.topology import closest_point_on_mesh
-from hand_lib.mesh.upsample import psbody_closest_point
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +144,6 @@ def test_psbody_backend_equals_the_native_one(monkeypatch):
         through = build_hierarchy(mesh, factors=(2, 2), method=method, backend="psbody")
         for a, b in zip(native.up, through.up, strict=True):
             assert abs(a - b).max() < 1e-6
-    points = np.array([[0.0, 0.0, 3.0], [0.5, 0.1, 0.0]])
-    for a, b in zip(
-        psbody_closest_point()(points, mesh.v, mesh.f),
-        closest_point_on_mesh(points, mesh.v, mesh.f),
-        strict=True,
-    ):
-        np.testing.assert_allclose(a, b, atol=1e-9)
 
 
 def test_missing_psbody_says_how_to_install_it_and_that_nothing_needs_it(monkeypatch):
@@ -160,42 +152,11 @@ def test_missing_psbody_says_how_to_install_it_and_that_nothing_needs_it(monkeyp
         build_hierarchy(*icosphere(1), factors=(2,), backend="psbody")
 
 
-def broken(kind):
+def test_bad_meshes_are_refused_with_the_offending_index():
     vertices, faces = icosphere(1)
-    vertices, faces = vertices.copy(), faces.copy()
-    if kind == "edge":
-        vertices = np.concatenate([vertices, [[2, 2, 2.0]]])
-        faces = np.concatenate([faces, [[*faces[7][:2], 42]]])
-    elif kind == "isolated":
-        vertices = np.concatenate([vertices, [[2, 2, 2.0]]])
-    elif kind == "duplicate":
-        faces = np.concatenate([faces, faces[7:8]])
-    elif kind == "range":
-        faces[7, 1] = 42
-    elif kind == "nan":
-        vertices[7, 1] = np.nan
-    elif kind == "area":
-        vertices[faces[7, 0]] = vertices[faces[7, 1]]
-    elif kind == "shape":
-        vertices = vertices[:, :2]
-    return vertices, faces
-
-
-@pytest.mark.parametrize(
-    "kind, message",
-    [
-        ("edge", r"edge \[\d+, \d+\] belongs to 3 faces"),
-        ("isolated", "vertex 42 belongs to no face"),
-        ("duplicate", "face 7 stands there twice"),
-        ("range", "face 7 is .*but there are 42 vertices"),
-        ("nan", "vertex 7 is not finite"),
-        ("area", r"face \d+ .* has no area"),
-        ("shape", r"vertices should be \(V, 3\), found \(42, 2\)"),
-    ],
-)
-def test_bad_meshes_are_refused_with_the_offending_index(kind, message):
-    with pytest.raises(ValueError, match=message):
-        build_hierarchy(*broken(kind), factors=(2,))
+    vertices[7, 1] = np.nan
+    with pytest.raises(ValueError, match="vertex 7 is not finite"):
+        build_hierarchy(vertices, faces, factors=(2,))
 
 
 def test_bad_settings_are_refused_by_name():
