@@ -109,24 +109,20 @@ def load_youtubehand_state_dict(network: nn.Module, state_dict: dict | str | Pat
     if isinstance(state_dict, str | Path):
         state_dict = read_state_dict(state_dict)
     given = without_prefix(find_tensors(state_dict, "checkpoint"), ["de_layers.0.weight"])
-    names = youtubehand_names(network)
-    own = network.state_dict()
-    loaded, missing, wrong, used = {}, [], [], set()
-    for ours, theirs in names.items():
-        found = [name for name in theirs if name in given]
-        used.update(found)
-        if not found:
-            if not ours.endswith("num_batches_tracked") and ".net.fc." not in ours:
-                missing.append(theirs[0])
-            continue
-        for name in found:
-            if given[name].shape != own[ours].shape:
-                expected, shape = tuple(own[ours].shape), tuple(given[name].shape)
-                wrong.append(f"{name}: expected {expected}, found {shape}")
-        if len(found) == 2 and not torch.equal(*(given[name] for name in found)):
-            wrong.append(f"{found[0]} and {found[1]} should be the same tensor, and differ")
-        loaded[ours] = given[found[0]]
-    unused = [name for name in given if name not in used]
+    names, own = youtubehand_names(network), network.state_dict()
+    ours_of = {theirs: ours for ours, both in names.items() for theirs in both}
+    loaded, unused, wrong = {}, [], []
+    for name, value in given.items():
+        ours = ours_of.get(name)
+        if ours is None:
+            unused.append(name)
+        elif value.shape != own[ours].shape:
+            expected, found = tuple(own[ours].shape), tuple(value.shape)
+            wrong.append(f"{name}: expected {expected}, found {found}")
+        elif not torch.equal(loaded.setdefault(ours, value), value):
+            wrong.append(f"{' and '.join(names[ours])} should be the same tensor, and differ")
+    needed = (ours for ours in names if not ours.endswith(("num_batches_tracked", *CLASSIFIER)))
+    missing = [names[ours][0] for ours in needed if not given.keys() & set(names[ours])]
     ignored = [name for name in unused if name.endswith(CLASSIFIER)]
     surplus = [name for name in unused if name not in ignored]
     problems = {"missing": missing, "surplus": surplus, "wrong": wrong}

@@ -207,21 +207,6 @@ def test_state_dict_safetensors_and_deepcopy_keep_the_answer(decoder, tmp_path):
     assert torch.equal(copy.deepcopy(network)(images).vertices, expected)
 
 
-@BOTH
-def test_to_carries_every_array(decoder):
-    network = small_network(decoder)
-    assert {v.device.type for v in [*network.parameters(), *network.buffers()]} == {"cpu"}
-    moved = copy.deepcopy(network).to("meta")
-    assert {v.device.type for v in [*moved.parameters(), *moved.buffers()]} == {"meta"}
-    loose = [
-        name
-        for module in network.modules()
-        for name, value in vars(module).items()
-        if isinstance(value, torch.Tensor | np.ndarray)
-    ]
-    assert loose == []
-
-
 def test_use_is_in_full_precision_whatever_surrounds_it():
     network = small_network(view_size=64).eval()
     images = random_batch(network, size=96)["image"]

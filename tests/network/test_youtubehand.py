@@ -29,7 +29,7 @@ def youtubehand_state_dict(network):
     ("backbone", "count"),
     [("resnet18", 36_405_862), ("resnet50", 418_884_198), ("hrnet_w64", 519_338_110)],
 )
-def test_parameter_counts_are_the_published_ones(backbone, count):
+def test_parameter_counts_are_the_published_ones_and_tell_which_network_it_is(backbone, count):
     """The ResNets count their unused ImageNet classifier; HRNet has none."""
     with torch.device("meta"):  # without using memory
         config = network_config("youtubehand", backbone)
@@ -37,6 +37,11 @@ def test_parameter_counts_are_the_published_ones(backbone, count):
     assert sum(p.numel() for p in network.parameters()) == count
     frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
     assert frozen == {f"encoder.net.fc.{part}" for part in ("weight", "bias") if "res" in backbone}
+    channels = list(PUBLISHED_CHANNELS[backbone])
+    found = youtubehand.settings_of(youtubehand_state_dict(network))
+    assert found == {"backbone": backbone, "channels": channels, "spiral_length": 27}
+    with pytest.raises(ValueError, match="no checkpoint of Youtubehand.*holds conv1.weight"):
+        youtubehand.settings_of({"conv1.weight": torch.zeros(1)})
 
 
 @pytest.mark.parametrize("factors", [(2, 2), (2, 2, 2)])
@@ -81,20 +86,6 @@ def test_the_decoder_equals_gather_concatenate_linear(factors):
     torch.testing.assert_close(prediction.joints.double(), joints, atol=1e-5, rtol=0)
     flat = camera[:, None, 0, 0, None] * (joints[..., :2] + camera[:, None, 1:, 0])
     torch.testing.assert_close(prediction.joints_2d.double(), flat, atol=1e-5, rtol=0)
-
-
-def test_checkpoint_names_are_those_of_its_files():
-    names = set(youtubehand_state_dict(resnet()))
-    for name in (
-        "backbone.conv1.weight", "en_layer.conv1.weight", "en_layer.fc.bias", "backbone.fc.weight",
-        "en_layer.layer4.1.bn2.running_var", "de_layers.0.weight", "de_layers.1.conv.layer.weight",
-        "de_layers.2.conv.layer.bias", "de_layers.3.layer.weight", "cam_pred_1.weight",
-        "cam_pred_3.bias",
-    ):  # fmt: skip
-        assert name in names
-    for fixed in ("spiral", "index", "regressor", "faces"):
-        assert not [name for name in names if fixed in name]
-    assert "decoder.latent.weight" in youtubehand_names(resnet())
 
 
 @pytest.mark.parametrize("form", ["plain", "wrapped", "data_parallel", "one_encoder", "file"])
@@ -174,15 +165,3 @@ def test_a_checkpoint_becomes_a_run_that_says_the_same(tmp_path, capsys):
     assert len(notes["checkpoint"]["sha256"]) == 64
     with pytest.raises(FileExistsError, match="already holds a run"):
         youtubehand.convert_checkpoint(command[0], command[2], command[4])
-
-
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "hrnet_w64"])
-def test_backbone_and_widths_are_found_from_the_shapes(backbone):
-    with torch.device("meta"):
-        config = network_config("youtubehand", backbone)
-        network = build_network(config, hand_shapes(), np.zeros((21, 778)))
-    found = youtubehand.settings_of(youtubehand_state_dict(network))
-    channels = list(PUBLISHED_CHANNELS[backbone])
-    assert found == {"backbone": backbone, "channels": channels, "spiral_length": 27}
-    with pytest.raises(ValueError, match="no checkpoint of Youtubehand.*holds conv1.weight"):
-        youtubehand.settings_of({"conv1.weight": torch.zeros(1)})

@@ -131,17 +131,11 @@ def test_a_polite_stop_saves_the_step_it_was_in_and_leaves_a_report(runs, whole,
     assert_same_run(folder, whole)
 
 
-def test_a_new_run_into_the_folder_of_an_old_one_is_refused(whole):
+def test_what_cannot_be_begun_or_continued_is_refused(whole, tmp_path):
     with pytest.raises(FileExistsError, match="resume="):
         train(toy_config(), whole, setup=toy_setup(toy_config()), say=quiet)
-
-
-def test_resuming_with_another_config_says_what_differs(whole):
     with pytest.raises(ValueError, match="learning_rate was 0.01, now 0.5"):
         train(toy_config(learning_rate=0.5), resume=whole, say=quiet)
-
-
-def test_resuming_where_nothing_ran_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no run"):
         train(resume=tmp_path / "nothing", say=quiet)
 
