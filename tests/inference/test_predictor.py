@@ -193,59 +193,20 @@ def test_a_folder_that_is_no_run_is_answered_with_what_is_missing(run_folder, tm
 def stored(tmp_path, kind):
     """A picture file of a kind that people really have, with a bright dot at (205, 92)."""
     photo = Image.fromarray(photo_with_dot(205.0, 92.0))
-    path = tmp_path / f"{kind.replace(' ', '_')}.{'png' if kind in ('rgba', 'grey 16') else 'jpg'}"
-    if kind == "turned by EXIF":
-        exif = Image.Exif()
-        exif[0x0112] = 6  # stored lying, shown after a quarter turn clockwise
-        photo.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
-    elif kind == "grey 16":
+    if kind == "grey 16":
+        path = tmp_path / "deep.png"
         Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) << 8).save(path)
-    else:
-        mode = {"cmyk": "CMYK", "rgba": "RGBA", "grey": "L", "rgb": "RGB"}[kind]
-        photo.convert(mode).save(path, **({} if kind == "rgba" else {"quality": 95}))
+        return path
+    path, exif = tmp_path / "turned.jpg", Image.Exif()
+    exif[0x0112] = 6  # stored lying, shown after a quarter turn clockwise
+    photo.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
     return path
 
 
-@pytest.mark.parametrize("kind", ["rgb", "grey", "grey 16", "rgba", "cmyk", "turned by EXIF"])
+@pytest.mark.parametrize("kind", ["grey 16", "turned by EXIF"])
 def test_every_kind_of_picture_gives_the_hand_at_the_same_place(predictor, tmp_path, kind):
     path = stored(tmp_path, kind)
     expected = predictor.predict(photo_with_dot(205.0, 92.0))[0].joints_2d
     for source in (path, str(path), path.read_bytes(), Image.open(path)):
         assert np.abs(predictor.predict(source)[0].joints_2d - expected).max() < 1.0
     assert predictor.predict_many([path, path])[1][0].side == "right"
-
-
-def test_a_hundred_megapixels_are_read_and_the_hand_is_where_it_is(predictor, tmp_path):
-    path = tmp_path / "large.jpg"
-    small = Image.fromarray(photo_with_dot(205.0, 92.0, 320, 320)[..., 0])
-    small.resize((10_000, 10_000), Image.NEAREST).save(path, quality=80)
-    hand = predictor.predict(path)[0]
-    expected = predictor.predict(photo_with_dot(205.0, 92.0, 320, 320))[0].joints_2d
-    assert np.abs((hand.joints_2d + 0.5) / 31.25 - 0.5 - expected).max() < 1.0
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"", "is not a picture"),
-        (b"GIF89a and then nothing", "damaged|not a picture"),
-        (b"%PDF-1.7", "is not a picture"),
-        ("one pixel", "1 x 1 pixels, at least 8 x 8"),
-        ("half a JPEG", "truncated or damaged"),
-        ("a bomb", "megapixels that are the limit"),
-    ],
-)
-def test_files_that_are_no_pictures_are_answered_by_name(predictor, tmp_path, content, message):
-    path = tmp_path / "upload.jpg"
-    if content == "one pixel":
-        Image.new("RGB", (1, 1)).save(path)
-    elif content == "half a JPEG":
-        whole = stored(tmp_path, "rgb").read_bytes()
-        content = whole[: len(whole) // 2]
-    elif content == "a bomb":  # a header that announces 40,000 x 40,000
-        content = b"P5 40000 40000 255 "
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    with pytest.raises(ValueError, match=message) as raised:
-        predictor.predict(path)
-    assert "upload.jpg" in str(raised.value)

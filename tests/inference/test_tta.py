@@ -65,12 +65,6 @@ def test_the_average_is_the_mean_of_the_views_and_costs_one_pass_each():
     assert reader.calls == 3 and np.allclose(together, np.mean(alone, axis=0), atol=1e-6)
 
 
-def test_the_identity_view_changes_nothing():
-    crops, reader = crops_with_spot([0.3, 2.0]), TurnReader()
-    same = predict_averaged(reader, crops, [(0, 1)])
-    assert np.allclose(same["joints"], reader(crops)["joints"], atol=1e-6)
-
-
 def test_impossible_views_are_refused():
     for views in ([(0, 0.0)], [(np.nan, 1)], []):
         with pytest.raises(ValueError, match="pairs .degrees, positive scale"):
