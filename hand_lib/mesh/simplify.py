@@ -206,36 +206,20 @@ def _allowed(points, faces, first, following, boundary, marks, mark, keep, remov
                 return False
             if ox * x + oy * y + oz * z < limits[0] * old * new:
                 return False
-        corner = following[corner]
-    return _least_cosine(points, faces, first, following, keep, remove) > limits[2]
-
-
-@njit(cache=True)
-def _least_cosine(points, faces, first, following, keep, remove):
-    """Sharpest angle (as the cosine between normals) at the edges of the faces a collapse moves."""
-    least = 1.0
-    corner = first[remove]
-    while corner >= 0:
-        t, k = corner // 3, corner % 3
-        b, c = faces[t, (k + 1) % 3], faces[t, (k + 2) % 3]
-        if b != keep and c != keep:
-            x, y, z, length, _ = _normal_and_quality(points[keep], points[b], points[c])
-            for v in (b, c):
+            for v in (b, c):  # the faces that will share an edge with this one
                 other = first[v]
                 while other >= 0:
                     o, m = other // 3, other % 3
                     p, q = faces[o, (m + 1) % 3], faces[o, (m + 2) % 3]
                     at_keep = (p == keep or q == keep) != (p == remove or q == remove)
                     if o != t and (at_keep or (v == b and (p == c or q == c))):
-                        if p == remove:
-                            p = keep
-                        if q == remove:
-                            q = keep
+                        p, q = keep if p == remove else p, keep if q == remove else q
                         ox, oy, oz, norm, _ = _normal_and_quality(points[v], points[p], points[q])
-                        least = min(least, (ox * x + oy * y + oz * z) / max(norm * length, 1e-300))
+                        if ox * x + oy * y + oz * z <= limits[2] * max(norm * new, 1e-300):
+                            return False
                     other = following[other]
         corner = following[corner]
-    return least
+    return True
 
 
 @njit(cache=True)
