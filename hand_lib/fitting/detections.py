@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hand_lib.data.synthetic.hands import MovingHand, SyntheticHands
+from hand_lib.data.synthetic.hands import CLEAR, MovingHand, SyntheticHands
 from hand_lib.files import write_json, write_text
 from hand_lib.fitting.fit import hand_size
 from hand_lib.fitting.keypoints import Keypoints, from_arrays
@@ -20,10 +20,6 @@ NOISE_PX, MISSING = 3.0, 0.15
 
 CORRUPTIONS = ("swapped", "another hand", "shuffled", "shifted")
 """What detectors do wrong; see ``corrupt``."""
-
-CLEAR = {"occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "truncated": 0.0,
-         "motion_blur": 0.0}  # fmt: skip
-"""Knobs of pictures with one whole hand."""
 
 FAULTS = {
     5: "jump", 8: "both sides", 11: "swapped", 14: "no hand", 16: "not JSON", 18: "20 joints",
@@ -63,8 +59,8 @@ def corrupt(points, rng, fraction: float = 0.2):
             one, two = (FINGERS[names[k]] for k in rng.permutation(5)[:2])
             found[i, list(one)], found[i, list(two)] = points[i, list(two)], points[i, list(one)]
         elif kind[i] == "another hand":
-            angle = rng.uniform(0, 2 * np.pi)
-            away = rng.uniform(0.9, 1.5) * size[i] * np.array([np.cos(angle), np.sin(angle)])
+            direction = _unit(rng)
+            away = rng.uniform(0.9, 1.5) * size[i] * direction
             found[i] = points[(i + 7) % len(points)] + away
         elif kind[i] == "shuffled":
             found[i] = rng.permutation(points[i])
@@ -110,20 +106,14 @@ def make_pictures(count: int = 96, size: int = 224, seed: int = 9, bad: float = 
     """Single pictures, every fourth a left hand; a share of the detections is corrupt."""
     rng = np.random.default_rng(seed)
     mirrored = np.arange(count) % 4 == 3
-    images, cameras, joints, flat = _drawn(SyntheticHands(size, seed, count, **CLEAR), mirrored)
+    hands = SyntheticHands(size, seed, count, **CLEAR, motion_blur=0.0)
+    images, cameras, joints, flat = _drawn(hands, mirrored)
     spoilt, boxes, kind = corrupt(flat, rng, bad)
     points, confidence = spoil(spoilt, rng, NOISE_PX * size / 224, MISSING)
     sides = ["left" if left else "right" for left in mirrored]
     found = from_arrays(points, confidence, sides)
     found.names = [f"picture {n}" for n in range(count)]
     return Scene(images, cameras, joints, flat, found, boxes, kind)
-
-
-FAULTS = {
-    5: "jump", 8: "both sides", 11: "swapped", 14: "no hand", 16: "not JSON", 18: "20 joints",
-    20: "low confidence",
-}  # fmt: skip
-"""What goes wrong in which frame of the film."""
 
 
 def make_film(folder, count: int = 24, size: int = 256, seed: int = 7) -> Scene:

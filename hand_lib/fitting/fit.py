@@ -11,7 +11,7 @@ judged: what lies too far from its keypoints, or looks like no hand, is rejected
 >>> fit.pose[fit.accepted], fit.why(0)
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -94,9 +94,9 @@ class HandFit:
     energy: np.ndarray  # (B,) the minimum reached
     pose_energy: np.ndarray  # (B,) the pose prior's part of it
     intrinsics: np.ndarray  # (B, 3, 3) px, as used
-    accepted: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # (B,) bool
-    reason: np.ndarray = field(default_factory=lambda: np.zeros(0, object))  # (B,) Reason or None
-    number: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (B,) that the reason is about
+    accepted: np.ndarray  # (B,) bool
+    reason: np.ndarray  # (B,) Reason or None
+    number: np.ndarray  # (B,) that the reason is about
 
     def why(self, row: int) -> str:
         """The reason of a row as a sentence, "" where it is accepted."""
@@ -143,16 +143,15 @@ def fit_hands(
 
 
 def follow_fit(
-    model, keypoints_2d, confidence=None, intrinsics=None, options: FitOptions | None = None, *,
-    image_size=None,
-) -> list[list[HandFit]]:  # fmt: skip
+    model, keypoints_2d, confidence=None, intrinsics=None, image_size=None
+) -> list[list[HandFit]]:
     """Fit one hand and keep every step, to look at.
 
     keypoints_2d: (21, 2) px.   confidence: (21,).   The rest as in ``fit_hands``.
     returns per start a list of one-row ``HandFit``s, from the first guess on; the start that won
     comes first and goes on where the others stop.
     """
-    options = options or FitOptions()
+    options = FitOptions()
     points, weights = _check_keypoints(keypoints_2d, confidence)
     size = hand_size(points, weights)
     if len(points) != 1 or (weights > 0).sum() < MIN_JOINTS or size[0] <= 2:
@@ -167,22 +166,19 @@ def follow_fit(
     won, paths = int(best[0]), []
     for start in sorted(range(options.starts), key=lambda n: n != won):
         path = [states.rows([start]) for states in first]
-        if start == won:
-            path += history[len(first) :]
-        paths.append([])
-        for state in path:
-            paths[-1].append(empty_fit(cameras))
-            _write(paths[-1][-1], np.arange(1), problem, state, points, weights)
+        path += history[len(first) :] if start == won else []
+        fits = [empty_fit(cameras) for _ in path]
+        for fit, state in zip(fits, path, strict=True):
+            _write(fit, np.arange(1), problem, state, points, weights)
+        paths.append(fits)
     return paths
 
 
 def hand_size(points, weights) -> np.ndarray:
     """Side of the square round the visible keypoints.   (B, 21, 2), (B, 21) -> (B,) px."""
     seen = (weights > 0)[..., None]
-    low = np.where(seen, points, np.inf).min(1)
-    high = np.where(seen, points, -np.inf).max(1)
-    side = (high - low).max(1)
-    return np.where(np.isfinite(side), side, 0.0)
+    low, high = np.where(seen, points, np.inf).min(1), np.where(seen, points, -np.inf).max(1)
+    return np.maximum((high - low).max(1), 0.0)  # nothing seen: -inf
 
 
 def empty_fit(cameras) -> HandFit:
@@ -232,7 +228,7 @@ def _cameras(intrinsics, points, weights, image_size):
     return np.broadcast_to(intrinsics, (batch, 3, 3)).copy()
 
 
-def model_parameters(skeleton: Skeleton, state: State):
+def _model_parameters(skeleton: Skeleton, state: State):
     """Pose (B, 16, 3), betas (B, 10) and translation (B, 3) for the skeleton's own model."""
     pose = skeleton.pose(state.rotation, state.angles)
     translation = state.wrist - skeleton.wrist - state.betas @ skeleton.wrist_shapes
@@ -248,23 +244,18 @@ def model_parameters(skeleton: Skeleton, state: State):
 def _write(fit, rows, problem, state, points, weights) -> None:
     """Fill rows of a fit from a state, through the model itself."""
     model = problem.skeleton.model
-    pose, betas, translation = model_parameters(problem.skeleton, state)
+    pose, betas, translation = _model_parameters(problem.skeleton, state)
     with torch.no_grad():
         hand = model(*(part.to(model.template.dtype) for part in (pose, betas, translation)))
     joints = hand.joints.double().cpu().numpy()
     pixels = project(np.maximum(joints, [-np.inf, -np.inf, 1e-6]), fit.intrinsics[rows])
     distance = np.where(weights > 0, np.linalg.norm(pixels - points, axis=2), np.nan)
     terms = evaluate(problem, state, slopes=False)
-    found = {
-        "pose": pose, "betas": betas, "translation": translation, "energy": terms.cost,
-        "pose_energy": terms.pose,
-    }  # fmt: skip
-    found = {name: value.cpu().numpy() for name, value in found.items()} | {
-        "joints": joints, "joints_2d": pixels, "residual_px": distance,
-        "reprojection_px": np.nanmean(distance, 1),
-    }  # fmt: skip
-    for name, value in found.items():
-        getattr(fit, name)[rows] = value
+    fit.pose[rows], fit.betas[rows] = pose.cpu(), betas.cpu()
+    fit.translation[rows] = translation.cpu()
+    fit.energy[rows], fit.pose_energy[rows] = terms.cost.cpu(), terms.pose.cpu()
+    fit.joints[rows], fit.joints_2d[rows], fit.residual_px[rows] = joints, pixels, distance
+    fit.reprojection_px[rows] = np.nanmean(distance, 1)
 
 
 def _judge(fit, points, weights, boxes, options: FitOptions) -> None:

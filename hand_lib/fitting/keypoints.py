@@ -9,7 +9,9 @@ not seen. What is broken is left out and named in ``problems``, frames without a
 """
 
 import csv
+import itertools
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,33 +44,21 @@ class _Collector:
 
     def add(self, points, confidence, frame, side, name):
         """One hand: (21, 2) px and (21,); a joint with a NaN is one that was not seen."""
-        points, confidence = np.array(points, float), np.array(confidence, float)
+        points, confidence = np.array(points, float), np.minimum(confidence, 1.0)
         unseen = np.isnan(points).any(1) | np.isnan(confidence)
         points[unseen], confidence[unseen] = 0.0, 0.0
-        if np.isinf(confidence).any() or (confidence < 0).any():
-            self.problems.append(f"{name}: {side} hand has a confidence below 0 or not finite")
+        if (confidence < 0).any():
+            self.problems.append(f"{name}: {side} hand has a confidence below 0")
         elif np.isinf(points[confidence > 0]).any():
             self.problems.append(f"{name}: {side} hand has coordinates that are not finite")
         elif (confidence > 0).any():
             self.rows.append((points, confidence, frame, side, name))
 
-    def add_flat(self, values, frame, side, name):
-        """x, y, confidence of 21 joints in a row, as OpenPose has them."""
-        try:
-            values = np.array(values, float).reshape(-1)
-        except (ValueError, TypeError):
-            self.problems.append(f"{name}: {side} hand is not a list of numbers")
-            return
-        if len(values) != 63:
-            self.problems.append(
-                f"{name}: {side} hand has {len(values)} numbers, expected 63 (21 joints)"
-            )
-            return
-        hand = values.reshape(21, 3)
-        self.add(hand[:, :2], np.minimum(hand[:, 2], 1.0), frame, side, name)
-
-    def finished_frame(self, before: int, name: str):
-        """Note a frame in which nothing was added since ``rows`` had length ``before``."""
+    @contextmanager
+    def frame(self, name: str):
+        """Around all hands of a frame: notes its name where none is added."""
+        before = len(self.rows)
+        yield
         if len(self.rows) == before:
             self.empty.append(name)
 
@@ -109,14 +99,11 @@ def from_arrays(
     source: a name for errors.
     """
     points = np.asarray(points)
-    if points.dtype.kind not in "fiu":
+    shapes = [(len(points), 21, 2), (len(points), 21, 3)] if points.ndim else []
+    if points.dtype.kind not in "fiu" or points.shape not in shapes:
         raise ValueError(
-            f"{source}: expected an array of numbers (N, 21, 2) or (N, 21, 3), found {points.dtype}"
-            f"{points.shape}; store it as numbers, array.astype(float)"
-        )
-    if points.ndim != 3 or points.shape[1] != 21 or points.shape[2] not in (2, 3):
-        raise ValueError(
-            f"{source}: expected points (N, 21, 2) or (N, 21, 3), found {points.shape}"
+            f"{source}: expected numbers (N, 21, 2) or (N, 21, 3), found {points.dtype} "
+            f"{points.shape}; array.astype(float) makes numbers of objects"
         )
     points = points.astype(float)
     if confidence is None:
@@ -142,9 +129,8 @@ def from_arrays(
         )
     into = _Collector()
     for i, (hand, weight) in enumerate(zip(points[..., :2], confidence, strict=True)):
-        before, name = len(into.rows), f"row {i}"
-        into.add(hand, np.minimum(weight, 1.0), int(frames[i]), sides[i], name)
-        into.finished_frame(before, name)
+        with into.frame(f"row {i}"):
+            into.add(hand, weight, int(frames[i]), sides[i], f"row {i}")
     return into.finish(source, size)
 
 
@@ -177,13 +163,18 @@ def read_openpose(place, size=None) -> Keypoints:
         if not isinstance(people, list) or not all(isinstance(p, dict) for p in people):
             into.problems.append(f"{path.name}: not OpenPose's JSON (people is no list of objects)")
             continue
-        before = len(into.rows)
-        for person in people:
-            for side in ("left", "right"):
-                values = person.get(f"hand_{side}_keypoints_2d")
-                if values:
-                    into.add_flat(values, frame, side, path.name)
-        into.finished_frame(before, path.name)
+        with into.frame(path.name):
+            for person, side in itertools.product(people, ("left", "right")):
+                if not (values := person.get(f"hand_{side}_keypoints_2d")):
+                    continue
+                try:
+                    hand = np.array(values, float).reshape(21, 3)
+                except (ValueError, TypeError) as error:
+                    into.problems.append(
+                        f"{path.name}: {side} hand is not x, y, confidence of 21 joints ({error})"
+                    )
+                    continue
+                into.add(hand[:, :2], hand[:, 2], frame, side, path.name)
     return into.finish(place, size)
 
 
@@ -195,17 +186,15 @@ def detect_mediapipe(frames, model_file=None, hands: int = 2) -> Keypoints:
     """
     into = _Collector()
     for number in range(len(frames)):
-        before, name = len(into.rows), f"frame {number}"
-        if hasattr(frames, "name"):
-            name = frames.name(number)
+        name = frames.name(number) if hasattr(frames, "name") else f"frame {number}"
         try:
             picture = frames[number]
         except (ValueError, OSError) as error:
             into.problems.append(f"{name}: left out, {error}")
             continue
-        for points, side, score in find_landmarks(picture, model_file)[:hands]:
-            into.add(points, np.full(21, score), number, side, name)
-        into.finished_frame(before, name)
+        with into.frame(name):
+            for points, side, score in find_landmarks(picture, model_file)[:hands]:
+                into.add(points, np.full(21, score), number, side, name)
     return into.finish("MediaPipe")
 
 
@@ -242,7 +231,7 @@ def read_table(path, size=None) -> Keypoints:
         raise ValueError(f"{path}: expected {TABLE_COLUMNS}; found {first.strip()[:80]!r}")
     into, sure = _Collector(), not any(what == "c" for _, what in known)
     for number, row in enumerate(rows[len(header) :]):
-        before, name = len(into.rows), f"{path.name}, row {number + 1}"
+        name = f"{path.name}, row {number + 1}"
         hands, side, frame = {}, "right", number
         for owner, (joint, what), cell in zip(owners, columns, row, strict=False):
             if joint == "frame":
@@ -255,13 +244,13 @@ def read_table(path, size=None) -> Keypoints:
                     hand[joint, "xyc".index(what)] = float(cell) if cell.strip() else np.nan
                 except ValueError:
                     into.problems.append(f"{name}: {cell!r} is not a number")
-        for owner, hand in hands.items():
-            hand_side = "left" if "left" in owner.lower() else side
-            if hand_side in ("right", "left"):
-                into.add_flat(hand, frame, hand_side, name)
-            else:
-                into.problems.append(f"{name}: side {side!r}, expected right or left")
-        into.finished_frame(before, name)
+        with into.frame(name):
+            for owner, hand in hands.items():
+                hand_side = "left" if "left" in owner.lower() else side
+                if hand_side in ("right", "left"):
+                    into.add(hand[:, :2], hand[:, 2], frame, hand_side, name)
+                else:
+                    into.problems.append(f"{name}: side {side!r}, expected right or left")
     if strangers := [n for n, (joint, _) in zip(names, columns, strict=True) if joint is None]:
         into.problems.append(f"{path.name}: columns left out: {', '.join(strangers)}")
     return into.finish(path, size)

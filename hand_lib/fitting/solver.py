@@ -46,14 +46,6 @@ class Problem(NamedTuple):
     neighbours: State | None = None  # pulls along a track
     pull: float = 0.0  # weight of that pull
 
-    def repeated(self, times: int) -> "Problem":
-        """The same hands several times over."""
-        return self._replace(
-            rays=self.rays.repeat(times, 1, 1),
-            weights=self.weights.repeat(times, 1),
-            sigma=self.sigma.repeat(times),
-        )
-
 
 class Terms(NamedTuple):
     """The cost of B states, its part from the pose prior, and the normal equations."""
@@ -96,7 +88,11 @@ def solve(problem: Problem, starts: int, track: bool = False, history: list | No
     many = State(*map(torch.cat, zip(*first_guesses(problem, starts), strict=True)))
     if history is not None:
         history.append(many)
-    many, cost = minimise(problem.repeated(starts), many, 14 if track else 7, history)
+    repeated = problem._replace(
+        rays=problem.rays.repeat(starts, 1, 1), weights=problem.weights.repeat(starts, 1),
+        sigma=problem.sigma.repeat(starts),
+    )  # fmt: skip
+    many, cost = minimise(repeated, many, 14 if track else 7, history)
     cost = cost.view(starts, batch)
     turns = many.rotation.view(starts, batch, 3, 3)
     best = _smoothest(cost, turns) if track else cost.argmin(0)
@@ -137,8 +133,8 @@ def first_guesses(problem: Problem, starts: int) -> list[State]:
     middle = (weight * rays).sum(1, keepdim=True)
     cross = (weight * (rays - middle)) @ flat.conj().T  # (B, N), the bank's own middle drops out
     mean = weight.to(flat.dtype) @ flat.T
-    power = weight @ _square(flat).T - _square(mean)
-    score = _square(cross) / power  # explained square; the rest is error
+    power = weight @ flat.abs().square().T - mean.abs().square()
+    score = cross.abs().square() / power  # explained square; the rest is error
     hand, found = torch.arange(len(rays), device=rays.device), []
     for _ in range(starts):
         best = score.argmax(1)
@@ -207,13 +203,13 @@ def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
 
 def _pulls(problem: Problem, state: State) -> list[tuple]:
     """Part of the parameters, strength and distance of each pull towards the neighbours."""
-    if problem.neighbours is None:
+    if (around := problem.neighbours) is None:
         return []
-    turn = matrix_to_axis_angle(state.rotation @ problem.neighbours.rotation.mT)
+    by_angle, by_place = problem.pull / _TURN_SPREAD**2, problem.pull / _WRIST_SPREAD**2
     return [
-        (TURN, problem.pull / _TURN_SPREAD**2, turn),
-        (ANGLES, problem.pull / _TURN_SPREAD**2, state.angles - problem.neighbours.angles),
-        (WRIST, problem.pull / _WRIST_SPREAD**2, state.wrist - problem.neighbours.wrist),
+        (TURN, by_angle, matrix_to_axis_angle(state.rotation @ around.rotation.mT)),
+        (ANGLES, by_angle, state.angles - around.angles),
+        (WRIST, by_place, state.wrist - around.wrist),
     ]
 
 
@@ -269,31 +265,20 @@ def smooth_track(problem: Problem, state: State, cost: Tensor, smoothness: float
     problem = problem._replace(fixed_shape=True)
     state, _ = minimise(problem, state, 6)
     for _ in range(4 if smoothness > 0 else 0):
-        around = State(
-            _between(state.rotation), _mean_of_neighbours(state.wrist),
-            _mean_of_neighbours(state.angles), state.betas,
-        )  # fmt: skip
-        problem = problem._replace(neighbours=around, pull=smoothness)
+        problem = problem._replace(neighbours=_between(state), pull=smoothness)
         state, _ = minimise(problem, state, 4)
     return state
 
 
-def _square(numbers: Tensor) -> Tensor:
-    return numbers.real * numbers.real + numbers.imag * numbers.imag
-
-
-def _mean_of_neighbours(values: Tensor) -> Tensor:
-    """Mean of the frames before and after; the ends have one."""
-    before = torch.cat([values[1:2], values[:-1]])
-    after = torch.cat([values[1:], values[-2:-1]])
-    return (before + after) / 2
-
-
-def _between(rotations: Tensor) -> Tensor:
-    """Rotation half way between the frames before and after; the ends have one.  (T, 3, 3)."""
-    before = torch.cat([rotations[1:2], rotations[:-1]])
-    after = torch.cat([rotations[1:], rotations[-2:-1]])
-    return axis_angle_to_matrix(matrix_to_axis_angle(after @ before.mT) / 2) @ before
+def _between(state: State) -> State:
+    """Half way between the frames before and after; the ends have one of them."""
+    last = len(state.wrist) - 1
+    frames = torch.arange(last + 1, device=state.wrist.device)
+    before = state.rows((frames - 1).abs())
+    after = state.rows(last - (last - frames - 1).abs())
+    turn = matrix_to_axis_angle(after.rotation @ before.rotation.mT) / 2
+    means = [(one + other) / 2 for one, other in zip(before[1:], after[1:], strict=True)]
+    return State(axis_angle_to_matrix(turn) @ before.rotation, *means)
 
 
 def _smoothest(cost: Tensor, rotations: Tensor) -> Tensor:
