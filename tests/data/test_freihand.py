@@ -85,7 +85,7 @@ def test_a_missing_folder_a_zip_and_a_folder_above_are_told_apart(release, tmp_p
     with pytest.raises(FileNotFoundError, match="lmb.informatik"):
         FreiHand(tmp_path / "nowhere")
     (tmp_path / "pub.zip").write_bytes(b"PK")
-    with pytest.raises(FileNotFoundError, match="archive; unpack"):
+    with pytest.raises(FileNotFoundError, match="is a file; unpack"):
         FreiHand(tmp_path / "pub.zip")
     with pytest.raises(FileNotFoundError, match="one level down"):
         FreiHand(release.parent)
