@@ -277,9 +277,8 @@ def _column(name: str) -> tuple:
 def read_keypoints(place, frames=None) -> Keypoints:
     """Keypoints by what their place looks like.
 
-    place: a folder or a .json of OpenPose; .csv (``read_table``); .npy or .npz of (N, 21, 3) with
-    confidence last (an .npz names them ``points`` and may hold ``confidence``, ``sides`` and
-    ``frames``); a .json of nested lists like that; or "mediapipe" to detect in ``frames``.
+    place: a folder or a .json of OpenPose; .csv (``read_table``); .npy of (N, 21, 3) with
+    confidence last, or a .json of nested lists like that; or "mediapipe" to detect in ``frames``.
     frames: ``Frames``; their size turns coordinates in fractions of the picture into pixels.
     """
     if str(place) == "mediapipe":
@@ -289,9 +288,9 @@ def read_keypoints(place, frames=None) -> Keypoints:
     path, size = Path(place), getattr(frames, "size", None)
     if path.is_dir():
         return read_openpose(path, size)
-    if path.suffix not in (".json", ".csv", ".npy", ".npz"):
+    if path.suffix not in (".json", ".csv", ".npy"):
         raise ValueError(
-            f"{path}: expected a folder or .json of OpenPose, .csv, .npy, .npz or 'mediapipe'"
+            f"{path}: expected a folder or .json of OpenPose, .csv, .npy or 'mediapipe'"
             + ("; save DeepLabCut's table as CSV" if path.suffix in (".h5", ".hdf5") else "")
         )
     if not path.is_file():
@@ -309,15 +308,9 @@ def read_keypoints(place, frames=None) -> Keypoints:
                 f"{path}: neither OpenPose's JSON nor a list (N, 21, 2 or 3) ({error})"
             ) from None
     try:
-        data = np.load(path, allow_pickle=False)
-        arrays = {"points": data} if path.suffix == ".npy" else dict(data)
-    except ValueError:
+        points = np.load(path, allow_pickle=False)
+    except ValueError as error:
         raise ValueError(
-            f"{path}: holds Python objects, not numbers; store points with array.astype(float) "
-            f"and sides with array.astype(str)"
+            f"{path}: not an array of numbers; store it by array.astype(float) ({error})"
         ) from None
-    if "points" not in arrays:
-        raise ValueError(f"{path}: expected an array named points, found {sorted(arrays)}")
-    given = {name: arrays[name] for name in ("confidence", "frames") if name in arrays}
-    sides = np.broadcast_to(arrays.get("sides", "right"), len(arrays["points"]))
-    return from_arrays(arrays["points"], side=sides, size=size, source=path, **given)
+    return from_arrays(points, size=size, source=path)

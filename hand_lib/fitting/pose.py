@@ -26,6 +26,9 @@ HINGE_RIDGE = 4e-4
 
 _CHUNK = 32  # hands at a time: their Jacobians take half a megabyte each
 _PARENTS = [0, *MANO_PARENTS[1:].tolist()]
+_BELOW = torch.eye(16)  # (16, 16) ones where the second joint is the first or hangs on it
+for _joint in range(15, 0, -1):
+    _BELOW[_PARENTS[_joint]] += _BELOW[_joint]
 
 
 class FittedPose(NamedTuple):
@@ -129,7 +132,7 @@ def _mesh_and_slopes(model, local, betas, translation):
     above[:, 0] = torch.eye(3).to(above)
     offset = placed - (turned @ rest.mT[..., None])[..., 0]
     moved = turned @ shaped[:, None] + offset[..., None]  # (B, 16, 3, V) by each bone alone
-    below = _descendants().to(skin)
+    below = _BELOW.to(skin)
     lever = torch.einsum("jk,kv,bkav->bjav", below, skin, moved)
     lever = lever - placed[..., None] * (below @ skin)[:, None]
     found = (skin[:, None] * moved).sum(1)
@@ -149,11 +152,3 @@ def _mesh_and_slopes(model, local, betas, translation):
     place = torch.eye(3).to(skin)[None, ..., None].expand(batch, 3, 3, count)
     jacobian = torch.cat([turns.reshape(batch, 48, -1), by_shape.flatten(2), place.flatten(2)], 1)
     return above, found, jacobian
-
-
-def _descendants() -> Tensor:
-    """(16, 16) ones where the second joint is the first or hangs on it."""
-    below = torch.eye(16)
-    for joint in range(15, 0, -1):
-        below[_PARENTS[joint]] = below[_PARENTS[joint]] + below[joint]
-    return below

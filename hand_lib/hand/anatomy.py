@@ -109,9 +109,6 @@ for _name in FINGER_NAMES:
 FLEXION_AXES = FRAMES[:, :, 1].copy()
 """(16, 3) unit axes in the rest frame; a positive angle curls towards the palm."""
 
-ABDUCTION_AXES = FRAMES[:, :, 2].copy()
-"""(16, 3) unit axes in the rest frame; a positive angle swings towards the thumb side."""
-
 ANGLE_NAMES = ("flexion", "abduction", "twist")
 
 LIMIT_SOURCES = {
@@ -198,11 +195,6 @@ def clamp_angles(angles: NDArray) -> NDArray:
     low, high = JOINT_LIMITS[1:, :, 0], JOINT_LIMITS[1:, :, 1]
     angles[..., 1:, :] = np.clip(angles[..., 1:, :], low, high)
     return angles
-
-
-def clamp_pose(pose: NDArray) -> NDArray:
-    """The pose (..., 16, 3) with every joint held within its limits."""
-    return pose_from_angles(clamp_angles(angles_from_pose(pose)))
 
 
 def pose_joints(pose: NDArray) -> tuple[NDArray, NDArray]:

@@ -76,17 +76,11 @@ Hands, ``manopth`` also manotorch, ``metro`` also Graphormer, FastMETRO and Yout
 by 2 to 6 mm on a fingertip, so every reported joint error names its table.
 """
 
-DEFAULT_FINGERTIPS = "freihand"
-
 OWN_FINGERTIPS = "the hand model's own"
 """What reports say where a model brings its fingertips along, as the built-in hand does."""
 
 _FROM_OTHER_ORDER = {
-    "freihand": tuple(range(21)),
-    "openpose": tuple(range(21)),
-    "mediapipe": tuple(range(21)),
-    "metro": tuple(range(21)),
-    "dexycb": tuple(range(21)),
+    **dict.fromkeys(("freihand", "openpose", "mediapipe", "metro", "dexycb"), tuple(range(21))),
     "manopth_raw": (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20),
     "handmesh_raw": (0, 13, 14, 15, 20, 1, 2, 3, 16, 4, 5, 6, 17, 10, 11, 12, 19, 7, 8, 9, 18),
     "interhand": (20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16),
@@ -132,7 +126,7 @@ def convert_joints(joints, source: str, back: bool = False):
     return joints[..., np.argsort(order) if back else order, :]
 
 
-def fingertip_vertices(source: str = DEFAULT_FINGERTIPS, side: str = "right") -> tuple[int, ...]:
+def fingertip_vertices(source: str = "freihand", side: str = "right") -> tuple[int, ...]:
     """Vertex ids of the five fingertips, thumb to little finger, as ``source`` defines them.
 
     >>> fingertip_vertices("manopth")

@@ -44,22 +44,16 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     """
     m = matrix.reshape(-1, 3, 3)
     d0, d1, d2 = m[:, 0, 0], m[:, 1, 1], m[:, 2, 2]
-    # four times the outer product of the quaternion (w, x, y, z) with itself, rows
-    w = torch.stack(
-        [
-            1 + d0 + d1 + d2,
-            m[:, 2, 1] - m[:, 1, 2],
-            m[:, 0, 2] - m[:, 2, 0],
-            m[:, 1, 0] - m[:, 0, 1],
-        ],
-        1,
-    )
-    x = torch.stack(
-        [w[:, 1], 1 + d0 - d1 - d2, m[:, 0, 1] + m[:, 1, 0], m[:, 0, 2] + m[:, 2, 0]], 1
-    )
-    y = torch.stack([w[:, 2], x[:, 2], 1 - d0 + d1 - d2, m[:, 1, 2] + m[:, 2, 1]], 1)
-    z = torch.stack([w[:, 3], x[:, 3], y[:, 3], 1 - d0 - d1 + d2], 1)
-    outer = torch.stack([w, x, y, z], 1)  # (N, 4, 4)
+    # four times the outer product of the quaternion (w, x, y, z) with itself
+    wx, wy, wz = (m[:, a, b] - m[:, b, a] for a, b in ((2, 1), (0, 2), (1, 0)))
+    xy, xz, yz = (m[:, a, b] + m[:, b, a] for a, b in ((0, 1), (0, 2), (1, 2)))
+    rows = (
+        1 + d0 + d1 + d2, wx, wy, wz,
+        wx, 1 + d0 - d1 - d2, xy, xz,
+        wy, xy, 1 - d0 + d1 - d2, yz,
+        wz, xz, yz, 1 - d0 - d1 + d2,
+    )  # fmt: skip
+    outer = torch.stack(rows, 1).view(-1, 4, 4)
     best = outer.diagonal(dim1=1, dim2=2).argmax(1)
     quaternion = normalize(outer[torch.arange(len(m), device=m.device), best], dim=1)
     quaternion = torch.where(quaternion[:, :1] < 0, -quaternion, quaternion)

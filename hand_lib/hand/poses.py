@@ -114,6 +114,9 @@ def gesture(name: str) -> NDArray:
 PAD_GIVES = {"palm": 0.0033, "thumb": 0.0025}
 """Metres by which a finger's pad flattens against the palm, or against the thumb's pad."""
 
+MAX_PENETRATION = 0.0018
+"""Metres that capsules round the bones of a sampled pose may overlap (skin gives way)."""
+
 
 def _capsules() -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Bone and two ends (rest frame) of each capsule; pairs to test and how near they may come."""
@@ -237,16 +240,10 @@ def _gesture_angles_mixed(n: int, rng: np.random.Generator) -> NDArray:
     return mixed + rng.normal(0, np.deg2rad(3.5), mixed.shape) * room
 
 
-def sample_angles(
-    n: int,
-    rng: np.random.Generator,
-    gestures_share: float = 0.3,
-    max_penetration: float = 0.0018,
-) -> NDArray:
+def sample_angles(n: int, rng: np.random.Generator, gestures_share: float = 0.3) -> NDArray:
     """Random plausible angles, within ``JOINT_LIMITS``, digits apart.
 
     gestures_share: share drawn round named gestures; the rest comes from a free prior.
-    max_penetration: metres that capsules round the bones may overlap (skin gives way).
     returns (n, 16, 3) radians, wrist row zero.
     """
     if n < 0 or not 0 <= gestures_share <= 1:
@@ -254,18 +251,11 @@ def sample_angles(
             f"expected n >= 0 and gestures_share in 0..1, found {n} and {gestures_share}"
         )
     named = int(round(n * gestures_share))
-    kept = [
-        _keep(named, rng, _gesture_angles_mixed, max_penetration),
-        _keep(n - named, rng, _free_angles, max_penetration),
-    ]
-    angles = np.concatenate(kept)
-    return angles[rng.permutation(n)]
+    angles = [_keep(named, rng, _gesture_angles_mixed), _keep(n - named, rng, _free_angles)]
+    return np.concatenate(angles)[rng.permutation(n)]
 
 
-_OPENINGS = 4
-
-
-def _keep(n: int, rng: np.random.Generator, draw, max_penetration: float) -> NDArray:
+def _keep(n: int, rng: np.random.Generator, draw) -> NDArray:
     """Draw until n poses pass: hands open a little where skin meets, those that do not part go.
 
     After eight rounds the rest is shrunk towards rest.
@@ -275,28 +265,23 @@ def _keep(n: int, rng: np.random.Generator, draw, max_penetration: float) -> NDA
         if count >= n:
             break
         angles = clamp_angles(draw(int(1.5 * (n - count)) + 8, rng))
-        good = penetration_depth(pose_from_angles(angles)) <= max_penetration
-        for _ in range(_OPENINGS):
+        good = penetration_depth(pose_from_angles(angles)) <= MAX_PENETRATION
+        for _ in range(4):
             bad = np.flatnonzero(~good)
             angles[bad] *= 0.95
-            good[bad] = penetration_depth(pose_from_angles(angles[bad])) <= max_penetration
+            good[bad] = penetration_depth(pose_from_angles(angles[bad])) <= MAX_PENETRATION
         found.append(angles[good])
         count += int(good.sum())
     angles = np.concatenate(found)[:n]
     if len(angles) < n:
         rest = clamp_angles(draw(n - len(angles), rng))
         for _ in range(12):
-            deep = penetration_depth(pose_from_angles(rest)) > max_penetration
+            deep = penetration_depth(pose_from_angles(rest)) > MAX_PENETRATION
             rest[deep] *= 0.75
         angles = np.concatenate([angles, rest])
     return angles
 
 
-def sample_poses(
-    n: int,
-    rng: np.random.Generator,
-    gestures_share: float = 0.3,
-    max_penetration: float = 0.0018,
-) -> NDArray:
+def sample_poses(n: int, rng: np.random.Generator, gestures_share: float = 0.3) -> NDArray:
     """``sample_angles`` as axis-angle poses (n, 16, 3); the global rotation's row is zero."""
-    return pose_from_angles(sample_angles(n, rng, gestures_share, max_penetration))
+    return pose_from_angles(sample_angles(n, rng, gestures_share))

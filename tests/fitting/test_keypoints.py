@@ -116,18 +116,10 @@ def test_the_place_decides_how_keypoints_are_read(hand, tmp_path):
     np.testing.assert_allclose(read_keypoints(tmp_path / "c.json").points[0], hand[:, :2])
     np.save(tmp_path / "k.npy", hand[None])
     np.testing.assert_allclose(read_keypoints(tmp_path / "k.npy").confidence[0], hand[:, 2])
-    np.savez(tmp_path / "k.npz", points=hand[None, :, :2], confidence=hand[None, :, 2],
-             sides=["left"], frames=[4])  # fmt: skip
-    found = read_keypoints(str(tmp_path / "k.npz"))
-    assert found.sides == ["left"] and found.frames.tolist() == [4]
-    np.testing.assert_allclose(found.confidence[0], hand[:, 2])
-    np.savez(tmp_path / "other.npz", joints=hand)
-    for name, kind, message in (
-        ("k.txt", ValueError, r"k\.txt"), ("gone.npz", FileNotFoundError, "no such file"),
-        ("other.npz", ValueError, r"named points, found \['joints'\]"),
-    ):  # fmt: skip
-        with pytest.raises(kind, match=message):
-            read_keypoints(tmp_path / name)
+    with pytest.raises(ValueError, match=r"k\.npz: expected a folder or \.json"):
+        read_keypoints(tmp_path / "k.npz")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_keypoints(str(tmp_path / "gone.npy"))
     with pytest.raises(ValueError, match="sides"):
         from_arrays(hand[None], side=["right", "left"])
 
@@ -171,10 +163,8 @@ def test_a_third_column_that_is_no_confidence_is_refused(hand):
 
 def test_arrays_of_objects_are_refused_by_name(hand, tmp_path):
     np.save(tmp_path / "o.npy", np.array([[hand.tolist()]], object), allow_pickle=True)
-    np.savez(tmp_path / "o.npz", points=hand[None], sides=np.array(["left"], object))
-    for name in ("o.npy", "o.npz"):
-        with pytest.raises(ValueError, match=rf"{name}: holds Python objects"):
-            read_keypoints(tmp_path / name)
+    with pytest.raises(ValueError, match=r"o\.npy: not an array of numbers"):
+        read_keypoints(tmp_path / "o.npy")
     with pytest.raises(ValueError, match="object"):
         from_arrays(np.array([hand.tolist()], object))
 

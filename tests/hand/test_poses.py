@@ -100,7 +100,7 @@ def test_a_single_flexion_is_a_turn_about_the_published_axis():
         pose = one_joint(joint, flexion=0.7)
         np.testing.assert_allclose(pose[joint], 0.7 * anatomy.FLEXION_AXES[joint], atol=1e-12)
         pose = one_joint(joint, abduction=0.2)
-        np.testing.assert_allclose(pose[joint], 0.2 * anatomy.ABDUCTION_AXES[joint], atol=1e-12)
+        np.testing.assert_allclose(pose[joint], 0.2 * anatomy.FRAMES[joint, :, 2], atol=1e-12)
 
 
 def test_angles_and_poses_are_inverse_to_each_other_over_the_whole_range():
@@ -109,12 +109,6 @@ def test_angles_and_poses_are_inverse_to_each_other_over_the_whole_range():
     np.testing.assert_allclose(anatomy.angles_from_pose(pose), angles, atol=1e-9)
     again = anatomy.pose_from_angles(anatomy.angles_from_pose(pose))
     np.testing.assert_allclose(again, pose, atol=1e-9)
-
-
-def test_axis_angle_matrices_agree_with_scipy_and_are_exact_at_zero():
-    vectors = np.concatenate([np.random.default_rng(1).normal(size=(50, 3)), np.zeros((1, 3))])
-    expected = Rotation.from_rotvec(vectors).as_matrix()
-    np.testing.assert_allclose(anatomy.axis_angle_to_matrix(vectors), expected, atol=1e-12)
 
 
 def test_the_axes_of_another_skeleton_follow_its_bones():
@@ -129,11 +123,7 @@ def test_clamping_holds_every_angle_and_leaves_good_ones_alone():
     outside = anatomy.clamp_angles(4.0 * inside)[:, 1:]
     assert (outside >= anatomy.JOINT_LIMITS[1:, :, 0]).all()
     assert (outside <= anatomy.JOINT_LIMITS[1:, :, 1]).all()
-    wild = np.random.default_rng(2).normal(size=(20, 16, 3)) * 0.6
-    once = anatomy.clamp_pose(wild)
-    np.testing.assert_allclose(anatomy.clamp_pose(once), once, atol=1e-8)
-    np.testing.assert_allclose(once[:, 0], wild[:, 0], atol=1e-9)
-    assert np.abs(once - wild).max() > 0.1
+    np.testing.assert_array_equal(anatomy.clamp_angles(4.0 * inside)[:, 0], 4.0 * inside[:, 0])
 
 
 def test_middle_and_end_joints_are_hinges():
@@ -141,7 +131,6 @@ def test_middle_and_end_joints_are_hinges():
     hinges = [j for n in FINGER_NAMES[1:] for j in MANO_FINGERS[n][1:]] + [15]
     assert (span[hinges, 1:] == 0).all() and (span[hinges, 0] > 1).all()
     assert (span[0] == 0).all()
-    assert len(anatomy.LIMIT_SOURCES) == 7 and anatomy.ANGLE_NAMES[0] == "flexion"
 
 
 def test_forward_kinematics_keeps_bone_lengths_and_turns_with_the_wrist():
@@ -165,8 +154,6 @@ def test_samples_are_within_limits_apart_and_leave_the_wrist_still():
     np.testing.assert_allclose(anatomy.clamp_angles(angles), angles)
     depth = penetration_depth(anatomy.pose_from_angles(angles))
     assert depth.max() <= 0.0018 + 1e-9
-    strict = sample_poses(200, np.random.default_rng(4), max_penetration=-0.001)
-    assert penetration_depth(strict).max() <= -0.001 + 1e-9
 
 
 def test_samples_repeat_with_the_seed_and_differ_otherwise():

@@ -66,7 +66,7 @@ def test_corrupt_pictures_go_and_left_hands_stay_left(pictures):
     assert labels.fit.accepted[bad].mean() <= 0.15 and labels.fit.accepted[~bad].mean() > 0.9
     left = labels.rows("left")[~bad[labels.rows("left")]]
     assert len(left) >= 3
-    assert np.median(joint_errors_mm(labels.fit.joints[left], scene.joints[left])) < 8
+    assert joint_errors_mm(labels.fit.joints[left], scene.joints[left]).max() < 15
 
 
 def test_a_review_overrules_is_saved_and_read_back(pictures, tmp_path):

@@ -309,7 +309,7 @@ def test_digits_do_not_pass_through_each_other_or_the_palm(bent):
     depth = np.array([deepest(v, part, shells) for v in bent[1][500:1500]])
     assert np.mean(depth <= 0.003) >= 0.99
     through = gesture("flat")
-    through[1], through[4] = 0.5 * -anatomy.ABDUCTION_AXES[1], 0.2 * anatomy.ABDUCTION_AXES[4]
+    through[1], through[4] = 0.5 * -anatomy.FRAMES[1, :, 2], 0.2 * anatomy.FRAMES[4, :, 2]
     assert deepest(posed(through[None])[0], part, shells) > 0.004  # the check can tell
 
 
