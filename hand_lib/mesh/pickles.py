@@ -58,7 +58,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
         today = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
         today = today.replace("__builtin__.", "builtins.").replace("copy_reg.", "copyreg.")
-        today = re.sub(r"^scipy\.sparse\._?\w+\.(cs[cr])_(matrix|array)$", r"sparse.\1", today)
+        today = re.sub(r"^scipy\.sparse\._?\w+\.(cs[cr]|coo)_(matrix|array)$", r"sparse.\1", today)
         if today in _KNOWN:
             return _KNOWN[today]
         raise _Refusal(
@@ -131,6 +131,13 @@ def _selection(state: dict) -> np.ndarray:
     return whole.ravel()[indices.ravel()].reshape(shape)
 
 
+def _coordinates(state: dict):
+    """A matrix of single entries; their rows and columns had other names before SciPy 1.13."""
+    rows, columns = state.get("coords") or (state.get("row"), state.get("col"))
+    data, rows, columns = _arrays({**state, "r": rows, "c": columns}, "data", "r", "c")
+    return sparse.coo_matrix((data, (rows, columns)), shape=state["_shape"])
+
+
 def _sparse(make, state: dict):
     matrix = make(tuple(_arrays(state, "data", "indices", "indptr")), shape=state["_shape"])
     matrix.check_format(full_check=True)
@@ -149,6 +156,7 @@ _KNOWN = {
     "copyreg._reconstructor": _of_call(lambda kind, *_: kind()),
     "sparse.csc": _of_state(lambda state: _sparse(sparse.csc_matrix, state)),
     "sparse.csr": _of_state(lambda state: _sparse(sparse.csr_matrix, state)),
+    "sparse.coo": _of_state(_coordinates),
     "chumpy.ch.Ch": _of_state(lambda state: _arrays(state, "x")[0]),
     "chumpy.reordering.Select": _of_state(_selection),
     "collections.OrderedDict": dict, "builtins.set": set, "builtins.frozenset": frozenset,
