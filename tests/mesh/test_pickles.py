@@ -174,8 +174,11 @@ def test_plain_values_and_arrays_of_every_protocol_come_back_equal(protocol, tmp
     assert same(found, CONTENT)
 
 
+KINDS = ("csc_matrix", "csr_matrix", "csr_array", "coo_matrix", "coo_array")
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("kind", ["csc_matrix", "csr_matrix", "csr_array", "coo_matrix", "coo_array"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_sparse_matrices_of_every_protocol_come_back_equal(kind, protocol, tmp_path):
     matrix = getattr(sparse, kind)(sparse.random(7, 5, 0.4, dtype=np.float32, random_state=0))
     found = loaded(tmp_path, pickle.dumps({"up": [matrix]}, protocol))["up"][0]
