@@ -3,9 +3,9 @@
 from functools import cache
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from hand_lib import ROOT
-from hand_lib.hand import anatomy
 from hand_lib.hand.joints import MANO_PARENTS
 from hand_lib.mesh.topology import boundary_loops
 
@@ -21,7 +21,7 @@ def posed(pose, betas=None, correct=True, chunk=250):
     """Vertices (N, 778, 3) metres of poses (N, 16, 3): MANO's formula, with or without posedirs."""
     a, out = arrays(), []
     for start in range(0, len(pose), chunk):
-        rotations = anatomy.axis_angle_to_matrix(pose[start : start + chunk])
+        rotations = Rotation.from_rotvec(pose[start : start + chunk]).as_matrix()
         n = len(rotations)
         shaped = a["v_template"]
         if betas is not None:

@@ -168,13 +168,16 @@ def read_openpose(place, size=None) -> Keypoints:
                 if not (values := person.get(f"hand_{side}_keypoints_2d")):
                     continue
                 try:
-                    hand = np.array(values, float).reshape(21, 3)
-                except (ValueError, TypeError) as error:
-                    into.problems.append(
-                        f"{path.name}: {side} hand is not x, y, confidence of 21 joints ({error})"
-                    )
-                    continue
-                into.add(hand[:, :2], hand[:, 2], frame, side, path.name)
+                    hand, fault = np.array(values, float).ravel(), ""
+                except (ValueError, TypeError):
+                    hand, fault = np.zeros(63), "is not a list of numbers"
+                if len(hand) != 63:
+                    fault = f"has {len(hand)} numbers, expected 63 (21 joints)"
+                if fault:
+                    into.problems.append(f"{path.name}: {side} hand {fault}")
+                else:
+                    hand = hand.reshape(21, 3)
+                    into.add(hand[:, :2], hand[:, 2], frame, side, path.name)
     return into.finish(place, size)
 
 

@@ -143,11 +143,6 @@ JOINT_LIMITS = _limits()
 """(16, 3, 2) lowest and highest flexion, abduction and twist of each joint, radians from rest."""
 
 
-def axis_angle_to_matrix(axis_angle: NDArray) -> NDArray:
-    """Rotation matrices (..., 3, 3) of axis-angle vectors (..., 3), radians."""
-    return Rotation.from_rotvec(axis_angle).as_matrix()
-
-
 def _check_rows(array, name: str) -> NDArray:
     array = np.asarray(array, dtype=np.float64)
     if array.shape[-2:] != (16, 3):
@@ -203,7 +198,7 @@ def pose_joints(pose: NDArray) -> tuple[NDArray, NDArray]:
     pose: (N, 16, 3) axis-angle.
     returns rotations (N, 16, 3, 3) of each bone and joint centres (N, 16, 3), metres.
     """
-    local = axis_angle_to_matrix(_check_rows(pose, "pose"))
+    local = Rotation.from_rotvec(_check_rows(pose, "pose")).as_matrix()
     rotations, joints = np.empty_like(local), np.zeros(local.shape[:-1])
     rotations[:, 0] = local[:, 0]
     for j in range(1, 16):

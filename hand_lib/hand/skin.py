@@ -177,11 +177,6 @@ def shape_names() -> tuple[str, ...]:
     return tuple(str(name) for name in _stored()["shape_names"])
 
 
-def stored_masks() -> NDArray[np.float64]:
-    """The masks (778, 6) of the built-in hand's vertices, columns as in ``MASKS``."""
-    return _stored()["masks"].astype(np.float64)
-
-
 def stored_faces() -> NDArray[np.int64]:
     """The faces (1538, 3) of the built-in hand."""
     return _stored()["f"]
@@ -200,42 +195,24 @@ def waves(points: NDArray, period: tuple, rng: np.random.Generator, count: int =
     return np.cos(phase).sum(axis=1) * np.sqrt(2.0 / count)
 
 
-def skin_colours(
-    tone: float = 0.28,
-    seed: int = 0,
-    masks: NDArray | None = None,
-    points: NDArray | None = None,
-    variation: float = 1.0,
-) -> NDArray[np.uint8]:
-    """Skin colour of every vertex.
+def skin_colours(tone: float = 0.28, seed: int = 0) -> NDArray[np.uint8]:
+    """Skin colour of every vertex of the built-in hand.
 
     tone: 0 palest to 1 deepest.   seed: redness, veins, nails and mottling of one person.
-    masks: (N, 6) and points: (N, 3) metres, rest frame, for another mesh than the built-in one.
-    variation: strength of what the seed changes.
-    returns (N, 3) uint8 sRGB.
+    returns (778, 3) uint8 sRGB.
     """
     if not 0.0 <= tone <= 1.0:
         raise ValueError(f"tone goes from 0 (palest) to 1 (deepest), found {tone}")
-    if (masks is None) != (points is None):
-        raise ValueError("masks and points belong together: give both or neither")
-    if masks is None:
-        masks, points = stored_masks(), _stored()["v_template"]
-    masks, points = np.asarray(masks, dtype=np.float64), np.asarray(points, dtype=np.float64)
-    if masks.ndim != 2 or masks.shape[1] != len(MASKS) or points.shape != (len(masks), 3):
-        raise ValueError(
-            f"expected masks (N, {len(MASKS)}) and points (N, 3), "
-            f"found {masks.shape} and {points.shape}"
-        )
-    rng = np.random.default_rng(seed)
-    palm, nail, crease, knuckle, red, vein = masks.T
-    flush, sun, veins, polish = 1 + variation * 0.5 * rng.uniform(-1, 1, 4)
-    patches = variation * waves(points, (0.008, 0.05), rng)
+    rng, points = np.random.default_rng(seed), _stored()["v_template"]
+    palm, nail, crease, knuckle, red, vein = _stored()["masks"].astype(np.float64).T
+    flush, sun, veins, polish = 1 + 0.5 * rng.uniform(-1, 1, 4)
+    patches = waves(points, (0.008, 0.05), rng)
     melanin = MELANIN_RANGE[0] + (MELANIN_RANGE[1] - MELANIN_RANGE[0]) * tone**1.25
     paler = np.clip(0.62 - 0.1 * sun, 0.3, 0.75)  # share of pigment that palms lack
     pigment = melanin * (1 - paler * palm) * (1 + 0.35 * knuckle * (1 - palm))
     pigment = pigment * (1 + 0.05 * patches) + 0.035 * np.clip(patches, 0, None) * (1 - palm)
     pigment = pigment * (1 + 0.30 * crease) + 0.05 * crease
-    spots = variation * waves(points, (0.008, 0.05), rng)
+    spots = waves(points, (0.008, 0.05), rng)
     blood = 0.15 + 0.20 * flush * red + 0.10 * palm + 0.05 * spots
     blood = np.clip(blood + 0.16 * crease, 0.02, None)
     plate_pigment = 0.35 * melanin + 0.02

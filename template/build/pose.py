@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
+from scipy.spatial.transform import Rotation
 
 from hand_lib.hand import anatomy
 from hand_lib.hand.joints import MANO_PARENTS
@@ -128,7 +129,7 @@ def corrections(vertices, faces, weights, joint: int) -> tuple[NDArray, NDArray]
             posed[near] = skin - slope * np.clip(value / squared, -2.0, 2.0)[:, None]
         move = np.linalg.solve(maps, (posed - goal)[:, :, None])[..., 0]
         added[n, near] = move[near] * fade[near, None]
-    features = anatomy.axis_angle_to_matrix(pose[:, joint]) - np.eye(3)
+    features = Rotation.from_rotvec(pose[:, joint]).as_matrix() - np.eye(3)
     return added, features.reshape(len(pose), 9)
 
 

@@ -67,7 +67,7 @@ def test_palms_are_lighter_than_backs_most_of_all_in_deep_skin(rest):
 
 def test_stored_masks_are_those_of_the_rest_surface(rest):
     vertices, _, normals = rest
-    masks = appearance.stored_masks()
+    masks = appearance._stored()["masks"]
     assert masks.shape == (778, len(appearance.MASKS))
     assert masks.min() >= 0 and masks.max() <= 1
     again = appearance.skin_masks(vertices, normals, blur_mm=2.2)
@@ -95,7 +95,7 @@ def test_every_digit_has_a_nail_on_its_back_and_nowhere_else(fine):
 
 def test_palm_mask_covers_the_palm_and_the_fingers_fronts_but_not_the_backs(rest):
     vertices, _, normals = rest
-    palm = column(appearance.stored_masks(), "palm")
+    palm = column(appearance._stored()["masks"], "palm")
     on_hand = (vertices[:, 0] > 0.02) & (vertices[:, 1] < 0.04)
     assert palm[on_hand & (normals[:, 2] < -0.7)].min() > 0.6
     assert palm[on_hand & (normals[:, 2] > 0.7)].max() < 0.2
@@ -120,24 +120,14 @@ def test_wider_blur_gives_fainter_wider_lines(fine):
     assert soft.max() < sharp.max() and (soft > 0.05).sum() > (sharp > 0.05).sum()
 
 
-def test_variation_zero_removes_the_mottling():
-    plain = appearance.skin_colours(0.5, seed=1, variation=0.0)
-    np.testing.assert_array_equal(plain, appearance.skin_colours(0.5, seed=9, variation=0.0))
-    assert np.abs(plain.astype(int) - appearance.skin_colours(0.5, seed=1)).max() > 2
-
-
 def test_shape_names_are_ten_words_in_order():
     names = appearance.shape_names()
     assert len(names) == 10 and names[0] == "size" and all(isinstance(n, str) for n in names)
 
 
-def test_bad_tones_and_masks_are_refused():
+def test_bad_tones_are_refused():
     with pytest.raises(ValueError, match="tone.*1.2"):
         appearance.skin_colours(1.2)
-    with pytest.raises(ValueError, match="together"):
-        appearance.skin_colours(0.2, masks=np.zeros((5, 6)))
-    with pytest.raises(ValueError, match=r"\(N, 6\)"):
-        appearance.skin_colours(0.2, masks=np.zeros((5, 4)), points=np.zeros((5, 3)))
 
 
 def test_a_missing_template_says_how_to_get_it(tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ def test_every_fault_of_the_film_is_named_and_the_rest_is_kept(film):
     assert kind[11, "right"] in ("reprojection", "one joint off")
     assert kind[20, "right"] == "confidence"
     assert any("000016" in p for p in found.problems)
-    assert any("000018" in p and "size 60" in p for p in found.problems)
+    assert any("000018" in p and "60 numbers" in p for p in found.problems)
     assert any("000014" in name for name in found.empty)
     good = labels.rows("right")
     assert len(good) == 18 and labels.reasons()["kept"] == 18

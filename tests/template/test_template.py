@@ -5,6 +5,7 @@ import os
 import igl
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from template_checks import (
     arrays,
     closed,
@@ -344,7 +345,7 @@ def test_pose_shapes_are_regressed_on_each_joints_rotation(monkeypatch):
 
     def fake(vertices, faces, weights, joint):
         pose = sample_poses(60, np.random.default_rng(joint))[:, 13] * 2
-        features = (anatomy.axis_angle_to_matrix(pose) - np.eye(3)).reshape(60, 9)
+        features = (Rotation.from_rotvec(pose).as_matrix() - np.eye(3)).reshape(60, 9)
         return np.einsum("nk,kvc->nvc", features, truth[joint]), features
 
     monkeypatch.setattr(build_pose, "corrections", fake)
