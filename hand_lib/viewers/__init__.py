@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     show="figures",
     hand_figure="figures",
-    image_grid="figures",
+    image_grid="flat",
     hand_explorer="explorer",
     demo_panel="panels",
     review_panel="fitting",

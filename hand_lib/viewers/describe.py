@@ -3,7 +3,6 @@
 ``describe`` makes a table of properties; ``viewers.data`` shows it and the samples themselves.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,18 +106,12 @@ _MESH_POINTS = 78
 
 
 def _row(index, sample, mesh_px) -> dict:
-    nan = np.nan
-    joints = np.full((21, 3), nan) if sample.joints is None else sample.joints.astype(float)
-    mirror = -1.0 if sample.side == "left" else 1.0
-    right = joints * [mirror, 1, 1]
-    root = np.array([0, 0, 1.0]) if sample.root is None else sample.root * [mirror, 1, 1]
-    bones = np.linalg.norm(joints[BONES[:, 1]] - joints[BONES[:, 0]], axis=1) * 1000
-    view = hand_axes(right[None])[0] @ (-root / np.linalg.norm(root))
-    fill, off = nan, nan
-    mesh = np.full((_MESH_POINTS, 3), nan)
-    if mesh_px is not None:
-        mesh = mesh_px[np.linspace(0, len(mesh_px) - 1, _MESH_POINTS).astype(int)]
-        mesh = mesh.astype(float) * [mirror, 1, 1]
+    joints = np.full((21, 3), np.nan) if sample.joints is None else sample.joints.astype(float)
+    mirror = [-1.0 if sample.side == "left" else 1.0, 1, 1]
+    right = joints * mirror
+    root = (np.array([0, 0, 1.0]) if sample.root is None else sample.root) * mirror
+    fill = off = np.nan
+    mesh = np.full((_MESH_POINTS, 3), np.nan)
     if sample.joints_2d is not None and sample.valid_2d.any():
         seen = sample.joints_2d[sample.valid_2d]
         fill = np.ptp(seen, axis=0).max() / max(sample.image.shape[:2])
@@ -126,15 +119,17 @@ def _row(index, sample, mesh_px) -> dict:
             projected = project(joints + sample.root, sample.intrinsics)[sample.valid_2d]
             off = np.linalg.norm(projected - seen, axis=1).mean()
     if mesh_px is not None:
+        some = np.linspace(0, len(mesh_px) - 1, _MESH_POINTS).astype(int)
+        mesh = mesh_px[some].astype(float) * mirror
         fill = np.ptp(mesh_px[:, :2], axis=0).max() / max(sample.image.shape[:2])
     return {
         "index": index,
         "joints": right,
         "mesh": mesh,
-        "bones_mm": bones,
+        "bones_mm": 1000 * np.linalg.norm(joints[BONES[:, 1]] - joints[BONES[:, 0]], axis=1),
         "palm_angle_deg": palm_angles_deg(right[None], root[None])[0],
         "turn_deg": in_plane_angles_deg(right[None])[0],
-        "toward_camera": view,
+        "toward_camera": hand_axes(right[None])[0] @ (-root / np.linalg.norm(root)),
         "fill": fill,
         "brightness": sample.image.mean(),
         "reprojection_px": off,
@@ -165,9 +160,7 @@ def oddness(description: Description) -> np.ndarray:
     z = |x - median| / (1.4826 median absolute deviation).
     """
     shares = description.bones_mm / description.bones_mm.sum(axis=1, keepdims=True)
-    columns = [shares, description.brightness[:, None], description.fill[:, None]]
-    columns.append(description.reprojection_px[:, None])
-    values = np.concatenate(columns, axis=1)
+    values = np.c_[shares, description.brightness, description.fill, description.reprojection_px]
     values = values[:, np.isfinite(values).any(axis=0)]
     middle = np.nanmedian(values, axis=0)
     spread = 1.4826 * np.nanmedian(np.abs(values - middle), axis=0)
@@ -192,44 +185,28 @@ def surface(dataset, model) -> np.ndarray | None:
     return faces
 
 
-def unknown(description: Description, faces) -> list[str]:
-    """What these labels do not tell, a line each; such panels stay empty or show points."""
-    told = {
-        "no joints: viewpoint, turn and bone lengths stay empty; pose is compared by mesh points":
-            np.isfinite(description.bones_mm).any(),
-        "no camera: the distance between labels and projection stays empty":
-            np.isfinite(description.reprojection_px).any(),
-        "vertices in another order than this hand's: drawn as points; mano= gives them a surface":
-            faces is not None,
-    }  # fmt: skip
-    return [line for line, known in told.items() if not known]
-
-
 def answer(description: Description, dataset) -> str:
-    """What is in the data, in a few lines: how many, which hands, how they vary, what is odd.
+    """What is in the data, in a few lines: how many, which hands, how they vary.
 
-    dataset: what was described.
+    dataset: what was described. What its labels do not tell is "not known".
     """
-    count, left, total = len(description), int(description.left.sum()), len(dataset)
-    off = description.reprojection_px[np.isfinite(description.reprojection_px)]
-    agree = f"within {_up(off.max())} px" if len(off) else "not known: no camera in the labels"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of columns without a number
-        palm = np.nanmean(np.where(np.isnan(description.palm_angle_deg), np.nan,
-                                   description.palm_angle_deg < 90))  # fmt: skip
-        spread = np.nanmedian(description.pose_spread)
-    lines = [
-        f"samples                     {total}, seen {count}: {count - left} right, {left} left",
-        f"could not be read           {len(description.broken)}",
-        f"palm towards the camera     {'not known' if np.isnan(palm) else f'{palm:.0%}'}",
-        f"hand over picture           {_range(description.fill, '.2f')}",
-        f"brightness, 0 to 255        {_range(description.brightness, '.0f')}",
-        f"distance to the mean pose   {'not known' if np.isnan(spread) else f'{spread:.0%}'} "
-        "of the hand's radius (median)",
-        f"labels and projection       {agree}",
-        f"fingertips of the joints    {fingertips_of(dataset)}",
-    ]
-    return "\n".join(lines)
+    count, left = len(description), int(description.left.sum())
+    palm, off, spread = (
+        values[np.isfinite(values)] for values in
+        (description.palm_angle_deg, description.reprojection_px, description.pose_spread)
+    )  # fmt: skip
+    told = {
+        "samples": f"{len(dataset)}, seen {count}: {count - left} right, {left} left",
+        "could not be read": str(len(description.broken)),
+        "palm towards the camera": f"{(palm < 90).mean():.0%}" if len(palm) else "",
+        "hand over picture": _range(description.fill, ".2f"),
+        "brightness, 0 to 255": _range(description.brightness, ".0f"),
+        "distance to the mean pose":
+            f"{np.median(spread):.0%} of the hand's radius (median)" if len(spread) else "",
+        "labels and projection": f"within {_up(off.max())} px" if len(off) else "",
+        "fingertips of the joints": fingertips_of(dataset),
+    }  # fmt: skip
+    return "\n".join(f"{what:<27} {value or 'not known'}" for what, value in told.items())
 
 
 def _up(value: float) -> str:
@@ -240,7 +217,7 @@ def _up(value: float) -> str:
 def _range(values, form: str) -> str:
     known = values[np.isfinite(values)]
     if not len(known):
-        return "not known"
+        return ""
     low, middle, high = np.percentile(known, [5, 50, 95])
     return f"{middle:{form}} (5 % below {low:{form}}, 5 % above {high:{form}})"
 

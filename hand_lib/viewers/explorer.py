@@ -6,7 +6,6 @@ browser.
 
 import ipywidgets as widgets
 import numpy as np
-import plotly.graph_objects as go
 import torch
 
 from hand_lib.hand.anatomy import ANGLE_NAMES, JOINT_LIMITS, pose_from_angles
@@ -33,7 +32,7 @@ def weight_colours(weights) -> np.ndarray:
 
 
 @torch.inference_mode()
-def explorer_hand(model, angles, betas, colouring="skin", skeleton=True, tone=0.35):
+def explorer_hand(model, angles, betas, colouring="skin", tone=0.35):
     """The hand that the explorer shows.
 
     model: a ``HandModel``.   angles: (16, 3) flexion, abduction, twist in radians.   betas: (10,).
@@ -42,16 +41,16 @@ def explorer_hand(model, angles, betas, colouring="skin", skeleton=True, tone=0.
     """
     if colouring not in COLOURINGS:
         raise ValueError(f"colouring should be one of {COLOURINGS}, found {colouring!r}")
-    pose = pose_from_angles(np.asarray(angles, float)[None])
-    as_batch = {"dtype": model.template.dtype}
-    hand = model(torch.tensor(pose, **as_batch), torch.tensor(betas, **as_batch)[None])
+    pose = torch.as_tensor(pose_from_angles(np.asarray(angles, float)[None]))
+    hand = model(pose.to(model.template), torch.as_tensor(betas).to(model.template)[None])
     vertices, joints = (figures.to_camera_view(p[0].numpy()) for p in (hand.vertices, hand.joints))
     faces, colour = model.faces.numpy(), figures.PREDICTION
     if colouring == "skin weights":
         colour = weight_colours(model.arrays()["weights"])
     elif colouring == "skin" and _has_builtin_skin(faces):
         colour = skin_colours(tone=tone)
-    return figures.DrawnHand(vertices, faces, joints if skeleton else None, colour)
+    colours = np.broadcast_to(colour, vertices.shape).astype(np.uint8)
+    return figures.DrawnHand(vertices, faces, joints, colours)
 
 
 def _has_builtin_skin(faces) -> bool:
@@ -102,17 +101,10 @@ def hand_explorer(model, height: int = 500):
             angles[place] = np.deg2rad(slider.value)
         return explorer_hand(model, angles, betas, colouring.value, tone=tone.value)
 
-    def traces():
-        shown = hand()
-        mesh = figures.mesh_trace(shown)
-        colours = np.broadcast_to(shown.colour, shown.vertices.shape).astype(np.uint8)
-        mesh.update(color=None, vertexcolor=colours, opacity=0.5 if skeleton.value else 1.0)
-        return [mesh, *figures.skeleton_traces(shown.joints)]
-
     def redraw(_=None):
         if not quiet:
             with figure.batch_update():
-                figures.move_traces(figure, traces())
+                figures.move_traces(figure, figures.hand_traces(hand()))
 
     def switch(_=None):
         with figure.batch_update():
@@ -120,26 +112,25 @@ def hand_explorer(model, height: int = 500):
             for trace in figure.data[1:]:
                 trace.visible = skeleton.value
 
-    def settle(angles, betas=None):
+    def settle(angles, to_zero=()):
         quiet.append(True)
+        for slider in to_zero:
+            slider.value = 0.0
         for place, slider in sliders.items():
             slider.value = float(np.rad2deg(angles[place]))
-        for slider, value in zip(shapes, [] if betas is None else betas, strict=False):
-            slider.value = value
         quiet.clear()
         redraw()
 
     def start_again(_):
         pick.value = ""
-        settle(np.zeros((16, 3)), [0.0] * 10)
+        settle(np.zeros((16, 3)), shapes)
 
-    scale = {"aspectmode": "manual", "aspectratio": {"x": 2.4, "y": 2.4, "z": 2.4}}
-    scene = figures.scene_layout("front") | scale
+    figure = figures.hand_figure([hand()], height=height, widget=True)
+    layout = {"aspectmode": "manual", "aspectratio": {"x": 2.4, "y": 2.4, "z": 2.4}}
     for axis, middle in zip("xyz", (0, -0.09, 0), strict=True):
-        scene[f"{axis}axis"] = {"visible": False, "range": [middle - 0.21, middle + 0.21]}
-    margin = {"l": 0, "r": 0, "t": 0, "b": 0}
-    layout = {"height": height, "width": round(0.86 * height), "margin": margin, "scene": scene}
-    figure = go.FigureWidget(traces(), layout)
+        layout[f"{axis}axis"] = {"visible": False, "range": [middle - 0.21, middle + 0.21]}
+    figure.update_layout(scene=layout, width=round(0.86 * height), margin={"t": 0})
+    switch()
     pick.observe(lambda c: c["new"] and settle(GESTURE_ANGLES[c["new"]]), "value")
     reset.on_click(start_again)
     skeleton.observe(switch, "value")

@@ -6,7 +6,6 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
-from PIL import Image
 
 from hand_lib.inference.weak_labels import (
     WeakLabels,
@@ -16,8 +15,7 @@ from hand_lib.inference.weak_labels import (
     save_review,
 )
 from hand_lib.render.render import draw_meshes
-from hand_lib.viewers import figures
-from hand_lib.viewers.scores import finished
+from hand_lib.viewers import figures, flat
 
 GOOD, BAD = (46, 139, 87), (190, 60, 50)
 """Frames of kept and of rejected hands."""
@@ -30,10 +28,10 @@ def keypoint_grid(frames, keypoints, rows, side: int = 150, columns: int = 6):
         raise ValueError("no hand was detected in any frame; see the keypoints' problems")
     for row in rows:
         frame = frames[int(keypoints.frames[row])]
-        drawn = figures.draw_joints(frame, keypoints.points[row], keypoints.confidence[row] > 0)
-        pictures.append(figures.fit_square(drawn, side))
+        drawn = flat.draw_joints(frame, keypoints.points[row], keypoints.confidence[row] > 0)
+        pictures.append(flat.fit_square(drawn, side))
         titles.append(f"{int(keypoints.frames[row])} {keypoints.sides[row]}")
-    return figures.image_grid(pictures, titles, columns)
+    return flat.image_grid(pictures, titles, columns)
 
 
 def step_choice(path, count: int = 5) -> list[int]:
@@ -44,7 +42,7 @@ def step_choice(path, count: int = 5) -> list[int]:
     return sorted(chosen)[: count - 1] + [len(path) - 1]
 
 
-def step_meshes(model, path, steps) -> list[figures.DrawnHand]:
+def step_hands(model, path, steps) -> list[figures.DrawnHand]:
     """Meshes of some steps, in the camera's frame.   path: of ``follow_fit``."""
     faces = np.asarray(model.faces)
     return [figures.DrawnHand(fitted_hand(model, path[s], [0])[0][0], faces) for s in steps]
@@ -52,11 +50,8 @@ def step_meshes(model, path, steps) -> list[figures.DrawnHand]:
 
 def fit_steps_figure(model, path, steps, height: int = 420):
     """The hand turning and closing until it fits: a 3-D figure with a slider over the steps."""
-    hands = step_meshes(model, path, steps)
-    trace = figures.mesh_trace(hands[-1])
-    points = np.concatenate([hand.vertices for hand in hands])
-    low, high = points.min(0), points.max(0)
-    figure = go.Figure(trace)
+    hands = step_hands(model, path, steps)
+    figure = figures.hand_figure(hands[-1:], height=height)
     figure.frames = [
         go.Frame(
             data=[go.Mesh3d(**dict(zip("xyz", hand.vertices.astype(np.float32).T, strict=True)))],
@@ -64,33 +59,30 @@ def fit_steps_figure(model, path, steps, height: int = 420):
         )
         for step, hand in zip(steps, hands, strict=True)
     ]
-    scene = figures.scene_layout("front")
-    for name, a, b in zip("xyz", low, high, strict=True):
-        scene[f"{name}axis"] = {"visible": False, "range": [float(a), float(b)]}
+    points = np.concatenate([hand.vertices for hand in hands])
+    for name, low, high in zip("xyz", points.min(0), points.max(0), strict=True):
+        figure.layout.scene[f"{name}axis"].range = [float(low), float(high)]
     buttons = [
         {"label": f"{s}: {path[s].reprojection_px[0]:.1f} px", "method": "animate",
          "args": [[str(s)], {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}]}
         for s in steps
     ]  # fmt: skip
     slider = {"steps": buttons, "active": len(steps) - 1, "currentvalue": {"prefix": "step "}}
-    figure.update_layout(
-        height=height, scene=scene, sliders=[slider], margin={"l": 0, "r": 0, "t": 10, "b": 0}
-    )
+    figure.update_layout(sliders=[slider])
     return figure
 
 
 def fit_steps_still(model, image, points, confidence, path, steps, side: int = 190):
     """The same steps over the picture and from the side; the keypoints are drawn on top."""
-    top, below = [], []
-    camera = path[-1].intrinsics[0]
-    for hand in step_meshes(model, path, steps):
-        mesh = draw_meshes(image, hand.vertices, hand.faces, camera)
-        drawn = figures.draw_joints(mesh, points, np.asarray(confidence) > 0)
-        top.append(figures.fit_square(drawn, side))
-        below.append(np.asarray(figures.still([hand], view="right", size=side)))
+    hands, above = step_hands(model, path, steps), []
+    for hand in hands:
+        mesh = draw_meshes(image, hand.vertices, hand.faces, path[-1].intrinsics[0])
+        drawn = flat.draw_joints(mesh, points, np.asarray(confidence) > 0)
+        above.append(flat.fit_square(drawn, side))
+    below = [np.asarray(figures.still([hand], view="right", size=side)) for hand in hands]
     titles = [f"step {s}\n{path[s].reprojection_px[0]:.1f} px" for s in steps]
     titles += ["from its right"] * len(steps)
-    return figures.image_grid(top + below, titles, len(steps))
+    return flat.image_grid(above + below, titles, len(steps))
 
 
 def labelled_picture(labels: WeakLabels, frames, row: int, side: int = 150) -> np.ndarray:
@@ -104,31 +96,21 @@ def labelled_picture(labels: WeakLabels, frames, row: int, side: int = 150) -> n
         if vertices[:, 2].min() > 0:
             faces = np.asarray(model.faces)
             image = draw_meshes(image, vertices, faces, fit.intrinsics[row], alpha=0.75)
-    image = figures.draw_joints(image, found.points[row], seen)
-    return framed(figures.fit_square(image, side), GOOD if fit.accepted[row] else BAD)
-
-
-def framed(picture, colour, width: int = 5) -> np.ndarray:
-    """A picture with a coloured border inside its edges."""
-    picture = np.array(picture)
-    for edge in (np.s_[:width], np.s_[-width:], np.s_[:, :width], np.s_[:, -width:]):
-        picture[edge] = colour
-    return picture
+    image = flat.draw_joints(image, found.points[row], seen)
+    picture, edge = flat.fit_square(image, side), 5
+    framed = np.full_like(picture, GOOD if fit.accepted[row] else BAD)
+    framed[edge:-edge, edge:-edge] = picture[edge:-edge, edge:-edge]
+    return framed
 
 
 def review_grid(labels: WeakLabels, frames, rows, side: int = 150, columns: int = 6):
     """Kept and rejected hands with their reasons."""
-    pictures = [labelled_picture(labels, frames, row, side) for row in rows]
-    titles = []
+    found, fit, titles = labels.keypoints, labels.fit, []
     for row in rows:
-        reason = labels.fit.kind(row) or f"kept, {_pixels(labels.fit, row)}"
-        found = labels.keypoints
+        reason = fit.kind(row) or f"kept, {fit.reprojection_px[row]:.1f} px"
         titles.append(f"{int(found.frames[row])} {found.sides[row]}\n{reason}")
-    return figures.image_grid(pictures, titles, columns)
-
-
-def _pixels(fit, row) -> str:
-    return f"{fit.reprojection_px[row]:.1f} px"
+    pictures = [labelled_picture(labels, frames, row, side) for row in rows]
+    return flat.image_grid(pictures, titles, columns)
 
 
 def mixed_rows(labels: WeakLabels, count: int) -> np.ndarray:
@@ -168,7 +150,7 @@ def review_panel(labels: WeakLabels, frames, path, rows=None, side: int = 150, p
         tell(", saved")
 
     def drawn(row):
-        return figures.png_bytes(labelled_picture(labels, frames, row, side), 64)
+        return flat.png_bytes(labelled_picture(labels, frames, row, side), 64)
 
     def words(row):
         why = labels.filters(row)
@@ -245,16 +227,4 @@ def kept_figure(labels: WeakLabels):
         title="How far fits lie from keypoints",
     )
     spread.legend(frameon=False)
-    return finished(figure, grid=False)
-
-
-def sample_grid(samples, faces, side: int = 150, columns: int = 6):
-    """Labelled samples with their mesh over the picture, as training will see them."""
-    pictures = []
-    for sample in samples:
-        mesh = draw_meshes(
-            sample.image, (sample.vertices + sample.root).astype(float), faces,
-            sample.intrinsics.astype(float), alpha=0.75,
-        )  # fmt: skip
-        pictures.append(np.asarray(Image.fromarray(mesh).resize((side, side), Image.LANCZOS)))
-    return figures.image_grid(pictures, columns=columns)
+    return flat.finished(figure, grid=False)

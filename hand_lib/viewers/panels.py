@@ -17,7 +17,7 @@ from PIL import Image
 from hand_lib.inference.export import save_hands, save_predictions
 from hand_lib.render.images import read_image
 from hand_lib.render.render import draw_meshes, for_screen
-from hand_lib.viewers import figures
+from hand_lib.viewers import figures, flat
 
 SHOWN_SIDE = 900
 """Longest side in pixels of the picture sent to the browser; prediction uses the whole one."""
@@ -45,7 +45,7 @@ def draw_hands(image, hands) -> dict[str, np.ndarray]:
     for hand in hands:
         joints = (hand.joints_2d + 0.5) * scale - 0.5
         for name in ("skeleton", "both"):
-            drawn[name] = figures.draw_joints(drawn[name], joints)
+            drawn[name] = flat.draw_joints(drawn[name], joints)
     return drawn
 
 
@@ -142,7 +142,7 @@ def _drawn(figure, message) -> bool:
 def set_picture(figure, image) -> None:
     """Show another picture in a ``box_figure`` and forget the box."""
     small, _, _ = for_screen(image, longest=SHOWN_SIDE)
-    source = "data:image/png;base64," + base64.b64encode(figures.png_bytes(small, 256)).decode()
+    source = "data:image/png;base64," + base64.b64encode(flat.png_bytes(small, 256)).decode()
     height, width = image.shape[:2]
     with figure.batch_update():
         figure.layout.shapes = ()
@@ -243,7 +243,7 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
         if "pictures" not in state:
             return
         small, _, _ = for_screen(state["pictures"][show.value], longest=SHOWN_SIDE)
-        overlay.value = figures.png_bytes(small, 256)
+        overlay.value = flat.png_bytes(small, 256)
         hand, both = panel.result, show.value == "both"
         body = figures.DrawnHand(hand.vertices, hand.faces, opacity=0.55 if both else 1.0)
         traces = [] if show.value == "skeleton" else [figures.mesh_trace(body)]

@@ -4,11 +4,9 @@ Everything takes ``evaluation.Evaluation`` objects or arrays; what runs measured
 published is never mixed in one style.
 """
 
-import io
 from itertools import pairwise
 
 import numpy as np
-from PIL import Image
 
 from hand_lib import metrics
 from hand_lib.evaluation.breakdown import circumstances, error_parts, mean_by_bin
@@ -20,8 +18,8 @@ from hand_lib.evaluation.runs import (
     published_rows,
 )
 from hand_lib.hand.joints import FINGER_COLOURS, FINGERS, JOINT_NAMES
-from hand_lib.render.render import draw_meshes
-from hand_lib.viewers import figures
+from hand_lib.render.render import draw_meshes, for_screen
+from hand_lib.viewers import figures, flat
 from hand_lib.viewers.figures import DrawnHand
 
 _COLUMNS = (
@@ -32,29 +30,25 @@ _COLUMNS = (
 )
 
 
-def results_table(evaluations, published: bool = True) -> str:
+def _markdown(head, rows) -> str:
+    """A table of Markdown from the texts of its head and its rows."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def results_table(evaluations) -> str:
     """Markdown: runs measured here, then published rows, each with its data, alignment, source."""
     head = ["", "method", *(title for _, title, _ in _COLUMNS), "data, alignment, source"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    rows = [measured_row(e) for e in evaluations] + (published_rows() if published else [])
-    for row in rows:
+    lines = []
+    for row in [*map(measured_row, evaluations), *published_rows()]:
         cells = [f"{row[key]:{form}}" if row[key] is not None else "" for key, _, form in _COLUMNS]
         if row["kind"] == "measured":
-            cells, name = [f"**{cell}**" for cell in cells], f"**{row['method']}**"
+            cells = [f"**{cell}**" for cell in (row["method"], *cells)]
         else:
             extra = ", ".join(str(v) for v in (row["backbone"], row["year"]) if v)
-            name = f"{row['method']} ({extra})" if extra else row["method"]
-        lines.append("| " + " | ".join([row["kind"], name, *cells, row["source"]]) + " |")
-    return "\n".join(lines)
-
-
-def _by_run(what: str, evaluations, rows) -> str:
-    """A Markdown table with one column per run.   rows: of a name and a text for each run."""
-    head = [
-        (what, *(evaluation.name for evaluation in evaluations)),
-        ["---"] * (len(evaluations) + 1),
-    ]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (*head, *rows))
+            cells.insert(0, f"{row['method']} ({extra})" if extra else row["method"])
+        lines.append([row["kind"], *cells, row["source"]])
+    return _markdown(head, lines)
 
 
 def means_table(evaluations) -> str:
@@ -77,7 +71,8 @@ def means_table(evaluations) -> str:
                 row.append("{:.1f} ({:.1f} to {:.1f})".format(*bootstrap_interval(errors)))
             rows.append(row)
     pixels = (f"{np.nanmean(e.joint_error_px):.1f} of {e.image_size}" for e in evaluations)
-    return _by_run("mm", evaluations, [*rows, ("joints in the picture, px", *pixels)])
+    rows.append(("joints in the picture, px", *pixels))
+    return _markdown(["mm", *(e.name for e in evaluations)], rows)
 
 
 def parts_table(evaluations) -> str:
@@ -92,33 +87,7 @@ def parts_table(evaluations) -> str:
     }
     parts = [error_parts(e) for e in evaluations]
     rows = [(words, *(f"{part[key].mean():.1f}" for part in parts)) for key, words in names.items()]
-    return _by_run("vertices, mm", evaluations, rows)
-
-
-def finished(figure, grid: bool = True):
-    """A Matplotlib figure with two spines less and perhaps a grid, closed and returned."""
-    import matplotlib.pyplot as plt
-
-    for axis in figure.axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        if grid:
-            axis.grid(alpha=0.25)
-    plt.close(figure)
-    return figure
-
-
-def as_picture(figure, dpi: int = 80) -> Image.Image:
-    """A Matplotlib figure as a small PIL image, so that a notebook stays light."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=dpi)
-    return Image.open(buffer).convert("RGB")
-
-
-def as_jpeg(picture, quality: int = 45) -> bytes:
-    """JPEG of a PIL image, for sheets of photographs that would be large as PNG."""
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+    return _markdown(["vertices, mm", *(e.name for e in evaluations)], rows)
 
 
 def pck_figure(evaluations, high_mm: float = 50.0):
@@ -131,7 +100,7 @@ def pck_figure(evaluations, high_mm: float = 50.0):
             area = metrics.auc(errors, 0.0, high_mm / 1000)
             curve = 100 * metrics.pck(errors, thresholds)
             series[f"{evaluation.name}, {words}: AUC {area:.3f}"] = (1000 * thresholds, curve)
-    return figures.curves(series, "distance, mm", "% of vertices")
+    return flat.curves(series, "distance, mm", "% of vertices")
 
 
 def joint_figure(evaluations):
@@ -150,23 +119,23 @@ def joint_figure(evaluations):
         axis.bar(range(21), errors, color=colours)
         axis.set(ylabel="PA error, mm", title=evaluation.name)
     axes[-1, 0].set_xticks(range(21), [n.replace("_", " ") for n in JOINT_NAMES], rotation=60)
-    return finished(figure)
+    return flat.finished(figure)
 
 
 def finger_table(evaluations) -> str:
     """Markdown: mean PA joint error of wrist and fingers in mm, one column per run."""
     means = [metrics.mean_per_finger(1000 * e.scores.joint_errors["rotation"]) for e in evaluations]
     rows = [(finger, *(f"{mean[finger]:.1f}" for mean in means)) for finger in means[0]]
-    return _by_run("mm", evaluations, rows)
+    return _markdown(["mm", *(e.name for e in evaluations)], rows)
 
 
-def error_on_hand(evaluations, vertices, faces, kind: str = "rotation"):
-    """Mean error of each vertex painted on a hand, palm and back, on one scale for all runs.
+def error_on_hand(evaluations, vertices, faces):
+    """Mean PA error of each vertex painted on a hand, palm and back, on one scale for all runs.
 
     vertices: (V, 3) metres in the rest frame of the hand model.   faces: (F, 3).
-    kind: alignment.   returns a Plotly figure of the last run, to be turned, and a still of all.
+    returns a Plotly figure of the last run, to be turned, and a still of all.
     """
-    means = [1000 * e.scores.vertex_errors[kind].mean(0) for e in evaluations]
+    means = [1000 * e.scores.vertex_errors["rotation"].mean(0) for e in evaluations]
     top, panels, titles = max(float(mean.max()) for mean in means), [], []
     for evaluation, mean in zip(evaluations, means, strict=True):
         for side in ("palm", "back"):
@@ -204,7 +173,7 @@ def breakdown_figure(evaluations, bins: int = 6):
     np.atleast_1d(axes)[0].set(ylabel="PA-MPVPE, mm", ylim=(0, None))
     if len(evaluations) > 1:
         np.atleast_1d(axes)[0].legend(frameon=False)
-    return finished(figure)
+    return flat.finished(figure)
 
 
 def _edges(name, values, bins):
@@ -232,36 +201,21 @@ def cases_picture(evaluation: Evaluation, rows, side: int = 64, columns: int = 1
     rows: of the evaluation.   side: of a picture in pixels.   returns a PIL image with index and
     error above each. Meshes stand where truth and prediction say they are.
     """
-    pictures, titles = [], []
+    pictures, titles, truth = [], [], evaluation.truth
     for row, image in zip(rows, evaluation.pictures(rows), strict=True):
-        image = np.asarray(image)
-        truth = evaluation.truth
-        meshes = [
-            (truth["vertices"][row] + truth["root"][row], figures.TRUTH),
-            (evaluation.vertices[row] + evaluation.translation[row], figures.PREDICTION),
-        ]
-        column = [_resized(image, side)]
-        for vertices, colour in meshes:
-            large = _resized(image, side)
-            if vertices[:, 2].min() > 0.02:
-                intrinsics = _scaled(truth["intrinsics"][row], side / len(image))
-                large = draw_meshes(large, vertices, evaluation.faces, intrinsics, colour)
-            column.append(large)
+        small, intrinsics, _ = for_screen(image, truth["intrinsics"][row], longest=side)
+        true = truth["vertices"][row] + truth["root"][row]
+        found = evaluation.vertices[row] + evaluation.translation[row]
+        column = [small]
+        for vertices, colour in ((true, figures.TRUTH), (found, figures.PREDICTION)):
+            near = vertices[:, 2].min() <= 0.02
+            faces = evaluation.faces
+            column.append(
+                small if near else draw_meshes(small, vertices, faces, intrinsics, colour)
+            )
         pictures.append(np.concatenate(column))
         titles.append(f"no. {row}\n{evaluation.pa_mm[row]:.0f} mm")
-    return figures.image_grid(pictures, titles, columns)
-
-
-def _resized(image, side):
-    import cv2
-
-    return cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
-
-
-def _scaled(intrinsics, factor):
-    """Intrinsics of a picture scaled by ``factor``, with pixel centres at whole numbers."""
-    scale = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
-    return scale @ intrinsics
+    return flat.image_grid(pictures, titles, columns)
 
 
 def case_panels(evaluation: Evaluation, row: int):
@@ -289,7 +243,7 @@ def case_browser(evaluation: Evaluation, rows):
 
     def choose(_change=None):
         row = menu.value
-        crop.value = figures.png_bytes(_resized(evaluation.pictures([row])[0], 220), 256)
+        crop.value = flat.png_bytes(evaluation.pictures([row])[0], 256)
         figure = figures.hand_figure(*case_panels(evaluation, row), widget=True)
         place.children = [figures.link_cameras(figure)]
 

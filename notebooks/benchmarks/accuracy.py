@@ -306,7 +306,7 @@ def score_table(rows, beside: str) -> str:
 
 
 def learning_curves(rows, measure: str = "pa_mm") -> dict:
-    """Series for ``figures.curves``: name and seed -> (images, a key of ``MEASURES``)."""
+    """Series for ``flat.curves``: name and seed -> (images, a key of ``MEASURES``)."""
     series = {}
     for row in rows:
         x, y = series.setdefault(f"{row['decoder']}, seed {row['seed']}", ([], []))

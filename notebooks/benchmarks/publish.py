@@ -20,7 +20,7 @@ from hand_lib.hand.poses import GESTURES
 from hand_lib.hand.skin import skin_colours
 from hand_lib.inference.predictor import Predictor
 from hand_lib.render.render import draw_meshes
-from hand_lib.viewers import figures
+from hand_lib.viewers import figures, flat
 from hand_lib.workbook import ensure_run
 
 PUBLISHED = ("config.json", "model.safetensors", "metrics.json", "log.csv", "provenance.json")
@@ -59,8 +59,8 @@ def overview(run) -> Image.Image:
         for photo, (hand,) in zip(photos, found, strict=True)
     ]
     for pictures in (photos, drawn):
-        small = [figures.fit_square(p, 146) for p in pictures]
-        rows.append(np.asarray(figures.image_grid(small, columns=8, gap=6)))
+        small = [flat.fit_square(p, 146) for p in pictures]
+        rows.append(np.asarray(flat.image_grid(small, columns=8, gap=6)))
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(r, ((0, 6), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows]
     return Image.fromarray(np.concatenate(rows))

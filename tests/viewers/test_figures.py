@@ -4,10 +4,13 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import trimesh
+from mesh_shapes import cut_open
 from PIL import Image
 
 from hand_lib.hand.joints import FINGERS
+from hand_lib.mesh.topology import boundary_loops, unique_edges
 from hand_lib.viewers import figures as v
+from hand_lib.viewers import flat
 
 BALL = trimesh.creation.icosphere(2)
 VERTICES, FACES = np.array(BALL.vertices) * 0.05, np.array(BALL.faces)
@@ -95,44 +98,71 @@ def test_still_draws_skeletons_and_translucent_hands():
 
 
 def test_errors_are_painted_on_one_scale():
-    colours = v.error_colours(np.array([0.0, 5.0, 10.0, 20.0]), 10.0)
+    errors = np.array([0.0, 5.0, 10.0, 20.0])
+    colours = v.DrawnHand(error_mm=errors, error_max_mm=10.0).colours().astype(int)
     assert colours[0].sum() < colours[1].sum() < colours[2].sum()
     assert np.array_equal(colours[2], colours[3])
+
+
+def test_edges_and_rims_are_complete_lines_and_panels_share_one_bar_of_errors():
+    vertices, faces = cut_open(VERTICES, FACES)
+    mesh, edges, rim = v.hand_traces(v.DrawnHand(vertices, faces, edges=True))
+    assert np.isfinite(edges.x).sum() == 2 * len(unique_edges(faces))
+    assert np.isfinite(rim.x).sum() == len(boundary_loops(faces)[0]) + 1
+    assert not np.isfinite(v.hand_traces(v.DrawnHand(VERTICES, FACES, edges=True))[2].x).any()
+    errors = np.linspace(0, 4, len(vertices))
+    hands = [v.DrawnHand(vertices, faces, error_mm=e, error_max_mm=5) for e in (errors, errors / 2)]
+    figure = v.hand_figure(hands)
+    assert [trace.cmax for trace in figure.data] == [5, 5]
+    assert [trace.showscale for trace in figure.data] == [False, None]
+
+
+def test_a_still_draws_the_edges_that_are_seen_the_path_on_top_and_points():
+    plain = np.asarray(v.still([HAND], size=90)).astype(int)
+    lined = np.asarray(v.still([v.DrawnHand(VERTICES, FACES, edges=True)], size=90)).astype(int)
+    assert lined[30:60, 30:60].mean() < plain[30:60, 30:60].mean() - 3
+    far = VERTICES[VERTICES[:, 2] > 0.02]  # behind the ball, and yet a path is seen
+    walk = np.asarray(v.still([v.DrawnHand(VERTICES, FACES, path=far)], size=90)).astype(int)
+    assert (np.abs(walk - plain).sum(axis=2) > 60).sum() > 20
+    red = np.tile([255, 0, 0], (len(VERTICES), 1))
+    for faces in (FACES, None):
+        middle = np.asarray(v.still([v.DrawnHand(VERTICES, faces, colour=red)], size=90))[45, 45]
+        assert middle[0] > 100 and middle[1:].max() < 60
 
 
 def test_joints_are_drawn_where_they_are_and_only_the_valid_ones():
     blank = np.full((100, 160, 3), 255, np.uint8)
     points = np.tile([120.0, 30.0], (21, 1))
-    drawn = v.draw_joints(blank, points)
+    drawn = flat.draw_joints(blank, points)
     assert np.allclose(ink(drawn), [120 / 160 - 0.5, 30 / 100 - 0.5], atol=0.02)
     valid = np.zeros(21, bool)
-    assert np.array_equal(v.draw_joints(blank, points, valid), blank)
+    assert np.array_equal(flat.draw_joints(blank, points, valid), blank)
     with pytest.raises(ValueError, match=r"\(21, 2\)"):
-        v.draw_joints(blank, points[:20])
+        flat.draw_joints(blank, points[:20])
 
 
 def test_grids_hold_every_picture_in_order():
     pictures = [np.full((10, 20, 3), 40 * n, np.uint8) for n in range(5)]
-    sheet = np.asarray(v.image_grid(pictures, columns=3, gap=2))
+    sheet = np.asarray(flat.image_grid(pictures, columns=3, gap=2))
     assert sheet.shape == (22, 64, 3)
     assert sheet[5, 10, 0] == 0 and sheet[5, 54, 0] == 80 and sheet[17, 32, 0] == 160
-    assert v.image_grid(pictures, [str(n) for n in range(5)], 3).size[1] > 22
+    assert flat.image_grid(pictures, [str(n) for n in range(5)], 3).size[1] > 22
     with pytest.raises(ValueError, match="at least one"):
-        v.image_grid([])
+        flat.image_grid([])
     with pytest.raises(ValueError, match="5 pictures and 2 titles"):
-        v.image_grid(pictures, ["a", "b"])
+        flat.image_grid(pictures, ["a", "b"])
 
 
 def test_fitting_into_a_square_keeps_proportions():
     wide = np.zeros((30, 60, 3), np.uint8)
-    square = v.fit_square(wide, 120)
+    square = flat.fit_square(wide, 120)
     assert square.shape == (120, 120, 3)
     assert (square[:29] == 255).all() and (square[31:89] == 0).all() and (square[91:] == 255).all()
 
 
 def test_png_is_small_and_true_to_the_picture():
     picture = v.still([HAND], size=120)
-    data = v.png_bytes(picture)
+    data = flat.png_bytes(picture)
     back = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     assert len(data) < 14_000 and np.abs(back - np.asarray(picture)).mean() < 2
 
@@ -140,13 +170,13 @@ def test_png_is_small_and_true_to_the_picture():
 def test_photographs_are_stored_as_jpeg_and_line_drawings_as_png():
     photo = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
     photo = np.asarray(Image.fromarray(photo).resize((240, 240), Image.BICUBIC))
-    (kind,) = v.still_bundle(photo)
-    data = v.still_bundle(photo)[kind]
+    (kind,) = flat.still_bundle(photo)
+    data = flat.still_bundle(photo)[kind]
     back = np.asarray(Image.open(io.BytesIO(data))).astype(int)
     assert kind == "image/jpeg" and np.abs(back - photo).mean() < 14
     lines = np.full((200, 300, 3), 255, np.uint8)
     lines[50:52, 20:280] = lines[20:180, 90:92] = 0
-    assert list(v.still_bundle(lines)) == ["image/png"]
+    assert list(flat.still_bundle(lines)) == ["image/png"]
 
 
 def test_show_gives_a_png_headless_and_the_live_figure_alone_in_jupyterlab(monkeypatch):
@@ -169,7 +199,7 @@ def test_show_gives_a_png_headless_and_the_live_figure_alone_in_jupyterlab(monke
 
 
 def test_curves_are_labelled_lines():
-    figure = v.curves({"a": ([0, 1], [2, 3]), "b": ([0, 1], [3, 1])}, "step", "mm", log_y=True)
+    figure = flat.curves({"a": ([0, 1], [2, 3]), "b": ([0, 1], [3, 1])}, "step", "mm", log_y=True)
     (axis,) = figure.axes
     assert axis.get_xlabel() == "step" and axis.get_yscale() == "log" and len(axis.lines) == 2
     assert axis.lines[1].get_ydata().tolist() == [3, 1]

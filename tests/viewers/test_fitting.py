@@ -8,8 +8,7 @@ import pytest
 
 from hand_lib.fitting.detections import make_pictures
 from hand_lib.fitting.fit import Reason, follow_fit
-from hand_lib.hand.model import HandModel
-from hand_lib.inference.weak_labels import fit_keypoints, kept_samples
+from hand_lib.inference.weak_labels import fit_keypoints
 from hand_lib.viewers import fitting as v
 
 
@@ -131,12 +130,3 @@ def test_what_was_kept_is_counted(reviewed):
               for text, bar in zip(bars.get_yticklabels(), bars.patches, strict=True)}  # fmt: skip
     assert counts == dict(labels.reasons())
     assert sum(patch.get_height() for patch in spread.patches) == len(labels)
-
-
-def test_exported_samples_are_shown_with_their_mesh(reviewed):
-    scene, labels = reviewed
-    samples = list(kept_samples(labels, scene.images, 96))[:3]
-    faces = np.asarray(HandModel.builtin().faces)
-    grid = np.asarray(v.sample_grid(samples, faces, 96, 3))
-    assert grid.shape[:2] == (96, 3 * 96 + 2 * 4)
-    assert (grid[:, :96] != samples[0].image).any()

@@ -8,8 +8,7 @@ from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.mesh.hierarchy import MeshHierarchy, build_hierarchy
 from hand_lib.mesh.simplify import collapse_edges
 from hand_lib.mesh.spirals import extract_spirals
-from hand_lib.mesh.topology import boundary_loops, unique_edges, vertex_normals
-from hand_lib.viewers import figures
+from hand_lib.mesh.topology import vertex_normals
 from hand_lib.viewers import mesh as viewers_mesh
 
 
@@ -23,46 +22,12 @@ def levels(cap):
     return build_hierarchy(*cap, factors=(2, 2))
 
 
-def test_still_shades_the_mesh_on_white_paper_and_draws_its_edges_only_when_asked(cap):
-    plain = np.asarray(viewers_mesh.mesh_still([viewers_mesh.Panel(*cap, edges=False)], size=120))
-    lined = np.asarray(viewers_mesh.mesh_still([viewers_mesh.Panel(*cap)], size=120))
-    assert plain.shape == (120, 120, 3)
-    assert (plain[0, 0] == 255).all() and not (plain[60, 60] == 255).all()
-    assert lined[30:90, 30:90].mean() < plain[30:90, 30:90].mean() - 3
-
-
-def test_still_colours_vertices_and_faces_and_draws_the_path_on_top(cap):
-    vertices, faces = cap
-    red = np.tile([255, 0, 0], (len(vertices), 1))
-    blue = np.tile([0, 0, 255], (len(faces), 1))
-    for colours, channel in ((red, 0), (blue, 2)):
-        panel = viewers_mesh.Panel(vertices, faces, colours, edges=False)
-        middle = np.asarray(viewers_mesh.mesh_still([panel], size=90))[45, 45].astype(int)
-        assert middle[channel] > 100 and np.delete(middle, channel).max() < 10
-    spiral = extract_spirals(vertices, faces, 9)[3]
-    pair = [viewers_mesh.Panel(vertices, faces, path=p) for p in (None, spiral)]
-    left, right = (np.asarray(viewers_mesh.mesh_still([p], size=90)).astype(int) for p in pair)
-    assert 20 < (np.abs(left - right).sum(axis=2) > 60).sum() < 2000
-
-
-def test_edges_and_rims_are_complete_lines(cap):
-    vertices, faces = cap
-    edges = viewers_mesh.edge_trace(vertices, faces)
-    assert len(edges.x) == 3 * len(unique_edges(faces))
-    assert np.isnan(edges.x[2::3]).all() and not np.isnan(edges.x[0::3]).any()
-    rim = viewers_mesh.rim_trace(vertices, faces)
-    assert np.isfinite(rim.x).sum() == len(boundary_loops(faces)[0]) + 1
-    assert len(viewers_mesh.rim_trace(*icosphere(1)).x) == 0
-
-
 def test_levels_turn_together_in_a_live_figure(levels):
-    figure = viewers_mesh.levels_figure(levels.vertices, levels.faces, widget=True)
+    figure = viewers_mesh.levels_figure(viewers_mesh.levels(levels.vertices, levels.faces))
     assert len(figure.data) == 9  # mesh, edges and rim per level
     camera = {**figure.layout.scene.camera.to_plotly_json(), "eye": {"x": 1, "y": 2, "z": 3}}
     figure.layout.scene2.camera = camera
     assert figure.layout.scene.camera.eye.y == figure.layout.scene3.camera.eye.y == 2
-    picture = viewers_mesh.levels_still(levels.vertices, levels.faces, ["a", "b", "c"], size=100)
-    assert picture.width == 308
 
 
 def test_slider_takes_the_mesh_apart_edge_by_edge(cap):
@@ -70,10 +35,10 @@ def test_slider_takes_the_mesh_apart_edge_by_edge(cap):
     collapses = collapse_edges(vertices, faces, 30)
     panel = viewers_mesh.collapse_panel(vertices, faces, collapses)
     panel.slider.value = 40
-    after, left = viewers_mesh.mesh_after(vertices, faces, collapses, 40)
-    assert len(panel.figure.data[0].x) == len(after) == len(vertices) - 40
-    assert len(panel.figure.data[0].i) == len(left)
-    assert f"{len(after)} vertices" in panel.figure.layout.annotations[0].text
+    after = viewers_mesh.mesh_after(vertices, faces, collapses, 40)
+    assert len(panel.figure.data[0].x) == len(after.vertices) == len(vertices) - 40
+    assert len(panel.figure.data[0].i) == len(after.faces)
+    assert f"{len(after.vertices)} vertices" in panel.figure.layout.annotations[0].text
     mark = np.stack([panel.figure.data[3][a] for a in "xyz"], 1)
     np.testing.assert_allclose(mark, vertices[collapses[40]], atol=1e-6)
     panel.slider.value = len(collapses)
@@ -86,7 +51,7 @@ def test_spiral_follows_the_slider_and_the_click(cap):
     panel = viewers_mesh.spiral_panel(vertices, faces, spirals, vertex=4)
 
     def drawn():
-        return np.stack([panel.figure.data[2][a] for a in "xyz"], 1)
+        return np.stack([panel.figure.data[3][a] for a in "xyz"], 1)
 
     np.testing.assert_allclose(drawn(), vertices[spirals[4]], atol=1e-6)
     panel.slider.value = 11
@@ -96,25 +61,13 @@ def test_spiral_follows_the_slider_and_the_click(cap):
         panel.slider.value = vertex
         eye = panel.figure.layout.scene.camera.eye
         assert vertex_normals(vertices, faces)[vertex] @ [eye.x, eye.y, eye.z] >= 0.6
-    figure = viewers_mesh.spiral_figure(vertices, faces, spirals[2])
-    assert list(figure.data[2].text) == [str(n) for n in range(9)]
-    assert figure.data[2].hovertext[0] == "vertex 2"
+    assert list(panel.figure.data[3].text) == [str(n) for n in range(9)]
 
 
 def test_sparsity_shows_every_entry(levels):
     figure = viewers_mesh.sparsity_figure(levels.down[0], levels.up[0])
     counts = [len(axis.collections[0].get_offsets()) for axis in figure.axes[:2]]
     assert counts == [levels.down[0].nnz, levels.up[0].nnz]
-
-
-def test_painted_errors_share_one_scale_with_a_bar_below(cap):
-    vertices, faces = cap
-    errors = [np.zeros(len(vertices)), np.linspace(0, 4, len(vertices))]
-    figure, picture = viewers_mesh.error_figure(vertices, faces, errors, ["none", "some"])
-    assert {trace.cmax for trace in figure.data} == {4.0}
-    assert picture.height > 300 + 22
-    bar = np.asarray(picture)[-12, 60:-60]
-    np.testing.assert_array_equal(bar[0], figures.error_colours([0.0], 4)[0])
 
 
 def test_topology_table_says_that_nothing_changes_from_level_to_level():

@@ -1,15 +1,12 @@
-import io
-
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
-from PIL import Image
 from toy_evaluation import KnowingPredictor, toy_samples, toy_set
 
 from hand_lib.evaluation import runs as evaluation
 from hand_lib.hand.model import HandModel
-from hand_lib.viewers import figures
+from hand_lib.viewers import figures, flat
 from hand_lib.viewers import scores as viewers_scores
 
 
@@ -38,7 +35,6 @@ def test_the_results_table_keeps_measured_and_published_apart(runs):
     assert f"**{runs[0].scores.millimetres['pa_mpvpe_mm']:.1f}**" in lines[2]
     assert all(line.startswith("| published |") for line in lines[4:])
     assert "**" not in "".join(lines[4:])
-    assert len(viewers_scores.results_table(runs, published=False).splitlines()) == 4
 
 
 def test_the_table_of_means_has_an_interval_around_each_mean(runs):
@@ -53,18 +49,9 @@ def test_the_table_of_means_has_an_interval_around_each_mean(runs):
 
 def test_a_chart_becomes_a_picture_of_its_size(runs):
     figure = viewers_scores.pck_figure(runs)
-    picture = viewers_scores.as_picture(figure, dpi=50)
+    picture = flat.as_picture(figure, dpi=50)
     assert picture.mode == "RGB" and picture.size == (350, 160)
-    assert len(figures.png_bytes(picture)) < 20_000
-
-
-def test_a_sheet_as_jpeg_is_the_same_picture():
-    ramp = np.linspace(0, 255, 64).astype(np.uint8)
-    sheet = Image.fromarray(np.broadcast_to(ramp[:, None, None], (64, 80, 3)).copy())
-    data = viewers_scores.as_jpeg(sheet)
-    assert data[:2] == b"\xff\xd8" and len(data) < 2000
-    back = np.asarray(Image.open(io.BytesIO(data))).astype(int)
-    assert np.abs(back - np.asarray(sheet)).max() < 24
+    assert len(flat.png_bytes(picture)) < 20_000
 
 
 def test_pck_curves_rise_to_all_vertices_and_name_their_area(runs):
@@ -161,15 +148,6 @@ def test_case_panels_are_truth_prediction_and_both(runs):
     np.testing.assert_array_equal(panels[0].vertices, runs[0].truth["vertices"][3])
     np.testing.assert_array_equal(panels[1].vertices, runs[0].vertices[3])
     assert panels[2][1].error_mm.mean() == pytest.approx(runs[0].pa_mm[3], rel=1e-5)
-
-
-def test_turning_one_linked_panel_turns_the_others(runs):
-    panels, titles = viewers_scores.case_panels(runs[0], 0)
-    figure = figures.hand_figure(panels, titles, widget=True)
-    figures.link_cameras(figure)
-    figure.layout.scene2.camera = {"eye": {"x": 0.5, "y": 0.25, "z": -1.0}}
-    for name in ("scene", "scene3"):
-        assert figure.layout[name].camera.eye.to_plotly_json() == {"x": 0.5, "y": 0.25, "z": -1.0}
 
 
 def test_the_browser_changes_the_hand_when_another_is_chosen(runs):
