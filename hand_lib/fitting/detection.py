@@ -2,7 +2,8 @@
 
 >>> predictor.predict("photo.jpg", boxes="detect")      # one prediction per hand that it finds
 
-MediaPipe brings no model file: put its ``hand_landmarker.task`` into ``template/``.
+MediaPipe 1.2.2, the version of constraints.txt, brings no model file: put its
+``hand_landmarker.task`` into ``template/``. Older ones (0.10.14) have theirs inside. Both work.
 """
 
 import functools
@@ -55,7 +56,7 @@ def find_landmarks(image, model_file=None) -> list[tuple]:
 
 @functools.lru_cache(maxsize=2)
 def _finder(model_file: str):
-    """A function image -> list of landmarks (21, 2) of 0 to 1, side and score."""
+    """A function image -> list of landmarks (21, 2), side and score, of whichever MediaPipe."""
     try:
         import mediapipe
     except ImportError as error:
@@ -63,15 +64,41 @@ def _finder(model_file: str):
             "finding hands needs MediaPipe, which is not installed: pip install -c "
             'constraints.txt -e ".[detect]"; or bring boxes (x0, y0, x1, y1) or keypoints yourself'
         ) from error
-    path = Path(model_file)
-    if not path.is_file():
+    if hasattr(mediapipe, "solutions"):
+        return _with_solutions(mediapipe)
+    return _with_tasks(mediapipe, Path(model_file))
+
+
+def _with_solutions(mediapipe):
+    """The older interface, which brings its model; it names sides as a mirror shows them."""
+    hands = mediapipe.solutions.hands.Hands(
+        static_image_mode=True, max_num_hands=MOST_HANDS, min_detection_confidence=LEAST_SCORE
+    )
+    unmirrored = {"Left": "right", "Right": "left"}
+
+    def find(image):
+        found = hands.process(image)
+        if not found.multi_hand_landmarks:
+            return []
+        named = [hand.classification[0] for hand in found.multi_handedness]
+        return [
+            ([(p.x, p.y) for p in hand.landmark], unmirrored[name.label], name.score)
+            for hand, name in zip(found.multi_hand_landmarks, named, strict=True)
+        ]
+
+    return find
+
+
+def _with_tasks(mediapipe, model_file: Path):
+    """The newer interface, which needs a model file and names sides as they are."""
+    if not model_file.is_file():
         raise FileNotFoundError(
-            f"MediaPipe's model {path.name} is not in {path.parent.name}/: download it from "
-            f"{MODEL_PAGE} and put it there; or bring boxes or keypoints yourself"
+            f"MediaPipe's model {model_file.name} is not in {model_file.parent.name}/: download "
+            f"it from {MODEL_PAGE} and put it there; or bring boxes or keypoints yourself"
         )
     tasks = mediapipe.tasks
     options = tasks.vision.HandLandmarkerOptions(
-        base_options=tasks.BaseOptions(model_asset_buffer=path.read_bytes()),
+        base_options=tasks.BaseOptions(model_asset_buffer=model_file.read_bytes()),
         num_hands=MOST_HANDS,
         min_hand_detection_confidence=LEAST_SCORE,
     )

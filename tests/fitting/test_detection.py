@@ -1,4 +1,4 @@
-"""Boxes by MediaPipe: a stand-in for it, and its absence."""
+"""Boxes by MediaPipe: both of its interfaces as stand-ins, and its absence."""
 
 import sys
 from types import SimpleNamespace
@@ -22,7 +22,33 @@ def hand(points):
     return [SimpleNamespace(x=x, y=y) for x, y in points]
 
 
-def mediapipe(hands):
+class Solutions:
+    """The older interface: sides as in a mirror, nothing as None."""
+
+    def __init__(self, hands):
+        self.hands = hands
+
+    def Hands(self, **_):
+        def process(image):
+            assert image.flags["C_CONTIGUOUS"] and image.dtype == np.uint8
+            mirror = {"right": "Left", "left": "Right"}
+            named = [
+                [SimpleNamespace(label=mirror[side], score=SCORES[side])] for _, side in self.hands
+            ]
+            return SimpleNamespace(
+                multi_hand_landmarks=[SimpleNamespace(landmark=hand(p)) for p, _ in self.hands]
+                or None,
+                multi_handedness=[SimpleNamespace(classification=c) for c in named] or None,
+            )
+
+        return SimpleNamespace(process=process)
+
+
+def older(hands):
+    return SimpleNamespace(solutions=SimpleNamespace(hands=Solutions(hands)))
+
+
+def newer(hands):
     found = SimpleNamespace(
         hand_landmarks=[hand(p) for p, _ in hands],
         handedness=[
@@ -43,8 +69,8 @@ def mediapipe(hands):
     )
 
 
-@pytest.fixture
-def install(monkeypatch, tmp_path):
+@pytest.fixture(params=[older, newer])
+def install(request, monkeypatch, tmp_path):
     """Put a stand-in for MediaPipe in place that finds the given hands."""
     model = tmp_path / "hand_landmarker.task"
     model.write_bytes(b"model")
@@ -52,7 +78,7 @@ def install(monkeypatch, tmp_path):
 
     def put(hands):
         detection._finder.cache_clear()
-        monkeypatch.setitem(sys.modules, "mediapipe", mediapipe(hands))
+        monkeypatch.setitem(sys.modules, "mediapipe", request.param(hands))
 
     yield put
     detection._finder.cache_clear()
@@ -116,7 +142,7 @@ def test_without_mediapipe_or_its_model_one_is_told_how_to_get_them(monkeypatch,
         Predictor(DotFinder(), 64, device="cpu").predict(PHOTO, boxes="detect")
     with pytest.raises(ModuleNotFoundError, match=r"pip install .*\[detect\].* keypoints"):
         read_keypoints("mediapipe", [PHOTO])
-    monkeypatch.setitem(sys.modules, "mediapipe", mediapipe([]))
+    monkeypatch.setitem(sys.modules, "mediapipe", newer([]))
     with pytest.raises(FileNotFoundError, match=r"gone\.task is not in"):
         detect_mediapipe([PHOTO], tmp_path / "gone.task")
     with pytest.raises(FileNotFoundError, match="hand_landmarker.task is not in .*download"):
