@@ -75,7 +75,8 @@ class HandModel(nn.Module):
         the bones (``anatomy.bone_frames``).
         """
         super().__init__()
-        check_side(side)
+        if side not in _SIDES:
+            raise ValueError(f"side must be 'right' or 'left', found {side!r}")
         self.side, self.flat_mean = side, flat_mean
         self.fingertips = fingertips
         self.notes: tuple[str, ...] = ()
@@ -122,7 +123,6 @@ class HandModel(nn.Module):
         cls, side="right", flat_mean=True, dtype=torch.float32, pose_corrections=True
     ) -> "HandModel":
         """The workbook's own hand. Pose zero is the template unless ``flat_mean=False``."""
-        check_side(side)
         path = builtin_path()
         if not path.is_file():
             raise FileNotFoundError(
@@ -149,7 +149,6 @@ class HandModel(nn.Module):
         The sign error of the official MANO_LEFT's shape directions is corrected, and ``notes`` and
         the log say so.
         """
-        check_side(side)
         sides = sorted(_SIDES, key=lambda one: one != side)  # the one wanted first
         path = find_mano(builtin_path().parent if path is None else path, sides)
         arrays = read_mano(path)
@@ -201,7 +200,10 @@ class HandModel(nn.Module):
         if betas is None:
             skeleton, directions = self.rest_skeleton.expand(93, batch), directions[10:]
         else:
-            betas = self.check_betas(betas, batch).T
+            betas = betas.expand(batch, -1) if betas.ndim == 1 or len(betas) == 1 else betas
+            if betas.ndim != 2 or len(betas) != batch or betas.shape[1] > 10:
+                raise ValueError(f"expected betas ({batch}, 10), found {tuple(betas.shape)}")
+            betas = nn.functional.pad(betas, (0, 10 - betas.shape[1])).T
             skeleton = torch.addmm(self.rest_skeleton, self.skeleton_directions, betas)
             features = torch.cat([betas, features])  # (145, B)
         shaped = torch.addmm(self.template.reshape(-1), features.T, directions.flatten(1))
@@ -238,15 +240,6 @@ class HandModel(nn.Module):
         if not self.flat_mean:
             pose = pose + nn.functional.pad(self.pose_mean, (3, 0)).view(16, 3, 1).transpose(0, 1)
         return axis_angle_to_matrix(pose, 0)
-
-    def check_betas(self, betas, batch) -> Tensor:
-        """betas as (B, 10), missing columns zero."""
-        betas = betas.expand(batch, -1) if betas.ndim == 1 or len(betas) == 1 else betas
-        if betas.ndim != 2 or len(betas) != batch or betas.shape[1] > 10:
-            raise ValueError(f"expected betas ({batch}, 10), found {tuple(betas.shape)}")
-        if betas.shape[1] < 10:
-            betas = nn.functional.pad(betas, (0, 10 - betas.shape[1]))
-        return betas
 
     def pose_from_pca(self, coefficients, global_rotation=None) -> Tensor:
         """Axis-angle pose (B, 16, 3) of principal components, to be handed to ``model(pose)``.
@@ -318,12 +311,6 @@ class HandModel(nn.Module):
         smplx takes the side from the name: give it RIGHT or LEFT.
         """
         return write_mano(path, self.arrays())
-
-
-def check_side(side):
-    """Raise unless side is one of the two."""
-    if side not in _SIDES:
-        raise ValueError(f"side must be 'right' or 'left', found {side!r}")
 
 
 def posed_vertices(model: HandModel, n: int, seed: int = 0) -> np.ndarray:
