@@ -206,9 +206,7 @@ def _check_keypoints(keypoints, confidence):
         confidence = np.ones(keypoints.shape[:2])
     confidence = np.asarray(confidence, float).reshape(-1, 21)
     if confidence.shape != keypoints.shape[:2]:
-        raise ValueError(
-            f"expected confidence ({len(keypoints)}, 21), found {np.shape(confidence)}"
-        )
+        raise ValueError(f"expected confidence ({len(keypoints)}, 21), found {confidence.shape}")
     if (confidence < 0).any() or not np.isfinite(confidence).all():
         raise ValueError("confidence must be finite and not negative")
     finite = np.isfinite(keypoints).all(2)
