@@ -87,6 +87,8 @@ class TrainConfig:
     clip: Annotated[float, Field(ge=0, le=1e9)] = 1.0  # largest norm of the gradient; 0: any
     ema_decay: Annotated[float, Field(ge=0, le=0.999999)] = 0.0  # of averaged weights; 0: none
     freeze_norm: bool = False  # batch normalisation keeps its statistics
+    # modules of the timm encoder that are not trained, by name: ["conv_stem", "bn1", "blocks.0"]
+    frozen: Annotated[tuple[str, ...], _Tuple] = ()
 
     # run
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 88

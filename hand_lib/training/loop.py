@@ -56,10 +56,10 @@ from hand_lib.training.runtime import (
 from hand_lib.training.setup import (
     TrainingSetup,
     build_setup,
-    freeze_normalisation,
     learning_rate_factor,
     make_optimizer,
     set_learning_rate,
+    set_train_mode,
     update_average,
 )
 
@@ -134,9 +134,7 @@ def fit(run: Run, stop: threading.Event) -> None:
                 batch = next(batches)
             with logger.clock("step"):
                 batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-                network.train()
-                if config.freeze_norm:
-                    freeze_normalisation(network)
+                set_train_mode(network, config)
                 epoch = run.step // run.loader.steps_per_epoch
                 factor = learning_rate_factor(config, run.step, epoch, run.progress)
                 rate = set_learning_rate(run.optimizer, factor)

@@ -32,7 +32,7 @@ from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network, regressor_of
-from hand_lib.training.config import TrainConfig
+from hand_lib.training.config import TrainConfig, check_name
 from hand_lib.training.log import geometric_scores
 from hand_lib.training.run_folder import find_run, load_network
 
@@ -75,6 +75,8 @@ def build_setup(config: TrainConfig, say=tqdm.write) -> TrainingSetup:
     if config.start_from:
         fresh = start_from(network, config.start_from)
         say(f"weights of {config.start_from}; fresh: {', '.join(fresh) or 'none'}")
+    for module in frozen_modules(network, config):
+        module.requires_grad_(False)
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     say(
         f"{millions:.2f} M parameters ({config.backbone}, {config.decoder}); "
@@ -231,11 +233,23 @@ def _floating(network: nn.Module) -> list[torch.Tensor]:
     return found + [buffer for name, buffer in network.named_buffers() if name.endswith(ends)]
 
 
-def freeze_normalisation(network: nn.Module) -> None:
-    """Let batch normalisation use its statistics and leave them as they are."""
-    for module in network.modules():
+def frozen_modules(network: nn.Module, config: TrainConfig) -> list[nn.Module]:
+    """The encoder's modules that ``config.frozen`` names; unknown names are refused."""
+    modules = dict(network.encoder.net.named_modules()) if config.frozen else {}
+    for name in config.frozen:
+        check_name(name, modules, "module of the encoder in frozen:")
+    return [modules[name] for name in config.frozen]
+
+
+def set_train_mode(network: nn.Module, config: TrainConfig) -> None:
+    """Train mode, but for what is frozen: batch normalisation there keeps its statistics."""
+    network.train()
+    frozen = frozen_modules(network, config)
+    for module in network.modules() if config.freeze_norm else ():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+            frozen.append(module)
+    for module in frozen:
+        module.eval()
 
 
 def start_from(network: nn.Module, run) -> list[str]:

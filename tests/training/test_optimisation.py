@@ -9,9 +9,10 @@ import pytest
 import torch
 from toy_training import ToyNetwork, quiet, run, same, toy_config, toy_setup
 
+from hand_lib.network.encoders import GridEncoder
 from hand_lib.training import run_folder, runtime
 from hand_lib.training import setup as setups
-from hand_lib.training.config import make_config
+from hand_lib.training.config import make_config, replace
 from hand_lib.training.loop import train
 
 
@@ -66,6 +67,20 @@ def test_frozen_normalisation_keeps_its_statistics(tmp_path):
     free = run(tmp_path / "b", steps=3)
     assert torch.equal(frozen.network.encoder[1].running_mean, before)
     assert not torch.equal(free.network.encoder[1].running_mean, before)
+
+
+def test_frozen_modules_of_the_encoder_stay_as_they_are():
+    config = make_config(
+        "quick", backbone="regnety_002", image_size=32, view_size=32, frozen=("stem", "s1")
+    )
+    network = torch.nn.Module()
+    network.encoder = GridEncoder(config.backbone, 32)
+    setups.set_train_mode(network, config)
+    parts = network.encoder.net
+    assert not any(m.training for m in [*parts.stem.modules(), *parts.s1.modules()])
+    assert parts.s2.training
+    with pytest.raises(ValueError, match="frozen: 'stemm'; did you mean 'stem'"):
+        setups.frozen_modules(network, replace(config, frozen=("stemm",)))
 
 
 def test_gradients_are_clipped(tmp_path):
