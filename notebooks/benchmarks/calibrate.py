@@ -17,7 +17,8 @@ import numpy as np
 from hand_lib.data.synthetic.backgrounds import background_bank
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.files import resolve, write_text
-from hand_lib.inference.predictor import Calibration, Predictor, confidence_features
+from hand_lib.inference.predictor import Predictor
+from hand_lib.inference.search import Calibration, confidence_features
 
 FALSE_ALARMS = 0.05
 """Share of synthetic hands that the warning may hit by mistake; the threshold is set by it."""

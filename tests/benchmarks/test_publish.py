@@ -3,7 +3,8 @@ from benchmarks import publish
 from PIL import Image
 
 from hand_lib import ROOT
-from hand_lib.inference.predictor import Calibration, Predictor, load_calibration
+from hand_lib.inference.predictor import Predictor
+from hand_lib.inference.search import Calibration, load_calibration
 
 
 def test_publishing_copies_what_ships_and_draws_the_overview(tmp_path, monkeypatch):

@@ -10,12 +10,8 @@ from inference.test_predictor import DotFinder, photo_with_dot
 from hand_lib import ROOT
 from hand_lib.data.synthetic.backgrounds import paint_background
 from hand_lib.data.synthetic.hands import SyntheticHands
-from hand_lib.inference.predictor import (
-    Calibration,
-    Predictor,
-    confidence_features,
-    load_calibration,
-)
+from hand_lib.inference.predictor import Predictor
+from hand_lib.inference.search import Calibration, confidence_features, load_calibration
 
 RNG = np.random.default_rng(0)
 JOINTS = RNG.uniform(-0.6, 0.6, (5, 21, 2))

@@ -13,7 +13,8 @@ from hand_lib import ROOT
 from hand_lib.data.synthetic.hands import MovingHand
 from hand_lib.inference import video
 from hand_lib.inference.frames import Frames, write_video
-from hand_lib.inference.predictor import Calibration, Predictor
+from hand_lib.inference.predictor import Predictor
+from hand_lib.inference.search import Calibration
 from hand_lib.inference.video import OneEuro, jitter
 
 WIDTH, HEIGHT, COUNT = 160, 120, 40
