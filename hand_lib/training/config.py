@@ -131,18 +131,19 @@ RENAMED = {
 }  # fmt: skip
 """Names in the ``config.json`` of earlier runs, and what they are called now."""
 
-_FROM_SCRATCH = dict(
-    image_size=96, view_size=64, backbone="resnet18", learning_rate=2e-3, weight_decay=1e-2,
-    warmup_steps=100, loss_edges=0.0, loss_normals=0.0, loss_canonical=50.0,
+_SYNTHETIC = dict(
+    image_size=128, view_size=96, backbone="tf_efficientnet_lite0", pretrained=True,
+    learning_rate=1e-3, encoder_learning_rate=5e-4, weight_decay=1e-2, warmup_steps=100,
+    loss_edges=0.0, loss_normals=0.0, loss_canonical=50.0,
 )  # fmt: skip
 
 PRESETS = {
     "quick": dict(  # to see that everything works
-        _FROM_SCRATCH | dict(warmup_steps=20), steps=120, train_images=1024, validation_images=64,
-        ema_decay=0.9, validate_every=40, log_every=5,
+        _SYNTHETIC | dict(image_size=96, view_size=64, warmup_steps=20), steps=120,
+        train_images=1024, validation_images=64, ema_decay=0.9, validate_every=40, log_every=5,
     ),
     "small": dict(  # minutes on two CPU cores
-        _FROM_SCRATCH, steps=5000, train_images=60_000, ema_decay=0.998, minutes=7.0,
+        _SYNTHETIC, steps=5000, train_images=24_000, ema_decay=0.998, minutes=7.0,
     ),
     "youtubehand": dict(  # its published recipe
         data="data/freihand", train_images=0, image_size=224, augmentation="metro", workers=8,

@@ -69,7 +69,10 @@ def compare_decoders(
     projected joints in pixels.
     returns ``reports`` dicts per run: decoder, seed, images, plain_mm, pa_mm, joints_px, seconds.
     """
-    same = dict(backbone=encoder, image_size=image_size, view_size=0, weight_decay=1e-2)
+    same = dict(
+        backbone=encoder, pretrained=False, encoder_learning_rate=0.0, image_size=image_size,
+        view_size=0, weight_decay=1e-2,
+    )  # fmt: skip
     ours = make_config("small", learning_rate=learning_rates[0], **same)
     published = dataclasses.asdict(make_config("youtubehand"))
     names = [name for name in published if name.startswith("loss_") or name == "joint_distance"]
@@ -105,8 +108,9 @@ def ablate_decoder(
     if unknown:
         raise ValueError(f"unknown parts {sorted(unknown)}; known: {', '.join(ABLATIONS)}")
     config = make_config(
-        "small", backbone=encoder, image_size=image_size, view_size=0, learning_rate=learning_rate
-    )
+        "small", backbone=encoder, pretrained=False, image_size=image_size, view_size=0,
+        learning_rate=learning_rate, encoder_learning_rate=0.0,
+    )  # fmt: skip
     runs = []
     for name in parts or ABLATIONS:
         change, fields = ABLATIONS[name]

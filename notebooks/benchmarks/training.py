@@ -42,7 +42,7 @@ def rows(image_size=64, batch_size=32, backbone="regnety_002", repeats=15, devic
     for decoder in DECODERS:
         config = make_config(
             "small", image_size=image_size, batch_size=batch_size, backbone=backbone,
-            decoder=decoder, ema_decay=0.99,
+            pretrained=False, decoder=decoder, ema_decay=0.99,
         )  # fmt: skip
         found += step_costs(config, device, repeats)
     return found

@@ -36,7 +36,7 @@ def test_a_part_taken_out_does_nothing_any_more():
     with pytest.raises(ValueError, match="unknown parts .'nose'.*whole"):
         benchmarks_accuracy.ablate_decoder(16, parts=("nose",), hierarchy=hand_hierarchy())
     images = torch.rand(2, 3, 64, 64)
-    config = make_config("small", backbone="regnety_002", image_size=64)
+    config = make_config("small", backbone="regnety_002", pretrained=False, image_size=64)
     assert benchmarks_accuracy.ABLATIONS["one look"][1] == {"n_crops": 1}
     for name, field in (
         ("no canonical hand", "canonical.weight"),

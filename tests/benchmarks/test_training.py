@@ -32,7 +32,8 @@ def test_a_step_is_compared_with_the_network_alone_and_with_a_plain_loop(monkeyp
 
 
 def test_the_plain_loop_learns_from_the_batch_it_measures():
-    config = make_config("small", image_size=64, batch_size=4, backbone="regnety_002")
+    some = {"image_size": 64, "batch_size": 4, "backbone": "regnety_002", "pretrained": False}
+    config = make_config("small", **some)
     batch = benchmarks.random_batch(config)
     assert batch["image"].shape == (4, 3, 64, 64) and batch["image"].dtype == torch.uint8
     assert batch["vertices"].shape == (4, 778, 3) and batch["valid_2d"].all()

@@ -153,7 +153,7 @@ def run_folder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("runs") / "untrained"
     folder.mkdir()
-    config = make_config("quick", seed=3)
+    config = make_config("quick", seed=3, pretrained=False)
     torch.manual_seed(3)
     network = build_network(config, builtin_hierarchy(factors=config.factors)).eval()
     (folder / "config.json").write_text(config.to_json())

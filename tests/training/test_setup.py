@@ -114,7 +114,8 @@ def test_a_run_on_mano_keeps_its_mesh_and_loads_without_the_file(tmp_path):
     write_freihand(tmp_path / "data", foreign)
     config = make_config(
         "quick", data=str(tmp_path / "data"), validation_images=2, image_size=48, steps=2,
-        batch_size=4, backbone="regnety_002", template=str(tmp_path / "MANO_RIGHT.npz"), threads=1,
+        batch_size=4, backbone="regnety_002", pretrained=False,
+        template=str(tmp_path / "MANO_RIGHT.npz"), threads=1,
     )  # fmt: skip
     train(config, tmp_path / "run", say=lambda line: None)
     (tmp_path / "MANO_RIGHT.npz").unlink()

@@ -14,6 +14,10 @@ from hand_lib.training.config import make_config
 from hand_lib.training.run_folder import load_network, save_model, training_legs
 from hand_lib.training.setup import affine_blend, build_setup, carry_over, start_from
 
+FEW = dict(
+    backbone="regnety_002", pretrained=False, image_size=64, train_images=64, validation_images=8
+)
+
 
 def shaken(network, seed=1):
     """The network with every weight moved, as if it had learned something."""
@@ -63,8 +67,7 @@ def test_affine_functions_are_carried_exactly_and_points_that_stay_keep_their_va
 def run_folder(tmp_path_factory):
     """A run of the smallest kind, its weights shaken."""
     folder = tmp_path_factory.mktemp("run")
-    config = make_config("quick", backbone="regnety_002", image_size=64, train_images=64,
-                         validation_images=8)  # fmt: skip
+    config = make_config("quick", **FEW)
     network = shaken(build_network(config, builtin_hierarchy()))
     write_text(folder / "config.json", config.to_json())
     save_model(folder, network.state_dict(), step=1)
@@ -74,9 +77,7 @@ def run_folder(tmp_path_factory):
 def test_a_run_begins_with_the_weights_of_another(run_folder):
     folder, config, network = run_folder
     said = []
-    setup = build_setup(
-        make_config("quick", backbone="regnety_002", image_size=64, train_images=64,
-                    validation_images=8, start_from=str(folder)), said.append)  # fmt: skip
+    setup = build_setup(make_config("quick", **FEW, start_from=str(folder)), said.append)
     assert any(str(folder) in line and "fresh: none" in line for line in said)
     for name, weight in network.named_parameters():
         torch.testing.assert_close(setup.network.get_parameter(name), weight, atol=1e-5, rtol=1e-4)
@@ -112,7 +113,7 @@ def test_a_coarser_mesh_takes_what_it_can(run_folder):
 
 
 def test_a_run_on_an_earlier_hand_is_loaded_with_a_warning_and_can_be_gone_on_from(tmp_path):
-    config = make_config("quick", backbone="regnety_002", image_size=64)
+    config = make_config("quick", **FEW)
     network = build_network(config, builtin_hierarchy())
     write_text(tmp_path / "config.json", config.to_json())
     save_model(tmp_path, network.state_dict(), step=1)
