@@ -5,7 +5,7 @@ READY = .venv/.ready
 
 .PHONY: setup run test lab bench clean
 
-run: $(READY)  ## notebooks 01 to 05, headless, from nothing to a trained and evaluated model
+run: $(READY)  ## notebooks 00 to 05, headless, from nothing to a trained and evaluated model
 	@$(BIN)/python -m hand_lib.workbook
 
 test: $(READY)  ## pytest, then every notebook through nbval

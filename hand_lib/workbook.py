@@ -1,6 +1,6 @@
 """Run notebooks without a screen, with parameters that exist; and what notebooks share.
 
-``python -m hand_lib.workbook`` is ``make run``: notebooks 01 to 05 in order, then one table.
+``python -m hand_lib.workbook`` is ``make run``: notebooks 00 to 05 in order, then one table.
 ``python -m hand_lib.workbook 03_train -p preset small`` runs one: papermill does the work; before
 it, names and types of parameters are checked, and the executed copy goes to the run's folder.
 """
@@ -22,7 +22,10 @@ from hand_lib.training.config import check_name, literal
 from hand_lib.training.run_folder import find_run
 
 NOTEBOOKS = ROOT / "notebooks"
-IN_ORDER = ("01_data_exploration", "02_mesh_sampling", "03_train", "04_evaluation", "05_demo")
+IN_ORDER = (
+    "00_start_here", "01_data_exploration", "02_mesh_sampling", "03_train", "04_evaluation",
+    "05_demo",
+)  # fmt: skip
 DATA_COUNT, DATA_SIZE, DATA_SEED = 600, 224, 11
 """The synthetic hands in FreiHAND's own layout that notebooks look at and are tested on."""
 TABLE_KEYS = {
@@ -174,7 +177,8 @@ def _keep(executed: Path, output: Path, for_git: bool = False) -> None:
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     book.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     for cell in book.cells:
-        cell.metadata = {key: cell.metadata[key] for key in ("tags",) if key in cell.metadata}
+        kept = {"tags", "jupyter"} & set(cell.metadata)  # the latter hides a cell's source
+        cell.metadata = {key: cell.metadata[key] for key in sorted(kept)}
         if for_git and cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
             for output_ in cell.outputs:
@@ -216,7 +220,7 @@ def table(rows: dict[str, dict]) -> str:
 
 
 def run_all(run: str = "small", log=sys.stderr) -> dict[str, dict]:
-    """Notebooks 01 to 05 headless, then the comparison; what is there already is kept.
+    """Notebooks 00 to 05 headless, then the comparison; what is there already is kept.
 
     run: name of the training run below ``runs/``.   returns the rows of the closing table.
     """
@@ -256,12 +260,12 @@ def run_all(run: str = "small", log=sys.stderr) -> dict[str, dict]:
 def main(arguments=None) -> int:
     """The command line; the exit code: 0, 1 a failing cell, 2 a wrong request, 130 Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m hand_lib.workbook", description=__doc__)
-    parser.add_argument("notebook", nargs="?", help="name, its beginning, or path; none: 01 to 05")
+    parser.add_argument("notebook", nargs="?", help="name, its beginning, or path; none: 00 to 05")
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
     )
     parser.add_argument("-o", "--output", help="where the executed notebook goes")
-    parser.add_argument("--run", default="small", help="of 01 to 05: the run's name in runs/")
+    parser.add_argument("--run", default="small", help="of 00 to 05: the run's name in runs/")
     parser.add_argument("--refresh", action="store_true", help="execute it in its place, for git")
     parser.add_argument("--list", action="store_true", help="show its parameters and stop")
     options = parser.parse_args(arguments)

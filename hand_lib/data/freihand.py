@@ -57,6 +57,8 @@ class FreiHand(HandDataset):
         self, root, split="training", versions=None, model=None, masks=False, on_error="raise"
     ):
         self.root = check_folder(root, self.dataset, _WHERE)
+        if (self.root / "synthetic.json").is_file():  # drawn by data.synthetic in this layout
+            self.dataset = "synthetic"
         if split not in SPLITS:
             raise ValueError(f"split must be 'training' or 'evaluation', found {split!r}")
         self.split, self.model, self.masks, self.on_error = split, model, masks, on_error

@@ -52,9 +52,11 @@ def read_truth(folder, split: str = "evaluation") -> tuple[np.ndarray, np.ndarra
             if found[-1] is None:
                 raise ValueError(f"{path.name}: holds no points")
         elif not found:
-            raise FileNotFoundError(
-                f"{path} does not exist; FreiHAND's archive with the evaluation annotations has it"
-            )
+            other = next(Path(folder).glob("*_xyz.json"), None)
+            fix = "FreiHAND's archive with the evaluation annotations has it"
+            if other:
+                fix = f"there is {other.name}: give --set {other.name.removesuffix('_xyz.json')}"
+            raise FileNotFoundError(f"{path} does not exist; {fix}")
     return found[0], found[1] if len(found) == 2 else None
 
 

@@ -11,10 +11,14 @@ from pathlib import Path
 import av
 import numpy as np
 
+from hand_lib import ROOT
+from hand_lib.data.open import load_examples
 from hand_lib.files import natural_key, resolve, written_atomically
 from hand_lib.render.images import read_image
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
+PHOTOS = "data/photos"
+"""Where demos look for one's own pictures, from the workbook's folder."""
 VIDEOS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """What a video is written as, with FFmpeg's name for it: H.264, which browsers play."""
 
@@ -169,6 +173,25 @@ def find_pictures(place, base=None) -> tuple[dict[str, Path], dict[str, str]]:
         found = "; ".join(f"{name} is {why}" for name, why in list(others.items())[:3])
         raise FileNotFoundError(f"{path}: no pictures here ({found or 'the folder is empty'})")
     return pictures, others
+
+
+def pictures_or_examples(place=PHOTOS):
+    """What a demo shows: the pictures at a place or, where the usual place has none, the examples.
+
+    place: a folder or one picture, from the workbook's folder.
+    returns names -> paths, names -> examples (``data.open.load_examples``), none of which there are
+    for one's own pictures, and names -> why something there is left out.
+    raises FileNotFoundError where a place that was asked for holds no picture.
+    """
+    try:
+        paths, left_out = find_pictures(place, ROOT)
+        return paths, {}, left_out
+    except FileNotFoundError as missing:
+        if place != PHOTOS:
+            raise
+        examples = {example.name: example for example in load_examples()}
+        left_out = {PHOTOS: str(missing)} if (ROOT / PHOTOS).exists() else {}
+        return {name: example.path for name, example in examples.items()}, examples, left_out
 
 
 def read_pictures(paths: dict[str, Path], left_out: dict[str, str]):

@@ -84,6 +84,8 @@ def test_truth_is_read_with_or_without_vertices(hands, tmp_path):
     joints, vertices = predictions.read_truth(tmp_path, "training")
     np.testing.assert_allclose(joints, hands[0], rtol=1e-15)
     assert vertices is None
+    with pytest.raises(FileNotFoundError, match="there is training_xyz.json: give --set training"):
+        predictions.read_truth(tmp_path)
     (tmp_path / "training_verts.json").write_text(json.dumps(hands[1].tolist()))
     assert predictions.read_truth(tmp_path, "training")[1].shape == (4, 30, 3)
     (tmp_path / "training_verts.json").write_text("[]")

@@ -85,7 +85,7 @@ def pictures_of_notebook_05(place) -> dict:
     for source in code[:2]:
         exec(source, names)
     names["pictures"] = str(place)
-    exec(next(source for source in code if "find_pictures(pictures" in source), names)
+    exec(next(source for source in code if "pictures_or_examples(pictures" in source), names)
     return names
 
 
@@ -107,7 +107,7 @@ def test_notebook_05_decodes_no_more_than_it_shows(tmp_path):
     for n in range(15):
         Image.fromarray(PHOTO).save(tmp_path / f"{n}.png")
     found = pictures_of_notebook_05(tmp_path)
-    assert len(found["shown"]) == 15 and list(found["images"]) == [f"{n}.png" for n in range(12)]
+    assert len(found["paths"]) == 15 and list(found["images"]) == [f"{n}.png" for n in range(12)]
 
 
 def test_notebook_05_shows_no_examples_instead_of_what_was_asked_for(tmp_path):
