@@ -61,23 +61,20 @@ def ensure_run(run="") -> Path:
     run: name in ``runs/``, or folder, absolute or from the workbook's folder, or "".
     """
     from hand_lib.evaluation.runs import find_runs
-
-    if run:
-        folder = find_run(run)
-        if not (folder / "model.safetensors").is_file():
-            known = sorted(p.parent.name for p in (ROOT / "runs").glob("*/model.safetensors"))
-            raise FileNotFoundError(
-                f"{folder} holds no model.safetensors; finished runs in runs/: "
-                f"{', '.join(known) or 'none yet'}"
-            )
-        return folder
-    found = find_runs(ROOT / "runs")
-    if found:
-        return found[-1]
     from hand_lib.training.config import make_config
     from hand_lib.training.loop import train
 
-    return train(make_config("quick"), ROOT / "runs" / "quick").folder
+    if not run:
+        found = find_runs(ROOT / "runs")
+        return found[-1] if found else train(make_config("quick"), ROOT / "runs" / "quick").folder
+    folder = find_run(run)
+    if not (folder / "model.safetensors").is_file():
+        known = sorted(path.parent.name for path in (ROOT / "runs").glob("*/model.safetensors"))
+        raise FileNotFoundError(
+            f"{folder} holds no model.safetensors; finished runs in runs/: "
+            f"{', '.join(known) or 'none yet'}"
+        )
+    return folder
 
 
 def notebook_path(name) -> Path:
@@ -118,12 +115,10 @@ def checked_parameters(notebook, given: dict) -> dict:
             value = str(value)
         elif isinstance(value, str):
             value = {"true": True, "false": False}.get(value.lower(), literal(value))
-        if kind == "float" and type(value) is int:
-            value = float(value)
+        value = float(value) if kind == "float" and type(value) is int else value
         if kind in ("int", "float", "bool") and type(value).__name__ not in (kind, "NoneType"):
-            raise TypeError(
-                f"parameter {name} should be {kind} like its default {default!r}, found {value!r}"
-            )
+            wanted = f"{kind} like its default {default!r}"
+            raise TypeError(f"parameter {name} should be {wanted}, found {value!r}")
         checked[name] = value
     return checked
 
@@ -168,7 +163,8 @@ def run_notebook(notebook, parameters=None, output=None, log=None, refresh=False
 def _keep(executed: Path, output: Path, for_git: bool = False) -> None:
     """Write an executed notebook without papermill's stamps, of progress bars the end alone.
 
-    for_git: standard error goes too, and a widget, whose state no file keeps, leaves a line.
+    for_git: standard error goes too, and a line stands for every widget, whose state no file keeps,
+    and for everything that was shown as private.
     """
     import nbformat
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
@@ -181,9 +177,11 @@ def _keep(executed: Path, output: Path, for_git: bool = False) -> None:
         cell.metadata = {key: cell.metadata[key] for key in sorted(kept)}
         if for_git and cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
-            for output_ in cell.outputs:
-                if "application/vnd.jupyter.widget-view+json" in output_.get("data", {}):
-                    output_.data = {"text/plain": "a panel to play with: run this in JupyterLab"}
+            for out in cell.outputs:
+                if "application/vnd.jupyter.widget-view+json" in out.get("data", {}):
+                    out.data = {"text/plain": "a panel to play with: run this in JupyterLab"}
+                if out.get("metadata", {}).get("private"):
+                    out.data = {"text/plain": "your own pictures: shown where this is run"}
     output.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(book, output)
 
@@ -238,11 +236,12 @@ def run_all(run: str = "small", log=sys.stderr) -> dict[str, dict]:
     for number, name in enumerate(IN_ORDER, start=1):
         seconds, parameters = time.perf_counter() - started, chosen.get(name, {})
         log.write(f"[{number}/{len(IN_ORDER)}] {name}, {seconds:.0f} s so far\n")
-        executed.append((folder if name == "03_train" else folder.parent / "notebooks") / name)
+        place = (folder if name == "03_train" else folder.parent / "notebooks") / f"{name}.ipynb"
+        executed.append(f"    {place.relative_to(ROOT)}\n")
         if parameters is None:
             log.write(f"    runs/{run} is finished and kept; delete that folder to train again\n")
         else:
-            run_notebook(name, parameters, executed[-1].with_suffix(".ipynb"), log)
+            run_notebook(name, parameters, place, log)
     log.write("scoring on synthetic-test ...\n")
     rows = comparison({"this run": folder} | ({"reference model": reference} if shipped else {}))
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
@@ -251,8 +250,7 @@ def run_all(run: str = "small", log=sys.stderr) -> dict[str, dict]:
         f"joints with the fingertips of {OWN_FINGERTIPS}; template only: one mesh for every\n"
         f"picture, on the run's validation hands\n{table(rows)}\n\n"
         "executed notebooks, with all pictures and curves in them (to open them: make lab):\n"
-        + "".join(f"    {path.relative_to(ROOT)}.ipynb\n" for path in executed)
-        + f"({minutes} min {seconds:02d} s)\n"
+        f"{''.join(executed)}({minutes} min {seconds:02d} s)\n"
     )
     return rows
 
@@ -269,21 +267,19 @@ def main(arguments=None) -> int:
     parser.add_argument("--refresh", action="store_true", help="execute it in its place, for git")
     parser.add_argument("--list", action="store_true", help="show its parameters and stop")
     options = parser.parse_args(arguments)
-    name = options.notebook
+    name, given = options.notebook, dict(options.parameter)
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     try:
         if name is None:
             run_all(options.run)
-            return 0
-        if options.list:
-            known = parameters_of(notebook_path(name))
-            done = [f"{key} = {default!r}" for key, (_, default) in known.items()]
+        elif options.list:
+            for key, (_, default) in parameters_of(notebook_path(name)).items():
+                sys.stdout.write(f"{key} = {default!r}\n")
         else:
-            given = dict(options.parameter), options.output, sys.stderr, options.refresh
-            done = [run_notebook(name, *given)]
-        sys.stdout.write("".join(f"{line}\n" for line in done))
+            done = run_notebook(name, given, options.output, sys.stderr, options.refresh)
+            sys.stdout.write(f"{done}\n")
         return 0
     except PapermillExecutionError as error:
         problem, code = f"stopped: {error.ename}: {error.evalue}", 1

@@ -17,6 +17,7 @@ _SHAPES = {
     "joints": (21, 3),
     "root": (3,),
     "joints_2d": (21, 2),
+    "vertices_px": (None, 3),
     "intrinsics": (3, 3),
     "pose": (48,),
     "betas": (10,),
@@ -39,6 +40,7 @@ class HandSample:
     joints: np.ndarray | None = None  # (21, 3) float32 metres, the same frame
     root: np.ndarray | None = None  # (3,) float32 metres, the wrist in the camera frame
     joints_2d: np.ndarray | None = None  # (21, 2) float32 pixels of this image
+    vertices_px: np.ndarray | None = None  # (V, 3) pixels of this image, depth on the same scale
     valid_2d: np.ndarray | None = None  # (21,) bool, which of joints_2d are known; all by default
     intrinsics: np.ndarray | None = None  # (3, 3) float32 pixels
     mask: np.ndarray | None = None  # (H, W) bool, True on the hand

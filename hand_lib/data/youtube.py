@@ -158,7 +158,7 @@ class YouTubeHands(HandDataset):
         """All of a sample but its picture, as ``HandSample`` takes it."""
         _row, _image, is_left, name = self.hands[index]
         vertices = self.vertices_px(index)
-        fields = {"key": name, "side": "left" if is_left else "right"}
+        fields = {"key": name, "side": "left" if is_left else "right", "vertices_px": vertices}
         if self.model is None:
             flat, valid = np.zeros((21, 2), np.float32), np.zeros(21, bool)
             flat[list(TIPS_21)] = vertices[list(fingertip_vertices("smplx")), :2]

@@ -14,14 +14,6 @@ from hand_lib.hand.joints import BONES, JOINT_NAMES, fingertips_of
 from hand_lib.mesh.topology import procrustes_align
 from hand_lib.render.camera import project
 
-
-def sample_and_mesh(dataset, index: int):
-    """A sample, and its mesh in pixels (V, 3) where the data set itself has it so, else None."""
-    sample = dataset[index]
-    pixels = dataset.vertices_px(index) if hasattr(dataset, "vertices_px") else None
-    return sample, pixels
-
-
 BONE_NAMES = tuple(JOINT_NAMES[child] for child in BONES[:, 1])
 
 
@@ -70,7 +62,7 @@ def describe(dataset, count: int = 400, seed: int = 0, progress: bool = True) ->
     rows, broken = [], []
     for index in tqdm(picks, desc="looking at samples", disable=not progress or len(picks) < 500):
         try:
-            rows.append(_row(int(index), *sample_and_mesh(dataset, int(index))))
+            rows.append(_row(int(index), dataset[int(index)]))
         except (ValueError, OSError) as error:
             broken.append(str(error))
     if not rows:
@@ -105,31 +97,32 @@ _MESH_POINTS = 78
 """Points of a mesh that stand for its pose where no joints are known."""
 
 
-def _row(index, sample, mesh_px) -> dict:
-    joints = np.full((21, 3), np.nan) if sample.joints is None else sample.joints.astype(float)
+def _row(index, sample) -> dict:
+    """One sample's entries of a ``Description``, and its joints and points of its mesh."""
     mirror = [-1.0 if sample.side == "left" else 1.0, 1, 1]
-    right = joints * mirror
     root = (np.array([0, 0, 1.0]) if sample.root is None else sample.root) * mirror
-    fill = off = np.nan
+    joints = np.full((21, 3), np.nan) if sample.joints is None else sample.joints * mirror
+    seen, fill, off = None, np.nan, np.nan
     mesh = np.full((_MESH_POINTS, 3), np.nan)
     if sample.joints_2d is not None and sample.valid_2d.any():
         seen = sample.joints_2d[sample.valid_2d]
+        known = sample.root, sample.intrinsics, sample.joints
+        if all(label is not None for label in known):
+            found = project(sample.joints.astype(float) + sample.root, sample.intrinsics)
+            off = np.linalg.norm(found[sample.valid_2d] - seen, axis=1).mean()
+    if sample.vertices_px is not None:
+        some = np.linspace(0, len(sample.vertices_px) - 1, _MESH_POINTS).astype(int)
+        mesh, seen = sample.vertices_px[some] * mirror, sample.vertices_px[:, :2]
+    if seen is not None:
         fill = np.ptp(seen, axis=0).max() / max(sample.image.shape[:2])
-        if sample.root is not None and sample.intrinsics is not None and sample.joints is not None:
-            projected = project(joints + sample.root, sample.intrinsics)[sample.valid_2d]
-            off = np.linalg.norm(projected - seen, axis=1).mean()
-    if mesh_px is not None:
-        some = np.linspace(0, len(mesh_px) - 1, _MESH_POINTS).astype(int)
-        mesh = mesh_px[some].astype(float) * mirror
-        fill = np.ptp(mesh_px[:, :2], axis=0).max() / max(sample.image.shape[:2])
     return {
         "index": index,
-        "joints": right,
+        "joints": joints,
         "mesh": mesh,
         "bones_mm": 1000 * np.linalg.norm(joints[BONES[:, 1]] - joints[BONES[:, 0]], axis=1),
-        "palm_angle_deg": palm_angles_deg(right[None], root[None])[0],
-        "turn_deg": in_plane_angles_deg(right[None])[0],
-        "toward_camera": hand_axes(right[None])[0] @ (-root / np.linalg.norm(root)),
+        "palm_angle_deg": palm_angles_deg(joints[None], root[None])[0],
+        "turn_deg": in_plane_angles_deg(joints[None])[0],
+        "toward_camera": hand_axes(joints[None])[0] @ (-root / np.linalg.norm(root)),
         "fill": fill,
         "brightness": sample.image.mean(),
         "reprojection_px": off,
@@ -144,8 +137,7 @@ def nearest_in_pose(description: Description, row: int, count: int = 5) -> np.nd
     """
     gap = np.linalg.norm(description.pose - description.pose[row], axis=2).mean(axis=1)
     gap[row] = -1
-    rows = np.argsort(np.where(np.isnan(gap), np.inf, gap), kind="stable")
-    return _once(description, rows)[:count]
+    return _once(description, np.argsort(gap, kind="stable"))[:count]  # NaN comes last
 
 
 def _once(description, rows) -> np.ndarray:
@@ -176,10 +168,10 @@ def surface(dataset, model) -> np.ndarray | None:
     template, faces = model.vertices.detach().cpu().numpy(), model.faces.cpu().numpy()
     for index in np.linspace(0, len(dataset) - 1, min(len(dataset), 8)).astype(int):
         try:
-            sample, mesh_px = sample_and_mesh(dataset, int(index))
+            sample = dataset[int(index)]
         except (ValueError, OSError):
             continue
-        mesh = sample.vertices if mesh_px is None else mesh_px
+        mesh = sample.vertices if sample.vertices_px is None else sample.vertices_px
         if mesh is not None:
             return faces if fits_mesh(mesh, template, faces) else None
     return faces
@@ -191,35 +183,23 @@ def answer(description: Description, dataset) -> str:
     dataset: what was described. What its labels do not tell is "not known".
     """
     count, left = len(description), int(description.left.sum())
-    palm, off, spread = (
-        values[np.isfinite(values)] for values in
-        (description.palm_angle_deg, description.reprojection_px, description.pose_spread)
-    )  # fmt: skip
     told = {
         "samples": f"{len(dataset)}, seen {count}: {count - left} right, {left} left",
         "could not be read": str(len(description.broken)),
-        "palm towards the camera": f"{(palm < 90).mean():.0%}" if len(palm) else "",
-        "hand over picture": _range(description.fill, ".2f"),
-        "brightness, 0 to 255": _range(description.brightness, ".0f"),
-        "distance to the mean pose":
-            f"{np.median(spread):.0%} of the hand's radius (median)" if len(spread) else "",
-        "labels and projection": f"within {_up(off.max())} px" if len(off) else "",
-        "fingertips of the joints": fingertips_of(dataset),
-    }  # fmt: skip
-    return "\n".join(f"{what:<27} {value or 'not known'}" for what, value in told.items())
-
-
-def _up(value: float) -> str:
-    """The next of 0.1, 1, 10, ... that is above, so that rounding errors print alike anywhere."""
-    return f"{max(0.1, 10.0 ** np.ceil(np.log10(max(value, 1e-9)))):g}"
-
-
-def _range(values, form: str) -> str:
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return ""
-    low, middle, high = np.percentile(known, [5, 50, 95])
-    return f"{middle:{form}} (5 % below {low:{form}}, 5 % above {high:{form}})"
+    }
+    for name, values, form in (
+        ("palm to camera, degrees", description.palm_angle_deg, ".0f"),
+        ("hand over picture", description.fill, ".2f"),
+        ("brightness, 0 to 255", description.brightness, ".0f"),
+        ("distance to the mean pose", description.pose_spread, ".0%"),
+        ("labels off projection, px", description.reprojection_px, ".1f"),
+    ):
+        told[name], known = "not known", values[np.isfinite(values)]
+        if len(known):
+            low, middle, high = np.percentile(known, [5, 50, 95])
+            told[name] = f"{middle:{form}} (5 % below {low:{form}}, 5 % above {high:{form}})"
+    told["fingertips of the joints"] = fingertips_of(dataset)
+    return "\n".join(f"{what:<27} {value}" for what, value in told.items())
 
 
 ORDERS = {
@@ -243,6 +223,5 @@ def ordered(description: Description, by: str, once: bool = False) -> np.ndarray
     """
     if by not in ORDERS:
         raise ValueError(f"unknown order {by!r}; known: {', '.join(ORDERS)}")
-    key = np.asarray(ORDERS[by](description), float)
-    rows = np.argsort(np.where(np.isfinite(key), key, np.inf), kind="stable")
+    rows = np.argsort(np.asarray(ORDERS[by](description), float), kind="stable")  # NaN last
     return _once(description, rows) if once else rows

@@ -10,30 +10,43 @@ The named views are one fixed camera each: "front" (from the camera), "back", "l
 """
 
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
 
 import cv2
+import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
+from PIL import ImageColor
 
+from hand_lib import ROOT
 from hand_lib.hand.joints import FINGER_COLOURS, FINGERS
+from hand_lib.hand.skin import skin_colours, stored_faces
 from hand_lib.mesh.topology import boundary_loops, unique_edges
 from hand_lib.render.camera import project
 from hand_lib.render.raster import rasterise
 from hand_lib.render.render import PREDICTION, TRUTH, render_mesh  # noqa: F401
 from hand_lib.viewers.flat import (
     PAPER,
-    draw_joints,
     draw_points,
+    draw_walk,
     image_grid,
+    jpeg_bytes,
     png_bytes,
     still_bundle,
+    write,
 )
 
 EDGE = (96, 72, 58)
 RIM = (30, 110, 200)
 """Colours of edges and of open borders."""
 ERROR_SCALE = "Inferno"
+LIGHTING = {"ambient": 0.5, "diffuse": 0.75, "specular": 0.12, "roughness": 0.7,
+            "facenormalsepsilon": 0, "vertexnormalsepsilon": 0}  # fmt: skip
+"""Of live surfaces; faces of a hand in metres are no smaller than what Plotly takes for nothing."""
 
 VIEWS = {
     "front": np.eye(3),
@@ -62,70 +75,77 @@ def to_camera_view(points, view: str = "palm"):
 
 
 @dataclass(frozen=True)
+class Stroke:
+    """Lines in space, the same in a figure and in its still."""
+
+    lines: object  # each (n, 3) places to walk through
+    colour: object  # (3,), or (n, 3) along its one line
+    width: float = 5
+    dots: float = 0  # size of the dots at the places
+    texts: tuple = ()  # beside the places of its one line
+    hidden: bool = False  # by the mesh, where that is nearer
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class DrawnHand:
     """What one panel shows of a hand; what is None stays away."""
 
     vertices: np.ndarray | None = None  # (V, 3) metres, camera axes
     faces: np.ndarray | None = None  # (F, 3); None: the vertices are drawn as points
     joints: np.ndarray | None = None  # (21, 3) metres, drawn as a skeleton
-    colour: object = PREDICTION  # (3,) or (V, 3), 0 to 255
+    colour: object = None  # (3,) or (V, 3), 0 to 255; None: skin
     error_mm: np.ndarray | None = None  # (V,) painted instead of the colour
     error_max_mm: float | None = None  # end of the colour scale; default: the largest error
     opacity: float = 1.0
     name: str = "hand"
     edges: bool = False  # draw all edges, and the open borders in blue
     path: np.ndarray | None = None  # (K, 3) places to walk through, from dark to light
+    more: tuple[Stroke, ...] = ()
 
     def error_top_mm(self) -> float:
         return self.error_max_mm or max(float(np.max(self.error_mm)), 1e-9)
 
     def colours(self) -> np.ndarray:
         """(3,) or (V, 3), 0 to 255: the colour, or that of the errors on the one scale for them."""
-        if self.error_mm is None:
-            return np.asarray(self.colour)
-        return _mapped(ERROR_SCALE.lower(), np.clip(self.error_mm / self.error_top_mm(), 0, 1))
+        if self.error_mm is not None:
+            return mapped(ERROR_SCALE.lower(), np.clip(self.error_mm / self.error_top_mm(), 0, 1))
+        return np.asarray(skin_of(self.faces) if self.colour is None else self.colour)
 
-    def lines(self):
-        """Edges, then closed borders, each a list of (n, 3) places with its colour and width."""
-        rims = [np.append(loop, loop[0]) for loop in boundary_loops(np.asarray(self.faces))]
-        yield self.vertices[unique_edges(np.asarray(self.faces))], EDGE, 1.5
-        yield [self.vertices[rim] for rim in rims], RIM, 6
+    def strokes(self) -> Iterator[Stroke]:
+        """All lines: edges, closed borders, the skeleton finger by finger, the path, and more."""
+        if self.edges:
+            faces = np.asarray(self.faces)
+            rims = [self.vertices[np.append(loop, loop[0])] for loop in boundary_loops(faces)]
+            yield Stroke(self.vertices[unique_edges(faces)], EDGE, 1.5, hidden=True)
+            yield Stroke(rims, RIM, 6, hidden=True)
+        for finger, chain in FINGERS.items() if self.joints is not None else ():
+            line = np.asarray(self.joints)[[0, *chain]]
+            yield Stroke([line], ImageColor.getrgb(FINGER_COLOURS[finger]), dots=4, name=finger)
+        if self.path is not None:
+            count = len(self.path)
+            texts = tuple(map(str, range(count))) if count > 2 else ()
+            colours = mapped("viridis", np.linspace(0, 0.92, count))
+            yield Stroke([self.path], colours, 6, 4, texts)
+        yield from self.more
+
+    def places(self) -> np.ndarray:
+        """(N, 3) all that is drawn, for the frame around it."""
+        lines = [line for stroke in self.strokes() for line in stroke.lines]
+        return np.concatenate([*lines, *(() if self.vertices is None else (self.vertices,))])
 
 
-def _mapped(scale: str, values) -> np.ndarray:
+def skin_of(faces, tone: float = 0.3):
+    """Skin (V, 3) of the built-in hand, right or left; ``PREDICTION`` for any other faces."""
+    own, faces = np.sort(stored_faces(), axis=1), np.sort(() if faces is None else faces)
+    return skin_colours(tone) if np.array_equal(faces, own) else np.array(PREDICTION)
+
+
+def mapped(scale: str, values) -> np.ndarray:
     """Colours (N, 3) uint8 of values 0 to 1 on a scale of Matplotlib."""
     from matplotlib import colormaps
 
     return np.round(colormaps[scale](np.asarray(values, float))[:, :3] * 255).astype(np.uint8)
-
-
-def _path_colours(path) -> np.ndarray:
-    return _mapped("viridis", np.linspace(0, 0.92, len(path)))
-
-
-def mesh_trace(hand: DrawnHand):
-    """The surface or its points for Plotly; float32 and whole numbers keep the JSON small."""
-    x, y, z = np.asarray(hand.vertices, np.float32).T
-    if hand.faces is None:
-        marker = {"size": 3, "color": _css(hand.colours())}
-        return go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker, name=hand.name)
-    faces = np.asarray(hand.faces)
-    i, j, k = faces.astype(np.uint16 if faces.max() < 2**16 else np.int32).T
-    if hand.error_mm is not None:
-        style = {
-            "intensity": np.asarray(hand.error_mm, np.float32), "colorscale": ERROR_SCALE,
-            "cmin": 0, "cmax": hand.error_top_mm(),
-            "colorbar": {"title": "mm", "thickness": 12, "len": 0.7},
-        }  # fmt: skip
-    elif np.ndim(hand.colour) == 2:
-        style = {"vertexcolor": np.asarray(hand.colour, np.uint8)}
-    else:
-        style = {"color": _css(hand.colour)}
-    return go.Mesh3d(
-        x=x, y=y, z=z, i=i, j=j, k=k, name=hand.name, opacity=hand.opacity, hoverinfo="name",
-        lighting={"ambient": 0.45, "diffuse": 0.75, "specular": 0.12, "roughness": 0.7},
-        lightposition={"x": -600, "y": -1200, "z": -1500}, **style,
-    )  # fmt: skip
 
 
 def _css(colour):
@@ -135,47 +155,50 @@ def _css(colour):
     return "rgb({},{},{})".format(*(int(c) for c in colour))
 
 
-def skeleton_traces(joints, size: float = 4) -> list[go.Scatter3d]:
-    """One trace per finger (wrist to tip) in its own colour.   joints: (21, 3)."""
-    traces = []
-    for finger, chain in FINGERS.items():
-        x, y, z = np.asarray(joints, np.float32)[[0, *chain]].T
-        colour = FINGER_COLOURS[finger]
-        traces.append(
-            go.Scatter3d(
-                x=x, y=y, z=z, mode="lines+markers", name=finger, showlegend=False,
-                line={"color": colour, "width": 5}, marker={"color": colour, "size": size},
-            )
-        )  # fmt: skip
-    return traces
+def mesh_trace(hand: DrawnHand):
+    """The surface or its points for Plotly; float32 and whole numbers keep the JSON small."""
+    x, y, z = np.asarray(hand.vertices, np.float32).T
+    colours = hand.colours()
+    if hand.faces is None:
+        marker = {"size": 3, "color": _css(colours)}
+        return go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker, name=hand.name)
+    faces = np.asarray(hand.faces)
+    i, j, k = faces.astype(np.uint16 if faces.max() < 2**16 else np.int32).T
+    if hand.error_mm is not None:
+        style = {
+            "intensity": np.asarray(hand.error_mm, np.float32), "colorscale": ERROR_SCALE,
+            "cmin": 0, "cmax": hand.error_top_mm(),
+            "colorbar": {"title": "mm", "thickness": 12, "len": 0.7},
+        }  # fmt: skip
+    elif np.ndim(colours) == 2:
+        style = {"vertexcolor": np.asarray(colours, np.uint8)}
+    else:
+        style = {"color": _css(colours)}
+    return go.Mesh3d(
+        x=x, y=y, z=z, i=i, j=j, k=k, name=hand.name, opacity=hand.opacity, hoverinfo="name",
+        lighting=LIGHTING, lightposition={"x": -600, "y": -1200, "z": -1500}, **style,
+    )  # fmt: skip
 
 
-def _line_trace(lines, colour, width) -> go.Scatter3d:
-    """Lines as one trace; between them is NaN."""
+def stroke_trace(stroke: Stroke) -> go.Scatter3d:
+    """A stroke as one trace; between its lines is NaN."""
     gap = np.full((1, 3), np.nan)
-    x, y, z = np.concatenate([gap, *(part for line in lines for part in (line, gap))]).T
+    parts = [part for line in stroke.lines for part in (line, gap)]
+    x, y, z = np.concatenate(parts[:-1] or [gap]).astype(np.float32).T
+    colour, mode = _css(stroke.colour), "lines"
+    mode += "+markers" * bool(stroke.dots) + "+text" * bool(stroke.texts)
     return go.Scatter3d(
-        x=np.float32(x), y=np.float32(y), z=np.float32(z), mode="lines", hoverinfo="skip",
-        line={"color": _css(colour), "width": width},
+        x=x, y=y, z=z, mode=mode, line={"color": colour, "width": stroke.width},
+        marker={"color": colour, "size": stroke.dots}, name=stroke.name,
+        text=list(stroke.texts) or None, textfont={"size": 11},
+        hoverinfo="name" if stroke.name else "skip",
     )  # fmt: skip
 
 
 def hand_traces(hand: DrawnHand) -> list:
-    """Everything of a hand: its mesh, then edges and borders, skeleton, path."""
+    """Everything of a hand: its mesh, then its strokes."""
     traces = [] if hand.vertices is None else [mesh_trace(hand)]
-    traces += [_line_trace(*one) for one in hand.lines()] if hand.edges else []
-    traces += [] if hand.joints is None else skeleton_traces(hand.joints)
-    if hand.path is not None:
-        x, y, z = np.asarray(hand.path, np.float32).T
-        colours = _css(_path_colours(hand.path))
-        traces.append(
-            go.Scatter3d(
-                x=x, y=y, z=z, mode="lines+markers+text", text=[str(n) for n in range(len(x))],
-                hoverinfo="text", textfont={"size": 10},
-                line={"color": colours, "width": 6}, marker={"color": colours, "size": 4},
-            )
-        )  # fmt: skip
-    return traces
+    return traces + [stroke_trace(stroke) for stroke in hand.strokes()]
 
 
 def scene_layout(view: str = "front", zoom: float = 1.0) -> dict:
@@ -212,24 +235,26 @@ def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoo
     widget: a ``FigureWidget``.   zoom: below 1 steps back, for narrow panels.
     returns a Plotly figure.
     """
-    panels, gap = _panels(panels, titles, view), 0.01
+    panels = _panels(panels, titles, view)
     figure = go.FigureWidget() if widget else go.Figure()
-    layout = {"height": height, "margin": {"l": 0, "r": 0, "t": 34, "b": 0}, "showlegend": False}
-    annotations = []
+    layout, traces = {"annotations": []}, []
     for n, (hands, title, name) in enumerate(panels):
-        key = "scene" if n == 0 else f"scene{n + 1}"
-        left, right = n / len(panels) + gap / 2, (n + 1) / len(panels) - gap / 2
-        layout[key] = {**scene_layout(name, zoom), "domain": {"x": [left, right], "y": [0, 1]}}
-        annotations.append(
+        key, left, right = f"scene{n + 1 if n else ''}", n / len(panels), (n + 1) / len(panels)
+        domain = {"x": [left + 0.005, right - 0.005], "y": [0, 1]}
+        layout[key] = {**scene_layout(name, zoom), "domain": domain}
+        layout["annotations"].append(
             {"text": title, "x": (left + right) / 2, "y": 1.0, "xref": "paper", "yref": "paper",
              "yanchor": "bottom", "showarrow": False, "font": {"size": 14}}
         )  # fmt: skip
-        for trace in [trace for hand in hands for trace in hand_traces(hand)]:
-            trace.scene = key
-            figure.add_trace(trace)
+        traces += [t.update(scene=key) for hand in hands for t in hand_traces(hand)]
+    figure.add_traces(traces)
     for trace in [trace for trace in figure.data if "intensity" in trace][:-1]:
         trace.showscale = trace.intensity is None  # one bar of colours is enough
-    figure.update_layout(annotations=annotations, paper_bgcolor="white", **layout)
+    bar = {"orientation": "v", "remove": ["toimage", "hoverclosest3d", "resetcameralastsave3d"]}
+    figure.update_layout(
+        height=height, margin={"l": 0, "r": 0, "t": 34, "b": 0}, showlegend=False, modebar=bar,
+        paper_bgcolor="white", template="none", **layout,
+    )  # fmt: skip
     return figure
 
 
@@ -272,10 +297,8 @@ def still(panels, titles=None, view="front", size: int = 300, columns: int | Non
     size: side of a panel in pixels.   columns: panels per row (default: all in one row).
     returns a PIL image.
     """
-    panels, seen = _panels(panels, titles, view), []
-    for hands, _, name in panels:
-        parts = [part for h in hands for part in (h.vertices, h.joints, h.path) if part is not None]
-        seen.append(np.concatenate(parts) @ VIEWS[name].T)
+    panels = _panels(panels, titles, view)
+    seen = [np.concatenate([h.places() for h in hands]) @ VIEWS[v].T for hands, _, v in panels]
     extent = max(max(np.ptp(points, axis=0)[:2].max() for points in seen), 1e-6)
     pictures = []
     for (hands, _, name), points in zip(panels, seen, strict=True):
@@ -289,60 +312,52 @@ def _still(hands, place, extent, size) -> np.ndarray:
     side = _FINE * size
     focal, middle = 0.86 * _FAR * side, (side - 1) / 2
     camera = np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1.0]])
-    image, depth = np.full((side, side, 3), PAPER, np.uint8), np.full((side, side), np.inf)
+    image, texts = np.full((side, side, 3), PAPER, np.uint8), []
     meshes = [h for h in hands if h.faces is not None and h.vertices is not None]
     solid, clear = ([h for h in meshes if (h.opacity == 1) == whole] for whole in (True, False))
-    edged = any(hand.edges for hand in hands)
     for group in ([solid] if solid else []) + [[h] for h in clear]:
         image = render_mesh(
             [place(h.vertices) for h in group], [np.asarray(h.faces) for h in group],
             [h.colours() for h in group], camera, side, background=image,
             alpha=group[0].opacity, supersample=1,
         )  # fmt: skip
-        for hand in [hand for hand in group if edged]:
-            near = rasterise(place(hand.vertices), np.asarray(hand.faces), camera, (side, side))
-            depth = np.minimum(depth, near.depth)
     for hand in hands:
         if hand.vertices is not None and hand.faces is None:
             points = place(hand.vertices)
             pixels = np.c_[project(points, camera), points[:, 2]]
             image = draw_points(image, pixels, hand.colours())
-        for lines, colour, width in hand.lines() if hand.edges else []:
-            _draw_lines(image, [place(line) for line in lines], camera, colour, round(width / 2),
-                        depth + 0.02 * extent)  # fmt: skip
-        if hand.path is not None:
-            walk, colours = place(np.asarray(hand.path, float)), _path_colours(hand.path).tolist()
-            for n, colour in enumerate(colours):
-                _draw_lines(image, [walk[n : n + 2]], camera, colour, 2 * _FINE)
-            for (x, y), colour in zip(project(walk, camera), colours, strict=True):
-                cv2.circle(image, (round(x), round(y)), 3 * _FINE, colour, cv2.FILLED, cv2.LINE_AA)
-    image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    camera[:2] = camera[:2] / _FINE - [[0, 0, (1 - 1 / _FINE) / 2]]
-    for hand in hands:
-        if hand.joints is not None:
-            image = draw_joints(image, project(place(hand.joints), camera))
-    return image
+        near = None
+        if hand.edges:
+            faces = np.asarray(hand.faces)
+            near = rasterise(place(hand.vertices), faces, camera, (side, side)).depth
+        for stroke in hand.strokes():
+            width = round(stroke.width * (1 if stroke.dots else 0.5))
+            for line in stroke.lines:
+                points, seen = place(np.asarray(line, float)), None
+                pixels = project(points, camera)
+                if stroke.hidden:
+                    x, y = ((pixels[1:] + pixels[:-1]) / 2).astype(int).clip(0, side - 1).T
+                    depth = (points[1:, 2] + points[:-1, 2]) / 2
+                    seen = depth <= near[y, x] + 0.02 * extent
+                draw_walk(image, pixels, stroke.colour, width, round(2.2 * stroke.dots), seen)
+                texts += zip(pixels / _FINE, stroke.texts, strict=False)
+    return write(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), texts)
 
 
-def _draw_lines(image, lines, camera, colour, width, depth=None) -> None:
-    """Lines of (n, 3) places onto ``image``, in place; where ``depth`` (H, W) is nearer, not."""
-    for line in lines:
-        ends = np.round(16 * project(line, camera)).astype(int)
-        for n in range(len(line) - 1):
-            x, y = np.clip((ends[n] + ends[n + 1]) // 32, 0, len(image) - 1)
-            if depth is None or line[n : n + 2, 2].mean() <= depth[y, x]:
-                cv2.line(image, ends[n], ends[n + 1], colour, width, cv2.LINE_AA, 4)
-
-
-def show(figure, picture, text: str = "figure") -> None:
+def show(figure, picture, text: str = "figure", private: bool = False) -> None:
     """Display one output: the live figure where somebody can turn it, its still anywhere else.
 
     figure: a Plotly figure or None.   picture: a PIL image or (H, W, 3) uint8.
     A cell run in JupyterLab gets the live figure alone, because Lab prefers a PNG to Plotly's JSON;
     a cell run headless (papermill, nbval) gets both, so that GitHub shows the PNG.
+    private: somebody's own picture. JupyterLab shows it by a widget, whose bytes no notebook keeps,
+    and ``workbook`` leaves it out of notebooks that it refreshes for git.
     """
     from IPython.display import display
 
+    if private and in_live_frontend():
+        display(widgets.Image(value=jpeg_bytes(picture, 88), layout={"max_width": "100%"}))
+        return
     bundle = {"text/plain": text}
     if figure is None:
         bundle |= still_bundle(picture)
@@ -350,7 +365,16 @@ def show(figure, picture, text: str = "figure") -> None:
         bundle["application/vnd.plotly.v1+json"] = json.loads(figure.to_json())
         if not in_live_frontend():
             bundle["image/png"] = png_bytes(picture)
-    display(bundle, raw=True)
+    display(bundle, raw=True, metadata={"private": True} if private else None)
+
+
+def links(*paths):
+    """Markdown with links to files of the workbook, as a notebook in ``notebooks/`` sees them."""
+    from IPython.display import Markdown
+
+    places = [ROOT / path for path in paths]
+    found = [(p.name, Path(os.path.relpath(p, ROOT / "notebooks")).as_posix()) for p in places]
+    return Markdown(" · ".join(f"[{name}]({quote(place)})" for name, place in found))
 
 
 def in_live_frontend() -> bool:

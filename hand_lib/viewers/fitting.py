@@ -16,6 +16,7 @@ from hand_lib.inference.weak_labels import (
 )
 from hand_lib.render.render import draw_meshes
 from hand_lib.viewers import figures, flat
+from hand_lib.viewers.panels import pages
 
 GOOD, BAD = (46, 139, 87), (190, 60, 50)
 """Frames of kept and of rejected hands."""
@@ -51,24 +52,20 @@ def step_hands(model, path, steps) -> list[figures.DrawnHand]:
 def fit_steps_figure(model, path, steps, height: int = 420):
     """The hand turning and closing until it fits: a 3-D figure with a slider over the steps."""
     hands = step_hands(model, path, steps)
-    figure = figures.hand_figure(hands[-1:], height=height)
+    figure = figures.hand_figure(hands[:1], [f"{path[0].reprojection_px[0]:.0f} px at first"],
+                                 height=height)  # fmt: skip
+    places = [hand.vertices.astype(np.float32) for hand in hands]
     figure.frames = [
-        go.Frame(
-            data=[go.Mesh3d(**dict(zip("xyz", hand.vertices.astype(np.float32).T, strict=True)))],
-            name=str(step),
-        )
-        for step, hand in zip(steps, hands, strict=True)
+        go.Frame(data=[go.Mesh3d(**dict(zip("xyz", points.T, strict=True)))], name=str(step))
+        for step, points in zip(steps, places, strict=True)
     ]
-    points = np.concatenate([hand.vertices for hand in hands])
-    for name, low, high in zip("xyz", points.min(0), points.max(0), strict=True):
-        figure.layout.scene[f"{name}axis"].range = [float(low), float(high)]
-    buttons = [
-        {"label": f"{s}: {path[s].reprojection_px[0]:.1f} px", "method": "animate",
-         "args": [[str(s)], {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}]}
-        for s in steps
-    ]  # fmt: skip
-    slider = {"steps": buttons, "active": len(steps) - 1, "currentvalue": {"prefix": "step "}}
-    figure.update_layout(sliders=[slider])
+    for name, *ends in zip("xyz", np.min(places, (0, 1)), np.max(places, (0, 1)), strict=True):
+        figure.layout.scene[f"{name}axis"].range = [float(end) for end in ends]
+    how = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
+    buttons = [{"label": f"{s}: {path[s].reprojection_px[0]:.1f} px", "method": "animate",
+                "args": [[str(s)], how]} for s in steps]  # fmt: skip
+    slider = {"steps": buttons, "active": 0, "x": 0.1, "len": 0.8}
+    figure.update_layout(sliders=[slider | {"currentvalue": {"prefix": "step "}}])
     return figure
 
 
@@ -131,39 +128,39 @@ def review_panel(labels: WeakLabels, frames, path, rows=None, side: int = 150, p
     """
     rows = list(range(len(labels)) if rows is None else rows)
     message, grid = widgets.HTML(), widgets.Box(layout={"flex_flow": "row wrap"})
-    said = take_review(path, labels)
-    checks, pictures, texts = {}, {}, {}
+    said, checks, cards = take_review(path, labels), {}, {}
 
     def tell(text=""):
         message.value = f"{labels.fit.accepted.sum()} of {len(labels)} kept{text}"
 
-    def decide(row, change):
+    def decide(row, keep):
         try:
-            overrule(labels, row, change["new"])
+            overrule(labels, row, keep)
         except ValueError as error:
             checks[row].value = False
-            message.value = f"<span style='color: #b00'>{html.escape(str(error))}</span>"
+            message.value = f"<span style='color: #c33'>{html.escape(str(error))}</span>"
             return
-        if row in pictures:
-            pictures[row].value, texts[row].value = drawn(row), words(row)
+        if row in cards:
+            fill(row)
         save_review(path, labels)
         tell(", saved")
 
-    def drawn(row):
-        return flat.png_bytes(labelled_picture(labels, frames, row, side), 64)
-
-    def words(row):
+    def fill(row):
         why = labels.filters(row)
         if labels.fit.accepted[row] == bool(labels.automatic[row]):
             why = f"kept by you; {why}" if labels.fit.accepted[row] else "rejected by you"
         lines = f"<small>{html.escape(labels.name(row))}<br>{html.escape(why)}</small>"
-        return f"<div style='line-height: 1.25'>{lines}</div>"
+        picture, _, text = cards[row].children
+        picture.value = flat.png_bytes(labelled_picture(labels, frames, row, side), 64)
+        text.value = f"<div style='line-height: 1.25'>{lines}</div>"
 
     def card(row):
-        if row not in pictures:
-            pictures[row] = widgets.Image(value=drawn(row), format="png", width=side, height=side)
-            texts[row] = widgets.HTML(words(row), layout={"width": f"{side}px", "height": "66px"})
-        return widgets.VBox([pictures[row], checks[row], texts[row]], layout={"margin": "2px"})
+        if row not in cards:
+            picture = widgets.Image(format="png", width=side, height=side)
+            text = widgets.HTML(layout={"width": f"{side}px", "height": "66px"})
+            cards[row] = widgets.VBox([picture, checks[row], text], layout={"margin": "2px"})
+            fill(row)
+        return cards[row]
 
     def turn(_=None):
         first = page * (pager.value - 1)
@@ -173,11 +170,8 @@ def review_panel(labels: WeakLabels, frames, path, rows=None, side: int = 150, p
         kept = bool(labels.fit.accepted[row])
         checks[row] = widgets.Checkbox(value=kept, description="keep", indent=False)
         checks[row].layout.width = f"{side}px"
-        checks[row].observe(lambda change, r=row: decide(r, change), names="value")
-    pages = max(1, -(-len(rows) // page))
-    pager = widgets.IntSlider(1, 1, pages, description=f"page of {pages}")
-    pager.layout.display = None if pages > 1 else "none"
-    pager.observe(turn, "value")
+        checks[row].observe(lambda change, r=row: decide(r, change["new"]), "value")
+    pager = pages(len(rows), page, turn)
     save_review(path, labels)
     turn()
     tell(said)
@@ -197,34 +191,27 @@ def take_review(path, labels: WeakLabels) -> str:
     try:
         return f", {apply_review(path, labels)} overruled in {path.name}"
     except ValueError:
-        aside = path.with_name(f"{path.stem}-before{path.suffix}")
-        path.replace(aside)
+        aside = path.replace(path.with_name(f"{path.stem}-before{path.suffix}"))
         return f"; {path.name} was of other hands and is now {aside.name}"
 
 
 def kept_figure(labels: WeakLabels):
     """How many hands go for which reason, and how far fits lie from their keypoints."""
-    import matplotlib.pyplot as plt
-
-    figure, (bars, spread) = plt.subplots(1, 2, figsize=(8, 2.5), layout="constrained")
-    reasons = labels.reasons().most_common()
-    colours = [np.array(GOOD if name == "kept" else BAD) / 255 for name, _ in reasons]
-    bars.barh([name for name, _ in reasons], [number for _, number in reasons], color=colours)
+    figure, ((bars, spread),) = flat.chart(1, 2, (8, 2.5), grid=False)
+    names, numbers = zip(*labels.reasons().most_common(), strict=True)
+    good, bad = np.array((GOOD, BAD)) / 255
+    bars.barh(names, numbers, color=[good if name == "kept" else bad for name in names])
     bars.invert_yaxis()
     bars.set(xlabel="hands", title="What became of the detections")
     known = np.isfinite(labels.fit.reprojection_px)
     size = np.ptp(np.where(known[:, None, None], labels.fit.joints_2d, 0), axis=1).max(1)
     share = 100 * labels.fit.reprojection_px / np.maximum(size, 1e-6)
     edges = np.linspace(0, min(12.0, np.nanmax(share[known]) + 0.5), 25)
-    for mask, colour, name in (
-        (labels.fit.accepted, GOOD, "kept"), (~labels.fit.accepted, BAD, "rejected"),
-    ):  # fmt: skip
+    kept = labels.fit.accepted
+    for mask, colour, name in ((kept, good, "kept"), (~kept, bad, "rejected")):
         values = np.clip(share[known & mask], 0, edges[-1])
-        spread.hist(values, edges, color=np.array(colour) / 255, alpha=0.75, label=name)
-    spread.set(
-        xlabel="reprojection, % of the hand",
-        ylabel="hands",
-        title="How far fits lie from keypoints",
-    )
+        spread.hist(values, edges, color=colour, alpha=0.75, label=name)
+    spread.set(xlabel="reprojection, % of the hand", ylabel="hands")
+    spread.set_title("How far fits lie from keypoints")
     spread.legend(frameon=False)
-    return flat.finished(figure, grid=False)
+    return figure

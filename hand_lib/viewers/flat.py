@@ -4,12 +4,13 @@ Everything takes and gives arrays (H, W, 3) uint8 or PIL images.
 """
 
 import io
+from itertools import pairwise
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from hand_lib.hand.joints import BONES, FINGER_COLOURS, FINGERS
+from hand_lib.hand.joints import FINGER_COLOURS, FINGERS
 from hand_lib.render.render import TRUTH
 
 INK = (40, 44, 52)
@@ -20,18 +21,19 @@ JPEG_BELOW = 0.7
 
 def png_bytes(picture, colours: int = 64) -> bytes:
     """A small PNG: reduced to a palette where that loses next to nothing.   -> bytes."""
-    picture, buffer = Image.fromarray(np.asarray(picture)).convert("RGB"), io.BytesIO()
-    palette = picture.quantize(colours, kmeans=1, dither=Image.Dither.NONE)
-    palette.save(buffer, "PNG", optimize=True)
+    palette = _rgb(picture).quantize(colours, kmeans=1, dither=Image.Dither.NONE)
+    palette.save(buffer := io.BytesIO(), "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def jpeg_bytes(picture, quality: int = 72) -> bytes:
     """A JPEG, for photographs, which would be large as PNG.   -> bytes."""
-    buffer = io.BytesIO()
-    picture = Image.fromarray(np.asarray(picture)).convert("RGB")
-    picture.save(buffer, "JPEG", quality=quality, optimize=True)
+    _rgb(picture).save(buffer := io.BytesIO(), "JPEG", quality=quality, optimize=True)
     return buffer.getvalue()
+
+
+def _rgb(picture) -> Image.Image:
+    return Image.fromarray(np.asarray(picture)).convert("RGB")
 
 
 def still_bundle(picture) -> dict[str, bytes]:
@@ -39,6 +41,22 @@ def still_bundle(picture) -> dict[str, bytes]:
     drawn, photo = png_bytes(picture), jpeg_bytes(picture)
     small = len(photo) < JPEG_BELOW * len(drawn)
     return {"image/jpeg": photo} if small else {"image/png": drawn}
+
+
+def draw_walk(image, pixels, colour, width: int, dots: int = 0, seen=None) -> None:
+    """A line through pixels (n, 2), and dots with white borders at them, onto ``image`` in place.
+
+    colour: (3,) or (n, 3).   width, dots: of the line and radius, pixels; 0: none.
+    seen: (n - 1,) bool, the parts that are drawn; None: all.
+    """
+    ends = np.round(16 * np.clip(pixels, -30_000, 30_000)).astype(int)
+    colours = np.broadcast_to(colour, (len(ends), 3)).tolist()
+    for n in range(len(ends) - 1 if width else 0):
+        if seen is None or seen[n]:
+            cv2.line(image, ends[n], ends[n + 1], colours[n], width, cv2.LINE_AA, 4)
+    for end, one in zip(ends, colours, strict=True) if dots else ():
+        for radius, paint in ((dots + max(1, dots // 4), PAPER), (dots, one)):
+            cv2.circle(image, end, 16 * radius, paint, cv2.FILLED, cv2.LINE_AA, 4)
 
 
 def draw_joints(image, joints_2d, valid=None) -> np.ndarray:
@@ -51,27 +69,27 @@ def draw_joints(image, joints_2d, valid=None) -> np.ndarray:
     if joints_2d.shape != (21, 2):
         raise ValueError(f"expected joints_2d (21, 2), found {joints_2d.shape}")
     valid = np.ones(21, bool) if valid is None else np.asarray(valid, bool)
-    width = max(1.0, min(image.shape[:2]) / 110)
-    fine = 3  # draw large, shrink: smooth lines
-    height, length = image.shape[:2]
-    canvas = Image.fromarray(image).resize((length * fine, height * fine), Image.BICUBIC)
-    pen = ImageDraw.Draw(canvas)
-    at = [tuple((p + 0.5) * fine) for p in joints_2d]
-    for finger, chain in FINGERS.items():
-        for parent, child in BONES:
-            if child in chain and valid[parent] and valid[child]:
-                pen.line([at[parent], at[child]], FINGER_COLOURS[finger], round(width * fine))
-        for joint in chain:
-            if valid[joint]:
-                _dot(pen, at[joint], width * fine * 1.1, FINGER_COLOURS[finger])
-    if valid[0]:
-        _dot(pen, at[0], width * fine * 1.3, FINGER_COLOURS["wrist"])
-    return np.asarray(canvas.resize((length, height), Image.LANCZOS))
+    image = np.array(image)
+    width = max(1, round(min(image.shape[:2]) / 110))
+    for finger, chain in (*FINGERS.items(), ("wrist", (0,))):
+        colour = ImageColor.getrgb(FINGER_COLOURS[finger])
+        for bone in pairwise((0, *chain)):
+            if valid[list(bone)].all():
+                draw_walk(image, joints_2d[list(bone)], colour, width)
+        shown = [joint for joint in chain if valid[joint]]
+        draw_walk(image, joints_2d[shown], colour, 0, round(1.2 * width))
+    return image
 
 
-def _dot(pen, centre, radius, colour):
-    x, y = centre
-    pen.ellipse([x - radius, y - radius, x + radius, y + radius], colour, "white")
+def mixed(under, over, share: float = 1.0, wipe: float = 0.0) -> np.ndarray:
+    """Two pictures as one: ``share`` of the upper one, right of ``wipe`` of the width.
+
+    under, over: (H, W, 3) uint8.   returns (H, W, 3) uint8, with a white line where the wipe is.
+    """
+    out, left = cv2.addWeighted(over, share, under, 1 - share, 0), round(wipe * under.shape[1])
+    out[:, :left] = under[:, :left]
+    out[:, max(left - 2, 0) : left] = PAPER
+    return out
 
 
 def draw_points(image, pixels, colour=TRUTH) -> np.ndarray:
@@ -91,8 +109,11 @@ def draw_points(image, pixels, colour=TRUTH) -> np.ndarray:
     return image
 
 
-def image_grid(pictures, titles=None, columns: int = 8, gap: int = 4):
-    """Pictures of one size in rows, each with an optional line of text above it.  -> PIL image."""
+def image_grid(pictures, titles=None, columns: int = 8, gap: int = 4, labels=()):
+    """Pictures of one size in rows, each with an optional line of text above it.  -> PIL image.
+
+    labels: words at the left of every row, from its top to its bottom.
+    """
     pictures = [np.asarray(p) for p in pictures]
     if not pictures:
         raise ValueError("image_grid needs at least one picture")
@@ -101,21 +122,31 @@ def image_grid(pictures, titles=None, columns: int = 8, gap: int = 4):
         raise ValueError(f"{len(pictures)} pictures and {len(titles)} titles")
     height, width = pictures[0].shape[:2]
     font = ImageFont.load_default(size=13)
-    lines = max(t.count("\n") + 1 for t in titles)
-    head = 17 * lines + 3 if any(titles) else 0
-    rows = -(-len(pictures) // columns)
-    columns = min(columns, len(pictures))
-    sheet = Image.new(
-        "RGB", (columns * (width + gap) - gap, rows * (height + head + gap) - gap), PAPER
-    )
+    head = 17 * max(t.count("\n") + 1 for t in titles) + 3 if any(titles) else 0
+    left = max((int(font.getlength(label)) + 8 for label in labels), default=0)
+    rows, columns = -(-len(pictures) // columns), min(columns, len(pictures))
+    size = left + columns * (width + gap) - gap, rows * (height + head + gap) - gap
+    sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
     for n, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
-        x, y = n % columns * (width + gap), n // columns * (height + head + gap)
+        x, y = left + n % columns * (width + gap), n // columns * (height + head + gap)
         if title:
             middle = (x + width / 2, y + head / 2)
             pen.multiline_text(middle, title, INK, font, anchor="mm", align="center")
         sheet.paste(Image.fromarray(picture).resize((width, height)), (x, y + head))
+        for k, label in enumerate(labels if x == left else ()):
+            place = (left - 8, y + head + height * (k + 0.5) / len(labels))
+            pen.text(place, label, INK, font, anchor="rm")
     return sheet
+
+
+def write(image, texts) -> np.ndarray:
+    """A picture with words in it.   texts: pairs of a pixel (x, y) and the word beside it."""
+    sheet = Image.fromarray(image)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
+    for (x, y), text in texts:
+        pen.text((x + 4, y - 4), text, INK, font, anchor="ls")
+    return np.asarray(sheet)
 
 
 def fit_square(picture, size: int) -> np.ndarray:
@@ -128,31 +159,32 @@ def fit_square(picture, size: int) -> np.ndarray:
     return np.asarray(square)
 
 
-def curves(series: dict, x_label: str, y_label: str, log_y: bool = False, title: str = ""):
-    """Line chart as a Matplotlib figure.   series: name -> (x, y) arrays."""
+def chart(rows: int = 1, columns: int = 1, size=(7, 3.2), grid: bool = True, **options):
+    """A Matplotlib figure and its axes (rows, columns) in the one style of all charts.
+
+    size: inches.   options: for ``subplots``. It is closed already: a notebook shows it as the
+    value of a cell.
+    """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    style = {"axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.25,
+             "axes.grid": grid}  # fmt: skip
+    with plt.rc_context(style):
+        figure, axes = plt.subplots(
+            rows, columns, figsize=size, layout="constrained", squeeze=False, **options
+        )
+    plt.close(figure)
+    return figure, axes
+
+
+def curves(series: dict, x_label: str, y_label: str, log_y: bool = False, title: str = ""):
+    """Line chart as a Matplotlib figure.   series: name -> (x, y) arrays."""
+    figure, ((axis,),) = chart()
     for name, (x, y) in series.items():
         axis.plot(x, y, label=name, linewidth=1.8)
     axis.set(xlabel=x_label, ylabel=y_label, title=title, yscale="log" if log_y else "linear")
     if len(series) > 1:
         axis.legend(frameon=False)
-    return finished(figure)
-
-
-def finished(figure, grid: bool = True):
-    """A Matplotlib figure with two spines less and perhaps a grid, closed and returned.
-
-    A notebook shows it as the value of a cell.
-    """
-    import matplotlib.pyplot as plt
-
-    for axis in figure.axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        if grid:
-            axis.grid(alpha=0.25)
-    plt.close(figure)
     return figure
 
 

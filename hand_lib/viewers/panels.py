@@ -26,7 +26,7 @@ SHOWS = ("mesh", "skeleton", "both")
 LOOKS = {"camera": "front", "side": "left", "behind": "back"}
 """Word on the button -> named view of ``figures``."""
 
-_CHIP = "display: inline-block; padding: 3px 12px; margin: 2px 6px 2px 0; border-radius: 4px;"
+_WRONG = ("#fbe3e4", "#a00000")
 _BOX_LINE = {"color": "#f2a93b", "width": 3}
 
 
@@ -64,18 +64,23 @@ def remark(hand) -> str:
     """What one should know about a prediction, as HTML: doubt, and what was assumed."""
     parts = []
     if hand.doubtful:
-        parts.append(
-            f"<span style='{_CHIP} background: #fdeccd; color: #7a4b00'>is there a hand? "
-            f"confidence {hand.confidence:.2f}: box it tightly, choose its side</span>"
-        )
+        doubt = f"is there a hand? confidence {hand.confidence:.2f}: box it tightly"
+        parts.append(_chip(f"{doubt}, choose its side", "#fdeccd", "#7a4b00"))
     elif hand.confidence is not None:
-        parts.append(f"<span style='color: #555'>confidence {hand.confidence:.2f} &nbsp; </span>")
+        parts.append(f"confidence {hand.confidence:.2f} &nbsp; ")
     if hand.assumed_intrinsics:
-        parts.append(
-            "<span style='color: #555'>distance and size assume a camera that sees 60 degrees "
-            "along the long side</span>"
-        )
+        parts.append("distance and size assume a camera that sees 60 degrees along the long side")
     return "".join(parts)
+
+
+def _chip(text: str, paper: str, ink: str, link: str = "") -> str:
+    """A word on coloured paper, readable in light and dark themes.   link: attributes of one."""
+    tag = "a" if link else "span"
+    return (
+        f"<{tag} {link} style='display: inline-block; padding: 3px 12px; margin: 2px 6px 2px 0; "
+        f"border-radius: 4px; text-decoration: none; background: {paper}; color: {ink}'>{text}"
+        f"</{tag}>"
+    )
 
 
 def download_links(hand, overlay, name: str = "hand") -> str:
@@ -83,7 +88,7 @@ def download_links(hand, overlay, name: str = "hand") -> str:
 
     hand: a HandPrediction.   overlay: (H, W, 3) uint8, offered as PNG.
     """
-    links = "<span style='color: #555; margin-right: 8px'>save</span>"
+    links = "save &nbsp; "
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("ply", "obj", "glb", "json", "png"):
             path = Path(folder) / f"{name}.{kind}"
@@ -94,22 +99,28 @@ def download_links(hand, overlay, name: str = "hand") -> str:
             else:
                 save_hands(path, [hand], figures.PREDICTION)
             data = base64.b64encode(path.read_bytes()).decode()
-            links += (
-                f'<a download="{html.escape(path.name)}" style="{_CHIP} background: #e9edf2; '
-                'color: #1d3557; text-decoration: none; font-weight: 600" '
-                f'href="data:application/octet-stream;base64,{data}">{kind.upper()}</a>'
-            )
+            href = f'href="data:application/octet-stream;base64,{data}"'
+            target = f'download="{html.escape(path.name)}" {href}'
+            links += _chip(kind.upper(), "#e9edf2", "#1d3557", target)
     return links
 
 
-def box_figure(image, height: int = 420, on_box=None):
-    """A live figure of the picture in which one drags a box; its pixels are the picture's own.
+def pages(count: int, size: int, turn):
+    """A slider over pages of ``size`` things, hidden where one holds all; calls ``turn``."""
+    last = max(1, -(-count // size))
+    pager = widgets.IntSlider(1, 1, last, description=f"page of {last}")
+    pager.layout.display = None if last > 1 else "none"
+    pager.observe(turn, "value")
+    return pager
+
+
+def box_figure(height: int = 400, on_box=None):
+    """A live figure for ``set_picture`` in which one drags a box.
 
     on_box: called without arguments after a box was drawn or moved.
     """
-    figure = go.FigureWidget(layout=_frame(height))
+    figure = go.FigureWidget(layout=_frame(height, 1.2))
     figure.update_layout(dragmode="drawrect", newshape={"line": _BOX_LINE})
-    set_picture(figure, image)
 
     def heard(change):
         if _drawn(figure, change["new"]) and on_box is not None:
@@ -139,13 +150,11 @@ def _drawn(figure, message) -> bool:
     return False
 
 
-def set_picture(figure, image) -> None:
-    """Show another picture in a ``box_figure`` and forget the box."""
-    small, _, _ = for_screen(image, longest=SHOWN_SIDE)
-    source = "data:image/png;base64," + base64.b64encode(flat.png_bytes(small, 256)).decode()
-    height, width = image.shape[:2]
+def set_picture(figure, shown, size) -> None:
+    """Show another picture in a ``box_figure``, whose pixels are those of ``size``: (H, W)."""
+    source = "data:image/jpeg;base64," + base64.b64encode(flat.jpeg_bytes(shown, 88)).decode()
+    height, width = size
     with figure.batch_update():
-        figure.layout.shapes = ()
         figure.layout.images = (
             {"source": source, "x": -0.5, "y": -0.5, "sizex": width, "sizey": height,
              "xref": "x", "yref": "y", "yanchor": "top", "layer": "below", "sizing": "stretch"},
@@ -159,95 +168,104 @@ def last_box(figure, image):
     """The box drawn last, (x0, y0, x1, y1) inside the picture, or None."""
     if not figure.layout.shapes:
         return None
-    shape = figure.layout.shapes[-1]
-    x0, x1 = sorted((shape.x0, shape.x1))
-    y0, y1 = sorted((shape.y0, shape.y1))
-    height, width = image.shape[:2]
-    return (max(x0, 0), max(y0, 0), min(x1, width - 1), min(y1, height - 1))
+    shape, (height, width) = figure.layout.shapes[-1], image.shape[:2]
+    x0, x1 = np.clip(sorted((shape.x0, shape.x1)), 0, width - 1)
+    y0, y1 = np.clip(sorted((shape.y0, shape.y1)), 0, height - 1)
+    return float(x0), float(y0), float(x1), float(y1)
 
 
-def _frame(height: int) -> dict:
-    """Layout of a figure that stands beside others of the same size."""
+def _frame(height: int, wide: float) -> dict:
+    """Layout of a figure without titles; ``wide``: its width over its height."""
     margin = {"l": 0, "r": 0, "t": 0, "b": 0}
-    return {"height": height, "width": round(0.85 * height), "margin": margin, "showlegend": False}
-
-
-def _captioned(title: str, content, height: int):
-    """A widget under a line of text, as wide as its neighbours."""
-    text = f"<div style='text-align: center; font-size: 14px; color: #2a3f5f'>{title}</div>"
-    layout = {"width": f"{round(0.85 * height) + 4}px", "align_items": "center"}
-    layout |= {"overflow": "hidden", "flex": "0 0 auto"}  # never narrower than what it holds
-    return widgets.VBox([widgets.HTML(text), content], layout=layout)
+    return {"height": height, "width": round(wide * height), "margin": margin, "showlegend": False}
 
 
 def _toggle(name, options):
     """Buttons of which one is down, beside their name."""
-    wide = f"{88 * len(options) + 52}px"
+    wide = f"{72 * len(options) + 52}px"
     return widgets.ToggleButtons(
         options=list(options), description=name,
         layout={"width": wide, "min_width": wide, "overflow": "hidden"},
-        style={"button_width": "80px", "description_width": "44px"},
+        style={"button_width": "66px", "description_width": "40px"},
+    )  # fmt: skip
+
+
+def _share(name: str, value: float):
+    """A short slider from 0 to 1."""
+    return widgets.FloatSlider(
+        value, min=0, max=1, step=0.05, readout=False, description=name,
+        layout={"width": "170px"}, style={"description_width": "56px"},
     )  # fmt: skip
 
 
 def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None = None):
     """The whole demo as one widget.
 
-    predictor: ``inference.Predictor``.   pictures: name -> path, array or PIL image to pick from.
-    sides: name -> "right" or "left" where it is known; the button then starts there.
-    returns a widget with ``.box_figure``, ``.hand_figure``, ``.upload``, ``.pick``, ``.side``,
-    ``.show``, ``.look`` and ``.result`` (the last HandPrediction) for scripts.
+    predictor: ``inference.Predictor``.   pictures: name -> path, array or PIL image to pick from;
+    uploaded ones join them.   sides: name -> "right" or "left" where it is known; the button then
+    starts there.   height: of picture and hand, pixels.
+    returns a widget with ``.box_figure``, ``.hand_figure`` and all controls by their names, and
+    ``.result`` (the last HandPrediction, None while there is none), for scripts.
     """
     pictures, sides = dict(pictures), dict(sides or {})
     if not pictures:
         raise ValueError("the demo needs at least one picture to start with")
-    first = next(iter(pictures))
-    state = {"image": read_image(pictures[first]), "busy": False}
+    panel, state = widgets.VBox(), {"quiet": False}
+    panel.result = None
     pick = widgets.Dropdown(options=list(pictures), description="picture")
     pick.layout, pick.style.description_width = widgets.Layout(width="210px"), "52px"
-    upload = widgets.FileUpload(accept="image/*", multiple=False, description="upload")
+    upload = widgets.FileUpload(accept="image/*", multiple=True, description="upload")
     whole = widgets.Button(description="whole picture")
     upload.layout = whole.layout = widgets.Layout(width="120px")
-    side, show = _toggle("hand", ["right", "left"]), _toggle("show", SHOWS)
-    look = _toggle("from", LOOKS)
-    side.value = sides.get(first, "right")
-    message, links = widgets.HTML(), widgets.HTML()
-    picture = box_figure(state["image"], height, lambda: predict())
-    scene = go.FigureWidget(layout={**_frame(height), "scene": figures.scene_layout("front")})
-    size = {"width": f"{round(0.85 * height)}px", "height": f"{height}px"}
-    overlay = widgets.Image(
-        format="png", layout=widgets.Layout(**size, max_width="100%", object_fit="contain")
+    side, show, look = (
+        _toggle(*one) for one in (("hand", ["right", "left"]), ("show", SHOWS), ("from", LOOKS))
     )
-    panel = widgets.VBox()
+    opacity, wipe = _share("opacity", 1.0), _share("wipe", 0.0)
+    message, links = widgets.HTML(), widgets.HTML()
+    picture = box_figure(height, lambda: predict())
+    scene = go.FigureWidget(layout=_frame(height, 0.9) | {"scene": figures.scene_layout("front")})
+
+    def say(text, paper, ink):
+        message.value = _chip(html.escape(text), paper, ink)
 
     def predict(_=None):
-        if state["busy"]:
+        if state["quiet"] or "image" not in state:
             return
-        box = last_box(picture, state["image"])
-        try:
-            boxes = None if box is None else [box]
-            panel.result = predictor.predict(state["image"], boxes, [side.value])[0]
-        except ValueError as error:
-            complain(error)
-            return
-        state["pictures"] = draw_hands(state["image"], [panel.result])
+        image, box, links.value, panel.result = state["image"], None, "", None
+        say("working ...", "#fff3b0", "#5c4a00")
+        state["drawn"] = dict.fromkeys(("picture", *SHOWS), image)
         switch()
-        links.value = download_links(panel.result, state["pictures"][show.value])
-        message.value = remark(panel.result)
+        try:
+            box = last_box(picture, image)
+            hand = predictor.predict(image, None if box is None else [box], [side.value])[0]
+        except ValueError as error:
+            say(str(error), *_WRONG)
+            return
+        panel.result, state["drawn"] = hand, draw_hands(image, [hand])
+        switch()
+        links.value = download_links(hand, state["drawn"][show.value])
+        message.value = remark(hand)
 
-    def complain(error):
-        text = html.escape(str(error))
-        message.value = f"<span style='{_CHIP} background: #fbe3e4; color: #a00'>{text}</span>"
+    def paint(_=None):
+        under, over = (
+            for_screen(state["drawn"][name], longest=SHOWN_SIDE)[0]
+            for name in ("picture", show.value)
+        )
+        shown = flat.mixed(under, over, opacity.value, wipe.value)
+        set_picture(picture, shown, state["image"].shape[:2])
 
     def switch(_=None):
-        if "pictures" not in state:
+        if "drawn" not in state:
             return
-        small, _, _ = for_screen(state["pictures"][show.value], longest=SHOWN_SIDE)
-        overlay.value = flat.png_bytes(small, 256)
-        hand, both = panel.result, show.value == "both"
-        body = figures.DrawnHand(hand.vertices, hand.faces, opacity=0.55 if both else 1.0)
-        traces = [] if show.value == "skeleton" else [figures.mesh_trace(body)]
-        traces += [] if show.value == "mesh" else figures.skeleton_traces(hand.joints)
+        paint()
+        hand, traces = panel.result, []
+        if hand is not None:
+            body, joints = (show.value in (name, "both") for name in ("mesh", "skeleton"))
+            drawn = figures.DrawnHand(
+                hand.vertices if body else None, hand.faces, hand.joints if joints else None,
+                opacity=0.55 if joints else 1.0,
+            )  # fmt: skip
+            traces = figures.hand_traces(drawn)
         with scene.batch_update():
             scene.data = []
             scene.add_traces(traces)
@@ -255,49 +273,66 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     def turn(_=None):
         scene.layout.scene.camera = figures.scene_layout(LOOKS[look.value])["camera"]
 
-    def open_picture(source, name=None):
+    def open_picture(name):
         try:
-            state["image"] = read_image(source, name)
+            state["image"] = read_image(pictures[name], name)
         except (ValueError, OSError) as error:
-            complain(error)
+            say(str(error), *_WRONG)
             return
-        set_picture(picture, state["image"])
-        state["busy"] = True  # the side may change too: one prediction for both
+        picture.layout.shapes = ()
+        state["quiet"] = True  # the side may change too: one prediction for both
         side.value = sides.get(name, side.value)
-        state["busy"] = False
+        state["quiet"] = False
         predict()
 
+    def chosen(change):
+        open_picture(change["new"])
+
     def uploaded(change):
-        for item in change["new"]:
-            open_picture(bytes(item["content"]), item["name"])
+        bad, found = [], {item["name"]: bytes(item["content"]) for item in change["new"]}
+        upload.set_trait("value", ())  # the same file may come again
+        for name, content in found.items():
+            try:
+                read_image(content, name)
+                pictures[name] = content
+            except (ValueError, OSError) as error:
+                bad.append(str(error))
+        good = [name for name in found if name in pictures]
+        if good:
+            pick.unobserve(chosen, "value")
+            pick.options, pick.value = list(pictures), good[0]
+            pick.observe(chosen, "value")
+            open_picture(good[0])
+        if bad:
+            say("; ".join(bad), *_WRONG)
 
     def unbox(_=None):
         picture.layout.shapes = ()
         predict()
 
-    pick.observe(lambda change: open_picture(pictures[change["new"]], change["new"]), "value")
+    pick.observe(chosen, "value")
     upload.observe(uploaded, "value")
     side.observe(predict, "value")
     show.observe(switch, "value")
+    opacity.observe(paint, "value")
+    wipe.observe(paint, "value")
     look.observe(turn, "value")
     whole.on_click(unbox)
-    gap = widgets.Layout(grid_gap="6px 18px", flex_flow="row wrap", align_items="center")
+    gap = {"grid_gap": "6px 14px", "flex_flow": "row wrap", "align_items": "center"}
+    hint = widgets.HTML("drag a box around the hand in the picture; drag the mesh to turn it")
     panel.children = [
         widgets.HBox([pick, upload, whole, side], layout=gap),
-        widgets.HBox([show, look], layout=gap),
+        widgets.HBox([show, look, opacity, wipe], layout=gap),
         message,
-        widgets.HBox(
-            [
-                _captioned("drag a box around the hand", picture, height),
-                _captioned("what the network sees", overlay, height),
-                _captioned("turn it", scene, height),
-            ],
-            layout=widgets.Layout(grid_gap="8px", flex_flow="row wrap"),
-        ),
+        widgets.HBox([picture, scene], layout={"grid_gap": "8px", "flex_flow": "row wrap"}),
+        hint,
         links,
     ]
-    panel.box_figure, panel.hand_figure = picture, scene
-    panel.upload, panel.pick, panel.side, panel.overlay = upload, pick, side, overlay
-    panel.show, panel.look, panel.message, panel.links = show, look, message, links
-    predict()
+    for name, part in {
+        "pick": pick, "upload": upload, "whole": whole, "side": side, "show": show, "look": look,
+        "opacity": opacity, "wipe": wipe, "message": message, "links": links,
+        "box_figure": picture, "hand_figure": scene,
+    }.items():  # fmt: skip
+        setattr(panel, name, part)
+    open_picture(next(iter(pictures)))
     return panel

@@ -105,13 +105,8 @@ def pck_figure(evaluations, high_mm: float = 50.0):
 
 def joint_figure(evaluations):
     """PA error of each joint as bars in the fingers' colours, one row per run.  -> Matplotlib."""
-    import matplotlib.pyplot as plt
-
     count = len(evaluations)
-    figure, axes = plt.subplots(
-        count, 1, figsize=(7, 1.9 * count + 0.7), layout="constrained", squeeze=False,
-        sharex=True, sharey=True,
-    )  # fmt: skip
+    figure, axes = flat.chart(count, 1, (7, 1.9 * count + 0.7), sharex=True, sharey=True)
     owner = {joint: finger for finger, joints in FINGERS.items() for joint in joints}
     colours = [FINGER_COLOURS[owner.get(joint, "wrist")] for joint in range(21)]
     for axis, evaluation in zip(axes[:, 0], evaluations, strict=True):
@@ -119,7 +114,7 @@ def joint_figure(evaluations):
         axis.bar(range(21), errors, color=colours)
         axis.set(ylabel="PA error, mm", title=evaluation.name)
     axes[-1, 0].set_xticks(range(21), [n.replace("_", " ") for n in JOINT_NAMES], rotation=60)
-    return flat.finished(figure)
+    return figure
 
 
 def finger_table(evaluations) -> str:
@@ -130,37 +125,34 @@ def finger_table(evaluations) -> str:
 
 
 def error_on_hand(evaluations, vertices, faces):
-    """Mean PA error of each vertex painted on a hand, palm and back, on one scale for all runs.
+    """Mean PA error of each vertex painted on a hand, on one scale for all runs.
 
     vertices: (V, 3) metres in the rest frame of the hand model.   faces: (F, 3).
-    returns a Plotly figure of the last run, to be turned, and a still of all.
+    returns a Plotly figure with one hand per run, to be turned, and a still of palms and backs.
+    The scale ends at three times the best run's largest error, so that no failed run darkens all.
     """
     means = [1000 * e.scores.vertex_errors["rotation"].mean(0) for e in evaluations]
-    top, panels, titles = max(float(mean.max()) for mean in means), [], []
+    largest, panels, titles = [float(mean.max()) for mean in means], [], []
+    top = min(max(largest), 3 * min(largest))
     for evaluation, mean in zip(evaluations, means, strict=True):
         for side in ("palm", "back"):
             placed = figures.to_camera_view(np.asarray(vertices), side)
             panels.append(DrawnHand(placed, faces, error_mm=mean, error_max_mm=top))
-            titles.append(f"{evaluation.name}, {side}: 0 to {top:.0f} mm")
-    live = figures.hand_figure(panels[-2:-1], titles[-2:-1])
+            titles.append(f"{evaluation.name}, {side}\n0 to {top:.0f} mm, at most {mean.max():.0f}")
+    live = figures.hand_figure(panels[::2], [f"{e.name}: turn it" for e in evaluations])
     return live, figures.still(panels, titles, size=240, columns=4)
 
 
 def breakdown_figure(evaluations, bins: int = 6):
     """PA-MPVPE against viewpoint, turn, pose and occlusion with 95 % intervals.  -> Matplotlib.
 
-    Bins hold equal shares of the first evaluation's hands, but angles have equal widths; bins of
-    fewer than five hands are left out.
+    Bins hold equal shares of the first evaluation's hands; those of fewer than five are left out.
     """
-    import matplotlib.pyplot as plt
-
     kinds = [circumstances(evaluation) for evaluation in evaluations]
     names = [name for name in kinds[0] if all(name in kind for kind in kinds)]
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(2.7 * len(names), 2.9), layout="constrained", sharey=True
-    )
-    for axis, name in zip(np.atleast_1d(axes), names, strict=True):
-        edges = _edges(name, kinds[0][name], bins)
+    figure, (axes,) = flat.chart(1, len(names), (2.7 * len(names), 2.9), sharey=True)
+    for axis, name in zip(axes, names, strict=True):
+        edges = np.unique(np.quantile(kinds[0][name], np.linspace(0, 1, bins + 1)))
         for evaluation, kind in zip(evaluations, kinds, strict=True):
             rows = mean_by_bin(evaluation.pa_mm, kind[name], edges)
             rows = [row for row in rows if row["count"] >= 5]
@@ -170,18 +162,10 @@ def breakdown_figure(evaluations, bins: int = 6):
             bars = np.abs(np.array(reach) - mean) if rows else None
             axis.errorbar(x, mean, bars, marker="o", markersize=4, label=evaluation.name)
         axis.set_xlabel(name)
-    np.atleast_1d(axes)[0].set(ylabel="PA-MPVPE, mm", ylim=(0, None))
+    axes[0].set(ylabel="PA-MPVPE, mm", ylim=(0, None))
     if len(evaluations) > 1:
-        np.atleast_1d(axes)[0].legend(frameon=False)
-    return flat.finished(figure)
-
-
-def _edges(name, values, bins):
-    if name.startswith("palm"):
-        return np.linspace(0, 180, bins + 1)
-    if name.startswith("turn"):
-        return np.linspace(-180, 180, bins + 1)
-    return np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))
+        axes[0].legend(frameon=False)
+    return figure
 
 
 def worst_rows(evaluation: Evaluation, count: int = 24) -> np.ndarray:
@@ -195,7 +179,7 @@ def aligned_hand(evaluation: Evaluation, row: int) -> np.ndarray:
     return metrics.align(pred, true, "rotation")[0]
 
 
-def cases_picture(evaluation: Evaluation, rows, side: int = 64, columns: int = 12):
+def cases_picture(evaluation: Evaluation, rows, side: int = 112, columns: int = 6):
     """Each hand as three pictures one below the other: the crop, the truth, the prediction.
 
     rows: of the evaluation.   side: of a picture in pixels.   returns a PIL image with index and
@@ -209,13 +193,11 @@ def cases_picture(evaluation: Evaluation, rows, side: int = 64, columns: int = 1
         column = [small]
         for vertices, colour in ((true, figures.TRUTH), (found, figures.PREDICTION)):
             near = vertices[:, 2].min() <= 0.02
-            faces = evaluation.faces
-            column.append(
-                small if near else draw_meshes(small, vertices, faces, intrinsics, colour)
-            )
-        pictures.append(np.concatenate(column))
-        titles.append(f"no. {row}\n{evaluation.pa_mm[row]:.0f} mm")
-    return flat.image_grid(pictures, titles, columns)
+            scene = vertices, evaluation.faces, intrinsics, colour
+            column.append(small if near else draw_meshes(small, *scene))
+        pictures.append(np.concatenate([flat.fit_square(part, side) for part in column]))
+        titles.append(f"no. {row}: {evaluation.pa_mm[row]:.0f} mm")
+    return flat.image_grid(pictures, titles, columns, labels=("picture", "truth", "prediction"))
 
 
 def case_panels(evaluation: Evaluation, row: int):
@@ -225,7 +207,7 @@ def case_panels(evaluation: Evaluation, row: int):
     error = 1000 * np.linalg.norm(aligned - true, axis=1)
     panels = [
         DrawnHand(true, faces, colour=figures.TRUTH, name="truth"),
-        DrawnHand(evaluation.vertices[row], faces, colour=figures.PREDICTION, name="prediction"),
+        DrawnHand(evaluation.vertices[row], faces, name="prediction"),
         [DrawnHand(true, faces, colour=figures.TRUTH, opacity=0.35, name="truth"),
          DrawnHand(aligned, faces, error_mm=error, name="aligned prediction")],
     ]  # fmt: skip
@@ -239,7 +221,8 @@ def case_browser(evaluation: Evaluation, rows):
 
     choices = {f"{r}: {evaluation.pa_mm[r]:.1f} mm": int(r) for r in rows}
     menu = widgets.Dropdown(options=choices, description="hand")
-    crop, place = widgets.Image(width=220), widgets.Box()
+    crop, place = widgets.Image(), widgets.Box()
+    crop.layout = {"width": "200px", "height": "200px", "object_fit": "contain"}
 
     def choose(_change=None):
         row = menu.value
@@ -249,7 +232,8 @@ def case_browser(evaluation: Evaluation, rows):
 
     menu.observe(choose, "value")
     choose()
-    return widgets.VBox([menu, widgets.HBox([crop, place])])
+    row = widgets.HBox([crop, place], layout={"flex_flow": "row wrap"})
+    return widgets.VBox([menu, row])
 
 
 def summary(evaluations) -> str:

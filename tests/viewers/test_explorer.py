@@ -31,8 +31,10 @@ def test_explorer_hand_is_the_model_in_the_pose_of_the_sliders(model):
 
     pose = torch.tensor(anatomy.pose_from_angles(angles[None]), dtype=torch.float32)
     direct = model(pose, torch.tensor(betas, dtype=torch.float32)[None])
-    assert np.allclose(hand.vertices, figures.to_camera_view(direct.vertices[0].numpy()), atol=1e-6)
-    assert np.allclose(hand.joints, figures.to_camera_view(direct.joints[0].numpy()), atol=1e-6)
+    vertices, joints = (p[0].numpy() for p in (direct.vertices, direct.joints))
+    middle = (vertices.min(0) + vertices.max(0)) / 2
+    assert np.allclose(hand.vertices, figures.to_camera_view(vertices - middle), atol=1e-6)
+    assert np.allclose(hand.joints, figures.to_camera_view(joints - middle), atol=1e-6)
     plain = e.explorer_hand(model, angles, betas, "plain")
     assert (plain.colour == figures.PREDICTION).all()
     weights = e.explorer_hand(model, angles, betas, "skin weights").colour
@@ -57,7 +59,9 @@ def test_sliders_gestures_and_reset_move_the_hand(model):
     assert np.abs(joints[1:5] - expected.joints[1:5]).max() < 1e-3  # the thumb comes first
     panel.shape_sliders[0].value = 2.0
     assert np.abs(shown(panel)[0] - fist).max() > 1e-3
+    panel.tone.value, panel.figure.layout.scene.camera.eye = 0.9, {"x": 1, "y": 2, "z": 3}
     panel.reset.click()
+    assert panel.tone.value == e.TONE and panel.figure.layout.scene.camera.eye.z < -1
     assert np.allclose(shown(panel)[0], rest, atol=1e-6) and panel.gesture.value == ""
 
 

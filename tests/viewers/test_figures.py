@@ -8,6 +8,7 @@ from mesh_shapes import cut_open
 from PIL import Image
 
 from hand_lib.hand.joints import FINGERS
+from hand_lib.hand.model import HandModel
 from hand_lib.mesh.topology import boundary_loops, unique_edges
 from hand_lib.viewers import figures as v
 from hand_lib.viewers import flat
@@ -48,7 +49,7 @@ def test_mesh_trace_holds_the_mesh_in_small_numbers():
 
 
 def test_skeleton_has_one_chain_per_finger_from_the_wrist():
-    traces = v.skeleton_traces(JOINTS)
+    traces = v.hand_traces(v.DrawnHand(joints=JOINTS))
     assert [t.name for t in traces] == list(FINGERS)
     for trace, chain in zip(traces, FINGERS.values(), strict=True):
         assert np.allclose(np.stack([trace.x, trace.y, trace.z], 1), JOINTS[[0, *chain]], atol=1e-7)
@@ -196,6 +197,43 @@ def test_show_gives_a_png_headless_and_the_live_figure_alone_in_jupyterlab(monke
     assert "image/png" not in shown[1] and "application/vnd.plotly.v1+json" in shown[1]
     v.show(None, v.still([HAND], size=40))
     assert {"image/png", "image/jpeg"} & set(shown[2])
+
+
+def test_the_built_in_hand_has_skin_in_figures_and_stills_and_other_surfaces_have_none():
+    model = HandModel.builtin("left")
+    hand = v.DrawnHand(model.vertices.numpy(), model.faces.numpy())
+    assert hand.colours().shape == (778, 3) and np.ptp(hand.colours(), axis=0).max() > 40
+    assert np.array_equal(v.mesh_trace(hand).vertexcolor, hand.colours())
+    assert np.array_equal(HAND.colours(), v.PREDICTION)
+
+
+def test_more_strokes_frame_and_words_are_drawn_in_both():
+    stroke = v.Stroke([[[0, 0, 0], [0.2, 0, 0]]], (200, 0, 0), 6, texts=("", "x"), name="axis")
+    hand = v.DrawnHand(VERTICES, FACES, more=(stroke,))
+    figure, picture = v.hand_figure([hand]), np.asarray(v.still([hand], size=120)).astype(int)
+    assert figure.data[1].name == "axis" and figure.data[1].text == ("", "x")
+    red = np.argwhere((picture[..., 0] > 150) & (picture[..., 1:].max(2) < 90))
+    assert len(red) and np.ptp(red[:, 1]) > 40  # and the frame holds all of it
+    plain = v.still([v.DrawnHand(VERTICES, FACES, more=(v.Stroke(stroke.lines, (200, 0, 0), 6),))],
+                    size=120)  # fmt: skip
+    assert (np.asarray(plain) != picture).any()
+
+
+def test_a_mix_shows_less_of_the_upper_picture_and_nothing_left_of_the_wipe():
+    under, over = np.zeros((4, 40, 3), np.uint8), np.full((4, 40, 3), 200, np.uint8)
+    assert (flat.mixed(under, over, 0.5) == 100).all()
+    wiped = flat.mixed(under, over, 1.0, 0.5)
+    assert (wiped[:, :18] == 0).all() and (wiped[:, 20:] == 200).all() and (under == 0).all()
+
+
+def test_rows_have_words_beside_them():
+    pictures = [np.full((30, 30, 3), 200, np.uint8)] * 4
+    plain = flat.image_grid(pictures, columns=2)
+    sheet = flat.image_grid(pictures, columns=2, labels=("truth", "prediction"))
+    left = sheet.width - plain.width
+    assert left > 20 and sheet.height == plain.height
+    rows = (np.asarray(sheet)[:, :left] < 128).any((1, 2))
+    assert rows[:15].any() and rows[15:30].any() and rows[34:49].any()
 
 
 def test_curves_are_labelled_lines():

@@ -49,7 +49,8 @@ def test_the_steps_shown_begin_with_the_guess_and_end_with_the_fit(reviewed):
     assert steps[0] == 0 and steps[-1] == len(paths[0]) - 1 and steps == sorted(set(steps))
     figure = v.fit_steps_figure(model, paths[0], steps)
     assert [frame.name for frame in figure.frames] == [str(step) for step in steps]
-    np.testing.assert_array_equal(figure.data[0].x, figure.frames[-1].data[0].x)
+    np.testing.assert_array_equal(figure.data[0].x, figure.frames[0].data[0].x)
+    assert figure.layout.sliders[0].active == 0
     first, last = (np.asarray(f.data[0].x) for f in (figure.frames[0], figure.frames[-1]))
     assert np.abs(first - last).max() > 1e-4
     picture = v.fit_steps_still(

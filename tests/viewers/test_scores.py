@@ -92,12 +92,23 @@ def test_the_error_is_painted_on_one_scale_for_all_runs(runs, model):
     rest, faces = model(torch.zeros(1, 16, 3)).vertices[0].numpy(), model.faces.numpy()
     figure, picture = viewers_scores.error_on_hand(runs, rest, faces)
     last = 1000 * runs[1].scores.vertex_errors["rotation"].mean(0)
-    (trace,) = figure.data
-    assert trace.cmax == last.max()
+    trace = figure.data[1]
+    assert len(figure.data) == 2 and trace.cmax == last.max()
     np.testing.assert_allclose(trace.intensity, last, rtol=1e-5)
     first, second = np.array_split(np.asarray(picture).astype(int), 2, axis=1)
     darkness = [(half.sum(-1) < 350).sum() for half in (first, second)]  # small errors are dark
     assert darkness[0] > 2 * darkness[1]
+
+
+def test_a_failed_run_does_not_darken_the_scale_of_the_others(runs, model):
+    from dataclasses import replace
+
+    errors = {"rotation": 100 * runs[1].scores.vertex_errors["rotation"]}
+    failed = replace(runs[1], scores=replace(runs[1].scores, vertex_errors=errors))
+    rest, faces = model(torch.zeros(1, 16, 3)).vertices[0].numpy(), model.faces.numpy()
+    figure, _ = viewers_scores.error_on_hand([failed, runs[0]], rest, faces)
+    best = 1000 * runs[0].scores.vertex_errors["rotation"].mean(0).max()
+    assert figure.data[1].cmax == pytest.approx(3 * best)
 
 
 def test_the_breakdown_has_a_panel_per_circumstance_and_a_line_per_run(runs):
@@ -126,7 +137,7 @@ def test_an_aligned_hand_has_the_error_that_the_scores_say(runs):
 
 def test_case_pictures_show_crop_truth_and_prediction(runs):
     picture = np.asarray(viewers_scores.cases_picture(runs[0], [3, 5], side=64, columns=2))
-    below = picture[-192:, :64].astype(int)  # hand 3 on grey 30
+    below = picture[-192:, -132:-68].astype(int)  # hand 3 on grey 30
     assert (below[:64] == 30).all()
     for part, colour in ((below[64:128], figures.TRUTH), (below[128:], figures.PREDICTION)):
         drawn = part[(part != 30).any(-1)].mean(0)
@@ -139,7 +150,7 @@ def test_a_prediction_behind_the_camera_leaves_its_picture_bare(runs):
 
     behind = replace(runs[0], translation=-runs[0].translation)
     picture = np.asarray(viewers_scores.cases_picture(behind, [3], side=64))
-    assert (picture[-64:] == 30).all()
+    assert (picture[-64:, -64:] == 30).all()
 
 
 def test_case_panels_are_truth_prediction_and_both(runs):

@@ -3,10 +3,10 @@
 import dataclasses
 
 import numpy as np
+from benchmarks.knobs import PLAIN, VARIATIONS, variation_grid, variations
 
 from hand_lib.data.synthetic.backgrounds import KINDS
 from hand_lib.data.synthetic.config import SyntheticConfig
-from hand_lib.viewers.data import PLAIN, VARIATIONS, variation_grid, variations
 
 RANGES_OF_ANOTHER = {"blur_px", "jpeg_quality"}
 VIEWPOINT = {
