@@ -173,13 +173,17 @@ def test_of_a_progress_bar_its_end_is_kept(notebook, tmp_path):
 def test_a_refreshed_notebook_is_fit_for_git_and_a_failing_one_stays_as_it_was(notebook):
     append_cell(notebook, "import sys, ipywidgets\nprint('noise', file=sys.stderr)\n"
                 "ipywidgets.IntSlider(3)")  # fmt: skip
+    append_cell(notebook, "from IPython.display import display\n"
+                "display({'image/jpeg': b'me'}, raw=True, metadata={'private': True})")  # fmt: skip
     assert workbook.run_notebook(notebook, refresh=True) == notebook
     book = nbformat.read(notebook, as_version=4)
-    assert [cell.execution_count for cell in book.cells] == [1, 2, 3, 4]
+    assert [cell.execution_count for cell in book.cells] == [1, 2, 3, 4, 5]
     assert book.cells[2].outputs[0]["data"]["text/plain"] == "1.5"
     (panel,) = book.cells[3].outputs
     assert set(panel["data"]) == {"text/plain"} and "JupyterLab" in panel["data"]["text/plain"]
     assert "widgets" not in book.metadata
+    (own,) = book.cells[4].outputs
+    assert set(own["data"]) == {"text/plain"} and "your own" in own["data"]["text/plain"]
     append_cell(notebook, "1 / 0")
     before = notebook.read_text()
     with pytest.raises(Exception, match="division"):

@@ -106,7 +106,7 @@ def sample_hand(sample, faces=None, camera: bool = False) -> figures.DrawnHand:
 def sample_figure(sample, faces=None, height: int = 420):
     """Mesh, joints and camera of one sample in 3-D (Plotly); the camera where it is known."""
     hand = sample_hand(sample, faces, camera=True)
-    figure = figures.hand_figure([hand], [sample.name], height=height)
+    figure = figures.hand_figure([hand], height=height)
     if hand.more:
         eye = {"x": -1.6, "y": -0.6, "z": -0.7}
         figure.update_layout(scene={"camera": {"eye": eye, "projection": {"type": "perspective"}}})
@@ -196,23 +196,23 @@ def browser(dataset, description: Description, faces):
     def draw(_=None):
         row = int(ordered(description, by.value)[place.value])
         sample = dataset[int(description.index[row])]
-        shown = [flat.fit_square(p, 190) for p in sample_pictures(sample, faces)]
+        shown = [flat.fit_square(p, 150) for p in sample_pictures(sample, faces)]
         pictures.value = flat.png_bytes(flat.image_grid(shown, columns=3), 256)
         caption.value = html.escape(f"{sample.name}, {sample.side}")
-        others = description.index[nearest_in_pose(description, row, 6)[1:]]
+        others = description.index[nearest_in_pose(description, row, 5)[1:]]
         small = [flat.fit_square(dataset[int(other)].image, 112) for other in others]
-        near.value = flat.png_bytes(flat.image_grid(small, columns=5), 256) if small else b""
+        near.value = flat.png_bytes(flat.image_grid(small, columns=4), 256) if small else b""
         new = sample_figure(sample, faces, 400)
         with scene.batch_update():
             scene.data = []
             scene.add_traces(new.data)
-            scene.layout = new.layout.update(width=440, title=None, annotations=[])
+            scene.layout = new.layout.update(width=370)
 
     by.observe(draw, "value")
     place.observe(draw, "value")
     label = widgets.HTML("nearest in pose:")
     left = widgets.VBox([widgets.HBox([by, place]), caption, pictures, label, near])
-    left.layout = widgets.Layout(width="590px", max_width="100%")
+    left.layout = widgets.Layout(width="470px", max_width="100%")
     panel = widgets.HBox([left, scene], layout=widgets.Layout(flex_flow="row wrap"))
     panel.order, panel.place, panel.scene, panel.pictures = by, place, scene, pictures
     draw()

@@ -83,7 +83,7 @@ def _joint_sliders() -> dict:
     return found
 
 
-def hand_explorer(model, height: int = 480):
+def hand_explorer(model, height: int = 440):
     """Sliders for every joint and shape, gestures to pick, colours and skeleton to switch.
 
     model: a ``HandModel``.   returns a widget; ``.figure`` is the Plotly ``FigureWidget``, and
@@ -95,7 +95,7 @@ def hand_explorer(model, height: int = 480):
     pick = widgets.Dropdown(options=["", *GESTURE_ANGLES], description="gesture")
     colouring = widgets.Dropdown(options=COLOURINGS, description="colour")
     tone = widgets.FloatSlider(TONE, min=0, max=1, step=0.05, description="tone")
-    skeleton = widgets.Checkbox(True, description="skeleton", indent=False)
+    skeleton = widgets.Checkbox(False, description="skeleton", indent=False)
     reset = widgets.Button(description="reset")
     sliders = _joint_sliders()
     shapes = [_slider(name.replace("_", " "), -3, 3, 0.1, ".1f") for name in names]
@@ -148,7 +148,7 @@ def hand_explorer(model, height: int = 480):
     }
     tabs = widgets.Tab(
         [widgets.VBox(page) for page in (*pages.values(), shapes)],
-        titles=[*pages, "shape"], layout={"width": "520px"},
+        titles=[*pages, "shape"], layout={"width": "440px"},
     )  # fmt: skip
     hint = widgets.HTML("drag the hand to turn it, scroll to come nearer, right button to shift")
     controls = widgets.VBox([pick, colouring, tone, widgets.HBox([skeleton, reset]), tabs, hint])

@@ -44,6 +44,7 @@ EDGE = (96, 72, 58)
 RIM = (30, 110, 200)
 """Colours of edges and of open borders."""
 ERROR_SCALE = "Inferno"
+CONFIG = {"displaylogo": False}
 LIGHTING = {"ambient": 0.5, "diffuse": 0.75, "specular": 0.12, "roughness": 0.7,
             "facenormalsepsilon": 0, "vertexnormalsepsilon": 0}  # fmt: skip
 """Of live surfaces; faces of a hand in metres are no smaller than what Plotly takes for nothing."""
@@ -237,6 +238,7 @@ def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoo
     """
     panels = _panels(panels, titles, view)
     figure = go.FigureWidget() if widget else go.Figure()
+    figure._config = CONFIG
     layout, traces = {"annotations": []}, []
     for n, (hands, title, name) in enumerate(panels):
         key, left, right = f"scene{n + 1 if n else ''}", n / len(panels), (n + 1) / len(panels)
@@ -339,7 +341,7 @@ def _still(hands, place, extent, size) -> np.ndarray:
                     x, y = ((pixels[1:] + pixels[:-1]) / 2).astype(int).clip(0, side - 1).T
                     depth = (points[1:, 2] + points[:-1, 2]) / 2
                     seen = depth <= near[y, x] + 0.02 * extent
-                draw_walk(image, pixels, stroke.colour, width, round(2.2 * stroke.dots), seen)
+                draw_walk(image, pixels, stroke.colour, width, 2.2 * stroke.dots, seen)
                 texts += zip(pixels / _FINE, stroke.texts, strict=False)
     return write(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), texts)
 
@@ -362,7 +364,8 @@ def show(figure, picture, text: str = "figure", private: bool = False) -> None:
     if figure is None:
         bundle |= still_bundle(picture)
     else:
-        bundle["application/vnd.plotly.v1+json"] = json.loads(figure.to_json())
+        live = json.loads(figure.to_json()) | {"config": CONFIG}
+        bundle["application/vnd.plotly.v1+json"] = live
         if not in_live_frontend():
             bundle["image/png"] = png_bytes(picture)
     display(bundle, raw=True, metadata={"private": True} if private else None)

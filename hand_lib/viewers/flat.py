@@ -43,7 +43,7 @@ def still_bundle(picture) -> dict[str, bytes]:
     return {"image/jpeg": photo} if small else {"image/png": drawn}
 
 
-def draw_walk(image, pixels, colour, width: int, dots: int = 0, seen=None) -> None:
+def draw_walk(image, pixels, colour, width: int, dots: float = 0, seen=None) -> None:
     """A line through pixels (n, 2), and dots with white borders at them, onto ``image`` in place.
 
     colour: (3,) or (n, 3).   width, dots: of the line and radius, pixels; 0: none.
@@ -55,8 +55,8 @@ def draw_walk(image, pixels, colour, width: int, dots: int = 0, seen=None) -> No
         if seen is None or seen[n]:
             cv2.line(image, ends[n], ends[n + 1], colours[n], width, cv2.LINE_AA, 4)
     for end, one in zip(ends, colours, strict=True) if dots else ():
-        for radius, paint in ((dots + max(1, dots // 4), PAPER), (dots, one)):
-            cv2.circle(image, end, 16 * radius, paint, cv2.FILLED, cv2.LINE_AA, 4)
+        for radius, paint in ((dots + max(0.6, dots / 4), PAPER), (dots, one)):
+            cv2.circle(image, end, round(16 * radius), paint, cv2.FILLED, cv2.LINE_AA, 4)
 
 
 def draw_joints(image, joints_2d, valid=None) -> np.ndarray:
@@ -77,7 +77,7 @@ def draw_joints(image, joints_2d, valid=None) -> np.ndarray:
             if valid[list(bone)].all():
                 draw_walk(image, joints_2d[list(bone)], colour, width)
         shown = [joint for joint in chain if valid[joint]]
-        draw_walk(image, joints_2d[shown], colour, 0, round(1.2 * width))
+        draw_walk(image, joints_2d[shown], colour, 0, 1.3 * width)
     return image
 
 

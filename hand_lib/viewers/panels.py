@@ -121,6 +121,7 @@ def box_figure(height: int = 400, on_box=None):
     """
     figure = go.FigureWidget(layout=_frame(height, 1.2))
     figure.update_layout(dragmode="drawrect", newshape={"line": _BOX_LINE})
+    figure._config = {"displayModeBar": False}
 
     def heard(change):
         if _drawn(figure, change["new"]) and on_box is not None:
@@ -182,11 +183,11 @@ def _frame(height: int, wide: float) -> dict:
 
 def _toggle(name, options):
     """Buttons of which one is down, beside their name."""
-    wide = f"{72 * len(options) + 52}px"
+    wide = f"{82 * len(options) + 60}px"
     return widgets.ToggleButtons(
         options=list(options), description=name,
         layout={"width": wide, "min_width": wide, "overflow": "hidden"},
-        style={"button_width": "66px", "description_width": "40px"},
+        style={"button_width": "76px", "description_width": "42px"},
     )  # fmt: skip
 
 
@@ -224,6 +225,7 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     message, links = widgets.HTML(), widgets.HTML()
     picture = box_figure(height, lambda: predict())
     scene = go.FigureWidget(layout=_frame(height, 0.9) | {"scene": figures.scene_layout("front")})
+    scene._config = figures.CONFIG
 
     def say(text, paper, ink):
         message.value = _chip(html.escape(text), paper, ink)

@@ -1,5 +1,6 @@
 import io
 
+import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -181,8 +182,13 @@ def test_photographs_are_stored_as_jpeg_and_line_drawings_as_png():
 
 
 def test_show_gives_a_png_headless_and_the_live_figure_alone_in_jupyterlab(monkeypatch):
-    shown = []
-    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+    shown, said = [], []
+
+    def display(what, raw=False, metadata=None):
+        shown.append(what)
+        said.append(metadata)
+
+    monkeypatch.setattr("IPython.display.display", display)
     v.show(v.hand_figure([HAND]), v.still([HAND], size=40), "two hands")
     assert set(shown[0]) == {"text/plain", "image/png", "application/vnd.plotly.v1+json"}
     assert shown[0]["text/plain"] == "two hands"
@@ -197,6 +203,16 @@ def test_show_gives_a_png_headless_and_the_live_figure_alone_in_jupyterlab(monke
     assert "image/png" not in shown[1] and "application/vnd.plotly.v1+json" in shown[1]
     v.show(None, v.still([HAND], size=40))
     assert {"image/png", "image/jpeg"} & set(shown[2])
+    v.show(None, v.still([HAND], size=40), private=True)  # no file keeps what a widget shows
+    assert isinstance(shown[3], widgets.Image) and said == [None] * 4
+    monkeypatch.setattr("IPython.get_ipython", lambda: None)
+    v.show(None, v.still([HAND], size=40), private=True)
+    assert said[4] == {"private": True}
+
+
+def test_links_lead_from_a_notebook_to_files_of_the_workbook():
+    text = v.links("runs/demo/my hand.ply", v.ROOT / "data" / "a.json").data
+    assert text == "[my hand.ply](../runs/demo/my%20hand.ply) · [a.json](../data/a.json)"
 
 
 def test_the_built_in_hand_has_skin_in_figures_and_stills_and_other_surfaces_have_none():
