@@ -10,11 +10,8 @@ The named views are one fixed camera each: "front" (from the camera), "back", "l
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import quote
 
 import cv2
 import ipywidgets as widgets
@@ -22,7 +19,6 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import ImageColor
 
-from hand_lib import ROOT
 from hand_lib.hand.joints import FINGER_COLOURS, FINGERS
 from hand_lib.hand.skin import skin_colours, stored_faces
 from hand_lib.mesh.topology import boundary_loops, unique_edges
@@ -369,15 +365,6 @@ def show(figure, picture, text: str = "figure", private: bool = False) -> None:
         if not in_live_frontend():
             bundle["image/png"] = png_bytes(picture)
     display(bundle, raw=True, metadata={"private": True} if private else None)
-
-
-def links(*paths):
-    """Markdown with links to files of the workbook, as a notebook in ``notebooks/`` sees them."""
-    from IPython.display import Markdown
-
-    places = [ROOT / path for path in paths]
-    found = [(p.name, Path(os.path.relpath(p, ROOT / "notebooks")).as_posix()) for p in places]
-    return Markdown(" · ".join(f"[{name}]({quote(place)})" for name, place in found))
 
 
 def in_live_frontend() -> bool:

@@ -210,11 +210,6 @@ def test_show_gives_a_png_headless_and_the_live_figure_alone_in_jupyterlab(monke
     assert said[4] == {"private": True}
 
 
-def test_links_lead_from_a_notebook_to_files_of_the_workbook():
-    text = v.links("runs/demo/my hand.ply", v.ROOT / "data" / "a.json").data
-    assert text == "[my hand.ply](../runs/demo/my%20hand.ply) · [a.json](../data/a.json)"
-
-
 def test_the_built_in_hand_has_skin_in_figures_and_stills_and_other_surfaces_have_none():
     model = HandModel.builtin("left")
     hand = v.DrawnHand(model.vertices.numpy(), model.faces.numpy())
