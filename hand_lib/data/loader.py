@@ -106,7 +106,8 @@ class HandLoader:
                 batch_sampler=batches,
                 num_workers=self.workers,
                 prefetch_factor=PREFETCH,
-                collate_fn=_same,
+                collate_fn=_Batch,
+                pin_memory=self.pin_memory,
                 worker_init_fn=_quiet_worker,
                 generator=torch.Generator().manual_seed(self.seed),
             ))  # fmt: skip
@@ -115,7 +116,7 @@ class HandLoader:
                 batch = {name: torch.as_tensor(values) for name, values in batch.items()}
                 wanted, index = batch.pop("wanted"), batch["index"]
                 self.skipped.update(wanted[wanted != index].tolist())
-                if self.pin_memory:
+                if self.pin_memory and not self.workers:  # else a thread has done so
                     batch = {name: values.pin_memory() for name, values in batch.items()}
                 yield batch
         finally:  # an error or an early end must not leave workers behind
@@ -151,8 +152,11 @@ class _Fetch(Dataset):
         return merged | {"wanted": rows[:, 2] + self.offsets[rows[:, 0]]}
 
 
-def _same(batch):
-    return batch
+class _Batch(dict):
+    """Arrays by name; a thread of ``DataLoader`` turns them into tensors that a GPU reads."""
+
+    def pin_memory(self) -> dict[str, torch.Tensor]:
+        return {name: torch.as_tensor(values).pin_memory() for name, values in self.items()}
 
 
 def _quiet_worker(_number) -> None:

@@ -75,10 +75,13 @@ class GridEncoder(nn.Module):
     It stops at the deepest stage whose map is still at least ``min_grid`` cells wide at
     ``image_size``, because a hand's direction and its fingers need to know where things are, and
     gives that stage's map and up to two finer ones. ``channels`` and ``strides`` describe them,
-    ``cut`` names the modules behind, which are not built.
+    ``cut`` names the modules behind, which are not built.   stride: of the deepest stage, in place
+    of that rule; 0 keeps it.
     """
 
-    def __init__(self, name, image_size: int, min_grid: int = 4, pretrained: bool | str = False):
+    def __init__(
+        self, name, image_size: int, min_grid: int = 4, pretrained: bool | str = False, stride=0
+    ):
         super().__init__()
         check_encoder_name(name)
         self.mean, self.std = normalisation(name)
@@ -91,7 +94,9 @@ class GridEncoder(nn.Module):
                 f"{strides[0]}, which leaves fewer than {min_grid} cells; "
                 f"use at least {min_grid * strides[0]} px"
             )
-        taken = fits[-3:]
+        if stride and stride not in (known := [strides[i] for i in fits]):
+            raise ValueError(f"encoder_stride should be one of {known} for {name!r}, got {stride}")
+        taken = [i for i in fits if not stride or strides[i] <= stride][-3:]
         self.net = timm.create_model(
             name, pretrained=False, features_only=True, out_indices=tuple(taken)
         )

@@ -137,7 +137,9 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
         down = np.zeros((0, count))
     else:
         size = config.view_size or config.image_size
-        encoder = GridEncoder(config.backbone, size, pretrained=config.pretrained)
+        encoder = GridEncoder(
+            config.backbone, size, pretrained=config.pretrained, stride=config.encoder_stride
+        )
         spirals = hierarchy.spirals(config.spiral_length or 9, config.dilation)
         channels = config.channels or (128, 512, 64)
         decoder = CoarseToFineDecoder(encoder.channels, hierarchy, regressor, spirals, channels)

@@ -53,6 +53,8 @@ class TrainConfig:
     # network
     backbone: str = "regnety_002"  # any timm encoder
     pretrained: bool | str = False  # ImageNet weights for the encoder, or a file that holds them
+    # pixels a cell of its coarsest map is wide; 0: what leaves 4 x 4 cells (16 at 96 px, 32 at 128)
+    encoder_stride: _Count = 0
     start_from: str = ""  # run whose weights are the first ones (fine-tuning): runs/reference
     decoder: Literal["coarse_to_fine", "youtubehand"] = "coarse_to_fine"  # ours, or Youtubehand's
     channels: Annotated[tuple[_Every, ...], _Tuple] | None = None  # fine to coarse; None: its own

@@ -6,7 +6,7 @@ import torch
 from data_fixtures import make_hand
 
 from hand_lib.data.crops import HandCrops
-from hand_lib.data.loader import make_loader
+from hand_lib.data.loader import _Batch, make_loader
 from hand_lib.data.sample import Subset
 
 
@@ -57,6 +57,13 @@ def test_workers_load_the_same_batches():
         assert all(torch.equal(one[name], other[name]) for name in one)
     assert alone[0]["image"].dtype == torch.uint8 and alone[0]["image"].shape == (6, 3, 32, 32)
     assert alone[0]["index"].dtype == torch.int64 and alone[0]["has_vertices"].dtype == torch.bool
+
+
+def test_the_loaders_thread_makes_tensors_for_a_gpu(monkeypatch):
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    assert torch.equal(pin_memory(_Batch(image=np.zeros(3)))["image"], torch.ones(3))
 
 
 def test_mixed_data_sets_show_each_item_once():

@@ -103,6 +103,13 @@ def test_an_installed_package_gives_imagenet_weights_without_a_network(monkeypat
     assert torch.equal(cut.net.conv_stem.weight, net.conv_stem.weight)
 
 
+def test_an_encoder_keeps_its_stages_at_a_larger_size_when_told_their_stride():
+    deep, same = (GridEncoder("tf_efficientnet_lite0", 128, stride=s) for s in (0, 16))
+    assert (deep.strides, same.strides) == ((8, 16, 32), (4, 8, 16))
+    with pytest.raises(ValueError, match=r"encoder_stride should be one of \[2, 4, 8, 16, 32\]"):
+        GridEncoder("tf_efficientnet_lite0", 128, stride=12)
+
+
 def test_weights_out_of_reach_leave_a_random_encoder_and_one_warning(monkeypatch):
     import huggingface_hub
 
