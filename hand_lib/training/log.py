@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from tqdm import tqdm
 
@@ -260,9 +261,5 @@ def geometric_scores(predicted: dict, truth: dict) -> dict:
 
 
 def _memory() -> int:
-    """Bytes of memory that this process holds; 0 where nobody can tell."""
-    with contextlib.suppress(ImportError):
-        import psutil
-
-        return psutil.Process().memory_info().rss
-    return 0
+    """Bytes of memory that this process holds."""
+    return psutil.Process().memory_info().rss

@@ -233,7 +233,7 @@ def write_provenance(folder, run) -> None:
         "device": device_name(run.accelerator.device),
         "processes": run.accelerator.num_processes,
         "bf16": run.bf16,
-        "legs": before.get("legs", training_legs(config.start_from)),
+        "legs": before["legs"] if "legs" in before else training_legs(config.start_from),
         "continued_at_steps": before.get("continued_at_steps", []) + [run.step] * goes_on,
         "config": json.loads(config.to_json()),
         "command": " ".join(word.rsplit("/", 1)[-1] for word in sys.argv),
@@ -244,21 +244,24 @@ def write_provenance(folder, run) -> None:
 def training_legs(start_from: str) -> list[dict]:
     """The runs that the weights of ``start_from`` went through, that one last; none for "".
 
-    Of each: run, sha256 of its weights, commit, pictures it saw, minutes, view_size (pixels).
+    Of each: run, sha256 of its weights, commit, pictures it saw, minutes, backbone, pretrained,
+    view_size (pixels).
     """
     if not start_from:
         return []
     folder = find_run(start_from)
-    told = read_json(folder / "provenance.json", optional=True) or {}
-    metrics = read_json(folder / "metrics.json", optional=True) or {}
-    weights, config = folder / MODEL_FILE, told.get("config", {})
+    config, weights = read_config(folder), (folder / MODEL_FILE).read_bytes()
+    names = "provenance.json", "metrics.json"
+    told, metrics = (read_json(folder / name, optional=True) or {} for name in names)
     leg = {
         "run": start_from,
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
+        "sha256": hashlib.sha256(weights).hexdigest(),
         "commit": told.get("commit"),
-        "pictures": metrics.get("step", 0) * config.get("batch_size", 0),
+        "pictures": metrics.get("step", 0) * config.batch_size,
         "minutes": round(metrics.get("seconds", 0) / 60, 1),
-        "view_size": config.get("view_size") or config.get("image_size"),
+        "backbone": config.backbone,
+        "pretrained": config.pretrained,
+        "view_size": config.view_size or config.image_size,
     }
     return [*told.get("legs", []), leg]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.interpolate import RBFInterpolator
 from torch import nn
 from tqdm import tqdm
 
@@ -301,22 +301,11 @@ def carry_over(source: nn.Module, target: nn.Module) -> list[str]:
     return fresh
 
 
-def affine_blend(old: NDArray, new: NDArray, neighbours: int = 8) -> NDArray[np.float64]:
+def affine_blend(old: NDArray, new: NDArray, neighbours: int = 12) -> NDArray[np.float64]:
     """Matrix (N, M) that carries values at points ``old`` (M, 3) to points ``new`` (N, 3).
 
-    Moving least squares of degree one (Levin 1998): affine functions of position, a rotation of
-    the whole hand for instance, are carried exactly, and a point that stays keeps its value.
+    Radial basis functions with a linear part: affine functions of position, a rotation of the
+    whole hand for instance, are carried exactly, and a point that stays keeps its value.
     """
-    old, new = np.asarray(old, np.float64), np.asarray(new, np.float64)
-    distance, near = cKDTree(old).query(new, k=min(neighbours, len(old)))
-    unit = distance.mean()
-    weight = 1 / ((distance / unit) ** 2 + 1e-9)
-    known = np.concatenate([np.ones((*near.shape, 1)), (old[near] - new[:, None]) / unit], 2)
-    weighted = known * weight[..., None]
-    gram = np.swapaxes(known, 1, 2) @ weighted
-    gram += 1e-6 * np.diag([0, 1, 1, 1]) * weight.sum(1)[:, None, None]
-    at = np.zeros((len(new), 4, 1))
-    at[:, 0] = 1  # the point itself is the origin of its neighbours' coordinates
-    blend = np.zeros((len(new), len(old)))
-    np.put_along_axis(blend, near, (weighted @ np.linalg.solve(gram, at))[..., 0], axis=1)
-    return blend
+    near = min(neighbours, len(old))
+    return RBFInterpolator(old, np.eye(len(old)), near, kernel="linear", degree=1)(new)

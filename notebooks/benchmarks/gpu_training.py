@@ -237,7 +237,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--run", default="gpu", help="name of the new run in runs/")
     parser.add_argument("--count", type=int, default=0, help="pictures to score on; 0: all")
     parser.add_argument("changes", nargs="*", metavar="NAME VALUE", help="fields of the config")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     say = lambda line: print(line, flush=True)  # noqa: E731, T201
     try:
         if given.join:

@@ -8,6 +8,7 @@ from hand_lib.training.config import make_config
 
 
 def a_run(folder, weights: bytes, step: int):
+    folder.mkdir(exist_ok=True)
     write_text(folder / "config.json", make_config("quick").to_json())
     write_text(folder / "metrics.json", f'{{"step": {step}}}')
     (folder / "model.safetensors").write_bytes(weights)

@@ -1,16 +1,18 @@
 import hashlib
-import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from network_fixtures import random_batch, small_network
+from toy_training import toy_config, toy_setup
 
 from hand_lib.files import write_json, write_text
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.model import build_network
 from hand_lib.training.config import make_config
+from hand_lib.training.loop import train
 from hand_lib.training.run_folder import load_network, save_model, training_legs
 from hand_lib.training.setup import affine_blend, build_setup, carry_over, start_from
 
@@ -84,19 +86,20 @@ def test_a_run_begins_with_the_weights_of_another(run_folder):
 
 
 def test_provenance_names_every_leg_of_a_training(run_folder, tmp_path):
-    folder, config, _ = run_folder
-    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    """Of a run that began with one which began with another."""
+    folder, config, network = run_folder
     assert training_legs("") == []
-    first = training_legs(str(folder))
-    assert [(leg["run"], leg["sha256"]) for leg in first] == [(str(folder), weights)]
-    notes = {"legs": first, "commit": "c0ffee", "config": json.loads(config.to_json())}
-    write_json(tmp_path / "provenance.json", notes)
-    write_json(tmp_path / "metrics.json", {"step": 50, "seconds": 90.0})
-    before, last = training_legs(str(tmp_path))
-    assert before == first[0]
-    assert last == {"run": str(tmp_path), "sha256": None, "commit": "c0ffee",
-                    "pictures": 50 * config.batch_size, "minutes": 1.5,
-                    "view_size": config.view_size}  # fmt: skip
+    first, second = str(folder), str(tmp_path / "second")
+    write_json(folder / "metrics.json", {"step": 50, "seconds": 90.0})
+    setup = toy_setup(toy_config())
+    train(toy_config(steps=2, start_from=first), second, setup=setup, say=lambda line: None)
+    legs = training_legs(second)
+    weights = [Path(run, "model.safetensors").read_bytes() for run in (first, second)]
+    assert [leg["run"] for leg in legs] == [first, second]
+    assert [leg["sha256"] for leg in legs] == [hashlib.sha256(w).hexdigest() for w in weights]
+    assert [leg["pictures"] for leg in legs] == [50 * config.batch_size, 16]
+    assert (legs[0]["minutes"], legs[0]["view_size"]) == (1.5, 64)
+    assert legs[0]["commit"] is None and legs[1]["commit"]
 
 
 def test_a_coarser_mesh_takes_what_it_can(run_folder):
