@@ -226,7 +226,7 @@ def _cameras(intrinsics, points, weights, image_size):
     return np.broadcast_to(intrinsics, (batch, 3, 3)).copy()
 
 
-def _model_parameters(skeleton: Skeleton, state: State):
+def model_parameters(skeleton: Skeleton, state: State):
     """Pose (B, 16, 3), betas (B, 10) and translation (B, 3) for the skeleton's own model."""
     pose = skeleton.pose(state.rotation, state.angles)
     translation = state.wrist - skeleton.wrist - state.betas @ skeleton.wrist_shapes
@@ -242,7 +242,7 @@ def _model_parameters(skeleton: Skeleton, state: State):
 def _write(fit, rows, problem, state, points, weights) -> None:
     """Fill rows of a fit from a state, through the model itself."""
     model = problem.skeleton.model
-    pose, betas, translation = _model_parameters(problem.skeleton, state)
+    pose, betas, translation = model_parameters(problem.skeleton, state)
     with torch.no_grad():
         hand = model(*(part.to(model.template.dtype) for part in (pose, betas, translation)))
     joints = hand.joints.double().cpu().numpy()

@@ -34,6 +34,15 @@ class State(NamedTuple):
         return State(*(part[index] for part in self))
 
 
+class Prior(NamedTuple):
+    """What a network says of B hands' joints, in ``ORDER``."""
+
+    rays: Tensor  # (B, 21, 2) as it read them from the picture, normalised camera coordinates
+    weight: Tensor  # (B,) of each of them, beside a keypoint's 1
+    joints: Tensor  # (B, 21, 3) metres, less the wrist
+    spread: Tensor  # (3,) metres that these are off by along x, y and z
+
+
 class Problem(NamedTuple):
     """What is asked about B hands."""
 
@@ -43,8 +52,10 @@ class Problem(NamedTuple):
     sigma: Tensor  # (B,) expected noise in normalised units
     shape_precision: Tensor  # (10, 10)
     fixed_shape: bool = False
-    neighbours: State | None = None  # pulls along a track
-    pull: float = 0.0  # weight of that pull
+    near: State | None = None  # pulls towards another answer: a track's neighbours, a network's
+    pull: Tensor | None = None  # (43,) or (B, 43) precision of that pull
+    pose_weight: float = 1.0  # of the pose prior
+    prior: Prior | None = None
 
 
 class Terms(NamedTuple):
@@ -164,7 +175,7 @@ def _start(factor, centre, view, angles) -> State:
 
 def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
     """Robust reprojection error, priors on pose and shape, and the pull along a track."""
-    skeleton = problem.skeleton
+    skeleton, prior = problem.skeleton, problem.prior
     joints, moves = skeleton.place(*state, slopes=slopes)
     x, y, z = joints.unbind(-1)
     behind = 1e4 * (z < 0.02).sum(1)
@@ -173,44 +184,51 @@ def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
     ey = (y / z - problem.rays[..., 1]) / sigma
     square = (ex * ex + ey * ey) / 9.0
     data = 9.0 * problem.weights * torch.log1p(square)  # Cauchy, quadratic below three sigma
+    if prior is not None:
+        own = (torch.stack([x / z, y / z], 2) - prior.rays) / sigma[..., None]
+        off = (joints - joints[:, :1] - prior.joints) / prior.spread
+        data = data + prior.weight[:, None] * (own * own).sum(2) + (off * off).sum(2)
     away = state.angles - skeleton.prior_mean
     bent = away @ skeleton.prior_precision
-    pose = (away * bent).sum(1)
+    pose = problem.pose_weight * (away * bent).sum(1)
     shape = state.betas @ problem.shape_precision
     cost = data.sum(1) + pose + (state.betas * shape).sum(1) + behind
-    pulls = _pulls(problem, state)
-    for _, strength, apart in pulls:
-        cost = cost + strength * (apart * apart).sum(1)
+    if problem.near is not None:
+        apart = _apart(state, problem.near)
+        cost = cost + (problem.pull * apart * apart).sum(1)
     if not slopes:
         return Terms(cost, pose, None, None)
     weight = (problem.weights / (1 + square))[:, None]  # the robust weight of each joint
     scale = (1 / (z * sigma))[:, None]
     jx = (moves[0] - (x / z)[:, None] * moves[2]) * scale  # (B, 43, 21)
     jy = (moves[1] - (y / z)[:, None] * moves[2]) * scale
-    weighted = torch.cat([jx * weight, jy * weight], 2)
-    matrix = weighted @ torch.cat([jx, jy], 2).mT
-    gradient = (weighted @ torch.cat([ex, ey], 1)[..., None])[..., 0]
-    matrix[:, ANGLES, ANGLES] += skeleton.prior_precision
-    gradient[:, ANGLES] += bent
+    right = torch.stack([weight[:, 0] * ex, weight[:, 0] * ey], 1)
+    if prior is not None:
+        weight = weight + prior.weight[:, None, None]
+        right = right + prior.weight[:, None, None] * own.mT
+    both = torch.cat([jx, jy], 2)
+    matrix = both * torch.cat([weight, weight], 2) @ both.mT
+    gradient = (both @ right.flatten(1)[..., None])[..., 0]
+    matrix[:, ANGLES, ANGLES] += problem.pose_weight * skeleton.prior_precision
+    gradient[:, ANGLES] += problem.pose_weight * bent
     matrix[:, SHAPE, SHAPE] += problem.shape_precision
     gradient[:, SHAPE] += shape
-    diagonal = matrix.diagonal(dim1=1, dim2=2)
-    for part, strength, apart in pulls:
-        diagonal[:, part] += strength
-        gradient[:, part] += strength * apart
+    if problem.near is not None:
+        matrix.diagonal(dim1=1, dim2=2).add_(problem.pull)
+        gradient += problem.pull * apart
+    if prior is not None:
+        about = [(m - m[..., :1]) / s for m, s in zip(moves, prior.spread, strict=True)]
+        about = torch.cat(about, 2)  # (B, 43, 63) of the joints less the wrist
+        matrix += about @ about.mT
+        gradient += (about @ off.mT.flatten(1)[..., None])[..., 0]
     return Terms(cost, pose, gradient, matrix)
 
 
-def _pulls(problem: Problem, state: State) -> list[tuple]:
-    """Part of the parameters, strength and distance of each pull towards the neighbours."""
-    if (around := problem.neighbours) is None:
-        return []
-    by_angle, by_place = problem.pull / _TURN_SPREAD**2, problem.pull / _WRIST_SPREAD**2
-    return [
-        (TURN, by_angle, matrix_to_axis_angle(state.rotation @ around.rotation.mT)),
-        (ANGLES, by_angle, state.angles - around.angles),
-        (WRIST, by_place, state.wrist - around.wrist),
-    ]
+def _apart(state: State, near: State) -> Tensor:
+    """What leads from one state to another, (B, 43)."""
+    turn = matrix_to_axis_angle(state.rotation @ near.rotation.mT)
+    rest = (one - other for one, other in zip(state[1:], near[1:], strict=True))
+    return torch.cat([turn, *rest], 1)
 
 
 def minimise(problem: Problem, state: State, rounds: int, history: list | None = None):
@@ -264,8 +282,11 @@ def smooth_track(problem: Problem, state: State, cost: Tensor, smoothness: float
     state = state._replace(betas=shared.expand_as(state.betas).clone())
     problem = problem._replace(fixed_shape=True)
     state, _ = minimise(problem, state, 6)
+    pull = state.wrist.new_zeros(43)
+    pull[TURN] = pull[ANGLES] = smoothness / _TURN_SPREAD**2
+    pull[WRIST] = smoothness / _WRIST_SPREAD**2
     for _ in range(4 if smoothness > 0 else 0):
-        problem = problem._replace(neighbours=_between(state), pull=smoothness)
+        problem = problem._replace(near=_between(state), pull=pull)
         state, _ = minimise(problem, state, 4)
     return state
 

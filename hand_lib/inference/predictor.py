@@ -9,16 +9,18 @@
 
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from hand_lib import ROOT
-from hand_lib.fitting.detection import find_hands
 from hand_lib.fitting.pose import fit_pose
-from hand_lib.hand.model import HandModel
+from hand_lib.inference.joint_fit import (
+    HandParameters,
+    assign_keypoints,
+    model_of,
+    refine_predictions,
+)
 from hand_lib.inference.search import Calibration, cut, load_calibration
 from hand_lib.network.second_look import predict_crops
 from hand_lib.render.camera import (
@@ -39,15 +41,6 @@ BOX_MARGIN = 1.4
 """A crop's side over the longer side of a box drawn tightly around the hand."""
 
 
-class HandParameters(NamedTuple):
-    """What makes a hand model show a predicted mesh: ``model(pose, betas, translation)``."""
-
-    model: HandModel  # of the hand's side; pose zero is the flat hand
-    pose: np.ndarray  # (16, 3) axis-angle, the wrist's first
-    betas: np.ndarray  # (10,) shape
-    translation: np.ndarray  # (3,) metres, puts the mesh into the camera's frame
-
-
 @dataclass(frozen=True)
 class HandPrediction:
     """One hand in one picture."""
@@ -65,6 +58,9 @@ class HandPrediction:
     side: str  # "right" or "left"
     confidence: float | None = None  # 0 to 1 that there is a hand; None: the run is not calibrated
     doubtful: bool = False  # probably no hand here, or one too small or too hidden to be read
+    refined: bool = False  # True: the joint fit with ``keypoints``; False: the network alone
+    keypoints: np.ndarray | None = None  # (21, 3) pixels and confidence, given or detected
+    fitted: HandParameters | None = None  # of the joint fit
 
     @property
     def camera_vertices(self) -> np.ndarray:
@@ -73,13 +69,13 @@ class HandPrediction:
 
     @functools.cached_property
     def parameters(self) -> HandParameters:
-        """The hand model's parameters, fitted to the mesh when first asked for (some 20 ms).
+        """The hand model's parameters: of the joint fit, else fitted to the mesh now (some 20 ms).
 
         raises FileNotFoundError where the mesh is MANO's and there is no MANO file.
         """
-        model = _hand_model(self.side, mano=False)
-        if not np.array_equal(model.faces.numpy(), self.faces):
-            model = _hand_model(self.side, mano=True)
+        if self.fitted is not None:
+            return self.fitted
+        model = model_of(self)
         found = fit_pose(model, self.vertices[None])
         pose, betas, place = (part[0].numpy() for part in found[:3])
         return HandParameters(model, pose, betas, place + self.translation)
@@ -93,13 +89,6 @@ class HandPrediction:
     def betas(self) -> np.ndarray:
         """(10,) shape of the hand model; see ``parameters``."""
         return self.parameters.betas
-
-
-@functools.cache
-def _hand_model(side: str, mano: bool) -> HandModel:
-    if mano:
-        return HandModel.from_mano(ROOT / "template", side, flat_mean=True)
-    return HandModel.builtin(side)
 
 
 class Predictor:
@@ -128,7 +117,9 @@ class Predictor:
         calibration = load_calibration(folder)
         return cls(network, config.image_size, folder.name, device, calibration, config.n_crops)
 
-    def predict(self, image, boxes=None, sides=None, intrinsics=None) -> list[HandPrediction]:
+    def predict(
+        self, image, boxes=None, sides=None, intrinsics=None, keypoints=None, refined=True
+    ) -> list[HandPrediction]:
         """Hands of one picture, one per box.
 
         image: whatever ``images.read_image`` takes.   boxes: list of (x0, y0, x1, y1) pixels drawn
@@ -136,32 +127,38 @@ class Predictor:
         MediaPipe finds, maybe none (see ``detection``).   sides: "right" or "left" for each box;
         None: right, or as MediaPipe says.   intrinsics: (3, 3) of the picture, or its focal length
         in pixels; None: a guess of 60 degrees along the long side, and the results say
-        ``assumed_intrinsics``.
-        raises ValueError for boxes outside the picture, unknown sides, intrinsics that are none.
+        ``assumed_intrinsics``.   keypoints: (N, 21, 2 or 3) pixels and confidence of each hand's
+        joints, 0 or NaN where not seen, which also give the boxes where there are none; "detect":
+        MediaPipe's, which boxes="detect" brings too.   refined: the answer is the joint fit of mesh
+        and key points (``fitting.refine``), without any that of mesh and the network's own 2-D
+        joints; False: the network alone.
+        raises ValueError for boxes outside the picture, unknown sides, intrinsics or key points
+        that are none.
         """
-        return self.predict_many([image], [boxes], [sides], [intrinsics])[0]
+        return self.predict_many(
+            [image], [boxes], [sides], [intrinsics], keypoints=[keypoints], refined=refined
+        )[0]
 
     def predict_many(
-        self, images, boxes=None, sides=None, intrinsics=None, batch_size: int = 32
-    ) -> list[list[HandPrediction]]:
+        self, images, boxes=None, sides=None, intrinsics=None, batch_size: int = 32,
+        keypoints=None, refined=True,
+    ) -> list[list[HandPrediction]]:  # fmt: skip
         """``predict`` for a list of pictures, their crops batched.
 
-        boxes, sides, intrinsics: one entry per picture, each as in ``predict``.
+        boxes, sides, intrinsics, keypoints: one entry per picture, each as in ``predict``.
         returns one list of hands per picture.
         """
-        count = len(images)
-        boxes, sides, intrinsics = (
-            [None] * count if v is None else list(v) for v in (boxes, sides, intrinsics)
-        )
-        if not count == len(boxes) == len(sides) == len(intrinsics):
+        count, given = len(images), (boxes, sides, intrinsics, keypoints)
+        given = [[None] * count if v is None else list(v) for v in given]
+        if {len(v) for v in given} != {count}:
             raise ValueError(
-                f"{count} pictures need as many entries of boxes, sides and intrinsics, found "
-                f"{len(boxes)}, {len(sides)} and {len(intrinsics)}"
+                f"{count} pictures need as many entries of boxes, sides, intrinsics and keypoints, "
+                f"found {', '.join(str(len(v)) for v in given)}"
             )
         owners, crops, pixels = [], [], []
         for n in range(count):
             picture = read_image(images[n])
-            for crop in self._crops_of(picture, boxes[n], sides[n], intrinsics[n]):
+            for crop in self._crops_of(picture, *(v[n] for v in given)):
                 owners.append(n)
                 crops.append(crop)
                 pixels.append(cut(picture, crop["affine"], self.image_size))
@@ -173,8 +170,14 @@ class Predictor:
                 out["confidence"] = self.calibration.confidence(
                     out["joints_2d"], out.get("joints_2d_direct")
                 )
-            for k, (n, crop) in enumerate(zip(owners[part], crops[part], strict=True)):
-                hands[n].append(self._place({name: out[name][k] for name in out}, crop))
+            found = [
+                self._place({name: out[name][k] for name in out}, crop)
+                for k, crop in enumerate(crops[part])
+            ]
+            if refined:
+                found = refine_predictions(found, out.get("joints_2d_direct"), self.image_size)
+            for n, hand in zip(owners[part], found, strict=True):
+                hands[n].append(hand)
         return hands
 
     @torch.inference_mode()
@@ -197,15 +200,11 @@ class Predictor:
             names.append("joints_2d_direct")
         return {name: getattr(out, name).float().cpu().numpy() for name in names}
 
-    def _crops_of(self, picture, boxes, sides, intrinsics):
+    def _crops_of(self, picture, boxes, sides, intrinsics, keypoints):
         """The fields of ``HandPrediction`` that each hand's crop knows, checked."""
         height, width = picture.shape[:2]
+        boxes, sides, keypoints = assign_keypoints(picture, boxes, sides, keypoints)
         whole = boxes is None
-        if isinstance(boxes, str):
-            if boxes != "detect":
-                raise ValueError(f"boxes: (x0, y0, x1, y1) each, or 'detect', found {boxes!r}")
-            boxes, found = find_hands(picture)
-            sides = found if sides is None else sides
         boxes = [(-0.5, -0.5, width - 0.5, height - 0.5)] if whole else list(boxes)
         sides = ["right"] * len(boxes) if sides is None else list(sides)
         if len(sides) != len(boxes):
@@ -214,7 +213,8 @@ class Predictor:
         if np.ndim(intrinsics) == 0 and intrinsics is not None:
             matrix[[0, 1], [0, 1]] = intrinsics
         matrix = check_intrinsics(matrix, width, height)
-        for box, side in zip(boxes, sides, strict=True):
+        keypoints = [None] * len(boxes) if keypoints is None else keypoints
+        for box, side, points in zip(boxes, sides, keypoints, strict=True):
             if side not in ("right", "left"):
                 raise ValueError(f"side should be 'right' or 'left', found {side!r}")
             box = check_box(box, width, height)
@@ -222,7 +222,7 @@ class Predictor:
             extent = max(box[2] - box[0], box[3] - box[1]) * (1.0 if whole else BOX_MARGIN)
             affine = crop_affine(centre, extent, self.image_size, mirror=side == "left")
             yield {"affine": affine, "box": box, "side": side, "intrinsics": matrix,
-                   "assumed_intrinsics": intrinsics is None}  # fmt: skip
+                   "assumed_intrinsics": intrinsics is None, "keypoints": points}  # fmt: skip
 
     def _place(self, out, crop: dict) -> HandPrediction:
         """The hand of a crop, brought back to its picture.   out: one row of ``predict_crops``."""
