@@ -7,6 +7,7 @@
 import torch
 
 from benchmarks import accuracy, data, demo, mesh, metrics, model, network, render, training
+from benchmarks.ablation import table as equal_times  # noqa: F401
 from benchmarks.stopwatch import answer, machine, ratio_chart, table, use_threads  # noqa: F401
 from hand_lib import ROOT
 from hand_lib.data.synthetic.hands import synthetic_test
@@ -41,7 +42,7 @@ def _training(quick: bool) -> list[dict]:
     if not quick:
         return training.rows(device="cpu")
     config = make_config("small", image_size=64, batch_size=16, decoder="coarse_to_fine",
-                         backbone="regnety_002", ema_decay=0.99)  # fmt: skip
+                         backbone="regnety_002", pretrained=False, ema_decay=0.99)  # fmt: skip
     return training.step_costs(config, torch.device("cpu"), repeats=10)
 
 
