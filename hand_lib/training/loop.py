@@ -26,13 +26,7 @@ from tqdm import tqdm
 
 from hand_lib.data.loader import HandLoader
 from hand_lib.files import read_json, write_text
-from hand_lib.training.config import (
-    FIELDS,
-    TrainConfig,
-    changes_from_words,
-    make_config,
-    replace,
-)
+from hand_lib.training.config import FIELDS, TrainConfig, changes_from_words, make_config, replace
 from hand_lib.training.log import RunLogger, read_log
 from hand_lib.training.run_folder import (
     find_run,
