@@ -46,6 +46,20 @@ def resolve(place, base=None, new: bool = False) -> Path:
     return found if found is not None else next(iter(places)).absolute()
 
 
+def find_run(name) -> Path:
+    """The folder of a run by its name in ``runs/`` or by its path, whether it is there yet or not.
+
+    >>> find_run("small") == find_run("runs/small") == ROOT / "runs" / "small"
+    True
+    """
+    path = Path(str(name)).expanduser()
+    if path.is_absolute() or (path / "config.json").is_file():
+        return path.absolute()
+    if path.parts[:1] == ("runs",):
+        return ROOT / path
+    return resolve(path, new=True) if len(path.parts) > 1 else ROOT / "runs" / path
+
+
 def natural_key(name) -> tuple:
     """Key to sort names by as people do, numbers by their value.   name: a text or a path.
 

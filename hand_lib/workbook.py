@@ -16,10 +16,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hand_lib import ROOT
-from hand_lib.files import read_json, resolve
+from hand_lib.files import find_run, read_json, resolve
 from hand_lib.hand.joints import OWN_FINGERTIPS
 from hand_lib.training.config import check_name, literal
-from hand_lib.training.run_folder import find_run
 
 NOTEBOOKS = ROOT / "notebooks"
 IN_ORDER = (

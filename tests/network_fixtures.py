@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from hand_lib.hand.model import HandModel
 from hand_lib.mesh.hierarchy import build_hierarchy
 from hand_lib.network.model import build_network
+from hand_lib.network.youtubehand import youtubehand_names
 from hand_lib.training.config import make_config
 
 HAND_SIZES = (778, 389, 195, 98, 49)
@@ -91,3 +92,9 @@ def random_batch(network, count=4, size=64, seed=0):
         "has_joints": torch.ones(count, dtype=torch.bool),
         "valid_2d": torch.ones(count, 21, dtype=torch.bool),
     }
+
+
+def youtubehand_state_dict(network):
+    """The weights under Youtubehand's names, encoder entries doubled as in its own files."""
+    own = network.state_dict()
+    return {name: own[ours] for ours, both in youtubehand_names(network).items() for name in both}

@@ -10,8 +10,9 @@ import pytest
 from hand_lib import ROOT, workbook
 from hand_lib.data.freihand import write_freihand
 
-PAGES = ("README.md", "data/README.md", "runs/README.md", "template/README.md")
-LEFT_OUT = ("python run.py", "make ", "pip install", "docker run", "papermill")
+PAGES = ("README.md", "data/README.md", "runs/README.md", "template/README.md",
+         "notebooks/COMING_FROM_YOUTUBEHAND.md")  # fmt: skip
+LEFT_OUT = ("python main.py", "make ", "pip install", "docker run", "papermill")
 STARTS = ("python ", "torchrun ", *LEFT_OUT)
 
 
@@ -46,6 +47,9 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "hand_lib.evaluation.freihand.score_file", lambda *given, **_: done.append(given)
     )
+    monkeypatch.setattr("hand_lib.evaluation.runs.submit", lambda *given: done.append(given) or "")
+    monkeypatch.setattr("hand_lib.network.youtubehand.convert_checkpoint",
+                        lambda *given: done.append(given) or {"ignored": []})  # fmt: skip
     monkeypatch.setattr("hand_lib.inference.predictor.Predictor.load", lambda run: run)
     note = "hand_lib.inference.__main__.process_pictures", "hand_lib.inference.video.process_video"
     monkeypatch.setattr(note[0], lambda *given, **_: (done.append(given) or ["written"], {}))

@@ -8,9 +8,8 @@ import sys
 import nbformat
 import pytest
 
-from hand_lib import ROOT, workbook
+from hand_lib import ROOT, files, workbook
 from hand_lib.data.freihand import FreiHand
-from hand_lib.training import run_folder
 
 PARAMETERS = 'run: str = ""  # name\nsteps: int = 3  # how many\nrate: float = 0.5\n'
 CHECK = "from hand_lib.training.config import *\nrefuse_unknown_parameters(globals())"
@@ -26,7 +25,7 @@ SCORES = {
 def root(tmp_path, monkeypatch):
     """A workbook's folder of its own."""
     monkeypatch.setattr(workbook, "ROOT", tmp_path)
-    monkeypatch.setattr(run_folder, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "ROOT", tmp_path)
     (tmp_path / "runs").mkdir()
     return tmp_path
 

@@ -73,16 +73,15 @@ class ScoreReport:
 
     def by_freihand(self, aligned: str) -> dict[str, float]:
         """FreiHAND's dictionary.   aligned: the alignment of its ``al_`` numbers."""
-        result = {}
+        result, both = {}, (("", "none"), ("al_", aligned))
         for name, errors in (("xyz", self.joint_errors), ("mesh", self.vertex_errors)):
-            for infix, kind in (("", "none"), ("al_", aligned)):
-                if errors:
-                    result[f"{name}_{infix}mean3d"] = 100 * float(errors[kind].mean())
-                    result[f"{name}_{infix}auc3d"] = metrics.auc(errors[kind])
-        for column, threshold in enumerate(metrics.F_THRESHOLDS if self.f_scores else ()):
-            for infix, kind in (("", "none"), ("al_", aligned)):
+            for infix, kind in both if errors else ():
+                result[f"{name}_{infix}mean3d"] = 100 * float(errors[kind].mean())
+                result[f"{name}_{infix}auc3d"] = metrics.auc(errors[kind])
+        for column, radius in enumerate(("5", "15") if self.f_scores else ()):
+            for infix, kind in both:
                 mean = float(self.f_scores[kind][:, column].mean())
-                result[f"f_{infix}score_{1000 * threshold:.0f}"] = mean
+                result[f"f_{infix}score_{radius}"] = mean
         return result
 
     @cached_property
@@ -90,15 +89,14 @@ class ScoreReport:
         """Every mean in mm, AUC 0-50 and 20-50 mm, and F-scores; ``pa_`` is by rotation only."""
         result = {}
         for term, errors in (("mpjpe", self.joint_errors), ("mpvpe", self.vertex_errors)):
-            for kind in errors:
-                result[f"{MEANS[kind][0]}{term}_mm"] = 1000 * float(errors[kind].mean())
-            for kind in ("root", "rotation") if errors else ():
-                for low, high in ((0, 50), (20, 50)):
-                    area = metrics.auc(errors[kind], low / 1000, high / 1000)
-                    result[f"{MEANS[kind][0]}{term}_auc_{low}_{high}"] = area
-        for column, threshold in enumerate(metrics.F_THRESHOLDS if self.f_scores else ()):
-            mean = float(self.f_scores["rotation"][:, column].mean())
-            result[f"pa_f_{1000 * threshold:.0f}"] = mean
+            for kind, values in errors.items():
+                name = f"{MEANS[kind][0]}{term}"
+                result[f"{name}_mm"] = 1000 * float(values.mean())
+                for low in (0, 20) if kind in ("root", "rotation") else ():
+                    result[f"{name}_auc_{low}_50"] = metrics.auc(values, low / 1000, 0.05)
+        if self.f_scores:
+            five, fifteen = self.f_scores["rotation"].mean(0).tolist()
+            result |= {"pa_f_5": five, "pa_f_15": fifteen}
         return result
 
     @cached_property
@@ -109,19 +107,19 @@ class ScoreReport:
         return np.flatnonzero(np.max(gaps, axis=0) > MIRROR_TOLERANCE)
 
     def __str__(self) -> str:
-        vertices = self.vertex_errors["none"].shape[1] if self.vertex_errors else 0
-        also = f", {vertices} vertices" if vertices else ""
-        lines = [f"{len(self.joint_errors['none'])} hands, 21 joints{also}"]
+        terms = {"joints": self.joint_errors, "vertices": self.vertex_errors}
+        terms = {name: errors for name, errors in terms.items() if errors}
+        sizes = ", ".join(f"{errors['none'].shape[1]} {name}" for name, errors in terms.items())
+        lines = [f"{len(self.joint_errors['none'])} hands, {sizes}"]
         lines += [f"fingertips: {self.fingertips}", *(f"note: {note}" for note in self.notes), ""]
         lines += ["FreiHAND's keys (means in cm)         mirroring allowed = official"
                   "      rotation only"]  # fmt: skip
         for key, value in self.official.items():
             lines.append(f"  {key:<34} {value:>26.6f} {self.proper[key]:>18.6f}")
-        lines += ["", f"{'mean error in mm':<44}{'joints':>16}{'vertices' if vertices else '':>16}"]
+        lines += ["", f"{'mean error in mm':<44}{''.join(f'{name:>16}' for name in terms)}"]
         for kind, (_, words) in MEANS.items():
-            values = [self.joint_errors[kind], *([self.vertex_errors[kind]] if vertices else [])]
-            numbers = "".join(f"{1000 * errors.mean():>16.3f}" for errors in values)
-            lines.append(f"  {words:<42}{numbers}")
+            means = (1000 * errors[kind].mean() for errors in terms.values())
+            lines.append(f"  {words:<42}{''.join(f'{mean:>16.3f}' for mean in means)}")
         return "\n".join(lines)
 
 
@@ -180,34 +178,28 @@ def report(
     return replace(found, notes=tuple(notes), fingertips=fingertips or found.fingertips)
 
 
-def _check_arrays(pred_joints, pred_vertices, true_joints, true_vertices) -> list:
-    """The four as float64, vertices or None, or a ValueError that names the array."""
-    count = len(true_joints)
+def _check_arrays(*arrays) -> list:
+    """The four of ``freihand_scores`` as float64, or a ValueError that names the array."""
+    count, checked = len(arrays[2]), []
     if not count:
         raise ValueError("there are no hands to score: the truth is empty")
-    checked = []
-    for name, points in {
-        "predicted joints": pred_joints, "predicted vertices": pred_vertices,
-        "true joints": true_joints, "true vertices": true_vertices,
-    }.items():  # fmt: skip
+    names = "predicted joints", "predicted vertices", "true joints", "true vertices"
+    for name, points in zip(names, arrays, strict=True):
+        points, wrong = None if points is None else np.asarray(points), ""
         if points is None:
-            checked.append(None)
-            continue
-        points = np.asarray(points)
-        if points.dtype.kind not in "fiu" or points.ndim != 3 or points.shape[2] != 3:
-            raise ValueError(f"{name}: expected numbers (N, P, 3), found {points.shape}")
-        if "joints" in name and points.shape[1] != 21:
-            raise ValueError(f"{name}: expected 21 points per hand, found {points.shape[1]}")
-        if len(points) != count:
-            raise ValueError(
-                f"{name}: expected {count} hands, one per true hand in the same order, "
-                f"found {len(points)}"
-            )
-        finite = np.isfinite(points).all((1, 2))
-        if "true" in name and not finite.all():
-            bad = f"hand {finite.argmin()} has a NaN or an infinity"
-            raise ValueError(f"{name}: {bad}; the truth must be known")
-        checked.append(points.astype(float, copy=False))
+            pass
+        elif points.dtype.kind not in "fiu" or points.ndim != 3 or points.shape[2] != 3:
+            wrong = f"expected numbers (N, P, 3), found {points.shape}"
+        elif "joints" in name and points.shape[1] != 21:
+            wrong = f"expected 21 points per hand, found {points.shape[1]}"
+        elif len(points) != count:
+            wrong = f"expected {count} hands, one per true hand in the same order, found "
+            wrong += f"{len(points)}"
+        elif "true" in name and not (finite := np.isfinite(points).all((1, 2))).all():
+            wrong = f"hand {finite.argmin()} has a NaN or an infinity; the truth must be known"
+        if wrong:
+            raise ValueError(f"{name}: {wrong}")
+        checked.append(None if points is None else points.astype(float, copy=False))
     return checked
 
 
@@ -233,19 +225,18 @@ def _measure_all(arrays, kinds, progress=False) -> ScoreReport:
         part = slice(start, start + _CHUNK)
         roots = scored[0][part, 0], true_joints[part, 0]
         for points, true, found in zip(scored, (true_joints, true_vertices), errors, strict=False):
-            p, t = points[part], true[part]
             for kind in kinds:
-                moved = metrics.align(p, t, kind, 0, *roots)
-                found[kind][part] = metrics.point_errors(moved, t)
+                moved = metrics.align(points[part], true[part], kind, 0, *roots)
+                found[kind][part] = metrics.point_errors(moved, true[part])
                 if points is scored[0] or kind not in f:
                     continue
-                new = np.arange(len(p))
+                new = np.arange(len(moved))
                 if kind == "rotation" and "reflection" in f:  # alike unless mirrored
                     f[kind][part] = f["reflection"][part]
                     gap = abs(found["rotation"][part] - found["reflection"][part]).max(1)
                     new = np.flatnonzero(gap > 1e-12)
                 if len(new):
-                    f[kind][start + new] = metrics.f_scores(moved[new], t[new])
+                    f[kind][start + new] = metrics.f_scores(moved[new], true[start + new])
     vertex_errors, f = (errors[1], f) if len(scored) == 2 else ({}, {})
     return ScoreReport(errors[0], vertex_errors, f, np.flatnonzero(bad), tuple(notes))
 
@@ -318,10 +309,11 @@ def write_scores(folder, scores: ScoreReport) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"{key}: {value:f}\n" for key, value in scores.official.items()]
     write_text(folder / "scores.txt", "".join(lines))
-    everything = {"official, alignment may mirror": scores.official, "rotation only": scores.proper}
-    for name in ("millimetres", "mirrored", "missing", "notes", "fingertips"):
-        value = getattr(scores, name)
-        everything[name] = value.tolist() if isinstance(value, np.ndarray) else value
+    everything = {
+        "official, alignment may mirror": scores.official, "rotation only": scores.proper,
+        "millimetres": scores.millimetres, "mirrored": scores.mirrored.tolist(),
+        "missing": scores.missing.tolist(), "notes": scores.notes, "fingertips": scores.fingertips,
+    }  # fmt: skip
     write_json(folder / "scores.json", everything)
 
 

@@ -4,6 +4,7 @@ It is a list of two lists, joints (N, 21, 3) and vertices (N, V, 3), metres, cam
 order of the evaluation set, without keys. The truth is ``<set>_xyz.json`` and ``<set>_verts.json``.
 """
 
+import contextlib
 import json
 import zipfile
 from pathlib import Path
@@ -29,11 +30,10 @@ def read_predictions(path) -> tuple[np.ndarray, np.ndarray | None]:
         )
     joints = _hands(document[0], f"{name}, joints")
     vertices = _hands(document[1], f"{name}, vertices")
-    if joints is None:
-        raise ValueError(f"{name}: the first list holds no joints")
-    if joints.shape[1] != 21:
+    if joints is None or joints.shape[1] != 21:
+        found = "no joints" if joints is None else joints.shape[1]
         raise ValueError(
-            f"{name}: expected 21 joints per hand, found {joints.shape[1]}; joints come first"
+            f"{name}: expected 21 joints per hand, found {found}; joints are the first list"
         )
     if vertices is not None and len(vertices) != len(joints):
         raise ValueError(f"{name}: {len(joints)} hands have joints, but {len(vertices)} vertices")
@@ -133,22 +133,18 @@ def write_predictions(path, joints, vertices) -> Path:
     if size > 2:
         raise ValueError(f"hands are {size:.3g} m large, but the file is in metres: wrong unit?")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_atomically(path) as temporary:
+    with written_atomically(path) as temporary, contextlib.ExitStack() as opened:
         if path.suffix == ".zip":
-            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-                with archive.open("pred.json", "w", force_zip64=True) as stream:
-                    _write_lists(stream, joints, vertices)
+            archive = zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+            opened.enter_context(archive)
+            stream = opened.enter_context(archive.open("pred.json", "w", force_zip64=True))
         else:
-            with open(temporary, "wb") as stream:
-                _write_lists(stream, joints, vertices)
+            stream = opened.enter_context(open(temporary, "wb"))
+        for before, after, points in ((b"[[", b"], [", joints), (b"", b"]]", vertices)):
+            template = "[" + ", ".join(["[%.7f, %.7f, %.7f]"] * points.shape[1]) + "]"
+            stream.write(before)
+            for index, hand in enumerate(points):
+                text = template % tuple(hand.ravel().tolist())
+                stream.write((", " + text if index else text).encode())
+            stream.write(after)
     return path
-
-
-def _write_lists(stream, *parts):
-    for before, points in zip((b"[[", b"], ["), parts, strict=True):
-        template = "[" + ", ".join(["[%.7f, %.7f, %.7f]"] * points.shape[1]) + "]"
-        stream.write(before)
-        for index, hand in enumerate(points):
-            text = template % tuple(hand.ravel().tolist())
-            stream.write((", " + text if index else text).encode())
-    stream.write(b"]]")

@@ -1,17 +1,23 @@
-"""Run folders on a test set: predictions, scores, which is better, and what makes a hand hard.
+"""Run folders on a test set: predictions, scores, and which is better.
+
+    python -m hand_lib.evaluation.runs runs/yth --data data/freihand --out out/pred.zip
+
+writes what FreiHAND's competition takes, of a test set with or without truth, and scores it where
+the truth is there.
 
 >>> test = open_test_set("synthetic-test", count=200)
 >>> first, second = (evaluate_run(folder, test) for folder in ("runs/small", "runs/reference"))
 >>> print(compare_runs(first, second))
 """
 
+import argparse
 import csv
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import bootstrap
 from tqdm import tqdm
 
 from hand_lib import metrics
@@ -19,7 +25,8 @@ from hand_lib.data.crops import HandCrops
 from hand_lib.data.open import find_mano, open_data
 from hand_lib.data.synthetic.hands import synthetic_test
 from hand_lib.evaluation.freihand import ScoreReport, report
-from hand_lib.files import read_json
+from hand_lib.evaluation.predictions import read_predictions, write_predictions
+from hand_lib.files import find_run, read_json
 from hand_lib.hand.joints import fingertips_of
 from hand_lib.inference.predictor import Predictor, predict_averaged
 from hand_lib.render.camera import crop_to_pixels, solve_translation
@@ -117,6 +124,32 @@ def evaluate_predictor(predictor, test: TestSet, progress=False, views=()) -> Ev
     one pass.   Un-aligned scores are in the camera's frame where the test set knows it, the wrist
     placed by the 2-D joints and the given intrinsics; elsewhere the wrists are brought together.
     """
+    out, truth, milliseconds = predict_test_set(predictor, test, progress, views)
+    if not (truth["has_vertices"] & truth["has_joints"]).all():
+        raise ValueError(
+            f"{test.name}: some hands have no true vertices or joints to score against"
+        )
+    in_camera = bool(truth["has_camera"].all())
+    here = out["translation"][:, None] if in_camera else 0.0
+    there = truth["root"][:, None].astype(float) if in_camera else 0.0
+    scores = report(
+        out["joints"] + here, out["vertices"] + here,
+        truth["joints"] + there, truth["vertices"] + there,
+        fingertips=f"truth {fingertips_of(test.dataset)}, prediction as the run was trained",
+    )  # fmt: skip
+    return Evaluation(
+        predictor.name, test, predictor.image_size, out["vertices"], out["joints"],
+        out["joints_2d"], out["translation"], truth, predictor.network.faces.cpu().numpy(),
+        milliseconds, str(predictor.device), scores,
+    )  # fmt: skip
+
+
+def predict_test_set(predictor, test: TestSet, progress=False, views=()) -> tuple:
+    """What a predictor says of every hand of a test set, in its order; the truth is not needed.
+
+    returns vertices, joints, joints_2d and translation as ``Evaluation`` has them, by name; the
+    labels ``TRUTH`` by name, zeros where unknown; and the median milliseconds of a picture.
+    """
     size, predict, kept, labels, seconds = predictor.image_size, predictor.predict_crops, [], [], []
     data = HandCrops(test.dataset, size)
     with tqdm(total=len(test), unit="hand", desc="predicting", disable=not progress) as bar:
@@ -132,27 +165,10 @@ def evaluate_predictor(predictor, test: TestSet, progress=False, views=()) -> Ev
         {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         for parts in (kept, labels)
     )
-    if not (truth["has_vertices"] & truth["has_joints"]).all():
-        raise ValueError(
-            f"{test.name}: some hands have no true vertices or joints to score against"
-        )
-    truth["joints_2d"] = crop_to_pixels(truth["joints_2d"].astype(float), size)
-    joints_2d = crop_to_pixels(out["joints_2d"].astype(float), size)
-    place = solve_translation(out["joints"], joints_2d, truth["intrinsics"])
-    in_camera = bool(truth["has_camera"].all())
-    here = place[:, None] if in_camera else 0.0
-    there = truth["root"][:, None].astype(float) if in_camera else 0.0
-    scores = report(
-        out["joints"] + here, out["vertices"] + here,
-        truth["joints"] + there, truth["vertices"] + there,
-        fingertips=f"truth {fingertips_of(test.dataset)}, prediction as the run was trained",
-    )  # fmt: skip
-    return Evaluation(
-        name=predictor.name, test=test, image_size=size, vertices=out["vertices"],
-        joints=out["joints"], joints_2d=joints_2d, translation=place, truth=truth,
-        faces=predictor.network.faces.cpu().numpy(), milliseconds=1000 * float(np.median(seconds)),
-        device=str(predictor.device), scores=scores,
-    )  # fmt: skip
+    for known in (out, truth):
+        known["joints_2d"] = crop_to_pixels(known["joints_2d"].astype(float), size)
+    out["translation"] = solve_translation(out["joints"], out["joints_2d"], truth["intrinsics"])
+    return out, truth, 1000 * float(np.median(seconds))
 
 
 def evaluate_run(run_folder, test: TestSet, progress=False, views=()) -> Evaluation:
@@ -196,17 +212,14 @@ def bootstrap_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float,
     (2.0, 2.0, 2.0)
     """
     values = np.asarray(values, float)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"expected one value per hand, (N,) with N > 0, found {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"value {int(np.argmin(np.isfinite(values)))} is not finite")
-    mean = float(values.mean())
-    if len(values) == 1:
-        return mean, mean, mean
-    low, high = bootstrap(
-        (values,), np.mean, n_resamples=draws, batch=100, method="percentile", rng=seed
-    ).confidence_interval
-    return mean, float(low), float(high)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise ValueError(
+            f"expected one finite value per hand, (N,) with N > 0, found {values.shape}, "
+            f"{np.size(values) - np.isfinite(values).sum()} of them not finite"
+        )
+    draw = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
+    low, high = np.percentile(values[draw].mean(axis=1), (2.5, 97.5))
+    return float(values.mean()), float(low), float(high)
 
 
 def compare_runs(first: Evaluation, second: Evaluation) -> str:
@@ -236,16 +249,11 @@ def compare_runs(first: Evaluation, second: Evaluation) -> str:
 
 def measured_row(evaluation: Evaluation) -> dict:
     """The table's row of a run: the keys of ``published_rows``, measured here."""
-    scores = evaluation.scores.millimetres
-    return {
-        "kind": "measured",
-        "method": evaluation.name,
-        "pa_mpjpe_mm": scores["pa_mpjpe_mm"],
-        "pa_mpvpe_mm": scores["pa_mpvpe_mm"],
-        "f_5": scores["pa_f_5"],
-        "f_15": scores["pa_f_15"],
-        "source": f"{evaluation.test.words}; similarity (PA), rotation only",
-    }
+    names = {"pa_mpjpe_mm": "pa_mpjpe_mm", "pa_mpvpe_mm": "pa_mpvpe_mm", "f_5": "pa_f_5",
+             "f_15": "pa_f_15"}  # fmt: skip
+    scores = {key: evaluation.scores.millimetres[name] for key, name in names.items()}
+    source = f"{evaluation.test.words}; similarity (PA), rotation only"
+    return {"kind": "measured", "method": evaluation.name, **scores, "source": source}
 
 
 def published_rows() -> list[dict]:
@@ -265,3 +273,43 @@ def published_rows() -> list[dict]:
             source = f"FreiHAND evaluation set; PA; {row['source']}"
             rows.append({"kind": "published", **row, **numbers, "source": source})
     return rows
+
+
+def submit(run, place, split: str, count: int, path) -> str:
+    """Predict a data set with a run and write pred.json, as FreiHAND's competition takes it.
+
+    run, place, split, count: as ``find_run`` and ``open_test_set`` take them.   path: the file, or
+    a ``.zip`` of it.   returns what to say: the scores too, where the truth is known.
+    Without intrinsics, which METRO's files have only if we wrote them, the place is a guess.
+    """
+    test = open_test_set(place, count, split)
+    out, truth, _ = predict_test_set(Predictor.load(find_run(run)), test, progress=True)
+    here, there = out["translation"][:, None], truth["root"][:, None]
+    path = write_predictions(path, out["joints"] + here, out["vertices"] + here)
+    said = f"{path}: {test.words}\n"
+    if (truth["has_vertices"] & truth["has_camera"]).all():
+        joints, vertices = truth["joints"] + there, truth["vertices"] + there
+        said += f"{report(*read_predictions(path), joints, vertices, progress=True)}\n"
+    return said
+
+
+def main(arguments=None) -> int:
+    """Predict the evaluation pictures of a data set with a run, write pred.json, score it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hand_lib.evaluation.runs", description=main.__doc__
+    )
+    parser.add_argument("run", help="name or folder of a run")
+    parser.add_argument("--data", required=True, help="FreiHAND's folder or METRO's test.yaml")
+    parser.add_argument("--set", default="evaluation", choices=("evaluation", "training"))
+    parser.add_argument("--count", type=int, default=0, help="the first so many; 0: all")
+    parser.add_argument("--out", default="out/pred.zip", help="pred.json, or a .zip of it")
+    given = parser.parse_args(arguments)
+    try:
+        sys.stdout.write(submit(given.run, given.data, given.set, given.count, given.out))
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

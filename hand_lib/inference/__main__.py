@@ -14,11 +14,11 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from hand_lib.files import find_run
 from hand_lib.inference.export import MESH_FORMATS, save_hands, save_predictions, save_rigged
 from hand_lib.inference.frames import find_pictures, read_pictures
 from hand_lib.inference.predictor import Predictor
 from hand_lib.render.render import PREDICTION, draw_meshes
-from hand_lib.training.run_folder import find_run
 
 
 def process_pictures(

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from hand_lib.files import find_run
 from hand_lib.fitting.pose import fit_pose
 from hand_lib.inference.joint_fit import (
     HandParameters,
@@ -35,7 +36,7 @@ from hand_lib.render.camera import (
     solve_translation,
 )
 from hand_lib.render.images import read_image
-from hand_lib.training.run_folder import find_run, load_network
+from hand_lib.training.run_folder import load_network
 
 BOX_MARGIN = 1.4
 """A crop's side over the longer side of a box drawn tightly around the hand."""

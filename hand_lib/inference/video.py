@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from hand_lib.files import write_json
+from hand_lib.files import find_run, write_json
 from hand_lib.inference.export import MESH_FORMATS, save_hands, save_sequence
 from hand_lib.inference.frames import Frames, write_video
 from hand_lib.inference.predictor import Predictor
 from hand_lib.render.camera import solve_translation
 from hand_lib.render.render import PREDICTION, draw_meshes
-from hand_lib.training.run_folder import find_run
 
 ROUNDS = 4
 """Looks at the first frame, each into the box that the last one found."""

@@ -229,7 +229,7 @@ def content_key(*parts) -> str:
 def load_hierarchy(path) -> MeshHierarchy:
     """Read a hierarchy of ours (``.npz``) or HandMesh's ``transform.pkl``, numbers untouched.
 
-    A warning states the quality of matrices whose rows do not sum to one.
+    A warning states the quality of a transform.pkl's matrices whose rows do not sum to one.
     """
     path = Path(path)
     if not path.is_file():
@@ -237,7 +237,9 @@ def load_hierarchy(path) -> MeshHierarchy:
             f"{path}: no such hierarchy; make one with build_hierarchy(vertices, faces).save(path),"
             " or copy transform.pkl there from the template folder of the HandMesh repository"
         )
-    hierarchy = _read_npz(path) if path.suffix == ".npz" else MeshHierarchy(*read_transform(path))
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    hierarchy = MeshHierarchy(*read_transform(path))
     quality = hierarchy.quality()
     if max(abs(s - 1) for s in quality["row_sum"]) > 1e-4:
         mean, most = quality["template_error"][-1]

@@ -88,8 +88,8 @@ def psbody_closest_point():
     except ImportError as error:
         raise ImportError(
             'backend="psbody" needs psbody-mesh, which is not importable here; install it with '
-            '"pip install git+https://github.com/MPI-IS/mesh.git" (needs a C++ compiler and Boost),'
-            ' or leave backend="native", which needs nothing and gives the same matrices'
+            '"pip install git+https://github.com/MarilynKeller/mesh" (data/README.md says more), '
+            'or leave backend="native", which needs nothing and gives the same matrices'
         ) from error
 
     def nearest(points, vertices, faces):

@@ -18,6 +18,15 @@ INSTALLED_WEIGHTS = {
 }
 """Encoders whose ImageNet weights an installed package holds: the package, the file in it."""
 
+KINDS = {
+    "de_layers.": "a checkpoint of Youtubehand",
+    "incre_modules.": "an HRNet of width {}",
+    "layer1.0.conv3.": "a ResNet of 50 layers or more",
+    "layer1.0.conv2.": "a ResNet of 18 or 34 layers",
+    "conv_dw.": "a MobileNet or an EfficientNet",
+}
+"""What is in the names of weights -> what they are of."""
+
 CLASSIFIER = tuple(
     f"{layer}.{part}" for layer in ("classifier", "fc", "head") for part in ("weight", "bias")
 )
@@ -133,7 +142,10 @@ def cut_unused(net: nn.Module, image_size: int) -> tuple[str, ...]:
     in several processes would wait for their gradients. What is unused elsewhere is frozen.
     returns the names of the modules taken out.
     """
-    unused, cut = _without_gradient(net, image_size), []
+    shadow, cut = copy.deepcopy(net).to("meta").eval(), []  # on which nothing is computed
+    maps = shadow(torch.empty(1, 3, image_size, image_size, device="meta"))
+    sum(m.sum() for m in maps).backward()
+    unused = {name for name, parameter in shadow.named_parameters() if parameter.grad is None}
     for name, module in list(net.named_modules()):
         if f"{name}.".startswith(tuple(f"{other}." for other in cut)):
             continue
@@ -149,29 +161,24 @@ def cut_unused(net: nn.Module, image_size: int) -> tuple[str, ...]:
     return tuple(cut)
 
 
-def _without_gradient(net: nn.Module, image_size: int) -> set[str]:
-    """Names of the parameters that no feature map depends on; found without computing anything."""
-    shadow = copy.deepcopy(net).to("meta").eval()
-    maps = shadow(torch.empty(1, 3, image_size, image_size, device="meta"))
-    sum(m.sum() for m in maps).backward()
-    return {name for name, parameter in shadow.named_parameters() if parameter.grad is None}
-
-
 def load_encoder_weights(net: nn.Module, name: str, pretrained: bool | str | Path) -> None:
     """Fill a timm network with ImageNet weights, or leave it random and say so in one warning.
 
-    net: built by timm without weights, whole or cut.   pretrained: False leaves it random; True
-    takes ImageNet weights from an installed package (``INSTALLED_WEIGHTS``), timm's cache or its
-    hub, if that answers; a path reads a local .pth or .safetensors (also the original HRNet files).
+    net: built by timm without weights, whole or cut; all that it has but a classifier must be there
+    with its shape.   pretrained: False leaves it random; True takes ImageNet weights from an
+    installed package (``INSTALLED_WEIGHTS``), timm's cache or its hub, if that answers; a path
+    reads a local .pth or .safetensors (also METRO's HRNet).
     """
     if not pretrained:
         return
-    if pretrained is not True:
-        _load_by_name(net, read_state_dict(pretrained), str(pretrained))
-        return
     try:
-        state = _installed_weights(name) or _hub_weights(name)
+        if pretrained is not True:
+            source, state = str(pretrained), read_state_dict(pretrained)
+        else:
+            source, state = f"timm's {name}", _installed_weights(name) or _hub_weights(name)
     except Exception as error:  # the hub raises its own family of errors; any means "not here"
+        if pretrained is not True:
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         warnings.warn(
             f"ImageNet weights of {name!r} cannot be had ({reason[:120]}); "
@@ -179,7 +186,25 @@ def load_encoder_weights(net: nn.Module, name: str, pretrained: bool | str | Pat
             stacklevel=4,
         )
         return
-    _load_by_name(net, state, f"timm's {name}")
+    own = net.state_dict()
+    given = without_prefix(state, list(own))
+    fitting = {k: given[k] for k in own if k in given and given[k].shape == own[k].shape}
+    needed = [k for k in own if not k.endswith(("num_batches_tracked", *CLASSIFIER))]
+    missing = [k for k in needed if k not in given]
+    wrong = [k for k in needed if k in given and k not in fitting]
+    if missing or wrong:
+        detail = [f"{len(missing)} missing ({', '.join(missing[:3])})"] if missing else []
+        if wrong:
+            expected, found = (tuple(part[wrong[0]].shape) for part in (own, given))
+            shapes = f"{wrong[0]}: expected {expected}, found {found}"
+            detail.append(f"{len(wrong)} of another shape ({shapes})")
+        kind = next((words for part, words in KINDS.items() if part in " ".join(state)), "another")
+        kind = kind.format(len(given.get("stage2.0.branches.0.0.conv1.weight", ())))
+        raise ValueError(
+            f"weights from {source} do not fit the encoder: {'; '.join(detail)}. The file holds "
+            f"{len(state)} tensors of {kind}: {', '.join(list(state)[:4])}, ..."
+        )
+    net.load_state_dict(fitting, strict=False)
 
 
 def _installed_weights(name: str) -> dict[str, Tensor] | None:
@@ -252,24 +277,19 @@ def find_tensors(content, source: str = "checkpoint") -> dict[str, Tensor]:
 
     content: nested dicts.   returns names -> tensors.   raises TypeError where there is none.
     """
-    found = []
-
-    def collect(part, name):
+    found, parts = [], [("", content)]
+    for name, part in parts:
         if isinstance(part, dict):
             tensors = {str(k): v for k, v in part.items() if isinstance(v, Tensor)}
             average = any(word in name for word in ("ema", "teacher", "average"))
             found.append((len(tensors), average, -len(found), tensors))
-            for key, value in part.items():
-                collect(value, str(key))
-
-    collect(content, "")
-    best = max(found, default=None)
-    if best is None or not best[0]:
-        holds = type(content).__name__
-        if isinstance(content, dict):
-            holds = f"a dict of {', '.join(map(str, content)) or 'nothing'}"
+            parts += [(str(key), value) for key, value in part.items()]
+    best = max(found, default=(0,))
+    if not best[0]:
+        inside = ", ".join(map(str, content)) or "nothing" if isinstance(content, dict) else ""
+        holds = f"a dict of {inside}" if inside else type(content).__name__
         raise TypeError(f"{source}: expected a dict of tensors, found {holds}")
-    return best[3]
+    return best[-1]
 
 
 def without_prefix(state: dict[str, Tensor], names) -> dict[str, Tensor]:
@@ -286,27 +306,3 @@ def without_prefix(state: dict[str, Tensor], names) -> dict[str, Tensor]:
         default="",
     )  # fmt: skip
     return {k.removeprefix(best): v for k, v in state.items() if k.startswith(best)}
-
-
-def _load_by_name(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy the entries that ``net`` has; all but a classifier's must be there with their shape."""
-    own = net.state_dict()
-    given = without_prefix(state, list(own))
-    if any(key.startswith("incre_modules.") for key in given) and "fc.weight" in given:
-        for part in ("weight", "bias"):  # the original HRNet files
-            given[f"classifier.{part}"] = given.pop(f"fc.{part}")
-    fitting = {k: given[k] for k in own if k in given and given[k].shape == own[k].shape}
-    needed = [k for k in own if not k.endswith(("num_batches_tracked", *CLASSIFIER))]
-    missing = [k for k in needed if k not in given]
-    wrong = [k for k in needed if k in given and k not in fitting]
-    if missing or wrong:
-        detail = [f"{len(missing)} missing ({', '.join(missing[:3])})"] if missing else []
-        if wrong:
-            expected, found = (tuple(part[wrong[0]].shape) for part in (own, given))
-            shapes = f"{wrong[0]}: expected {expected}, found {found}"
-            detail.append(f"{len(wrong)} of another shape ({shapes})")
-        raise ValueError(
-            f"weights from {source} do not fit the encoder: {'; '.join(detail)}. The file holds "
-            f"{len(state)} tensors: {', '.join(list(state)[:4])}, ..."
-        )
-    net.load_state_dict(fitting, strict=False)

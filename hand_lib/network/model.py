@@ -75,8 +75,9 @@ class HandNetwork(nn.Module):
         if "camera" not in out:  # ours: a fit; Youtubehand's decoder predicts one
             return Prediction(**out | self.fitted(out["vertices"], out["joints_2d_direct"]))
         joints = vertex_matmul(self.regressor, out["vertices"])
+        vertices, joints = out["vertices"] - joints[:, :1], joints - joints[:, :1]
         joints_2d = project_weak_perspective(joints, out["camera"])
-        return Prediction(**out, joints=joints, joints_2d=joints_2d)
+        return Prediction(vertices, joints, out["camera"], joints_2d)
 
     def fitted(self, vertices: Tensor, joints_2d: Tensor) -> dict[str, Tensor]:
         """A hand that stands at its wrist, with the camera that lays its joints onto 2-D ones.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hand_lib import __version__
 from hand_lib.files import write_json, written_atomically
+from hand_lib.hand.joints import convert_joints, fingertip_vertices
 from hand_lib.hand.model import HandModel
 from hand_lib.mesh.hierarchy import load_hierarchy
 from hand_lib.network.encoders import CLASSIFIER, find_tensors, read_state_dict, without_prefix
@@ -28,7 +29,7 @@ def convert_checkpoint(checkpoint, transform, folder, mano=None) -> dict:
 
     checkpoint: ``state_dict.bin``.   transform: HandMesh's ``transform.pkl`` of its meshes.
     folder: must not hold a run yet.   mano: MANO_RIGHT.pkl, for the joints; None takes
-    ``j_reg.npy`` (21, V), which HandMesh keeps beside its transform.
+    ``j_reg.npy``, which HandMesh keeps beside its transform.
     returns what it found: ``backbone``, ``channels``, ``spiral_length``, ``ignored`` names.
     """
     checkpoint, transform, folder = Path(checkpoint), Path(transform), Path(folder)
@@ -40,19 +41,20 @@ def convert_checkpoint(checkpoint, transform, folder, mano=None) -> dict:
     config = found | {
         "preset": "youtubehand", "decoder": "youtubehand", "pretrained": False, "dilation": 1,
         "image_size": 224, "view_size": 0, "n_crops": 1, "epochs": 38,
+        "factors": [round(factor) for factor in hierarchy.factors],
     }  # fmt: skip
-    regressor = _regressor(transform, mano)
+    joints = Path(mano) if mano else transform.with_name("j_reg.npy")
+    regressor = _regressor(joints, hierarchy.faces[0], mano)
     network = build_network(SimpleNamespace(**config), hierarchy, regressor)
     ignored = load_youtubehand_state_dict(network, state)
     folder.mkdir(parents=True, exist_ok=True)
     hierarchy.save(folder / "hierarchy.npz")
     with written_atomically(folder / "model.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
-    sources = {"checkpoint": checkpoint, "transform": transform}
-    sources |= {"mano": Path(mano)} if mano else {}
     notes = {"made_by": f"hand_lib.network.youtubehand {__version__}", "ignored": ignored}
-    for name, path in sources.items():
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for name, path in {"checkpoint": checkpoint, "transform": transform, "joints": joints}.items():
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         notes[name] = {"file": path.name, "sha256": digest}
     write_json(folder / "provenance.json", notes)
     write_json(folder / "config.json", config)
@@ -79,17 +81,27 @@ def settings_of(state: dict[str, Tensor], source: str = "checkpoint") -> dict:
     return {"backbone": backbone, "channels": channels, "spiral_length": length}
 
 
-def _regressor(transform: Path, mano) -> np.ndarray:
-    """(21, V) from vertices to joints, with the fingertips that Youtubehand trained on."""
+def _regressor(path: Path, faces, mano) -> np.ndarray:
+    """(21, V) from vertices to joints, with the fingertips that Youtubehand trained on.
+
+    path: MANO's file where ``mano`` is true, else ``j_reg.npy``.   faces: (F, 3) of the transform.
+    """
     if mano:
-        return regressor_of(HandModel.from_mano(mano, fingertips="metro"))
-    beside = transform.with_name("j_reg.npy")
-    if not beside.is_file():
+        hand = HandModel.from_mano(path, fingertips="metro")
+        one, other = (np.unique(np.sort(f, axis=1), axis=0) for f in (faces, hand.faces.numpy()))
+        if not np.array_equal(one, other):
+            raise ValueError(f"{path} and the transform have other triangles: not of one hand")
+        return regressor_of(hand)
+    if not path.is_file():
         raise FileNotFoundError(
-            f"which vertices make joints is not known: give --mano MANO_RIGHT.pkl, or copy "
-            f"HandMesh's template/j_reg.npy beside {transform}"
+            "which vertices make joints is not known: give --mano MANO_RIGHT.pkl, or copy "
+            f"HandMesh's template/j_reg.npy to {path}"
         )
-    return np.load(beside, allow_pickle=False)
+    joints = np.load(path, allow_pickle=False)
+    if joints.shape != (21, 778):
+        raise ValueError(f"{path} should be (21, 778), found {joints.shape}")
+    joints[16:] = np.eye(778)[list(fingertip_vertices("metro"))]  # HandMesh has other fingertips
+    return convert_joints(joints, "manopth_raw")
 
 
 def load_youtubehand_state_dict(network: nn.Module, state_dict: dict | str | Path) -> list[str]:
@@ -125,12 +137,10 @@ def load_youtubehand_state_dict(network: nn.Module, state_dict: dict | str | Pat
     missing = [names[ours][0] for ours in needed if not given.keys() & set(names[ours])]
     ignored = [name for name in unused if name.endswith(CLASSIFIER)]
     surplus = [name for name in unused if name not in ignored]
-    problems = {"missing": missing, "surplus": surplus, "wrong": wrong}
     problems = [
         f"{len(names)} {title}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        for title, names in problems.items()
-        if names
-    ]
+        for title, names in (("missing", missing), ("surplus", surplus), ("wrong", wrong)) if names
+    ]  # fmt: skip
     if problems:
         raise ValueError(
             "the checkpoint does not fit this network: " + "; ".join(problems) + ". Channels, "
@@ -146,25 +156,19 @@ def youtubehand_names(network: nn.Module) -> dict[str, tuple[str, ...]]:
     The fixed arrays (spirals, sampling matrices, regressor) are in no checkpoint of Youtubehand.
     """
     learnt = set(dict(network.named_parameters()))
-    names = {}
+    names, last = {}, len(network.decoder.blocks) + 1
     for ours in network.state_dict():
-        if ours.startswith("encoder.net."):
-            rest = ours.removeprefix("encoder.net.")
-            names[ours] = (f"backbone.{rest}", f"en_layer.{rest}")
-        elif ours.startswith("decoder.") and ours in learnt:
-            names[ours] = (_decoder_name(ours.removeprefix("decoder."), network),)
+        room, _, rest = ours.partition(".")
+        layer, _, tail = rest.partition(".")
+        if room == "encoder":
+            names[ours] = (f"backbone.{tail}", f"en_layer.{tail}")
+        elif ours in learnt and layer == "blocks":
+            block, _, tail = tail.partition(".")
+            names[ours] = (f"de_layers.{int(block) + 1}.{tail}",)
+        elif ours in learnt:
+            layer = {"latent": "de_layers.0", "last": f"de_layers.{last}"}.get(layer, layer)
+            names[ours] = (f"{layer}.{tail}",)
     return names
-
-
-def _decoder_name(name: str, network: nn.Module) -> str:
-    if name.startswith("latent."):
-        return name.replace("latent", "de_layers.0")
-    if name.startswith("blocks."):
-        _, block, rest = name.split(".", 2)
-        return f"de_layers.{int(block) + 1}.{rest}"
-    if name.startswith("last."):
-        return name.replace("last", f"de_layers.{len(network.decoder.blocks) + 1}")
-    return name
 
 
 def main(arguments=None) -> int:

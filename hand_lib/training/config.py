@@ -19,6 +19,8 @@ import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from hand_lib.files import find_run
+
 # whole numbers pass for floats and lists for tuples; nothing else is converted
 _Rules = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _Count = Annotated[int, Field(ge=0, le=10**9)]
@@ -55,7 +57,8 @@ class TrainConfig:
     pretrained: bool | str = False  # ImageNet weights for the encoder, or a file that holds them
     # pixels a cell of its coarsest map is wide; 0: what leaves 4 x 4 cells (16 at 96 px, 32 at 128)
     encoder_stride: _Count = 0
-    start_from: str = ""  # run whose weights are the first ones (fine-tuning): runs/reference
+    # fine-tuning: the run whose weights are the first ones, and whose network this is (OF_NETWORK)
+    start_from: str = ""  # runs/reference
     decoder: Literal["coarse_to_fine", "youtubehand"] = "coarse_to_fine"  # ours, or Youtubehand's
     channels: Annotated[tuple[_Every, ...], _Tuple] | None = None  # fine to coarse; None: its own
     spiral_length: _Every | None = None  # None: the decoder's own
@@ -126,6 +129,12 @@ class TrainConfig:
 FIELDS = tuple(field.name for field in dataclasses.fields(TrainConfig))
 """Names of all parameters, in order."""
 
+OF_NETWORK = (
+    "backbone", "encoder_stride", "decoder", "channels", "spiral_length", "dilation", "factors",
+    "image_size", "view_size", "n_crops",
+)  # fmt: skip
+"""What a run has of the run that it starts from, where nothing else is asked for."""
+
 RENAMED = {
     "hand": "template", "looks": "n_crops", "explode": "divergence_factor",
     "loss_levels": "loss_intermediate", "loss_heat": "loss_heatmaps",
@@ -179,6 +188,11 @@ def replace(config: TrainConfig, **overrides) -> TrainConfig:
 
 def _changed(fields: dict, overrides: dict) -> TrainConfig:
     overrides = {name: value for name, value in overrides.items() if value is not None}
+    if overrides.get("start_from"):
+        path = find_run(overrides["start_from"]) / "config.json"
+        if path.is_file():  # else it is said when the weights are wanted
+            source = config_from_json(path.read_text(encoding="utf-8"), str(path))
+            fields = fields | {name: getattr(source, name) for name in OF_NETWORK}
     if overrides.get("steps"):
         overrides.setdefault("epochs", 0)
     if overrides.get("epochs"):

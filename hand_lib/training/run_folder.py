@@ -30,7 +30,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hand_lib import ROOT, __version__
-from hand_lib.files import read_json, resolve, write_json, written_atomically
+from hand_lib.files import find_run, read_json, write_json, written_atomically
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.mesh.hierarchy import load_hierarchy
 from hand_lib.network.model import build_network
@@ -41,20 +41,6 @@ PACKAGES = (
     "torch", "numpy", "timm", "accelerate", "safetensors", "opencv-python-headless", "numba",
 )  # fmt: skip
 _RATES = ("base_lr", "weight_decay")
-
-
-def find_run(name) -> Path:
-    """The folder of a run by its name in ``runs/`` or by its path, whether it is there yet or not.
-
-    >>> find_run("small") == find_run("runs/small") == ROOT / "runs" / "small"
-    True
-    """
-    path = Path(str(name)).expanduser()
-    if path.is_absolute() or (path / "config.json").is_file():
-        return path.absolute()
-    if path.parts[:1] == ("runs",):
-        return ROOT / path
-    return resolve(path, new=True) if len(path.parts) > 1 else ROOT / "runs" / path
 
 
 def read_config(folder) -> TrainConfig:

@@ -27,14 +27,16 @@ from hand_lib.data.open import choose_hand, find_mano, is_builtin, open_data
 from hand_lib.data.sample import split_unique
 from hand_lib.data.surface_maps import SurfaceMaps
 from hand_lib.data.synthetic.hands import SyntheticHands
+from hand_lib.files import find_run
 from hand_lib.hand.joints import fingertips_of
 from hand_lib.hand.model import builtin_hierarchy
+from hand_lib.mesh.hierarchy import MeshHierarchy, load_hierarchy
 from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network, regressor_of
 from hand_lib.training.config import TrainConfig, check_name
 from hand_lib.training.log import geometric_scores
-from hand_lib.training.run_folder import find_run, load_network
+from hand_lib.training.run_folder import load_network
 
 VALIDATION_SEED = 1_000_003
 """Seed of the synthetic validation hands; training ones are drawn with the run's own seed."""
@@ -69,7 +71,7 @@ def build_setup(config: TrainConfig, say=tqdm.write) -> TrainingSetup:
     started = time.perf_counter()
     sets, validation, some = training_sets(config)
     hand = choose_hand(config.template, some["vertices"])
-    hierarchy = builtin_hierarchy(hand, config.factors)
+    hierarchy = hierarchy_of(hand, config)
     train_data = [training_crops(config, data, hierarchy) for data in sets]
     network = build_network(config, hierarchy, regressor_of(hand))
     if config.start_from:
@@ -86,6 +88,16 @@ def build_setup(config: TrainConfig, say=tqdm.write) -> TrainingSetup:
     )
     baseline, own = single_mesh_scores(some, validation), None if is_builtin(hand) else hierarchy
     return TrainingSetup(network, train_data, validation, total_loss, baseline, own)
+
+
+def hierarchy_of(hand, config: TrainConfig) -> MeshHierarchy:
+    """Levels of a hand's mesh: those of the run to start from where it has this mesh, or ours."""
+    levels = find_run(config.start_from) / "hierarchy.npz"
+    if config.start_from and levels.is_file():
+        found = load_hierarchy(levels)
+        if np.array_equal(found.faces[0], hand.faces):
+            return found
+    return builtin_hierarchy(hand, config.factors)
 
 
 def training_sets(config: TrainConfig) -> tuple[list, dict, dict]:
@@ -281,7 +293,7 @@ def carry_over(source: nn.Module, target: nn.Module) -> list[str]:
         over = torch.from_numpy(affine_blend(*points)).float()
     fresh = []
     for name, value in new.items():
-        if name in MESH or name.startswith("decoder.up") or name.endswith("spirals"):
+        if name in MESH or name.endswith("spirals") or "up" in name.split("."):
             continue
         layer = name.rpartition(".")[0]
         if over is not None and layer in _PER_VERTEX:

@@ -45,6 +45,14 @@ def test_metro_changes_follow_metros_distribution():
     assert changes.gain.max() == pytest.approx(1.4, abs=0.01)
     assert np.abs(np.corrcoef(changes.gain.T) - np.eye(3)).max() < 0.03
     assert not changes.shift.any() and not changes.offset.any()
+    rng = np.random.default_rng(1)  # METRO's own draws
+    turn = np.clip(rng.normal(size=20_000) * 90, -180, 180) * (rng.uniform(size=20_000) > 0.6)
+    scale = np.clip(1 + 0.25 * rng.normal(size=20_000), 0.75, 1.25)
+    gain = rng.uniform(0.6, 1.4, (20_000, 3))
+    pairs = (np.rad2deg(changes.rotation) / 90, turn / 90), (changes.scale, scale)
+    for ours, theirs in (*pairs, (changes.gain, gain)):
+        for power in (1, 2, 4):
+            assert (ours**power).mean() == pytest.approx((theirs**power).mean(), abs=0.05)
 
 
 def test_no_augmentation_changes_nothing():

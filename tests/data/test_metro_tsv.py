@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from data_fixtures import make_hand, write_freihand_fixture
 
+from hand_lib.data.crops import HandCrops
 from hand_lib.data.freihand import FreiHand
 from hand_lib.data.metro_tsv import (
     FreiHandTsv,
@@ -74,6 +75,25 @@ def check_metro(path):
         assert np.abs(sample.image.astype(int) - truth.image).mean() < 5
         assert sample.vertices is None and sample.intrinsics is None
     return hands
+
+
+def test_a_test_time_crop_shows_what_metros_does(metro):
+    """Its crop, restated: corners by a map that truncates, a cut, a bilinear resize."""
+    size, side = 224, 200 * 0.9
+    there = np.array([[size / side, 0, size * (0.5 - 112 / side)]] * 2 + [[0, 0, 1]])
+    there[1] = there[1, [1, 0, 2]]
+
+    def moved(points, matrix):  # METRO counts pixels from 1
+        points = np.atleast_2d(points) - 1.0
+        return (points @ matrix[:2, :2].T + matrix[:2, 2]).astype(int) + 1
+
+    hands = FreiHandTsv(metro)
+    item, sample = HandCrops(hands, size).item(1), hands[1]
+    (left, top), (right, bottom) = moved([[1, 1], [225, 225]], np.linalg.inv(there)) - 1
+    theirs = cv2.resize(sample.image[top:bottom, left:right], (size, size)).transpose(2, 0, 1)
+    assert np.abs(theirs.astype(int) - item["image"])[:, 1:-1, 1:-1].max() <= 2
+    joints = 2 * moved(sample.joints_2d + 1, there) / size - 1
+    assert np.abs(joints - item["joints_2d"]).max() < 2 * 1.5 / size  # theirs are whole pixels
 
 
 def test_the_tsv_layout_reads_as_metro_wrote_it(metro):

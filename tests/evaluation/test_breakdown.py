@@ -24,7 +24,8 @@ def test_the_interval_holds_the_true_mean_about_as_often_as_it_says(rng):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"), [([], "N > 0"), ([1.0, np.nan], "value 1"), ([[1.0]], r"\(1, 1\)")]
+    ("values", "message"),
+    [([], "N > 0"), ([1.0, np.nan], "1 of them not finite"), ([[1.0]], r"\(1, 1\)")],
 )
 def test_values_that_cannot_be_drawn_are_refused(values, message):
     with pytest.raises(ValueError, match=message):

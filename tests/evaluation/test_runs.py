@@ -7,12 +7,12 @@ import pytest
 import torch
 from toy_evaluation import KnowingPredictor, toy_samples, toy_set
 
-from hand_lib.data.freihand import write_freihand
+from hand_lib.data.freihand import FreiHand, write_freihand
+from hand_lib.data.metro_tsv import write_freihand_tsv
 from hand_lib.data.sample import HandSample
-from hand_lib.evaluation import breakdown
+from hand_lib.evaluation import breakdown, predictions
 from hand_lib.evaluation import freihand as scoring
 from hand_lib.evaluation import runs as evaluation
-from hand_lib.evaluation.predictions import write_predictions
 from hand_lib.hand.model import HandModel
 
 
@@ -191,15 +191,37 @@ def test_averaging_over_the_untouched_view_changes_nothing(model, samples, test_
     assert np.allclose(again.joints_2d, perfect.joints_2d, atol=1e-3)
 
 
-def test_a_submission_for_a_folder_scores_as_the_evaluation_did(model, samples, tmp_path):
-    write_freihand(tmp_path, samples, split="evaluation")
-    test = evaluation.open_test_set(str(tmp_path))
-    assert len(test) == 6 and "evaluation pictures of" in test.words
-    found = evaluation.evaluate_predictor(KnowingPredictor(model, samples, jitter=0.004), test)
-    path = write_predictions(tmp_path / "pred.json", *found.in_camera())
-    scores = scoring.score_file(path, tmp_path)
-    assert scores.official == pytest.approx(found.scores.official, abs=1e-4)
+def test_one_command_writes_the_submission_of_either_layout_and_scores_it(
+    monkeypatch, model, samples, tmp_path, capsys
+):
+    folder = tmp_path / "freihand"
+    write_freihand(folder, samples, split="evaluation")
+    yaml = write_freihand_tsv(tmp_path / "tsv", FreiHand(folder, "evaluation"), split="test")
+    monkeypatch.setattr(
+        evaluation.Predictor, "load", lambda run: KnowingPredictor(model, samples, jitter=0.004)
+    )
+    said = []
+    for place, name in ((folder, "one.zip"), (yaml, "two.json")):
+        command = ["runs/yth", "--data", str(place), "--out", str(tmp_path / name)]
+        assert evaluation.main(command) == 0
+        said.append(capsys.readouterr().out)
+    joints, vertices = predictions.read_predictions(tmp_path / "one.zip")
+    for found in (joints, predictions.read_predictions(tmp_path / "two.json")[0]):
+        truth = np.stack([sample.joints + sample.root for sample in samples])
+        assert np.linalg.norm(found - truth, axis=2).max() < 0.05  # each beside its own picture
+    assert vertices.shape == (6, 778, 3) and "all 6 of 6" in said[0]
+    scores = scoring.score_file(tmp_path / "one.zip", folder)
     assert 0.3 < scores.official["mesh_al_mean3d"] < 1.0
+    assert f"{scores.official['mesh_al_mean3d']:.4f}" in said[0]
+    assert "mesh_al_mean3d" not in said[1]  # METRO's layout has no true vertices
+    for name in ("xyz", "verts", "mano"):
+        (folder / f"evaluation_{name}.json").unlink(missing_ok=True)
+    assert evaluation.main(["r", "--data", str(folder), "--out", str(tmp_path / "bare.zip")]) == 0
+    again = predictions.read_predictions(tmp_path / "bare.zip")
+    np.testing.assert_allclose(again[0], joints, atol=1e-6)
+    with pytest.raises(SystemExit):
+        evaluation.main(["r", "--data", str(tmp_path / "nothing")])
+    assert "neither 'synthetic-test' nor a data set" in capsys.readouterr().err
 
 
 def test_every_published_row_names_its_source_and_has_a_plausible_number():

@@ -113,8 +113,8 @@ def test_unreadable_hierarchies_say_what_is_wrong_and_how_to_get_one(tmp_path):
 class AabbTree:
     """psbody's own: ``nearest`` gives rows of faces and of parts of faces, then the points."""
 
-    def __init__(self, v, f):
-        self.v, self.f = v, f
+    def __init__(self, m):
+        self.v, self.f = m.v.astype(np.float64), m.f.astype(np.uint32)
 
     def nearest(self, v_samples, nearest_part=False):
         samples = np.array(v_samples, dtype=np.float64, order="C")
@@ -130,7 +130,7 @@ class FakeMesh:
         self.v, self.f = np.array(v, np.float64), np.require(f, dtype=np.uint32)
 
     def compute_aabb_tree(self):
-        return AabbTree(self.v, self.f)
+        return AabbTree(self)
 
 
 def test_psbody_backend_equals_the_native_one(monkeypatch):

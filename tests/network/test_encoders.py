@@ -212,19 +212,73 @@ def test_pickled_modules_are_refused_and_not_run(tmp_path):
         read_state_dict(tmp_path / "none.bin")
 
 
-def test_the_original_hrnet_file_fills_the_encoder_and_no_other(tmp_path):
-    net = timm.create_model("hrnet_w18_small", num_classes=0)
-    state = {name: torch.randn_like(value.float()) for name, value in net.state_dict().items()}
-    state = {name: value for name, value in state.items() if "num_batches" not in name}
-    original = state | {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
-    torch.save(original, tmp_path / "hrnetv2_imagenet.pth")
-    load_encoder_weights(net, "hrnet_w18_small", str(tmp_path / "hrnetv2_imagenet.pth"))
-    for name, value in state.items():
-        assert torch.equal(net.state_dict()[name], value)
-    del original["stage2.0.branches.0.0.conv1.weight"]
-    torch.save(original, tmp_path / "broken.pth")
+def hrnet_w64():
+    """Names -> shapes of METRO's hrnetv2_w64_imagenet_pretrained.pth, from its architecture."""
+    found, width = {}, (64, 128, 256, 512)
+
+    def conv(name, inputs, outputs, size=3, norm="", bias=False):
+        found[f"{name}.weight"] = (outputs, inputs, size, size)
+        if bias:
+            found[f"{name}.bias"] = (outputs,)
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            found[f"{norm}.{part}"] = (outputs,)
+        found[f"{norm}.num_batches_tracked"] = ()
+
+    def block(name, inputs, outputs, shortcut):
+        """A bottleneck to 4 * outputs channels."""
+        sizes = (inputs, outputs, 1), (outputs, outputs, 3), (outputs, 4 * outputs, 1)
+        for n, (a, b, size) in enumerate(sizes, 1):
+            conv(f"{name}.conv{n}", a, b, size, f"{name}.bn{n}")
+        if shortcut:
+            conv(f"{name}.downsample.0", inputs, 4 * outputs, 1, f"{name}.downsample.1")
+
+    conv("conv1", 3, 64, norm="bn1")
+    conv("conv2", 64, 64, norm="bn2")
+    for n in range(4):
+        block(f"layer1.{n}", 256 if n else 64, 64, n == 0)
+    conv("transition1.0.0", 256, 64, norm="transition1.0.1")
+    conv("transition1.1.0.0", 256, 128, norm="transition1.1.0.1")
+    conv("transition2.2.0.0", 128, 256, norm="transition2.2.0.1")
+    conv("transition3.3.0.0", 256, 512, norm="transition3.3.0.1")
+    for stage, modules in ((2, 1), (3, 4), (4, 3)):
+        for m in range(modules):
+            for i in range(stage):
+                for n in range(4):
+                    name = f"stage{stage}.{m}.branches.{i}.{n}"
+                    for k in (1, 2):
+                        conv(f"{name}.conv{k}", width[i], width[i], norm=f"{name}.bn{k}")
+                for j in range(stage):
+                    name = f"stage{stage}.{m}.fuse_layers.{i}.{j}"
+                    if j > i:
+                        conv(f"{name}.0", width[j], width[i], 1, f"{name}.1")
+                    for k in range(i - j):
+                        last = width[i] if k == i - j - 1 else width[j]
+                        conv(f"{name}.{k}.0", width[j], last, 3, f"{name}.{k}.1")
+    for i, outputs in enumerate((32, 64, 128, 256)):
+        block(f"incre_modules.{i}.0", width[i], outputs, True)
+    for i, outputs in enumerate((256, 512, 1024)):
+        conv(f"downsamp_modules.{i}.0", outputs // 2, outputs, 3, f"downsamp_modules.{i}.1", True)
+    conv("final_layer.0", 1024, 2048, 1, "final_layer.1", True)
+    return found | {"classifier.weight": (1000, 2048), "classifier.bias": (1000,)}
+
+
+def test_metros_hrnet_w64_file_fills_the_encoder_and_no_other(tmp_path):
+    shapes = hrnet_w64()
+    assert sum(np.prod(s) for n, s in shapes.items() if "running" not in n and s) == 128_059_944
+    number = torch.arange(len(shapes), dtype=torch.float32)  # one a tensor: the file stays small
+    state = {name: number[i].expand(shape) for i, (name, shape) in enumerate(shapes.items())}
+    path = tmp_path / "hrnetv2_w64_imagenet_pretrained.pth"
+    torch.save(state, path)
+    with torch.device("meta"):  # no time is spent on random weights
+        net = timm.create_model("hrnet_w64", num_classes=0)
+    load_encoder_weights(net.to_empty(device="cpu"), "hrnet_w64", str(path))
+    own = {name: value for name, value in net.state_dict().items() if "num_batches" not in name}
+    assert len(own) == sum("num_b" not in name and "classifier" not in name for name in shapes)
+    for name, value in own.items():
+        assert value.flatten()[-1] == state[name].flatten()[0], name
+    with pytest.raises(ValueError, match="The file holds .* tensors.*an HRNet of width 64"):
+        PooledEncoder("resnet18", path)
+    del state["stage2.0.branches.0.0.conv1.weight"]
+    torch.save(state, path)
     with pytest.raises(ValueError, match="1 missing .stage2.0.branches.0.0.conv1.weight"):
-        load_encoder_weights(net, "hrnet_w18_small", str(tmp_path / "broken.pth"))
-    other = timm.create_model("resnet18", num_classes=1000)
-    with pytest.raises(ValueError, match="The file holds .* tensors: conv1.weight"):
-        load_encoder_weights(other, "resnet18", tmp_path / "hrnetv2_imagenet.pth")
+        load_encoder_weights(net, "hrnet_w64", path)

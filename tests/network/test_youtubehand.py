@@ -1,28 +1,46 @@
+"""Youtubehand's network, its checkpoints and all one does with them, its recipe."""
+
+import copy
+import hashlib
 import json
 
 import numpy as np
 import pytest
 import torch
+from data_fixtures import foreign_hand
 from network_fixtures import (
     ball_hierarchy,
     ball_regressor,
+    hand_hierarchy,
     hand_shapes,
     network_config,
+    random_batch,
     small_network,
+    youtubehand_state_dict,
 )
+from PIL import Image
 from torch.nn import functional
 
+from hand_lib.hand.joints import fingertip_vertices
+from hand_lib.hand.mano import builtin_path, read_mano, write_mano
+from hand_lib.hand.model import HandModel
+from hand_lib.inference.__main__ import process_pictures
+from hand_lib.inference.predictor import Predictor
+from hand_lib.mesh.hierarchy import build_hierarchy
 from hand_lib.network import youtubehand
-from hand_lib.network.model import build_network
+from hand_lib.network.losses import total_loss
+from hand_lib.network.model import build_network, regressor_of
 from hand_lib.network.spiral_conv import PUBLISHED_CHANNELS
-from hand_lib.network.youtubehand import load_youtubehand_state_dict, youtubehand_names
+from hand_lib.network.youtubehand import load_youtubehand_state_dict
+from hand_lib.training.config import make_config
+from hand_lib.training.loop import train
 from hand_lib.training.run_folder import load_network
-
-
-def youtubehand_state_dict(network):
-    """The weights under Youtubehand's names, encoder entries doubled as in its own files."""
-    own = network.state_dict()
-    return {name: own[ours] for ours, both in youtubehand_names(network).items() for name in both}
+from hand_lib.training.setup import (
+    TrainingSetup,
+    hierarchy_of,
+    learning_rate_factor,
+    start_from,
+)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +98,10 @@ def test_the_decoder_equals_gather_concatenate_linear(factors):
         camera = linear(camera, f"cam_pred_{i}")
 
     prediction = network(images)
+    joints = torch.tensor(ball_regressor(), dtype=torch.float64) @ vertices
+    vertices, joints = vertices - joints[:, :1], joints - joints[:, :1]  # as its losses and demo
     torch.testing.assert_close(prediction.vertices.double(), vertices, atol=1e-5, rtol=0)
     torch.testing.assert_close(prediction.camera.double(), camera[..., 0], atol=1e-5, rtol=0)
-    joints = torch.tensor(ball_regressor(), dtype=torch.float64) @ vertices
     torch.testing.assert_close(prediction.joints.double(), joints, atol=1e-5, rtol=0)
     flat = camera[:, None, 0, 0, None] * (joints[..., :2] + camera[:, None, 1:, 0])
     torch.testing.assert_close(prediction.joints_2d.double(), flat, atol=1e-5, rtol=0)
@@ -142,26 +161,151 @@ def resnet(seed=0):
     return small_network("youtubehand", "resnet18", seed=seed)
 
 
-def test_a_checkpoint_becomes_a_run_that_says_the_same(tmp_path, capsys):
-    source = resnet(1).eval()
-    state = {f"module.{name}": value for name, value in youtubehand_state_dict(source).items()}
-    torch.save({"model_state_dict": state}, tmp_path / "state_dict.bin")
-    ball_hierarchy().save(tmp_path / "transform.npz")
-    command = [str(tmp_path / "state_dict.bin"), "--transform", str(tmp_path / "transform.npz"),
-               "--folder", str(tmp_path / "yth")]  # fmt: skip
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A folder with what its users have, of a hand in another vertex order; and its network."""
+    folder = tmp_path_factory.mktemp("published")
+    arrays = foreign_hand(read_mano(builtin_path()))[0]
+    write_mano(folder / "MANO_RIGHT.pkl", arrays)
+    hierarchy = build_hierarchy(arrays["v_template"], arrays["f"], (2, 2), method="barycentric")
+    hierarchy.save(folder / "transform.npz")
+    regressor = regressor_of(HandModel.from_mano(folder / "MANO_RIGHT.pkl", fingertips="metro"))
+    config = network_config("youtubehand", "resnet18", channels=(4, 8))
+    torch.manual_seed(5)
+    network = build_network(config, hierarchy, regressor).eval()
+    state = {f"module.{name}": value for name, value in youtubehand_state_dict(network).items()}
+    torch.save({"model_state_dict": state}, folder / "state_dict.bin")
+    tips = np.eye(778)[list(fingertip_vertices("handmesh")[i] for i in (1, 2, 4, 3, 0))]
+    np.save(folder / "other.npy", np.concatenate([arrays["J_regressor"], tips]))
+    return folder, network
+
+
+def convert(folder, run, *more):
+    names = [str(folder / name) for name in ("state_dict.bin", "transform.npz")]
+    return youtubehand.main([names[0], "--transform", names[1], "--folder", str(run), *more])
+
+
+def test_a_checkpoint_becomes_a_run_that_says_the_same(published, tmp_path, capsys):
+    folder, source = published
     with pytest.raises(SystemExit):
-        youtubehand.main(command)
+        convert(folder, tmp_path / "yth")
     assert "give --mano" in capsys.readouterr().err and not (tmp_path / "yth").exists()
-    np.save(tmp_path / "j_reg.npy", ball_regressor())
-    assert youtubehand.main(command) == 0
-    assert "backbone resnet18, channels [4, 8], spiral_length 7" in capsys.readouterr().out
-    network, config = load_network(tmp_path / "yth")
+    assert convert(folder, tmp_path / "yth", "--mano", str(folder / "MANO_RIGHT.pkl")) == 0
+    assert "backbone resnet18, channels [4, 8], spiral_length 27" in capsys.readouterr().out
+    (folder / "other.npy").rename(folder / "j_reg.npy")
+    assert convert(folder, tmp_path / "by_hand_mesh") == 0
     images = torch.rand(2, 3, 64, 64)
-    for name in ("vertices", "joints", "camera"):
-        ours, theirs = (getattr(net.eval()(images), name) for net in (network, source))
-        assert torch.equal(ours, theirs)
-    assert config.preset == "youtubehand" and config.image_size == 224
+    for run in ("yth", "by_hand_mesh"):
+        network, config = load_network(tmp_path / run)
+        for name in ("vertices", "joints", "camera"):
+            ours, theirs = (getattr(net.eval()(images), name) for net in (network, source))
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    assert (config.preset, config.image_size, config.factors) == ("youtubehand", 224, (2, 2))
     notes = json.loads((tmp_path / "yth" / "provenance.json").read_text())
-    assert len(notes["checkpoint"]["sha256"]) == 64
-    with pytest.raises(FileExistsError, match="already holds a run"):
-        youtubehand.convert_checkpoint(command[0], command[2], command[4])
+    for name, file in (("checkpoint", "state_dict.bin"), ("joints", "MANO_RIGHT.pkl")):
+        digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+        assert notes[name] == {"file": file, "sha256": digest}
+    with pytest.raises(SystemExit):
+        convert(folder, tmp_path / "yth")
+    assert "already holds a run" in capsys.readouterr().err
+    builtin = str(builtin_path())
+    with pytest.raises(SystemExit):
+        convert(folder, tmp_path / "mixed", "--mano", builtin)
+    assert "other triangles: not of one hand" in capsys.readouterr().err
+
+
+def test_what_starts_from_the_run_of_a_checkpoint_has_its_network_and_its_levels(
+    published, tmp_path
+):
+    folder, source = published
+    convert(folder, tmp_path / "yth", "--mano", str(folder / "MANO_RIGHT.pkl"))
+    config = make_config("quick", start_from=str(tmp_path / "yth"), image_size=96)
+    taken = config.decoder, config.channels, config.view_size, config.image_size, config.n_crops
+    assert taken == ("youtubehand", (4, 8), 0, 96, 1)
+    mano = HandModel.from_mano(folder / "MANO_RIGHT.pkl")
+    for hierarchy in (hierarchy_of(mano, config), hand_hierarchy()):
+        network = build_network(config, hierarchy)
+        before = network.decoder.blocks[0].up.index.clone()
+        assert start_from(network, tmp_path / "yth") == []
+        assert torch.equal(network.decoder.latent.weight, source.decoder.latent.weight)
+        assert torch.equal(network.decoder.blocks[0].up.index, before)  # the mesh's own
+        same = torch.equal(network.decoder.last.spirals, source.decoder.last.spirals)
+        assert same == (hierarchy is not hand_hierarchy())
+
+
+def test_the_demo_draws_what_a_checkpoint_says(published, tmp_path):
+    convert(published[0], tmp_path / "yth", "--mano", str(published[0] / "MANO_RIGHT.pkl"))
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (120, 90), (90, 60, 40)).save(tmp_path / "images" / "photo.png")
+    written, left_out = process_pictures(
+        Predictor.load(tmp_path / "yth"), tmp_path / "images", tmp_path / "out", progress=False
+    )
+    assert written == [tmp_path / "out" / "photo_img.jpg"] and not left_out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "photo.json", "photo.ply", "photo_img.jpg",
+    ]  # fmt: skip
+
+
+def test_one_step_of_the_preset_is_that_of_the_published_recipe(tmp_path):
+    """Losses and parameters after one step of ``preset youtubehand``, restated plainly."""
+    network = resnet(3)
+    with torch.no_grad():
+        for parameter in network.decoder.parameters():
+            parameter *= 3  # so that the encoder's gradients are far from zero
+    batch = random_batch(network, 4)
+    start = copy.deepcopy(network).train()
+    config = make_config(
+        "youtubehand", backbone="resnet18", pretrained=False, steps=1, batch_size=4, log_every=1,
+        workers=0, device="cpu", image_size=64,
+    )  # fmt: skip
+    whole = batch | {"index": torch.arange(4)}
+
+    class Data:
+        def __len__(self):
+            return 4
+
+        def fetch_batch(self, rows, epochs=0):
+            return {name: value[rows].numpy() for name, value in whole.items()}
+
+    setup = TrainingSetup(network, Data(), whole, total_loss)
+    result = train(config, tmp_path / "run", setup=setup, say=lambda line: None)
+    row = next(row for row in result.log if row["loss"] is not None)
+
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    out = start.decoder(start.encoder((batch["image"] / 255 - mean) / std))
+    joints = start.regressor @ out["vertices"]
+    vertices, joints = out["vertices"] - joints[:, :1], joints - joints[:, :1]
+    scale, shift = out["camera"][:, None, :1], out["camera"][:, None, 1:]
+    flat = scale * (joints[..., :2] + shift)
+    true, faces = batch["vertices"], start.faces
+    a, b, c = (vertices[:, faces[:, i]] for i in range(3))
+    u, v, w = (true[:, faces[:, i]] for i in range(3))
+    normal = functional.normalize(torch.linalg.cross(v - u, w - u), dim=2)
+    edges, lengths, cosines = ((a, b, u, v), (b, c, v, w), (c, a, w, u)), [], []
+    for p, q, r, s in edges:
+        lengths.append(((p - q).norm(dim=2) - (r - s).norm(dim=2)).abs())
+        cosines.append((functional.normalize(q - p, dim=2) * normal).sum(2).abs())
+    terms = {
+        "vertices": (1.0, (vertices - true).abs().mean()),
+        "joints": (1.0, (joints - batch["joints"]).square().mean()),
+        "joints_2d": (0.1, (flat - batch["joints_2d"]).square().mean()),
+        "edges": (1.0, torch.stack(lengths).mean()),
+        "normals": (0.1, torch.stack(cosines).mean()),
+    }
+    total = sum(weight * term for weight, term in terms.values())
+    for name, (_, term) in terms.items():
+        assert row[f"loss_{name}"] == pytest.approx(term.item(), rel=1e-5), name
+    assert row["loss"] == pytest.approx(total.item(), rel=1e-5) and row["learning_rate"] == 1e-4
+    learnt = [p for p in start.parameters() if p.requires_grad]
+    total.backward()
+    torch.optim.Adam(learnt, 1e-4, (0.9, 0.999)).step()
+    found = [p for p in result.network.parameters() if p.requires_grad]
+    pairs = zip(found, learnt, strict=True)
+    gaps = torch.cat([(ours - theirs).detach().abs().flatten() for ours, theirs in pairs])
+    # Adam's first step is the gradient's sign, which rounding decides where it is all but zero
+    assert (gaps > 1e-5).float().mean() < 1e-3 and gaps.max() < 2.1e-4
+    rates = [learning_rate_factor(config, 0, epoch, 0.0) for epoch in (0, 29, 30, 37)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1])
+    published = make_config("youtubehand")
+    assert (published.epochs, published.batch_size, published.seed) == (38, 64, 88)
