@@ -193,6 +193,7 @@ def _changed(fields: dict, overrides: dict) -> TrainConfig:
         if path.is_file():  # else it is said when the weights are wanted
             source = config_from_json(path.read_text(encoding="utf-8"), str(path))
             fields = fields | {name: getattr(source, name) for name in OF_NETWORK}
+            fields["pretrained"] = False
     if overrides.get("steps"):
         overrides.setdefault("epochs", 0)
     if overrides.get("epochs"):

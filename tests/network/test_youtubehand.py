@@ -221,7 +221,7 @@ def test_what_starts_from_the_run_of_a_checkpoint_has_its_network_and_its_levels
     convert(folder, tmp_path / "yth", "--mano", str(folder / "MANO_RIGHT.pkl"))
     config = make_config("quick", start_from=str(tmp_path / "yth"), image_size=96)
     taken = config.decoder, config.channels, config.view_size, config.image_size, config.n_crops
-    assert taken == ("youtubehand", (4, 8), 0, 96, 1)
+    assert taken == ("youtubehand", (4, 8), 0, 96, 1) and config.pretrained is False
     mano = HandModel.from_mano(folder / "MANO_RIGHT.pkl")
     for hierarchy in (hierarchy_of(mano, config), hand_hierarchy()):
         network = build_network(config, hierarchy)
