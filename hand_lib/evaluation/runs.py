@@ -127,7 +127,8 @@ def evaluate_predictor(predictor, test: TestSet, progress=False, views=()) -> Ev
     out, truth, milliseconds = predict_test_set(predictor, test, progress, views)
     if not (truth["has_vertices"] & truth["has_joints"]).all():
         raise ValueError(
-            f"{test.name}: some hands have no true vertices or joints to score against"
+            f"{test.name}: some hands have no true vertices or joints to score against; "
+            "python -m hand_lib.evaluation.runs writes their pred.json"
         )
     in_camera = bool(truth["has_camera"].all())
     here = out["translation"][:, None] if in_camera else 0.0
@@ -185,22 +186,19 @@ def find_runs(runs_folder, given=()) -> list[Path]:
     """
     if given:
         return [Path(folder) for folder in given]
-    runs_folder = Path(runs_folder)
     shipped, finished = [], []
-    for weights in runs_folder.glob("*/model.safetensors"):
+    for weights in Path(runs_folder).glob("*/model.safetensors"):
         folder, told = weights.parent, weights.with_name("metrics.json")
         if folder.name == "reference":
             shipped.append(folder)
-        elif (status := read_json(told, optional=True) or {}).get("status") == "finished":
+        elif (told_ := read_json(told, optional=True) or {}).get("status") == "finished":
             own, base = (
-                (status.get(part) or {}).get("vertices_mm", np.inf)
+                (told_.get(part) or {}).get("vertices_mm", np.inf)
                 for part in ("validation", "template_only")
             )
             finished.append((bool(own < base), told.stat().st_mtime, folder))
     newest = max(finished, default=None)
-    if newest and (newest[0] or not shipped):
-        return [newest[2], *shipped]
-    return shipped
+    return [newest[2], *shipped] if newest and (newest[0] or not shipped) else shipped
 
 
 def bootstrap_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:

@@ -64,7 +64,6 @@ class PooledEncoder(nn.Module):
 
     def __init__(self, name: str, pretrained: bool | str = False):
         super().__init__()
-        check_encoder_name(name)
         self.mean, self.std = normalisation(name)
         keep = name in ("resnet18", "resnet50")
         self.net = timm.create_model(name, pretrained=False, num_classes=1000 if keep else 0)
@@ -92,7 +91,6 @@ class GridEncoder(nn.Module):
         self, name, image_size: int, min_grid: int = 4, pretrained: bool | str = False, stride=0
     ):
         super().__init__()
-        check_encoder_name(name)
         self.mean, self.std = normalisation(name)
         info = timm.create_model(name, pretrained=False, features_only=True).feature_info
         strides = info.reduction()
@@ -121,16 +119,15 @@ class GridEncoder(nn.Module):
         return tuple(m.permute(0, 3, 1, 2) for m in maps) if self.channels_come_last else maps
 
 
-def check_encoder_name(name: str) -> None:
-    """Raise a ValueError with the nearest timm names when ``name`` is not one of them."""
-    if timm.is_model(name):
-        return
-    near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.3)
-    raise ValueError(f"unknown encoder {name!r}; nearest timm names: {', '.join(near) or 'none'}")
-
-
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, by channel, of the pictures that timm's weights were made of."""
+    """Mean and standard deviation, by channel, of the pictures that timm's weights were made of.
+
+    raises ValueError with the nearest names where timm has no such encoder.
+    """
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.3)
+        names = ", ".join(near) or "none"
+        raise ValueError(f"unknown encoder {name!r}; nearest timm names: {names}")
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) or timm.models.PretrainedCfg()
     return tuple(config.mean), tuple(config.std)
 
