@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hand_lib import __version__
-from hand_lib.files import write_json, written_atomically
+from hand_lib.files import find_run, write_json, written_atomically
 from hand_lib.hand.joints import convert_joints, fingertip_vertices
 from hand_lib.hand.model import HandModel
 from hand_lib.mesh.hierarchy import load_hierarchy
@@ -28,11 +28,11 @@ def convert_checkpoint(checkpoint, transform, folder, mano=None) -> dict:
     """Make a run folder, as a training leaves it, of a published checkpoint.
 
     checkpoint: ``state_dict.bin``.   transform: HandMesh's ``transform.pkl`` of its meshes.
-    folder: must not hold a run yet.   mano: MANO_RIGHT.pkl, for the joints; None takes
-    ``j_reg.npy``, which HandMesh keeps beside its transform.
+    folder: or name of the run, which must not be there yet.   mano: MANO_RIGHT.pkl, for the joints;
+    None takes ``j_reg.npy``, which HandMesh keeps beside its transform.
     returns what it found: ``backbone``, ``channels``, ``spiral_length``, ``ignored`` names.
     """
-    checkpoint, transform, folder = Path(checkpoint), Path(transform), Path(folder)
+    checkpoint, transform, folder = Path(checkpoint), Path(transform), find_run(folder)
     if (folder / "config.json").exists():
         raise FileExistsError(f"{folder} already holds a run; choose another folder")
     state = read_state_dict(checkpoint)
@@ -104,11 +104,11 @@ def _regressor(path: Path, faces, mano) -> np.ndarray:
     return convert_joints(joints, "manopth_raw")
 
 
-def load_youtubehand_state_dict(network: nn.Module, state_dict: dict | str | Path) -> list[str]:
+def load_youtubehand_state_dict(network: nn.Module, state_dict: dict) -> list[str]:
     """Copy a Youtubehand checkpoint into a ``decoder="youtubehand"`` network.
 
-    state_dict: its names to tensors, maybe under ``model_state_dict``, or the path of
-    ``state_dict.bin``.   The encoder may stand under ``backbone.``, ``en_layer.`` or both.
+    state_dict: its names to tensors, maybe under ``model_state_dict``, with the encoder under
+    ``backbone.``, ``en_layer.`` or both.
     returns the names of the file that have no place here (batch counters, a classifier that this
     encoder does not keep), so that nothing vanishes unsaid.
     raises ValueError listing what is missing, surplus or of the wrong shape; then nothing changes.
@@ -118,8 +118,6 @@ def load_youtubehand_state_dict(network: nn.Module, state_dict: dict | str | Pat
             "Youtubehand checkpoints fit networks with decoder='youtubehand', "
             f"found {type(network.decoder).__name__}"
         )
-    if isinstance(state_dict, str | Path):
-        state_dict = read_state_dict(state_dict)
     given = without_prefix(find_tensors(state_dict, "checkpoint"), ["de_layers.0.weight"])
     names, own = youtubehand_names(network), network.state_dict()
     ours_of = {theirs: ours for ours, both in names.items() for theirs in both}

@@ -1,4 +1,3 @@
-import copy
 
 import numpy as np
 import pytest
@@ -191,20 +190,6 @@ def test_everything_after_the_encoder_has_under_four_million_parameters():
         config = network_config(backbone=encoder, size=size)
         network = build_network(config, hand_shapes(), np.ones((21, 778)))
         assert sum(p.numel() for p in network.decoder.parameters()) < 4_000_000
-
-
-@BOTH
-def test_state_dict_safetensors_and_deepcopy_keep_the_answer(decoder, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    network, other = small_network(decoder).eval(), small_network(decoder, seed=1).eval()
-    images = torch.rand(2, 3, 64, 64)
-    expected = network(images).vertices
-    save_file(network.state_dict(), tmp_path / "model.safetensors")
-    assert not torch.equal(other(images).vertices, expected)
-    other.load_state_dict(load_file(tmp_path / "model.safetensors"))
-    assert torch.equal(other(images).vertices, expected)
-    assert torch.equal(copy.deepcopy(network)(images).vertices, expected)
 
 
 def test_use_is_in_full_precision_whatever_surrounds_it():
