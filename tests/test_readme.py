@@ -12,7 +12,7 @@ from hand_lib.data.freihand import write_freihand
 
 PAGES = ("README.md", "data/README.md", "runs/README.md", "template/README.md",
          "notebooks/COMING_FROM_YOUTUBEHAND.md")  # fmt: skip
-LEFT_OUT = ("python main.py", "make ", "pip install", "docker run", "papermill")
+LEFT_OUT = ("python main.py", "make ", "tensorboard ", "pip install", "docker run", "papermill")
 STARTS = ("python ", "torchrun ", *LEFT_OUT)
 
 
@@ -97,8 +97,9 @@ def test_the_rooms_of_the_readme_are_those_of_the_module_and_their_names_exist()
     assert {room for room, _ in rows} == rooms and len(rows) == 10
     for room, names in rows:
         module = importlib.import_module(f"hand_lib.{room}")
-        for name in re.findall(r"`(\w+)`", names):
-            assert getattr(module, name) is not None
+        assert len(names := re.findall(r"`(\w+)`", names)) == 3
+        assert all(getattr(module, name) is not None for name in names)
+    assert len(text.splitlines()) <= 130
 
 
 def test_the_notebooks_speak_of_commands_that_exist():

@@ -1,6 +1,6 @@
-"""Make a finished run the reference model that ships, with the README's picture.
+"""Make a finished run the reference model that ships, with the README's pictures.
 
-``python -m benchmarks.publish RUN`` from ``notebooks/``.
+``python -m benchmarks.publish RUN`` from ``notebooks/``; with ``--pictures`` it draws them alone.
 """
 
 import argparse
@@ -11,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from benchmarks.calibrate import calibrate, save_calibration
 from hand_lib import ROOT
+from hand_lib.data.open import load_examples
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import GESTURES
 from hand_lib.hand.skin import skin_colours
 from hand_lib.inference.predictor import Predictor
+from hand_lib.render.images import read_image
 from hand_lib.render.render import draw_meshes
 from hand_lib.viewers import figures, flat
 from hand_lib.workbook import ensure_run
@@ -66,11 +69,46 @@ def overview(run) -> Image.Image:
     return Image.fromarray(np.concatenate(rows))
 
 
+def turning(run, size: int = 230, frames: int = 32, count: int = 2) -> list[Image.Image]:
+    """What opens the README, frame by frame: example, mesh over it, and the mesh, turning round.
+
+    run: folder of a finished run.   size: of a picture, pixels.   count: rows, the first examples.
+    """
+    predictor, rows = Predictor.load(run), []
+    middle, turns = (size - 1) / 2, np.linspace(0, 2 * np.pi, frames, endpoint=False)
+    camera = np.array([[1.84 * size, 0, middle], [0, 1.84 * size, middle], [0, 0, 1]])
+    paper = np.full((size, size, 3), 255, np.uint8)
+    for example in load_examples()[:count]:
+        photo = read_image(example.path)
+        known = [example.box], [example.side], example.intrinsics
+        hand = predictor.predict(photo, *known)[0]
+        drawn = draw_meshes(photo, hand.camera_vertices, hand.faces, hand.intrinsics, alpha=1.0)
+        points = hand.vertices - (hand.vertices.min(0) + hand.vertices.max(0)) / 2
+        away = 4 * np.linalg.norm(points, axis=1).max()  # so that it always fits
+        rows.append([flat.fit_square(picture, size) for picture in (photo, drawn)])
+        for turn in turns:
+            placed = points @ Rotation.from_rotvec([0, turn, 0]).as_matrix().T + [0, 0, away]
+            rows[-1].append(draw_meshes(paper, placed, hand.faces, camera, alpha=1.0))
+    titles = ["picture", "what the network sees", "turned"] + [""] * 3 * (count - 1)
+    return [
+        flat.image_grid([p for row in rows for p in (*row[:2], row[2 + n])], titles, columns=3)
+        for n in range(frames)
+    ]
+
+
+def save_pictures(run, folder) -> None:
+    """``overview.jpg`` and ``turning.webp`` of a run, at most half a megabyte each."""
+    overview(run).save(folder / "overview.jpg", quality=90, optimize=True)
+    first, *others = turning(run)
+    first.save(folder / "turning.webp", save_all=True, append_images=others, duration=90, loop=0,
+               quality=72, method=4)  # fmt: skip
+
+
 def publish(run, target: Path = ROOT / "runs" / "reference") -> Path:
     """Copy a finished run to where the model that ships lies; what was there is replaced.
 
     run: name or folder.   returns the folder, with weights, config, scores, curves,
-    ``confidence.json`` and ``overview.jpg``.
+    ``confidence.json``, ``overview.jpg`` and ``turning.webp``.
     """
     run = ensure_run(str(run))
     target.mkdir(parents=True, exist_ok=True)
@@ -78,7 +116,7 @@ def publish(run, target: Path = ROOT / "runs" / "reference") -> Path:
         shutil.copyfile(run / name, target / name)
     (target / "confidence.json").unlink(missing_ok=True)
     save_calibration(target, calibrate(Predictor.load(target)))
-    overview(target).save(target / "overview.jpg", quality=90, optimize=True)
+    save_pictures(target, target)
     return target
 
 
@@ -86,7 +124,12 @@ def main(arguments=None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=__doc__)
     parser.add_argument("run", help="name or folder of a finished run")
-    sys.stdout.write(f"{publish(parser.parse_args(arguments).run)}\n")
+    parser.add_argument("--pictures", action="store_true", help="draw its pictures and stop")
+    given = parser.parse_args(arguments)
+    if given.pictures:
+        save_pictures(ensure_run(given.run), ensure_run(given.run))
+    else:
+        sys.stdout.write(f"{publish(given.run)}\n")
     return 0
 
 
