@@ -18,6 +18,7 @@ from hand_lib.files import find_run
 from hand_lib.inference.export import MESH_FORMATS, save_hands, save_predictions, save_rigged
 from hand_lib.inference.frames import find_pictures, read_pictures
 from hand_lib.inference.predictor import Predictor
+from hand_lib.render.images import exif_focal
 from hand_lib.render.render import PREDICTION, draw_meshes
 
 
@@ -27,8 +28,9 @@ def process_pictures(
 ) -> tuple[list[Path], dict[str, str]]:  # fmt: skip
     """Predict every picture of a place and write the results; see the module's text.
 
-    place: a folder or one picture.   folder: where results go.   boxes: None or "detect".
-    side: of a hand that fills its picture, None: right.   focal: pixels, None: guessed.
+    place: a folder or one picture.   folder: where results go.   boxes: None, "detect" or "whole"
+    as in ``Predictor.predict``.   side: of one hand a picture; None: any number, of both sides.
+    focal: pixels, None: by EXIF or assumed.
     kind: of the mesh files.   rigged: also ``photo_rigged.glb``, a second hand's ``_rigged_2``.
     returns the overlays' paths, and what was left out and why.
     """
@@ -38,8 +40,8 @@ def process_pictures(
     stems = [Path(name).stem for name in paths]
     pictures = read_pictures(paths, left_out)
     for name, picture in tqdm(pictures, "pictures", len(paths), disable=not progress):
-        sides = [side] if side and boxes is None else None
-        hands = predictor.predict(picture, boxes, sides, focal)
+        sides = [side] if side and boxes != "detect" else None
+        hands = predictor.predict(picture, boxes, sides, focal or exif_focal(paths[name]))
         drawn = picture
         for hand in hands:
             drawn = draw_meshes(drawn, hand.camera_vertices, hand.faces, hand.intrinsics)
@@ -61,8 +63,11 @@ def main(arguments=None) -> int:
     parser.add_argument("pictures", help="a folder of pictures, or one picture")
     parser.add_argument("--run", default="reference", help="name or folder of a run")
     parser.add_argument("--out", default="out", help="where the results go")
-    parser.add_argument("--detect", action="store_true", help="let MediaPipe find the hands")
-    parser.add_argument("--side", choices=("right", "left"), help="of hands not detected")
+    parser.add_argument("--detect", action="store_const", const="detect", dest="boxes",
+                        help="let MediaPipe find the hands, not the network")  # fmt: skip
+    parser.add_argument("--whole", action="store_const", const="whole", dest="boxes",
+                        help="one hand fills each picture")  # fmt: skip
+    parser.add_argument("--side", choices=("right", "left"), help="look for one hand of this side")
     parser.add_argument("--focal", type=float, help="focal length in pixels, if you know it")
     parser.add_argument("--mesh", default="ply", choices=[kind[1:] for kind in MESH_FORMATS])
     parser.add_argument("--rigged", action="store_true", help="also a GLB with bones per hand")
@@ -71,7 +76,7 @@ def main(arguments=None) -> int:
     try:
         written, left_out = process_pictures(
             Predictor.load(find_run(given.run)), given.pictures, given.out,
-            "detect" if given.detect else None, given.side, given.focal, given.mesh,
+            given.boxes, given.side, given.focal, given.mesh,
             given.rigged, not given.quiet,
         )  # fmt: skip
     except (ValueError, OSError, ImportError) as error:

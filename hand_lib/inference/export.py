@@ -139,6 +139,8 @@ def save_predictions(path, hands) -> Path:
         rows.append(
             {
                 "side": hand.side,
+                "side_from": hand.side_from,
+                "box_from": hand.box_from,
                 "box_px": numbers(hand.box, 3),
                 "joint_names": list(JOINT_NAMES),
                 "joints_2d_px": numbers(hand.joints_2d, 3),

@@ -59,7 +59,7 @@ def assign_keypoints(picture, boxes, sides, keypoints) -> tuple:
     (N, 21, 3) pixels and confidence, 0 where there is none, or None where nobody gave any.
     """
     if isinstance(boxes, str) and boxes != "detect":
-        raise ValueError(f"boxes: (x0, y0, x1, y1) each, or 'detect', found {boxes!r}")
+        raise ValueError(f"boxes: (x0, y0, x1, y1) each, 'detect', 'whole', found {boxes!r}")
     if isinstance(keypoints, str) or isinstance(boxes, str):
         if isinstance(keypoints, str) and keypoints != "detect":
             raise ValueError(f"keypoints: (N, 21, 2 or 3), 'detect' or None, found {keypoints!r}")

@@ -22,24 +22,31 @@ from hand_lib.inference.joint_fit import (
     model_of,
     refine_predictions,
 )
-from hand_lib.inference.search import Calibration, cut, load_calibration
+from hand_lib.inference.search import (
+    BOX_MARGIN,
+    SIDES,
+    UNCALIBRATED,
+    Calibration,
+    cut,
+    evidence,
+    find_hands,
+    load_calibration,
+)
 from hand_lib.network.second_look import predict_crops
 from hand_lib.render.camera import (
     apply_affine,
     check_intrinsics,
     crop_affine,
     crop_to_pixels,
+    fit_view,
     fit_weak_perspective,
     guessed_intrinsics,
     invert_affine,
     pixels_to_crop,
     solve_translation,
 )
-from hand_lib.render.images import read_image
+from hand_lib.render.images import exif_focal, read_image
 from hand_lib.training.run_folder import load_network
-
-BOX_MARGIN = 1.4
-"""A crop's side over the longer side of a box drawn tightly around the hand."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,12 @@ class HandPrediction:
     camera: np.ndarray  # (3,) weak perspective of the crop: s, tx, ty
     translation: np.ndarray  # (3,) metres, the wrist in the camera's frame
     intrinsics: np.ndarray  # (3, 3) pixels, given or assumed
-    assumed_intrinsics: bool  # True: nobody gave intrinsics, so distance and size are a guess
+    assumed_intrinsics: bool  # True: neither given nor in EXIF; distance and size are a guess
     affine: np.ndarray  # (2, 3) picture pixels -> crop pixels
     box: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
     side: str  # "right" or "left"
+    box_from: str = "given"  # or "found" by the network, "detected" by MediaPipe, "whole" picture
+    side_from: str = "given"  # or "found", "detected", "assumed" (right)
     confidence: float | None = None  # 0 to 1 that there is a hand; None: the run is not calibrated
     doubtful: bool = False  # probably no hand here, or one too small or too hidden to be read
     refined: bool = False  # True: the joint fit with ``keypoints``; False: the network alone
@@ -121,18 +130,22 @@ class Predictor:
     def predict(
         self, image, boxes=None, sides=None, intrinsics=None, keypoints=None, refined=True
     ) -> list[HandPrediction]:
-        """Hands of one picture, one per box.
+        """Hands of one picture, the surest first where nobody drew boxes.
 
         image: whatever ``images.read_image`` takes.   boxes: list of (x0, y0, x1, y1) pixels drawn
-        tightly around each hand; None: one hand that fills the whole picture; "detect": as many as
-        MediaPipe finds, maybe none (see ``detection``).   sides: "right" or "left" for each box;
-        None: right, or as MediaPipe says.   intrinsics: (3, 3) of the picture, or its focal length
-        in pixels; None: a guess of 60 degrees along the long side, and the results say
-        ``assumed_intrinsics``.   keypoints: (N, 21, 2 or 3) pixels and confidence of each hand's
-        joints, 0 or NaN where not seen, which also give the boxes where there are none; "detect":
-        MediaPipe's, which boxes="detect" brings too.   refined: the answer is the joint fit of mesh
-        and key points (``fitting.refine``), without any that of mesh and the network's own 2-D
-        joints; False: the network alone.
+        tightly around each hand; None: the network looks for hands itself (see ``search``), maybe
+        finds none; "detect": those that MediaPipe finds (see ``detection``); "whole": one hand
+        fills the picture.   sides: "right" or "left" for each box; None: as MediaPipe says, else
+        both are tried and the surer one stays; without boxes a hand of each side named is looked
+        for.   intrinsics: (3, 3) of the picture, or its focal length in pixels; None: by EXIF, else
+        as ``camera.fit_view`` assumes, and the results say ``assumed_intrinsics``.
+        keypoints: (N, 21, 2 or 3) pixels and confidence of each hand's joints, 0 or NaN where not
+        seen, which also give the boxes where there are none; "detect": MediaPipe's, which
+        boxes="detect" brings too.   refined: the answer is the joint fit of mesh and key points
+        (``fitting.refine``), without any that of mesh and the network's own 2-D joints; False: the
+        network alone.
+        A network that reads no joints from the image can neither look for hands nor tell sides:
+        without boxes it takes the whole picture, without sides right hands, and says so.
         raises ValueError for boxes outside the picture, unknown sides, intrinsics or key points
         that are none.
         """
@@ -156,94 +169,158 @@ class Predictor:
                 f"{count} pictures need as many entries of boxes, sides, intrinsics and keypoints, "
                 f"found {', '.join(str(len(v)) for v in given)}"
             )
-        owners, crops, pixels = [], [], []
+        sizes, cameras, crops, pixels = [], [], [], []
+        for n, (image, box, side, known, points) in enumerate(zip(images, *given, strict=True)):
+            picture = read_image(image)
+            sizes.append(picture.shape[1::-1])
+            cameras.append(_known_camera(image, sizes[n], known))
+            for k, crop in enumerate(self._hands_of(picture, box, side, points)):
+                for each in (crop["side"],) if crop["side"] else SIDES:  # both where none is named
+                    affine = crop_affine(*_square(crop), self.image_size, mirror=each == "left")
+                    crops.append((n, k, crop | {"side": each, "affine": affine}))
+                    pixels.append(cut(picture, affine, self.image_size))
+        if not crops:
+            return [[] for _ in images]
+        out = self.predict_crops(np.stack(pixels), batch_size)
+        best: dict[tuple, int] = {}
+        for row, (n, k, _) in enumerate(crops):
+            if (n, k) not in best or out["sureness"][row] > out["sureness"][best[n, k]]:
+                best[n, k] = row
+        hands = []
         for n in range(count):
-            picture = read_image(images[n])
-            for crop in self._crops_of(picture, *(v[n] for v in given)):
-                owners.append(n)
-                crops.append(crop)
-                pixels.append(cut(picture, crop["affine"], self.image_size))
-        hands: list[list[HandPrediction]] = [[] for _ in range(count)]
-        for start in range(0, len(crops), batch_size):
-            part = slice(start, start + batch_size)
-            out = self.predict_crops(np.stack(pixels[part]))
-            if self.calibration is not None:
-                out["confidence"] = self.calibration.confidence(
-                    out["joints_2d"], out.get("joints_2d_direct")
-                )
-            found = [
-                self._place({name: out[name][k] for name in out}, crop)
-                for k, crop in enumerate(crops[part])
-            ]
-            if refined:
-                found = refine_predictions(found, out.get("joints_2d_direct"), self.image_size)
-            for n, hand in zip(owners[part], found, strict=True):
-                hands[n].append(hand)
-        return hands
+            rows = [row for (owner, _), row in best.items() if owner == n]
+            read = [self._read(out, row, crops[row][2]) for row in rows]
+            hands += _placed(read, cameras[n], sizes[n])
+        if refined:
+            direct = out.get("joints_2d_direct")
+            direct = None if direct is None else direct[list(best.values())]
+            hands = refine_predictions(hands, direct, self.image_size)
+        found: list[list[HandPrediction]] = [[] for _ in range(count)]
+        for (n, _), hand in zip(best, hands, strict=True):
+            found[n].append(hand)
+        return found
 
-    @torch.inference_mode()
-    def predict_crops(self, crops) -> dict[str, np.ndarray]:
+    def predict_crops(self, crops, batch_size: int = 32, n_crops=None) -> dict[str, np.ndarray]:
         """Run the network on right-hand crops.
 
-        crops: (B, S, S, 3) uint8 RGB.   returns vertices (B, V, 3), joints (B, 21, 3), camera
-        (B, 3), joints_2d (B, 21, 2) in crop units, and joints_2d_direct, the same read from the
-        image, where the network does so.
+        crops: (B, S, S, 3) uint8 RGB.   n_crops: looks at each, None: as many as the run's.
+        returns vertices (B, V, 3), joints (B, 21, 3), camera (B, 3), joints_2d (B, 21, 2) in crop
+        units, evidence (B, N) and sureness (B,) of a hand, see ``search``, and joints_2d_direct
+        (B, 21, 2) where the network reads joints from the image.
         """
         crops = np.asarray(crops)
         if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
             raise ValueError(
                 f"expected crops (B, S, S, 3) uint8, found {crops.shape} {crops.dtype}"
             )
+        starts = range(0, len(crops), batch_size)
+        parts = [self._look(crops[at : at + batch_size], n_crops or self.n_crops) for at in starts]
+        out = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        out["sureness"] = (self.calibration or UNCALIBRATED).confidence(out["evidence"])
+        return out
+
+    @torch.inference_mode()
+    def _look(self, crops, n_crops: int) -> dict[str, np.ndarray]:
         images = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device)
-        out = predict_crops(self.network, images.permute(0, 3, 1, 2), self.n_crops)
+        out = predict_crops(self.network, images.permute(0, 3, 1, 2), n_crops)
         names = ["vertices", "joints", "camera", "joints_2d"]
         if out.joints_2d_direct is not None:
             names.append("joints_2d_direct")
-        return {name: getattr(out, name).float().cpu().numpy() for name in names}
+        found = {name: getattr(out, name) for name in names} | {"evidence": evidence(out)}
+        return {name: value.float().cpu().numpy() for name, value in found.items()}
 
-    def _crops_of(self, picture, boxes, sides, intrinsics, keypoints):
-        """The fields of ``HandPrediction`` that each hand's crop knows, checked."""
+    @functools.cached_property
+    def finds(self) -> bool:
+        """Whether the network reads joints from the image, by which it knows hands from nothing."""
+        blank = np.zeros((1, self.image_size, self.image_size, 3), np.uint8)
+        return "joints_2d_direct" in self.predict_crops(blank, n_crops=1)
+
+    def _hands_of(self, picture, boxes, sides, keypoints):
+        """Yield what is known of each hand before it is read, checked: side None is to be tried."""
         height, width = picture.shape[:2]
+        whole = [(-0.5, -0.5, width - 0.5, height - 0.5)]
+        box_from, side_from = "given", "detected" if sides is None else "given"
+        if isinstance(boxes, str) and boxes == "whole":
+            box_from, boxes = "whole", whole
+        elif boxes is None and keypoints is None:
+            if self.finds:
+                box_from, found = "found", find_hands(self, picture, sides)
+                side_from = "found" if sides is None else "given"
+                boxes, sides = [hand.box for hand in found], [hand.side for hand in found]
+            else:
+                box_from, boxes = "whole", whole
+        elif isinstance(boxes, str) or boxes is None and isinstance(keypoints, str):
+            box_from = "detected"
         boxes, sides, keypoints = assign_keypoints(picture, boxes, sides, keypoints)
-        whole = boxes is None
-        boxes = [(-0.5, -0.5, width - 0.5, height - 0.5)] if whole else list(boxes)
-        sides = ["right"] * len(boxes) if sides is None else list(sides)
+        if sides is None:
+            side_from = "found" if self.finds else "assumed"
+            sides = [None if self.finds else "right"] * len(boxes)
         if len(sides) != len(boxes):
             raise ValueError(f"{len(boxes)} boxes and {len(sides)} sides")
-        matrix = guessed_intrinsics(width, height) if np.ndim(intrinsics) == 0 else intrinsics
-        if np.ndim(intrinsics) == 0 and intrinsics is not None:
-            matrix[[0, 1], [0, 1]] = intrinsics
-        matrix = check_intrinsics(matrix, width, height)
         keypoints = [None] * len(boxes) if keypoints is None else keypoints
         for box, side, points in zip(boxes, sides, keypoints, strict=True):
-            if side not in ("right", "left"):
+            if side not in (*SIDES, None):
                 raise ValueError(f"side should be 'right' or 'left', found {side!r}")
             box = check_box(box, width, height)
-            centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-            extent = max(box[2] - box[0], box[3] - box[1]) * (1.0 if whole else BOX_MARGIN)
-            affine = crop_affine(centre, extent, self.image_size, mirror=side == "left")
-            yield {"affine": affine, "box": box, "side": side, "intrinsics": matrix,
-                   "assumed_intrinsics": intrinsics is None, "keypoints": points}  # fmt: skip
+            yield {"box": box, "side": side, "box_from": box_from, "side_from": side_from,
+                   "keypoints": points}  # fmt: skip
 
-    def _place(self, out, crop: dict) -> HandPrediction:
-        """The hand of a crop, brought back to its picture.   out: one row of ``predict_crops``."""
+    def _read(self, out, row: int, crop: dict) -> dict:
+        """Fields of a ``HandPrediction``, back in the picture.   out: of ``predict_crops``."""
+        out = {name: values[row] for name, values in out.items()}
         joints_px = crop_to_pixels(out["joints_2d"].astype(float), self.image_size)
-        joints_2d = apply_affine(invert_affine(crop["affine"]), joints_px)
         left = crop["side"] == "left"
         flip = np.array([-1.0 if left else 1.0, 1, 1])
-        joints, faces = out["joints"] * flip, self.network.faces.cpu().numpy()
-        sure = float(out["confidence"]) if "confidence" in out else None
-        return HandPrediction(
-            vertices=out["vertices"] * flip,
-            faces=faces[:, ::-1] if left else faces,
-            joints=joints,
-            joints_2d=joints_2d,
-            camera=out["camera"],
-            translation=solve_translation(joints[None], joints_2d[None], crop["intrinsics"])[0],
-            confidence=sure,
-            doubtful=sure is not None and sure < self.calibration.threshold,
+        faces = self.network.faces.cpu().numpy()
+        sure = None if self.calibration is None else float(out["sureness"])
+        return {
+            "vertices": out["vertices"] * flip,
+            "faces": faces[:, ::-1] if left else faces,
+            "joints": out["joints"] * flip,
+            "joints_2d": apply_affine(invert_affine(crop["affine"]), joints_px),
+            "camera": out["camera"],
+            "confidence": sure,
+            "doubtful": sure is not None and sure < self.calibration.threshold,
             **crop,
-        )
+        }
+
+
+def _square(hand: dict) -> tuple[tuple[float, float], float]:
+    """Middle and side, in pixels of the picture, of the crop that a hand is read in."""
+    x0, y0, x1, y1 = hand["box"]
+    margin = 1.0 if hand["box_from"] == "whole" else BOX_MARGIN
+    return ((x0 + x1) / 2, (y0 + y1) / 2), margin * max(x1 - x0, y1 - y0)
+
+
+def _known_camera(image, size, intrinsics) -> np.ndarray | None:
+    """Intrinsics (3, 3) of a picture of a size (width, height), given or by EXIF; else None."""
+    if intrinsics is None:
+        intrinsics = exif_focal(image)
+        if intrinsics is None:
+            return None
+    if np.ndim(intrinsics) == 0:
+        focal, intrinsics = intrinsics, guessed_intrinsics(*size)
+        intrinsics[[0, 1], [0, 1]] = focal
+    return check_intrinsics(intrinsics, *size)
+
+
+def _placed(hands: list[dict], camera, size) -> list[HandPrediction]:
+    """Hands of one picture, from ``Predictor._read``, in the frame of its camera.
+
+    camera: (3, 3), or None where it is to be assumed.   size: of the picture, (width, height).
+    """
+    if not hands:
+        return []
+    joints, flat = (np.stack([hand[name] for hand in hands]) for name in ("joints", "joints_2d"))
+    known = {"assumed_intrinsics": camera is None}
+    if camera is None:
+        sides = np.array([_square(hand)[1] for hand in hands])
+        camera = fit_view(joints, flat, sides, *size)
+    places = solve_translation(joints, flat, camera)
+    return [
+        HandPrediction(**hand, **known, intrinsics=camera, translation=place)
+        for hand, place in zip(hands, places, strict=True)
+    ]
 
 
 def predict_averaged(predict_crops, crops, views) -> dict[str, np.ndarray]:

@@ -1,54 +1,211 @@
-"""Whether there is a hand, and where: the confidence of an answer, and the search of a picture."""
+"""Whether there is a hand, and where: the confidence of an answer, and the search of a picture.
 
+The network answers for any picture. What betrays an answer about nothing is put together to a
+confidence (``Calibration``). By it a whole photograph is searched: windows of several sizes are
+laid over it, and the surest of them lead to boxes that are looked at twice more, as either side.
+
+>>> find_hands(predictor, picture)          # a list of FoundHand, the surest first
+"""
+
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from hand_lib.files import read_json
+from hand_lib.network.heads import bilinear_sample
+from hand_lib.network.model import Prediction
+from hand_lib.render.camera import apply_affine, crop_affine, crop_to_pixels, invert_affine
+
+BOX_MARGIN = 1.4
+"""A crop's side over the longer side of a box drawn tightly around the hand."""
+
+SIDES = ("right", "left")
+ZOOMS = (1.0, 1.7, 2.8, 4.5)
+"""The longer side of a picture over the sides of its windows, which overlap by half."""
+
+SEARCHED_SIDE = 1024
+"""Larger pictures are shrunk to so many pixels before they are searched."""
+
+KEPT = (8, 4)
+"""So many boxes are looked at again, and once more."""
+
+STEADY = 0.4
+"""The box of a hand that is looked at again is the same, by this share of the union at least."""
+
+MOST_HANDS, APART = 4, 0.3
+"""At most so many are found; two boxes that share more are one hand."""
+
+
+class FoundHand(NamedTuple):
+    """Where the network sees a hand."""
+
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 pixels around the joints
+    side: str  # "right" or "left"
+    sureness: float  # 0 to 1
+
+
+def find_hands(predictor, picture, sides=None) -> list[FoundHand]:
+    """Hands of a picture, the surest first.
+
+    predictor: a ``Predictor`` whose network reads joints from the image.   picture: (H, W, 3)
+    uint8.   sides: "right" or "left" for each hand that is looked for; None: all, of either side.
+    """
+    size, scale = np.array(picture.shape[1::-1]), 1.0
+    if size.max() > SEARCHED_SIDE:
+        small = np.maximum(8, np.round(size * SEARCHED_SIDE / size.max()).astype(int))
+        picture = cv2.resize(picture, small.tolist(), interpolation=cv2.INTER_AREA)
+        scale = np.tile(size / small, 2)
+    tried = tuple(dict.fromkeys(sides or SIDES))
+    crops, affines = windows(picture, predictor.network.view_size or predictor.image_size)
+    boxes, sure = _look(predictor, crops, affines, n_crops=1)
+    for count in KEPT:
+        boxes = boxes[separate(boxes, sure, count)]
+        places = np.repeat(boxes, len(tried), axis=0)
+        mirrored = np.tile([side == "left" for side in tried], len(boxes))
+        middle = (places[:, :2] + places[:, 2:]) / 2
+        extent = np.maximum(BOX_MARGIN * (places[:, 2:] - places[:, :2]).max(axis=1), 16.0)
+        affines = crop_affine(middle, extent, predictor.image_size, mirror=mirrored)
+        crops = np.stack([cut(picture, affine, predictor.image_size) for affine in affines])
+        found, sure = _look(predictor, crops, affines)
+        inside = ((found[:, :2] + found[:, 2:]) / 2 < picture.shape[1::-1]).all(axis=1)
+        sure = sure * inside * (found[:, 2:] > 0).all(axis=1) * (overlaps(found, places) > STEADY)
+        rows = np.arange(len(boxes)) * len(tried)
+        rows += sure.reshape(len(boxes), -1).argmax(axis=1)  # the surer side of each
+        boxes, sure, side = found[rows], sure[rows], mirrored[rows].astype(int)
+    known = predictor.calibration
+    hands = [
+        FoundHand(tuple((scale * (boxes[row] + 0.5) - 0.5).tolist()), SIDES[side[row]], sure[row])
+        for row in separate(boxes, sure, MOST_HANDS, nested=True)
+    ]
+    hands = hands[:1] if known is None else [h for h in hands if h.sureness >= known.threshold]
+    if sides is None:
+        return hands
+    named = {side: [hand for hand in hands if hand.side == side] for side in tried}
+    return [named[side].pop(0) for side in sides if named[side]]
+
+
+def windows(picture, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Squares of several sizes all over a picture, a little beyond its border too.
+
+    returns crops (N, size, size, 3) and their affines (N, 2, 3), picture -> crop.
+    """
+    height, width = picture.shape[:2]
+    crops, affines = [], []
+    for zoom in ZOOMS:
+        factor = size * zoom / max(height, width)
+        shape = (max(round(width * factor), 1), max(round(height * factor), 1))
+        smooth = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        level = cv2.resize(picture, shape, interpolation=smooth)
+        level = cv2.copyMakeBorder(level, *[size // 2] * 4, cv2.BORDER_REPLICATE)
+        columns, rows = (_starts(side, size) for side in shape)
+        for y in rows:
+            for x in columns:
+                crops.append(level[y + size // 2 :, x + size // 2 :][:size, :size])
+                middle = np.array([x + size / 2, y + size / 2]) / factor - 0.5
+                affines.append(crop_affine(middle, size / factor, size))
+    return np.stack(crops), np.stack(affines)
+
+
+def _starts(length: int, size: int) -> np.ndarray:
+    """Where windows begin along a side, at most half a one apart, a fifth outside at both ends."""
+    first, last = -size // 5, length - size + size // 5
+    if last <= first:
+        return np.array([(length - size) // 2])
+    return np.linspace(first, last, 1 + int(np.ceil(2 * (last - first) / size))).round().astype(int)
+
+
+def _look(predictor, crops, affines, n_crops=None) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, 4) of the joints that are read from crops, pixels of the picture, and sureness."""
+    out = predictor.predict_crops(crops, n_crops=n_crops)
+    joints = crop_to_pixels(out["joints_2d"].astype(float), crops.shape[1])
+    joints = apply_affine(invert_affine(affines), joints)
+    return np.concatenate([joints.min(axis=1), joints.max(axis=1)], axis=1), out["sureness"]
+
+
+def overlaps(boxes, others, nested: bool = False) -> np.ndarray:
+    """What boxes (..., 4) and others (..., 4) have in common, row by row, as a share.
+
+    nested: of the smaller one, instead of their union.
+    """
+    low = np.maximum(boxes[..., :2], others[..., :2])
+    high = np.minimum(boxes[..., 2:], others[..., 2:])
+    common, one, other = (
+        np.prod(np.clip(b - a, 0, None), axis=-1)
+        for a, b in ((low, high), np.split(boxes, 2, -1), np.split(others, 2, -1))
+    )
+    whole = np.minimum(one, other) if nested else one + other - common
+    return common / np.maximum(whole, 1e-9)
+
+
+def separate(boxes, sure, most: int, nested: bool = False) -> np.ndarray:
+    """Numbers of the surest of boxes (N, 4), at most ``most``, that do not lie on a surer one.
+
+    nested: boxes inside others lie on them as well.
+    """
+    kept: list[int] = []
+    for row in np.argsort(-sure, kind="stable"):
+        if len(kept) < most and (overlaps(boxes[kept], boxes[row], nested) <= APART).all():
+            kept.append(int(row))
+    return np.array(kept, int)
+
+
+EVIDENCE = ("disagreement", "extent", "blur", "hand")
+"""What confidence rests on; see ``evidence``."""
+
+
+def evidence(prediction: Prediction) -> Tensor:
+    """What speaks for a hand in each crop or against it, (B, 4): zero where a network is silent.
+
+    disagreement: log of the mean distance, over the hand's extent, of the joints of the mesh from
+    those read in the image.   extent: log of the side of the joints' bounding square, crop units.
+    blur: mean over the joints' heat maps of their entropy, less that of an even map: log of the
+    share of the crop where a joint may be.   hand: mean over the joints of the share of hand that
+    the correspondence map shows there.
+    """
+    joints = prediction.joints_2d
+    extent = (joints.amax(1) - joints.amin(1)).amax(1).clamp_min(1e-3)
+    gap, blur, hand = (torch.zeros_like(extent) for _ in range(3))
+    if prediction.joints_2d_direct is not None:
+        apart = (prediction.joints_2d_direct - joints).norm(dim=2).mean(1)
+        gap = (apart / extent).clamp_min(1e-3).log()
+    if prediction.heatmaps is not None:
+        chance = prediction.heatmaps.flatten(2).log_softmax(2)
+        blur = -(chance.exp() * chance).sum(2).mean(1) - math.log(chance.shape[2])
+    if prediction.correspondence is not None:
+        share = prediction.correspondence[:, :1].sigmoid()
+        hand = bilinear_sample(share, joints)[..., 0].mean(1)
+    return torch.stack([gap, extent.log(), blur, hand], 1)
 
 
 @dataclass(frozen=True)
 class Calibration:
     """A logistic regression for "is there a hand?", kept in a run's ``confidence.json``.
 
-    The network answers for any picture. Two things betray an answer about nothing: the joints read
-    from the image and those of the mesh fall apart, and both huddle in the middle of the crop.
     Rates were measured on hands and backgrounds that no fit had seen; ``calibrate`` beside the
     benchmarks fits it.
     """
 
-    disagreement: float  # weight of the logarithm of what the joints disagree by
-    extent: float  # weight of the logarithm of the hand's extent in the crop
+    weights: tuple[float, ...]  # of ``EVIDENCE``
     offset: float
     threshold: float  # below this confidence a prediction is called doubtful
     false_alarms: float  # share of held-out synthetic hands called doubtful
     caught: float  # share of held-out backgrounds without a hand called doubtful
     count: int  # pictures of each kind that these two shares were measured on
 
-    def confidence(self, joints_2d, direct=None) -> np.ndarray:
-        """How sure it is that there is a hand, (B,) 0 to 1; see ``confidence_features``."""
-        gap, extent = confidence_features(joints_2d, direct).T
-        score = self.disagreement * gap + self.extent * extent + self.offset
+    def confidence(self, signs) -> np.ndarray:
+        """How sure it is that there is a hand, (B,) 0 to 1.   signs: (B, 4) by ``evidence``."""
+        score = np.asarray(signs, float) @ self.weights + self.offset
         return 1 / (1 + np.exp(-np.clip(score, -50, 50)))
 
 
-def confidence_features(joints_2d, direct=None) -> np.ndarray:
-    """The two numbers that confidence rests on.
-
-    joints_2d: (B, 21, 2) crop units, joints of the mesh.   direct: (B, 21, 2) crop units, joints
-    read from the image; None for networks that read none.
-    returns (B, 2): log of the mean distance between the two over the hand's extent, log of the
-    extent, the side of the joints' bounding square in crop units.
-    """
-    joints_2d = np.asarray(joints_2d, float)
-    extent = np.maximum(np.ptp(joints_2d, axis=1).max(axis=1), 1e-3)
-    gap = np.zeros(len(joints_2d))
-    if direct is not None:
-        apart = np.linalg.norm(np.asarray(direct, float) - joints_2d, axis=-1).mean(axis=1)
-        gap = np.log(np.maximum(apart / extent, 1e-3))
-    return np.stack([gap, np.log(extent)], axis=1)
+UNCALIBRATED = Calibration((0.0, 3.5, -7.5, 5.0), -14.0, 0.5, 1.0, 0.0, 0)
+"""What boxes and sides are compared by in runs without a calibration."""
 
 
 def load_calibration(run_folder) -> Calibration | None:
@@ -58,10 +215,12 @@ def load_calibration(run_folder) -> Calibration | None:
     if numbers is None:
         return None
     try:
-        found = Calibration(**numbers)
-        if not np.isfinite([getattr(found, name) for name in names]).all():
+        found = Calibration(**numbers | {"weights": tuple(numbers["weights"])})
+        if len(found.weights) != len(EVIDENCE):
+            raise TypeError(f"{len(EVIDENCE)} weights")
+        if not np.isfinite([*found.weights, *list(numbers.values())[1:]]).all():
             raise TypeError("a number is not finite")
-    except TypeError as error:
+    except (TypeError, KeyError) as error:
         raise ValueError(
             f"{path} is damaged ({error}): expected finite numbers {names}; make it anew with "
             f"python -m benchmarks.calibrate {run_folder}, in the folder notebooks"

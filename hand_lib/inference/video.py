@@ -64,7 +64,7 @@ def follow_hands(
     """The hands of a video, frame by frame, as the network sees them.
 
     video: whatever ``Frames`` takes, or a ``Frames``.   boxes, sides: of the first frame, as in
-    ``Predictor.predict``; None: one right hand, found by looking ever closer.
+    ``Predictor.predict``; None: the network finds them, or looks ever closer at one right hand.
     intrinsics: as there.   fps: of pictures without times.   progress: show a bar.
     returns a ``HandSequence`` for each box. A hand in doubt is looked for where it was last; one
     that was not given a box is looked for anywhere after ``PATIENCE`` frames.
@@ -77,9 +77,12 @@ def follow_hands(
             places, sides = [h.box for h in first], [h.side for h in first]
             if not places:
                 raise ValueError("no hand was found in the first frame; give its box")
+            assumed, intrinsics = first[0].assumed_intrinsics, first[0].intrinsics  # for all frames
         elif boxes is None and len(history) >= PATIENCE:
-            if all(hand.doubtful for (hand,) in history[-PATIENCE:]) and n % PATIENCE == 0:
-                places = [_first_look(predictor, frame, None, sides, intrinsics)[0].box]
+            lost = all(hand.doubtful for hands in history[-PATIENCE:] for hand in hands)
+            if lost and len(places) == 1 and n % PATIENCE == 0:
+                again = _first_look(predictor, frame, None, sides, intrinsics)
+                places = [hand.box for hand in again] or places
         hands = predictor.predict(frame, places, sides, intrinsics)
         history.append(hands)
         places = [
@@ -88,13 +91,13 @@ def follow_hands(
         ]
     if not history:
         raise ValueError("the video has no frames")
-    return [_sequence(hands, frames.times) for hands in zip(*history, strict=True)]
+    return [_sequence(hands, frames.times, assumed) for hands in zip(*history, strict=True)]
 
 
 def _first_look(predictor, frame, boxes, sides, intrinsics):
     """Hands of the first frame; without boxes look again and again into what was found."""
     hands = predictor.predict(frame, boxes, sides, intrinsics)
-    for _ in range(ROUNDS if boxes is None else 0):
+    for _ in range(ROUNDS if hands and hands[0].box_from == "whole" else 0):
         place = _next_box(hands[0].joints_2d, hands[0].box, frame.shape)
         hands = predictor.predict(frame, [place], sides, intrinsics)
     return hands
@@ -115,12 +118,13 @@ def _next_box(joints_2d, old, shape, share: float = 1.0):
     return (float(x - half), float(y - half), float(x + half), float(y + half))
 
 
-def _sequence(hands, times) -> HandSequence:
+def _sequence(hands, times, assumed: bool) -> HandSequence:
     every = ("vertices", "joints", "joints_2d", "translation", "doubtful")
-    once = ("faces", "intrinsics", "assumed_intrinsics", "side")
+    once = ("faces", "intrinsics", "side")
     return HandSequence(
         **{name: np.stack([getattr(hand, name) for hand in hands]) for name in every},
         **{name: getattr(hands[0], name) for name in once},
+        assumed_intrinsics=assumed,
         confidence=np.array([np.nan if h.confidence is None else h.confidence for h in hands]),
         times=np.asarray(times, float),
     )

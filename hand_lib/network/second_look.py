@@ -72,7 +72,8 @@ def merge_crops(network: HandNetwork, before: Prediction, closer: Prediction) ->
     direct = torch.lerp(before.joints_2d_direct, closer.joints_2d_direct, LAST_CROP)
     mean = torch.lerp(before.vertices, closer.vertices, LAST_CROP)
     fields = network.fitted(procrustes_align(closer.vertices, mean), direct)
-    return replace(closer, **fields, joints_2d_direct=direct)
+    maps = {"heatmaps": before.heatmaps, "correspondence": before.correspondence}  # of the crop
+    return replace(closer, **fields, **maps, joints_2d_direct=direct)
 
 
 class Square(NamedTuple):

@@ -179,6 +179,32 @@ def guessed_intrinsics(width: int, height: int, fov_deg: float = 60.0) -> np.nda
     return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
 
 
+VIEWS_DEG = np.geomspace(60, 8, 16)
+"""Views along a picture's long side among which ``fit_view`` chooses: a phone's to a tight cut."""
+
+DRAWN_WITHIN = 0.01
+"""What it is content with: mean distance of drawn and read joints over the side of their crop."""
+
+
+def fit_view(points, joints_2d, sides, width: int, height: int) -> np.ndarray:
+    """Guess of the camera of a picture with hands: the widest view that shows them as they were
+    read.
+
+    A picture cut around a hand was seen by a narrow part of a lens. Through a wide view the hand
+    would stand too near and bulge.   points: (B, N, 3) metres, camera axes.   joints_2d:
+    (B, N, 2) pixels.   sides: (B,) pixels of the crops that the hands were read in.   returns
+    (3, 3): of ``VIEWS_DEG``, the first within ``DRAWN_WITHIN``, else the best.
+    """
+    cameras = np.stack([guessed_intrinsics(width, height, view) for view in VIEWS_DEG])
+    each = np.repeat(cameras, len(points), axis=0)
+    points, joints_2d = (np.tile(part, (len(cameras), 1, 1)) for part in (points, joints_2d))
+    placed = points + solve_translation(points, joints_2d, each)[:, None]
+    apart = np.linalg.norm(project(placed, each) - joints_2d, axis=2).mean(1)
+    apart = (apart.reshape(len(cameras), -1) / sides).mean(1)
+    near = apart < DRAWN_WITHIN
+    return cameras[near.argmax() if near.any() else apart.argmin()]
+
+
 def check_intrinsics(intrinsics, width: int, height: int) -> np.ndarray:
     """Pinhole intrinsics (3, 3) in pixels of a picture, or a ValueError that says what to change.
 

@@ -20,11 +20,12 @@ from hand_lib.files import SampleError
 
 MAX_MEGAPIXELS = 200
 MIN_SIDE = 8
+FILM_DIAGONAL_MM = 43.267
 REDUCTIONS = (8, 4, 2)
 """Factors by which a JPEG can be shrunk while it is decoded."""
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
-_ORIENTATION = 0x0112
+_ORIENTATION, _EXIF, _FOCAL_35MM, _SIDES = 0x0112, 0x8769, 0xA405, (0xA002, 0xA003)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -62,6 +63,33 @@ def read_image(source, name: str | None = None) -> np.ndarray:
     raise TypeError(
         f"expected a picture as path, bytes, PIL image or array, found {type(source).__name__}"
     )
+
+
+def exif_focal(source) -> float | None:
+    """Focal length in pixels of a whole photograph, by its EXIF; None where nothing tells it.
+
+    source: as ``read_image`` takes it. The 35-mm equivalent is one of diagonals, 43.27 mm of film,
+    so turning the picture changes nothing. None as well where the sides that EXIF names are of
+    another shape than the picture's: it was cut.
+
+    >>> exif_focal(np.zeros((20, 30), np.uint8)) is None
+    True
+    """
+    try:
+        if isinstance(source, (str, Path)):
+            source = Path(source).read_bytes()
+        if not isinstance(source, (bytes, bytearray, memoryview, Image.Image)):
+            return None
+        opened = isinstance(source, Image.Image)
+        with contextlib.nullcontext(source) if opened else _open(bytes(source)) as picture:
+            width, height = sorted(picture.size)
+            tags = picture.getexif().get_ifd(_EXIF)
+        equivalent = float(tags.get(_FOCAL_35MM, 0))
+        low, high = sorted(float(tags.get(tag, 0)) for tag in _SIDES)
+    except Exception:  # whatever a damaged block of tags makes Pillow raise
+        return None
+    whole = not low or abs(low * height / (high * width) - 1) < 0.02
+    return equivalent * np.hypot(width, height) / FILM_DIAGONAL_MM if equivalent and whole else None
 
 
 def _decode(data, name):

@@ -69,7 +69,7 @@ def remark(hand) -> str:
     elif hand.confidence is not None:
         parts.append(f"confidence {hand.confidence:.2f} &nbsp; ")
     if hand.assumed_intrinsics:
-        parts.append("distance and size assume a camera that sees 60 degrees along the long side")
+        parts.append("nobody knows the camera: distance and size are a guess")
     return "".join(parts)
 
 
@@ -239,7 +239,10 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
         switch()
         try:
             box = last_box(picture, image)
-            hand = predictor.predict(image, None if box is None else [box], [side.value])[0]
+            found = predictor.predict(image, None if box is None else [box], [side.value])
+            if not found:
+                raise ValueError("no hand was found: drag a box around one")
+            hand = found[0]
         except ValueError as error:
             say(str(error), *_WRONG)
             return

@@ -18,29 +18,30 @@ from hand_lib.data.synthetic.backgrounds import background_bank
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.files import resolve, write_text
 from hand_lib.inference.predictor import Predictor
-from hand_lib.inference.search import Calibration, confidence_features
+from hand_lib.inference.search import Calibration
 
 FALSE_ALARMS = 0.05
 """Share of synthetic hands that the warning may hit by mistake; the threshold is set by it."""
 
 
-def fit(hands, nothing) -> tuple[float, float, float]:
+def fit(hands, nothing) -> tuple[tuple[float, ...], float]:
     """Weights of a logistic regression by Newton's method, with a weak pull to zero.
 
-    hands, nothing: (N, 2) of ``confidence_features``.   returns disagreement, extent, offset.
+    hands, nothing: (N, 4) by ``search.evidence``.   returns weights and offset.
     """
     x = np.concatenate([hands, nothing])
     middle, spread = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
     x = np.column_stack([(x - middle) / spread, np.ones(len(x))])
     truth = np.concatenate([np.ones(len(hands)), np.zeros(len(nothing))])
-    weights = np.zeros(3)
+    weights = np.zeros(x.shape[1])
     for _ in range(25):
         chance = 1 / (1 + np.exp(-np.clip(x @ weights, -50, 50)))
         slope = x.T @ (truth - chance) - 0.01 * weights
-        bend = (x * (chance * (1 - chance))[:, None]).T @ x + 0.01 * np.eye(3)
+        bend = (x * (chance * (1 - chance))[:, None]).T @ x + 0.01 * np.eye(len(weights))
         weights = weights + np.linalg.solve(bend, slope)
-    gap, extent = weights[:2] / spread
-    return float(gap), float(extent), float(weights[2] - weights[:2] @ (middle / spread))
+    *found, offset = weights
+    found = found / spread
+    return tuple(found.tolist()), float(offset - found @ middle)
 
 
 def empty_crops(count: int, size: int, seed: int) -> np.ndarray:
@@ -62,25 +63,19 @@ def calibrate(predictor, count: int = 600, seed: int = 4711) -> Calibration:
     predictor: a ``Predictor``.   seed: of the pictures, which no training draws.
     """
 
-    def seen(crops):
-        parts = [predictor.predict_crops(crops[at : at + 50]) for at in range(0, len(crops), 50)]
-        direct = parts[0].get("joints_2d_direct") is not None
-        return confidence_features(
-            np.concatenate([p["joints_2d"] for p in parts]),
-            np.concatenate([p["joints_2d_direct"] for p in parts]) if direct else None,
-        )
-
     def pictures(seed):
         hands = SyntheticHands(predictor.image_size, seed, count, split="calibration")
         images = hands.fetch_batch(np.arange(count))["image"].transpose(0, 2, 3, 1)
-        return seen(images), seen(empty_crops(count, predictor.image_size, seed))
+        empty = empty_crops(count, predictor.image_size, seed)
+        return [predictor.predict_crops(crops)["evidence"] for crops in (images, empty)]
 
     (hands, nothing), (others, more) = pictures(seed), pictures(seed + 1)
-    weights = fit(hands, nothing)
-    score = [x @ weights[:2] + weights[2] for x in (hands, others, more)]
+    weights, offset = fit(hands, nothing)
+    score = [x @ weights + offset for x in (hands, others, more)]
     limit = float(np.quantile(score[0], FALSE_ALARMS))
     return Calibration(
-        *weights,
+        weights,
+        offset,
         threshold=float(1 / (1 + np.exp(-limit))),
         false_alarms=float((score[1] < limit).mean()),
         caught=float((score[2] < limit).mean()),
@@ -92,7 +87,7 @@ def save_calibration(run_folder, calibration: Calibration) -> Path:
     """Write ``confidence.json`` into a run folder.   returns its path."""
     path = Path(run_folder) / "confidence.json"
     numbers = {
-        name: value if isinstance(value, int) else round(value, 5)
+        name: np.round(value, 5).tolist() if name != "count" else value
         for name, value in asdict(calibration).items()
     }
     write_text(path, json.dumps(numbers, indent=1) + "\n")

@@ -57,9 +57,9 @@ def rows(run=None, repeats: int = 5, count: int = 24) -> list[dict]:
 def _measure(predictor, paths, boxes, repeats):
     from hand_lib.render.render import draw_meshes
 
-    given = [[box] for box in boxes]
+    given, sides = [[box] for box in boxes], [["right"]] * len(boxes)
     pictures = [read_image(path) for path in paths]
-    hands = [h for (h,) in predictor.predict_many(pictures, given)]
+    hands = [h for (h,) in predictor.predict_many(pictures, given, sides)]
 
     def drawn():
         for picture, hand in zip(pictures, hands, strict=True):
@@ -67,9 +67,9 @@ def _measure(predictor, paths, boxes, repeats):
 
     works = {
         "photo 640 x 480, path to full-frame mesh, one by one": lambda: [
-            predictor.predict(path, box) for path, box in zip(paths, given, strict=True)
+            predictor.predict(path, box, ["right"]) for path, box in zip(paths, given, strict=True)
         ],
-        "the same in one call, batches of 32": lambda: predictor.predict_many(paths, given),
+        "the same in one call, batches of 32": lambda: predictor.predict_many(paths, given, sides),
         "of that: reading and decoding the JPEG": lambda: [read_image(path) for path in paths],
         "beside that: drawing the mesh over the photo": drawn,
     }

@@ -56,7 +56,7 @@ def overview(run) -> Image.Image:
     ]
     rows = [np.asarray(figures.still(hands, size=148, columns=8))]
     photos = example_pictures(8)
-    found = Predictor.load(run).predict_many(photos)
+    found = Predictor.load(run).predict_many(photos, ["whole"] * 8, [["right"]] * 8)
     drawn = [
         draw_meshes(photo, hand.camera_vertices, hand.faces, hand.intrinsics)
         for photo, (hand,) in zip(photos, found, strict=True)

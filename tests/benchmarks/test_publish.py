@@ -12,7 +12,7 @@ def test_publishing_copies_what_ships_and_draws_the_overview(tmp_path, monkeypat
     run.mkdir()
     for name in publish.PUBLISHED:
         (run / name).write_text(name)
-    measured = Calibration(-1.0, 2.0, 0.5, 0.4, 0.05, 0.9, 600)
+    measured = Calibration((-1.0, 2.0, -1.0, 1.0), 0.5, 0.4, 0.05, 0.9, 600)
     monkeypatch.setattr(publish, "overview", lambda run: Image.new("RGB", (20, 10)))
     monkeypatch.setattr(
         publish, "turning", lambda run: [Image.new("RGB", (9, 9), c) for c in ("red", "blue")]

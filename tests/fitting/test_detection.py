@@ -124,14 +124,15 @@ def test_hands_beyond_the_border_are_clipped_or_left_out(install):
 def test_prediction_takes_boxes_and_sides_from_it(install):
     predictor = Predictor(DotFinder(), 64, device="cpu")
     install([(POINTS, "left")])
-    (found,) = predictor.predict(PHOTO, boxes="detect")
+    (found,) = predictor.predict(PHOTO, boxes="detect", refined=False)
     (given,) = predictor.predict(PHOTO, boxes=[BOX], sides=["left"])
     assert found.side == "left" and np.allclose(found.joints_2d, given.joints_2d)
-    assert predictor.predict(PHOTO, boxes="detect", sides=["right"])[0].side == "right"
+    (named,) = predictor.predict(PHOTO, boxes="detect", sides=["right"], refined=False)
+    assert (named.side, named.side_from, named.box_from) == ("right", "given", "detected")
     install([])
     assert predictor.predict(PHOTO, boxes="detect") == []
     assert predictor.predict_many([PHOTO, PHOTO], ["detect", None])[1][0].side == "right"
-    with pytest.raises(ValueError, match="'detect', found 'find'"):
+    with pytest.raises(ValueError, match="'whole', found 'find'"):
         predictor.predict(PHOTO, boxes="find")
 
 

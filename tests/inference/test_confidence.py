@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from benchmarks.calibrate import calibrate, empty_crops, fit, main, save_calibration
 from inference.test_predictor import DotFinder, photo_with_dot
 
@@ -11,36 +12,51 @@ from hand_lib import ROOT
 from hand_lib.data.synthetic.backgrounds import paint_background
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.inference.predictor import Predictor
-from hand_lib.inference.search import Calibration, confidence_features, load_calibration
+from hand_lib.inference.search import Calibration, evidence, load_calibration
+from hand_lib.network.model import Prediction
 
 RNG = np.random.default_rng(0)
-JOINTS = RNG.uniform(-0.6, 0.6, (5, 21, 2))
-CALIBRATION = Calibration(-2.0, 3.0, 0.5, 0.4, 0.05, 0.9, 100)
+JOINTS = torch.from_numpy(RNG.uniform(-0.6, 0.6, (5, 21, 2)))
+CALIBRATION = Calibration((-2.0, 3.0, -1.0, 1.0), 0.5, 0.4, 0.05, 0.9, 100)
 
 
-def test_features_are_disagreement_and_extent_and_scales_as_it_should():
-    apart = confidence_features(JOINTS, JOINTS + [0.03, 0.04])
-    side = np.ptp(JOINTS, axis=1).max(axis=1)
-    assert np.allclose(apart, np.log(np.stack([0.05 / side, side], 1)))
-    half = confidence_features(JOINTS / 2, (JOINTS + [0.03, 0.04]) / 2)
-    assert np.allclose(half - apart, [0, np.log(0.5)])
-    assert (
-        np.allclose(confidence_features(JOINTS)[:, 0], 0)
-        and np.isfinite(confidence_features(JOINTS * 0, JOINTS)).all()
-    )
+def signs(joints, gap=0.0, hand=None, peak=None):
+    """Evidence of a network whose joints read from the image lie a gap beside the mesh's."""
+    share = None if hand is None else torch.full((5, 4, 6, 6), hand, dtype=torch.double)
+    heat = None if peak is None else torch.zeros(5, 21, 6, 6)
+    if peak is not None:
+        heat[..., 2, 3] = peak
+    maps = {"correspondence": share, "heatmaps": heat}
+    direct = joints + gap * torch.tensor([0.6, 0.8])
+    return evidence(Prediction(None, None, None, joints, direct, **maps)).numpy()
 
 
-def test_confidence_falls_with_disagreement_and_rises_with_extent():
-    near, far = (CALIBRATION.confidence(JOINTS, JOINTS + gap) for gap in (0.01, 0.2))
-    small = CALIBRATION.confidence(JOINTS / 4, (JOINTS + 0.01) / 4)
-    assert (near > far).all() and (small < near).all()
-    assert (np.concatenate([near, far, small]) > 0).all() and (near < 1).all()
+def test_evidence_is_disagreement_extent_blurred_maps_and_hand_under_the_joints():
+    side = np.ptp(JOINTS.numpy(), axis=1).max(axis=1)
+    apart = signs(JOINTS, 0.05)
+    assert np.allclose(apart[:, :2], np.log(np.stack([0.05 / side, side], 1)))
+    assert np.allclose(signs(JOINTS / 2, 0.025) - apart, [0, np.log(0.5), 0, 0])
+    assert np.allclose(signs(JOINTS, 0.05, 0.0)[:, 3], 0.5) and np.allclose(apart[:, 2:], 0)
+    assert np.allclose(signs(JOINTS, peak=0.0)[:, 2], 0, atol=1e-6)  # anywhere alike
+    assert np.allclose(signs(JOINTS, peak=50.0)[:, 2], -np.log(36), atol=1e-4)  # one cell
+    nothing = evidence(Prediction(None, None, None, JOINTS)).numpy()
+    assert np.allclose(nothing[:, 0], 0) and np.isfinite(signs(JOINTS * 0)).all()
+
+
+def test_confidence_falls_with_disagreement_and_rises_with_extent_and_hand():
+    near, far = (CALIBRATION.confidence(signs(JOINTS, gap)) for gap in (0.01, 0.2))
+    small = CALIBRATION.confidence(signs(JOINTS / 4, 0.01))
+    seen, sharp = (CALIBRATION.confidence(signs(JOINTS, 0.01, 2.0, peak)) for peak in (0, 3.0))
+    assert (near > far).all() and (small < near).all() and (seen > near).all()
+    assert (sharp > seen).all()
+    assert (np.concatenate([near, far, small]) > 0).all() and (seen < 1).all()
 
 
 def test_the_fit_finds_the_weights_that_drew_the_labels():
-    x = RNG.normal(size=(20_000, 2)) * [0.6, 0.4] + [-2, 0.3]
-    truth = RNG.uniform(size=len(x)) < 1 / (1 + np.exp(-(-2 * x[:, 0] + 3 * x[:, 1] - 4)))
-    assert np.allclose(fit(x[truth], x[~truth]), (-2, 3, -4), atol=0.25)
+    x = RNG.normal(size=(20_000, 4)) * [0.6, 0.4, 0.5, 0.3] + [-2, 0.3, -1, 0.5]
+    truth = RNG.uniform(size=len(x)) < 1 / (1 + np.exp(-(x @ [-2, 3, -1, 1] - 4)))
+    weights, offset = fit(x[truth], x[~truth])
+    assert np.allclose(weights, (-2, 3, -1, 1), atol=0.25) and abs(offset + 4) < 0.4
 
 
 def test_a_run_carries_its_calibration_and_a_damaged_one_is_answered(tmp_path):
@@ -77,7 +93,8 @@ def test_the_reference_model_doubts_pictures_without_a_hand():
     rng = np.random.default_rng(3)
     kinds = ("room", "desk", "foliage", "fabric")
     empty = [paint_background(kinds[n % 4], 224, rng) for n in range(24)]
-    doubts = [hand.doubtful for (hand,) in predictor.predict_many(pictures + empty)]
+    read = predictor.predict_many(pictures + empty, ["whole"] * 64, [["right"]] * 64)
+    doubts = [hand.doubtful for (hand,) in read]
     assert np.mean(doubts[:40]) < 0.25 and np.mean(doubts[40:]) > 0.5
     again = calibrate(predictor, count=60, seed=1)
     # 0.6 in the narrower world that this model was trained in

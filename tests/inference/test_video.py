@@ -68,7 +68,7 @@ def test_two_hands_keep_their_boxes_and_sides_and_a_doubtful_one_stays(predictor
         predictor, FRAMES[:4], boxes, ["right", "left"], fps=25.0, progress=False
     )
     assert (one.side, two.side) == ("right", "left")
-    predictor.calibration = Calibration(0.0, 0.0, -9.0, 0.5, 0.0, 1.0, 1)  # doubts everything
+    predictor.calibration = Calibration((0.0,) * 4, -9.0, 0.5, 0.0, 1.0, 1)  # doubts everything
     seen = []
     inner = predictor.predict
     predictor.predict = lambda f, boxes, *rest: seen.append(boxes) or inner(f, boxes, *rest)

@@ -134,3 +134,18 @@ def test_cameras_in_other_units_or_axes_are_refused_with_what_to_change():
     ):
         with pytest.raises(ValueError, match=words):
             c.check_intrinsics(bad, 224, 224)
+
+
+@pytest.mark.parametrize("view, tight", [(60, False), (16, True)])
+def test_the_view_is_as_wide_as_shows_hands_where_they_were_read(view, tight):
+    points = np.random.default_rng(4).normal(0, 0.04, (2, 21, 3))
+    camera = c.guessed_intrinsics(320, 240, view)
+    places = np.array([[0.0, 0.0, 0.7 if tight else 1.2], [0.05, 0.02, 0.9 if tight else 1.5]])
+    flat = c.project(points + places[:, None], camera)
+    sides = 1.4 * np.ptp(flat, axis=1).max(axis=1)
+    found = c.fit_view(points, flat, sides, 320, 240)
+    placed = points + c.solve_translation(points, flat, found)[:, None]
+    apart = np.linalg.norm(c.project(placed, found) - flat, axis=2).mean(1) / sides
+    assert apart.mean() < c.DRAWN_WITHIN
+    assert (found[0, 0] > 2 * c.guessed_intrinsics(320, 240)[0, 0]) == tight
+    assert found[0, 0] <= 1.1 * camera[0, 0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hand_lib.render.images import read_image
+from hand_lib.render.images import exif_focal, read_image
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -28,6 +28,20 @@ def test_phone_pictures_come_out_upright():
     exif[0x0112] = 6  # the camera was turned: rotate 90 degrees clockwise to show
     turned = read_image(encoded(Image.fromarray(PHOTO), exif=exif))
     assert np.array_equal(turned, np.rot90(PHOTO, -1))
+
+
+def test_exif_tells_the_focal_length_of_a_whole_photograph():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = Image.fromarray(np.zeros((300, 400, 3), np.uint8))
+    assert exif_focal(encoded(photo, "JPEG", exif=exif)) is None and exif_focal(PHOTO) is None
+    exif.get_ifd(0x8769)[0xA405] = 26
+    focal = exif_focal(encoded(photo, "JPEG", exif=exif))
+    assert np.isclose(focal, 26 / 43.267 * 500)  # of the diagonal, whichever way it is turned
+    exif.get_ifd(0x8769)[0xA002], exif.get_ifd(0x8769)[0xA003] = 4000, 3000
+    assert np.isclose(exif_focal(encoded(photo, "JPEG", exif=exif)), focal)  # made smaller
+    exif.get_ifd(0x8769)[0xA003] = 4000
+    assert exif_focal(encoded(photo, "JPEG", exif=exif)) is None  # a piece of it
 
 
 def test_grey_transparent_palette_cmyk_and_deep_pictures_become_rgb():

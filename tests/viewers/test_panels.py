@@ -72,10 +72,10 @@ def test_hands_over_large_pictures_are_drawn_at_a_size_for_screens():
 
 def test_a_remark_says_what_is_doubted_and_assumed():
     hand = FakePredictor().predict(PHOTO, None, ["right"])[0]
-    assert "60 degrees" in demo.remark(hand) and "confidence" not in demo.remark(hand)
+    assert "nobody knows the camera" in demo.remark(hand) and "confidence" not in demo.remark(hand)
     assert "confidence 0.90" in demo.remark(replace(hand, confidence=0.9))
     doubt = demo.remark(replace(hand, confidence=0.1, doubtful=True, assumed_intrinsics=False))
-    assert "is there a hand?" in doubt and "60 degrees" not in doubt
+    assert "is there a hand?" in doubt and "nobody knows the camera" not in doubt
 
 
 def pictures_of_notebook_05(place) -> dict:
@@ -151,7 +151,7 @@ def test_the_panel_predicts_at_start_and_after_every_choice(panel):
     drag(panel.box_figure, 10, 20, 60, 80)
     panel.side.value = "right"
     predictor_saw = panel.result
-    assert predictor_saw is not None and "60 degrees" in panel.message.value
+    assert predictor_saw is not None and "nobody knows the camera" in panel.message.value
     panel.pick.value = "flipped"
     assert demo.last_box(panel.box_figure, PHOTO) is None
 

@@ -51,7 +51,7 @@ from hand_lib.render.camera import crop_to_pixels, pixels_to_crop, project
 VERSION = 3
 """Of the pictures: raised whenever the same seed and index give another picture."""
 
-SIZES, POSES, TILES = (16, 512), 4096, 192
+SIZES, POSES, TILES = (16, 1280), 4096, 192
 GROUP = 32  # pictures that are drawn together
 CLEAR = {"occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "truncated": 0.0}
 """Knobs of pictures with one whole hand that nothing hides."""
@@ -138,7 +138,7 @@ def _render(parameters, posed, materials, scratch, pictures):
 class SyntheticHands(HandDataset):
     """A data set of synthetic hand pictures.
 
-    size: side in pixels, 16 to 512.   seed: another seed, another endless set.   count: how many
+    size: side in pixels, 16 to 1,280.   seed: another seed, another endless set.   count: how many
     of it.   model_path: a hand with MANO's arrays; None is the built-in hand.
     knobs: fields of ``SyntheticConfig``, or ``config=`` one of them.
 
