@@ -281,8 +281,10 @@ def read_keypoints(place, frames=None) -> Keypoints:
     """Keypoints by what their place looks like.
 
     place: a folder or a .json of OpenPose; .csv (``read_table``); .npy of (N, 21, 3) with
-    confidence last, or a .json of nested lists like that; or "mediapipe" to detect in ``frames``.
-    frames: ``Frames``; their size turns coordinates in fractions of the picture into pixels.
+    confidence last, or a .json of nested lists like that; .npz with such ``points`` and, if known,
+    ``confidence``, ``sides`` and ``frames`` (see ``from_arrays``); or "mediapipe" to detect in
+    ``frames``.   frames: ``Frames``; their size turns coordinates in fractions of the picture into
+    pixels.
     """
     if str(place) == "mediapipe":
         if frames is None:
@@ -291,29 +293,31 @@ def read_keypoints(place, frames=None) -> Keypoints:
     path, size = Path(place), getattr(frames, "size", None)
     if path.is_dir():
         return read_openpose(path, size)
-    if path.suffix not in (".json", ".csv", ".npy"):
+    if path.suffix not in (".json", ".csv", ".npy", ".npz"):
         raise ValueError(
-            f"{path}: expected a folder or .json of OpenPose, .csv, .npy or 'mediapipe'"
+            f"{path}: expected a folder or .json of OpenPose, .csv, .npy, .npz or 'mediapipe'"
             + ("; save DeepLabCut's table as CSV" if path.suffix in (".h5", ".hdf5") else "")
         )
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of keypoints")
     if path.suffix == ".csv":
         return read_table(path, size)
-    if path.suffix == ".json":
-        content = read_json(path)
-        if isinstance(content, dict) and "people" in content:
-            return read_openpose(path, size)
-        try:
-            return from_arrays(np.array(content, float), size=size, source=path)
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{path}: neither OpenPose's JSON nor a list (N, 21, 2 or 3) ({error})"
-            ) from None
     try:
-        points = np.load(path, allow_pickle=False)
-    except ValueError as error:
+        if path.suffix == ".json":
+            content = read_json(path)
+            if isinstance(content, dict) and "people" in content:
+                return read_openpose(path, size)
+            arrays = {"points": np.array(content, float)}
+        else:
+            content = np.load(path, allow_pickle=False)
+            arrays = {"points": content} if path.suffix == ".npy" else dict(content)
+    except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{path}: not an array of numbers; store it by array.astype(float) ({error})"
+            f"{path}: neither OpenPose's JSON nor numbers (N, 21, 2 or 3); array.astype(float) "
+            f"makes numbers, and array.astype(str) sides, of objects ({error})"
         ) from None
-    return from_arrays(points, size=size, source=path)
+    if "points" not in arrays:
+        raise ValueError(f"{path}: expected an array named points, found {sorted(arrays)}")
+    sides = np.array(arrays.get("sides", "right")).tolist()  # a list, or one for all
+    known = {name: arrays[name] for name in ("confidence", "frames") if name in arrays}
+    return from_arrays(arrays["points"], side=sides, size=size, source=path, **known)
