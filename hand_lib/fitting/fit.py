@@ -18,14 +18,16 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from hand_lib.fitting.prior import NetworkPrior, hold
 from hand_lib.fitting.skeleton import Skeleton
-from hand_lib.fitting.solver import State, evaluate, make_problem, smooth_track, solve
+from hand_lib.fitting.solver import State, evaluate, make_problem, minimise, smooth_track, solve
 from hand_lib.hand.model import mirror_pose
 from hand_lib.render.camera import guessed_intrinsics, project
 
 MIN_JOINTS = 6
 """A hand with fewer visible joints is not fitted."""
 
+_ROUNDS = 6  # from a network's hand
 _CHUNK = 64  # hands at a time on a CPU, so that the work stays in its cache
 
 
@@ -69,6 +71,7 @@ class Reason(Enum):
     POSE = "pose", "implausible pose, energy {:.0f}"
     SHAPE = "shape", "implausible shape, {:.1f} deviations"
     SCALE = "scale", "implausible scale: the wrist would be {:.2f} m away"
+    NETWORK = "network", "contradicts the network, which the fit has alone"
     TWICE = "wrong side", "wrong side: the frame's other hand lies here too"
     BY_PERSON = "by a person", "rejected by a person"
 
@@ -109,7 +112,7 @@ class HandFit:
 
 def fit_hands(
     model, keypoints_2d, confidence=None, intrinsics=None, options: FitOptions | None = None, *,
-    image_size=None, boxes=None,
+    image_size=None, boxes=None, prior: NetworkPrior | None = None,
 ) -> HandFit:  # fmt: skip
     """Fit the hand model to batches of 2-D hands.
 
@@ -119,26 +122,41 @@ def fit_hands(
     intrinsics: (3, 3) or (B, 3, 3) px; None guesses a field of view of 60 degrees (``image_size``
     (width, height) tells of what, else the reach of the keypoints), so that depth is a guess.
     boxes: (B, 4) px x0 y0 x1 y1 of the detections, which keypoints should lie in.
+    prior: what a network says of the same hands. Keypoints that contradict it but lie where it
+    found the hand are fitted alone and believed if that is accepted; where there are too few, or
+    they are another hand's, the fit is that of the network's mesh to its own 2-D joints.
     returns a ``HandFit``; rows that cannot be fitted are NaN and say why in ``reason``.
     """
     options = options or FitOptions()
     points, weights = _check_keypoints(keypoints_2d, confidence)
     fit = empty_fit(_cameras(intrinsics, points, weights, image_size))
     size = hand_size(points, weights)
-    rows = np.flatnonzero(((weights > 0).sum(1) >= MIN_JOINTS) & (size > 2))
+    known = ((weights > 0).sum(1) >= MIN_JOINTS) & (size > 2)
+    rows, alone = np.flatnonzero(known | (prior is not None)), np.zeros(len(size), bool)
     if len(rows):
         skeleton, track = Skeleton(model), options.track and len(rows) > 1
         step = len(rows) if track or skeleton.device.type != "cpu" else _CHUNK
         for part in (rows[i : i + step] for i in range(0, len(rows), step)):
-            problem = make_problem(
-                skeleton, points[part], weights[part], fit.intrinsics[part], size[part],
-                options.noise, options.proportions,
-            )  # fmt: skip
-            state, cost, _ = solve(problem, options.starts, track)
+            given = points[part], (weights * known[:, None])[part], fit.intrinsics[part]
+            if prior is None:
+                problem = make_problem(
+                    skeleton, *given, size[part], options.noise, options.proportions
+                )
+                state, cost, _ = solve(problem, options.starts, track)
+            else:
+                problem, state, (agree, near) = hold(skeleton, prior.rows(part), *given)
+                state, cost = minimise(problem, state, _ROUNDS)
+                known[part], alone[part] = near, ~agree
             if track:
                 state = smooth_track(problem, state, cost, options.smoothness)
             _write(fit, part, problem, state, points[part], weights[part])
-    _judge(fit, points, weights, boxes, options)
+    if prior is not None and len(lost := np.flatnonzero(known & alone)):
+        other = fit_hands(model, points[lost], weights[lost], fit.intrinsics[lost])
+        believed = lost[other.accepted]
+        for name in vars(fit):
+            getattr(fit, name)[believed] = getattr(other, name)[other.accepted]
+        alone[believed] = False
+    _judge(fit, points, weights, boxes, options, alone)
     return fit
 
 
@@ -226,7 +244,7 @@ def _cameras(intrinsics, points, weights, image_size):
     return np.broadcast_to(intrinsics, (batch, 3, 3)).copy()
 
 
-def model_parameters(skeleton: Skeleton, state: State):
+def _model_parameters(skeleton: Skeleton, state: State):
     """Pose (B, 16, 3), betas (B, 10) and translation (B, 3) for the skeleton's own model."""
     pose = skeleton.pose(state.rotation, state.angles)
     translation = state.wrist - skeleton.wrist - state.betas @ skeleton.wrist_shapes
@@ -242,7 +260,7 @@ def model_parameters(skeleton: Skeleton, state: State):
 def _write(fit, rows, problem, state, points, weights) -> None:
     """Fill rows of a fit from a state, through the model itself."""
     model = problem.skeleton.model
-    pose, betas, translation = model_parameters(problem.skeleton, state)
+    pose, betas, translation = _model_parameters(problem.skeleton, state)
     with torch.no_grad():
         hand = model(*(part.to(model.template.dtype) for part in (pose, betas, translation)))
     joints = hand.joints.double().cpu().numpy()
@@ -253,10 +271,11 @@ def _write(fit, rows, problem, state, points, weights) -> None:
     fit.translation[rows] = translation.cpu()
     fit.energy[rows], fit.pose_energy[rows] = terms.cost.cpu(), terms.pose.cpu()
     fit.joints[rows], fit.joints_2d[rows], fit.residual_px[rows] = joints, pixels, distance
-    fit.reprojection_px[rows] = np.nanmean(distance, 1)
+    count = np.maximum((weights > 0).sum(1), 1)
+    fit.reprojection_px[rows] = np.nan_to_num(distance).sum(1) / count
 
 
-def _judge(fit, points, weights, boxes, options: FitOptions) -> None:
+def _judge(fit, points, weights, boxes, options: FitOptions, alone) -> None:
     """Fill ``accepted``, ``reason`` and ``number``; the first reason that applies is given."""
     seen = weights > 0
     size, count = hand_size(points, weights), seen.sum(1)
@@ -282,6 +301,7 @@ def _judge(fit, points, weights, boxes, options: FitOptions) -> None:
         (Reason.CONFIDENCE, confidence < options.mean_confidence, confidence),
         (Reason.SMALL, size < options.box_px, size),
         (Reason.NOT_FITTED, np.isnan(mean), mean),
+        (Reason.NETWORK, alone, alone),
         (Reason.OUTSIDE_BOX, outside > 1 - options.inside_box, outside),
         (Reason.JUMP, jump > options.jump, jump),
         (Reason.TURN, turn > options.turn_deg, turn),

@@ -34,13 +34,13 @@ class State(NamedTuple):
         return State(*(part[index] for part in self))
 
 
-class Prior(NamedTuple):
-    """What a network says of B hands' joints, in ``ORDER``."""
+class JointPrior(NamedTuple):
+    """What a network says of the joints of B hands, in ``ORDER``."""
 
     rays: Tensor  # (B, 21, 2) as it read them from the picture, normalised camera coordinates
     weight: Tensor  # (B,) of each of them, beside a keypoint's 1
-    joints: Tensor  # (B, 21, 3) metres, less the wrist
-    spread: Tensor  # (3,) metres that these are off by along x, y and z
+    places: Tensor  # (B, 21, 3) metres, less the wrist
+    spread: float  # metres that these are off by along each axis
 
 
 class Problem(NamedTuple):
@@ -55,7 +55,7 @@ class Problem(NamedTuple):
     near: State | None = None  # pulls towards another answer: a track's neighbours, a network's
     pull: Tensor | None = None  # (43,) or (B, 43) precision of that pull
     pose_weight: float = 1.0  # of the pose prior
-    prior: Prior | None = None
+    joints: JointPrior | None = None
 
 
 class Terms(NamedTuple):
@@ -175,7 +175,7 @@ def _start(factor, centre, view, angles) -> State:
 
 def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
     """Robust reprojection error, priors on pose and shape, and the pull along a track."""
-    skeleton, prior = problem.skeleton, problem.prior
+    skeleton, prior = problem.skeleton, problem.joints
     joints, moves = skeleton.place(*state, slopes=slopes)
     x, y, z = joints.unbind(-1)
     behind = 1e4 * (z < 0.02).sum(1)
@@ -186,7 +186,7 @@ def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
     data = 9.0 * problem.weights * torch.log1p(square)  # Cauchy, quadratic below three sigma
     if prior is not None:
         own = (torch.stack([x / z, y / z], 2) - prior.rays) / sigma[..., None]
-        off = (joints - joints[:, :1] - prior.joints) / prior.spread
+        off = (joints - joints[:, :1] - prior.places) / prior.spread
         data = data + prior.weight[:, None] * (own * own).sum(2) + (off * off).sum(2)
     away = state.angles - skeleton.prior_mean
     bent = away @ skeleton.prior_precision
@@ -217,8 +217,7 @@ def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
         matrix.diagonal(dim1=1, dim2=2).add_(problem.pull)
         gradient += problem.pull * apart
     if prior is not None:
-        about = [(m - m[..., :1]) / s for m, s in zip(moves, prior.spread, strict=True)]
-        about = torch.cat(about, 2)  # (B, 43, 63) of the joints less the wrist
+        about = torch.cat([m - m[..., :1] for m in moves], 2) / prior.spread  # (B, 43, 63)
         matrix += about @ about.mT
         gradient += (about @ off.mT.flatten(1)[..., None])[..., 0]
     return Terms(cost, pose, gradient, matrix)

@@ -9,7 +9,8 @@ import torch
 
 from hand_lib import ROOT
 from hand_lib.fitting.detection import find_landmarks
-from hand_lib.fitting.refine import refine_hands
+from hand_lib.fitting.fit import fit_hands
+from hand_lib.fitting.prior import network_prior
 from hand_lib.hand.model import HandModel
 from hand_lib.render.camera import (
     apply_affine,
@@ -17,11 +18,7 @@ from hand_lib.render.camera import (
     fit_weak_perspective,
     invert_affine,
     pixels_to_crop,
-    project,
 )
-
-READ_NOISE = 1.5
-"""What the network's 2-D joints are off by, over what they and those of its mesh disagree by."""
 
 SAME_HAND = 0.3
 """Box and detection that overlap by less (intersection over union) are different hands."""
@@ -131,29 +128,31 @@ def refine_predictions(hands, direct, size: int) -> list:
                 raise
     for model, rows in groups.values():
         group = [hands[n] for n in rows]
-        mesh_2d = np.stack([hand.joints_2d for hand in group])
-        read, noise = mesh_2d, 0.1 * np.ptp(mesh_2d, axis=1).max(1)
+        back = invert_affine(np.stack([hand.affine for hand in group]))
+        read = direct
         if direct is not None:
-            back = invert_affine(np.stack([hand.affine for hand in group]))
             read = apply_affine(back, crop_to_pixels(direct[rows].astype(float), size))
-            noise = READ_NOISE * np.linalg.norm(read - mesh_2d, axis=2).mean(1)
-        points = np.stack(
-            [np.zeros((21, 3)) if h.keypoints is None else h.keypoints for h in group]
+        prior = network_prior(
+            np.stack([hand.vertices for hand in group]),
+            np.stack([hand.joints_2d for hand in group]),
+            read,
         )
+        points = np.zeros((len(rows), 21, 3))
+        for k, hand in enumerate(group):
+            points[k] = 0 if hand.keypoints is None else hand.keypoints
         cameras = np.stack([hand.intrinsics for hand in group])
-        vertices = np.stack([hand.vertices for hand in group])
-        found = refine_hands(model, vertices, points[..., :2], points[..., 2], cameras, read, noise)
+        fit = fit_hands(model, points[..., :2], points[..., 2], cameras, prior=prior)
+        parameters = [part.astype(np.float32) for part in (fit.pose, fit.betas, fit.translation)]
         with torch.no_grad():
-            meshes = model(*found[:3])
-        vertices, joints = (part.double().numpy() for part in (meshes.vertices, meshes.joints))
-        flat = project(joints, cameras)
+            meshes = model(*map(torch.from_numpy, parameters)).vertices.double().numpy()
         for k, n in enumerate(rows):
+            joints, flat = fit.joints[k], fit.joints_2d[k]
             flip = (-1 if group[k].side == "left" else 1, 1, 1)
-            crop = pixels_to_crop(apply_affine(group[k].affine, flat[k]), size)
+            crop = pixels_to_crop(apply_affine(group[k].affine, flat), size)
             refined[n] = replace(
-                group[k], vertices=vertices[k] - joints[k, :1], joints=joints[k] - joints[k, :1],
-                joints_2d=flat[k], translation=joints[k, 0], refined=True,
-                camera=fit_weak_perspective((joints[k] * flip)[None], crop[None])[0],
-                fitted=HandParameters(model, *(part[k].numpy() for part in found[:3])),
+                group[k], vertices=meshes[k] - joints[0], joints=joints - joints[0],
+                joints_2d=flat, translation=joints[0], refined=True,
+                camera=fit_weak_perspective((joints * flip)[None], crop[None])[0],
+                fitted=HandParameters(model, *(part[k] for part in parameters)),
             )  # fmt: skip
     return refined
