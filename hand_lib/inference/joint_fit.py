@@ -12,6 +12,7 @@ from hand_lib.fitting.detection import find_landmarks
 from hand_lib.fitting.fit import fit_hands
 from hand_lib.fitting.prior import network_prior
 from hand_lib.hand.model import HandModel
+from hand_lib.inference.search import overlaps
 from hand_lib.render.camera import (
     apply_affine,
     crop_to_pixels,
@@ -73,7 +74,7 @@ def assign_keypoints(picture, boxes, sides, keypoints) -> tuple:
         else:
             keypoints = []
             for box in boxes:
-                fits = [_overlap(hand[2], box) for hand in found]
+                fits = [overlaps(np.array(hand[2]), np.array(box, float)) for hand in found]
                 best = np.argmax(fits) if max(fits, default=0) > SAME_HAND else None
                 keypoints.append(np.zeros((21, 3)) if best is None else found[best][0])
     if keypoints is None:
@@ -100,13 +101,6 @@ def _box(points, picture) -> tuple[float, ...]:
     """The box tight around points (N, 2) px, as far as it lies in the picture."""
     edge = np.array(picture.shape[1::-1]) - 0.5
     return (*np.clip(points.min(0), -0.5, edge), *np.clip(points.max(0), -0.5, edge))
-
-
-def _overlap(one, other) -> float:
-    """Intersection over union of two boxes x0, y0, x1, y1."""
-    one, other = np.reshape(one, (2, 2)), np.reshape(other, (2, 2))
-    both = np.prod(np.clip(np.minimum(one[1], other[1]) - np.maximum(one[0], other[0]), 0, None))
-    return float(both / (np.prod(one[1] - one[0]) + np.prod(other[1] - other[0]) - both))
 
 
 def refine_predictions(hands, direct, size: int) -> list:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hand_lib.fitting.detections import CORRUPTIONS, corrupt, spoil
+from benchmarks.detections import CORRUPTIONS, corrupt, spoil
 from hand_lib.fitting.fit import FitOptions, fit_hands
 from hand_lib.hand.model import HandModel
 from hand_lib.mesh.topology import procrustes_align

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.detections import MISSING, NOISE_PX, spoil
 from hand_lib import ROOT
 from hand_lib.data.crops import InMemoryDataset
 from hand_lib.data.sample import Subset
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.files import read_json, write_json
-from hand_lib.fitting.detections import MISSING, NOISE_PX, spoil
 from hand_lib.fitting.fit import fit_hands
 from hand_lib.hand.model import HandModel, builtin_hierarchy
 from hand_lib.inference.weak_labels import fitted_hand

@@ -84,13 +84,6 @@ def install(request, monkeypatch, tmp_path):
     detection._finder.cache_clear()
 
 
-def test_landmarks_become_tight_boxes_in_pixels_and_sides_as_they_are(install):
-    install([(POINTS, "right"), ([(x - 0.5, y) for x, y in POINTS], "left")])
-    boxes, sides = detection.find_hands(PHOTO)
-    assert np.allclose(boxes[0], BOX) and np.isclose(boxes[1][0], -0.5)
-    assert sides == ["right", "left"]
-
-
 def test_landmarks_come_in_pixels_the_surest_hand_first(install):
     install([(POINTS, "left"), ([(x - 0.6, y) for x, y in POINTS], "right")])
     (first, side, score), (second, *rest) = detection.find_landmarks(PHOTO)
@@ -113,12 +106,22 @@ def test_keypoints_of_a_film_are_those_that_it_finds(install):
     assert detect_mediapipe([PHOTO]).empty == ["frame 0"]
 
 
-def test_hands_beyond_the_border_are_clipped_or_left_out(install):
-    install(
-        [([(x - 0.6, y) for x, y in POINTS], "left"), ([(x + 0.6, y) for x, y in POINTS], "left")]
-    )
-    boxes, sides = detection.find_hands(PHOTO)
-    assert len(boxes) == len(sides) == 1 and boxes[0][0] == -0.5
+def test_where_nothing_is_found_its_pieces_are_looked_at_and_a_hand_counts_once(monkeypatch):
+    seen = []
+
+    def finder(piece):  # knows hands of a third of what it sees; the dot is one's middle
+        seen.append(piece.shape[:2])
+        y, x = np.unravel_index(piece[..., 0].argmax(), piece.shape[:2])
+        if max(piece.shape) > 200 or piece.max() < 200:
+            return []
+        middle = (np.array([x, y]) + 0.5) / piece.shape[1::-1]
+        return [(middle + np.linspace(-0.1, 0.1, 21)[:, None], "left", 0.8)]
+
+    monkeypatch.setattr(detection, "_finder", lambda model: finder)
+    ((points, side, score),) = detection.find_landmarks(PHOTO)
+    assert seen[0] == (200, 320) and set(seen[1:]) == {(100, 160)} and len(seen) == 10
+    assert np.abs(points.mean(axis=0) - [205, 92]).max() < 2 and (side, score) == ("left", 0.8)
+    assert detection.find_landmarks(np.zeros((200, 320, 3), np.uint8)) == []
 
 
 def test_prediction_takes_boxes_and_sides_from_it(install):
@@ -147,5 +150,5 @@ def test_without_mediapipe_or_its_model_one_is_told_how_to_get_them(monkeypatch,
     with pytest.raises(FileNotFoundError, match=r"gone\.task is not in"):
         detect_mediapipe([PHOTO], tmp_path / "gone.task")
     with pytest.raises(FileNotFoundError, match="hand_landmarker.task is not in .*download"):
-        detection.find_hands(PHOTO, tmp_path / "hand_landmarker.task")
+        detection.find_landmarks(PHOTO, tmp_path / "hand_landmarker.task")
     detection._finder.cache_clear()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import fitting as study
+from benchmarks.detections import CORRUPTIONS, corrupt
 from benchmarks.fitting import CAMERA
 from mano_fixture import mano_bytes
 
-from hand_lib.fitting.detections import CORRUPTIONS, corrupt
 from hand_lib.fitting.fit import FitOptions, Reason, fit_hands, follow_fit
 from hand_lib.fitting.skeleton import ORDER, Skeleton
 from hand_lib.hand import anatomy
@@ -269,9 +269,7 @@ def test_corruption_spoils_as_many_detections_as_it_says():
     points, boxes, kind = corrupt(picture, np.random.default_rng(0))
     changed = (points != picture).any((1, 2))
     assert changed.sum() == 8 and (changed == (kind != "")).all()
-    assert {k: int((kind == k).sum()) for k in CORRUPTIONS} == dict.fromkeys(
-        CORRUPTIONS, 2
-    )
+    assert {k: int((kind == k).sum()) for k in CORRUPTIONS} == dict.fromkeys(CORRUPTIONS, 2)
     inside = (picture >= boxes[:, None, :2]) & (picture <= boxes[:, None, 2:])
     assert inside.all()
     for name in ("swapped", "shuffled"):  # the same points in another order

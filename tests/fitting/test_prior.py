@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from benchmarks.detections import CORRUPTIONS, corrupt, spoil
 from benchmarks.fitting import CAMERA, joint_errors_mm
 
-from hand_lib.fitting.detections import CORRUPTIONS, corrupt, spoil
 from hand_lib.fitting.fit import Reason, fit_hands
 from hand_lib.fitting.prior import NetworkPrior
 from hand_lib.hand.anatomy import JOINT_LIMITS, angles_from_pose

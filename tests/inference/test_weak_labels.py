@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from benchmarks.detections import make_film, make_pictures
 from benchmarks.fitting import joint_errors_mm
 
 from hand_lib.data.freihand import FreiHand, write_freihand
 from hand_lib.data.youtube import YouTubeHands
-from hand_lib.fitting.detections import make_film, make_pictures
 from hand_lib.fitting.fit import FitOptions, Reason
 from hand_lib.fitting.keypoints import from_arrays, read_openpose
 from hand_lib.inference.frames import Frames, write_video

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from benchmarks.detections import make_pictures
 
-from hand_lib.fitting.detections import make_pictures
 from hand_lib.fitting.fit import Reason, follow_fit
 from hand_lib.inference.weak_labels import fit_keypoints
 from hand_lib.viewers import fitting as v
