@@ -309,16 +309,6 @@ def score_table(rows, beside: str) -> str:
     return "\n".join([*lines, f"{images} images, {seeds} seed(s)"])
 
 
-def learning_curves(rows, measure: str = "pa_mm") -> dict:
-    """Series for ``flat.curves``: name and seed -> (images, a key of ``MEASURES``)."""
-    series = {}
-    for row in rows:
-        x, y = series.setdefault(f"{row['decoder']}, seed {row['seed']}", ([], []))
-        x.append(row["images"])
-        y.append(row[measure])
-    return series
-
-
 def kept_rows(kind: str, path=KEPT) -> list[dict]:
     """Rows that ``--keep`` saved for "compare" or "ablate"; none: an empty list."""
     return (read_json(path, optional=True) or {}).get(kind, [])

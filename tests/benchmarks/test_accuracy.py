@@ -69,7 +69,6 @@ def test_last_scores_are_means_over_the_seeds_and_stand_beside_one_of_them():
     }  # fmt: skip
     text = benchmarks_accuracy.score_table(_rows(), "b")
     assert "10.00 (-50.0%)" in text and "3.00 ( +0.0%)" in text and "20 images, 2 seed" in text
-    assert benchmarks_accuracy.learning_curves(_rows())["b, seed 1"] == ([10, 20], [30.0, 20.0])
     with pytest.raises(ValueError, match="no rows of 'c'; there are: a, b"):
         benchmarks_accuracy.score_table(_rows(), "c")
 
