@@ -1,20 +1,16 @@
 """Small meshes and networks for the tests of networks and losses."""
 
 import functools
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 import trimesh
-from scipy.sparse import csr_matrix
 
 from hand_lib.hand.model import HandModel
 from hand_lib.mesh.hierarchy import build_hierarchy
 from hand_lib.network.model import build_network
 from hand_lib.network.youtubehand import youtubehand_names
 from hand_lib.training.config import make_config
-
-HAND_SIZES = (778, 389, 195, 98, 49)
 
 
 @functools.cache
@@ -55,23 +51,6 @@ def small_network(decoder="coarse_to_fine", backbone="regnety_002", size=64, see
         fields = {"channels": (4, 8), "spiral_length": 7} | fields
     config = network_config(decoder, backbone, size, **fields)
     return build_network(config, ball_hierarchy(), ball_regressor())
-
-
-def hand_shapes():
-    """A hierarchy with the sizes of the published one and no geometry, to count parameters."""
-    rng = np.random.default_rng(0)
-    return SimpleNamespace(
-        vertices=[rng.normal(size=(n, 3)) for n in HAND_SIZES],
-        faces=[np.zeros((1, 3), int) for _ in HAND_SIZES],
-        up=[_shape(*pair) for pair in zip(HAND_SIZES[:-1], HAND_SIZES[1:], strict=True)],
-        down=[_shape(*pair) for pair in zip(HAND_SIZES[1:], HAND_SIZES[:-1], strict=True)],
-        spirals=lambda length=27, dilation=1: [np.zeros((n, length), int) for n in HAND_SIZES],
-    )
-
-
-def _shape(rows, columns):
-    row = np.arange(rows)
-    return csr_matrix((np.ones(rows), (row, row % columns)), (rows, columns))
 
 
 def random_batch(network, count=4, size=64, seed=0):

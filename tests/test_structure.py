@@ -127,6 +127,14 @@ print(seconds, *sorted({"torch", "numba", "numpy", "cv2"} & set(sys.modules)))""
     assert all(loaded == [] for _, *loaded in answers)
 
 
+def test_a_network_is_read_without_importing_a_compiler():
+    code = """import sys
+from hand_lib.training.run_folder import load_network
+load_network("runs/reference")
+print(*sorted({"numba"} & set(sys.modules)))"""
+    assert fresh(code).split() == [], "what of these is imported costs the first call seconds"
+
+
 def test_every_module_can_be_imported_without_unix():
     names = [name for name in module_files() if name not in ("hand_lib",)]
     fresh(f"""import sys, importlib

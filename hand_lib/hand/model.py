@@ -326,20 +326,24 @@ def builtin_hierarchy(
     """Hierarchy of a hand model, its weights fitted on sampled poses; made once, then read.
 
     model: a right hand, None for the built-in one.   factors, method: as in ``build_hierarchy``.
-    folder: where caches lie (default: the workbook's template folder). A cache is named and checked
-    by a hash of the model's arrays, its pose sampler and all settings: others never fit.
+    folder: where caches lie (default: the workbook's template folder, which also holds
+    ``hierarchy.npz``, the built-in hand's). A cache is checked by a hash of the model's arrays,
+    its pose sampler and all settings, rounded as machines differ: others never fit.
     """
     model = model or HandModel.builtin()
     state = {name: np.asarray(value.cpu()) for name, value in model.state_dict().items()}
+    # another sampler, another hierarchy
+    state["sampled"] = np.asarray(model.sample_poses(8, np.random.default_rng(0)))
+    arrays = [np.round(1e6 * state[name].astype(float)).astype(np.int64) for name in sorted(state)]
     factors = tuple(map(float, factors))
-    poses = model.sample_poses(8, np.random.default_rng(0))  # another sampler, another hierarchy
-    settings = (model.flat_mean, factors, method, HIERARCHY_POSES, np.asarray(poses))
-    key = content_key(*(part for item in sorted(state.items()) for part in item), *settings)
-    path = Path(folder or ROOT / "template") / f"hierarchy_{key[:16]}.npz"
-    with contextlib.suppress(FileNotFoundError, ValueError):  # a damaged cache is made again
-        hierarchy = load_hierarchy(path)
-        if hierarchy.key == key:
-            return hierarchy
+    key = content_key(*arrays, model.flat_mean, factors, method, HIERARCHY_POSES)
+    home = Path(folder or ROOT / "template")
+    path = home / f"hierarchy_{key[:16]}.npz"
+    for place in (path, home / "hierarchy.npz"):
+        with contextlib.suppress(FileNotFoundError, ValueError):  # a damaged cache is made again
+            hierarchy = load_hierarchy(place)
+            if hierarchy.key == key:
+                return hierarchy
     vertices = np.asarray(model.vertices.cpu(), dtype=np.float64)
     poses = posed_vertices(model, HIERARCHY_POSES)
     hierarchy = build_hierarchy(vertices, np.asarray(model.faces.cpu()), factors, poses, method)

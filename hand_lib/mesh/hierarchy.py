@@ -15,10 +15,8 @@ from scipy.sparse import csr_matrix
 
 from hand_lib.files import written_atomically
 from hand_lib.mesh.pickles import read_transform
-from hand_lib.mesh.simplify import apply_collapses, collapse_edges, stretch_importance
 from hand_lib.mesh.spirals import extract_spirals
 from hand_lib.mesh.topology import as_mesh_arrays, check_mesh, closest_point_on_mesh
-from hand_lib.mesh.upsample import barycentric_upsampling, fitted_upsampling, psbody_closest_point
 
 FORMAT = 1
 """Version of the saved files."""
@@ -143,6 +141,14 @@ def build_hierarchy(
     >>> h.sizes                                                      # doctest: +SKIP
     (778, 389, 195, 98, 49)
     """
+    # here, as who reads a hierarchy needs no Numba
+    from hand_lib.mesh.simplify import apply_collapses, collapse_edges, stretch_importance
+    from hand_lib.mesh.upsample import (
+        barycentric_upsampling,
+        fitted_upsampling,
+        psbody_closest_point,
+    )
+
     vertices, faces = as_mesh_arrays(vertices, faces)
     check_mesh(vertices, faces)
     if method not in METHODS:

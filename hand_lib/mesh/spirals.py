@@ -7,11 +7,15 @@ the winding of the faces). It starts, on a rim, at the half-edge without a face,
 half-edge of the vertex in the last face that names it.
 """
 
+import functools
+
 import numpy as np
-from numba import njit
 from scipy.spatial import cKDTree
 
 from hand_lib.mesh.topology import as_mesh_arrays, check_mesh
+
+SMALL = 1000
+"""Entries of spirals up to which Python is done before Numba is even imported."""
 
 
 def extract_spirals(mesh, faces=None, length: int = 27, dilation: int = 1) -> np.ndarray:
@@ -37,15 +41,22 @@ def extract_spirals(mesh, faces=None, length: int = 27, dilation: int = 1) -> np
             f"a spiral of length {length} x dilation {dilation} needs {reach} vertices, "
             f"the mesh has {len(vertices)}: shorten it or use a finer level"
         )
-    starts, neighbours = rings(faces, len(vertices))
-    spirals, short = _walk(starts, neighbours, reach)
+    order, walk = compiled() if len(vertices) * reach > SMALL else (rings, _walk)
+    spirals, short = walk(*order(faces, len(vertices)), reach)
     short = np.flatnonzero(short)
     if len(short):
         spirals[short] = _nearest(vertices, short, reach)
     return np.ascontiguousarray(spirals[:, ::dilation])
 
 
-@njit(cache=True)
+@functools.cache
+def compiled():
+    """``rings`` and ``_walk`` in machine code."""
+    from numba import njit  # not for those who only read a network
+
+    return njit(cache=True)(rings), njit(cache=True)(_walk)
+
+
 def rings(faces, n_vertices):
     """Neighbours of every vertex in OpenMesh's order.
 
@@ -95,7 +106,6 @@ def rings(faces, n_vertices):
     return starts, neighbours[:count]
 
 
-@njit(cache=True)
 def _walk(starts, neighbours, reach):
     """Ring after ring from every vertex; `short` marks spirals that ran out of surface.
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hand_lib.hand.kinematics import rotation_6d_to_matrix
+from hand_lib.mesh.spirals import extract_spirals
 from hand_lib.network.heads import (
     ImageHead,
     bilinear_sample,
@@ -52,11 +53,11 @@ class CoarseToFineDecoder(nn.Module):
     image stay apart, make a latent; from it come the vertices of a coarse level as offsets from the
     mean mesh: directly, and as a canonical hand in the palm's own frame with its rotation, which a
     gate blends. Features sampled where those vertices project, mixed along spirals, correct them;
-    a fixed affine matrix brings them to the finest level.
+    a fixed affine matrix brings them to the finest level.   spiral: its length and dilation.
     """
 
     def __init__(
-        self, channels_in, hierarchy, regressor: Tensor, spirals, channels=(128, 512, 64), grid=4
+        self, channels_in, hierarchy, regressor: Tensor, spiral, channels=(128, 512, 64), grid=4
     ):
         super().__init__()
         reduced, latent, width = channels
@@ -93,7 +94,8 @@ class CoarseToFineDecoder(nn.Module):
         self.image_features = nn.Linear(reduced, width)
         self.position_embedding = nn.Linear(5, width)
         self.vertex_embedding = nn.Parameter(torch.randn(count, width) * 0.5)
-        self.mix = nn.Sequential(*(SpiralMix(width, spirals[level]) for _ in range(2)))
+        spirals = extract_spirals(hierarchy.vertices[level], hierarchy.faces[level], *spiral)
+        self.mix = nn.Sequential(*(SpiralMix(width, spirals) for _ in range(2)))
         self.correct = nn.Linear(width, 3)
         self.register_buffer("regressor", regressor.clone(), persistent=False)
         for layer in (self.coarse, self.canonical):

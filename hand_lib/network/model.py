@@ -141,9 +141,9 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
         encoder = GridEncoder(
             config.backbone, size, pretrained=config.pretrained, stride=config.encoder_stride
         )
-        spirals = hierarchy.spirals(config.spiral_length or 9, config.dilation)
+        spiral = config.spiral_length or 9, config.dilation
         channels = config.channels or (128, 512, 64)
-        decoder = CoarseToFineDecoder(encoder.channels, hierarchy, regressor, spirals, channels)
+        decoder = CoarseToFineDecoder(encoder.channels, hierarchy, regressor, spiral, channels)
         down = identity(count, format="csr")
         for i in range(decoder.level):
             down = hierarchy.down[i] @ down

@@ -1,7 +1,7 @@
 """The recipe of template/hand.npz, the built-in hand with MANO's arrays: python -m template.build
 
-The same machine gives the same bytes. Beside it goes anthropometry.csv, the hand's measures and
-published ones.
+The same machine gives the same bytes. Beside it go anthropometry.csv, the hand's measures and
+published ones, and hierarchy.npz, its coarser levels.
 """
 
 import csv
@@ -15,6 +15,8 @@ from hand_lib import ROOT
 from hand_lib.hand import anatomy
 from hand_lib.hand import skin as appearance
 from hand_lib.hand.joints import FINGER_NAMES, FINGERTIP_VERTICES, MANO_FINGERS, MANO_PARENTS
+from hand_lib.hand.mano import read_mano
+from hand_lib.hand.model import HandModel, builtin_hierarchy
 from hand_lib.hand.poses import sample_poses
 from hand_lib.mesh.topology import check_mesh, unique_edges, vertex_normals
 from template.build import anthropometry
@@ -138,5 +140,7 @@ def main(folder: Path = ROOT / "template") -> int:
     arrays, path = build(), folder / "hand.npz"
     np.savez_compressed(path, **arrays)
     write_measures(folder / "anthropometry.csv", arrays)
+    hand = HandModel(read_mano(path), flat_mean=True, frames=anatomy.FRAMES)
+    builtin_hierarchy(hand, folder=folder).save(folder / "hierarchy.npz")
     sys.stderr.write(f"wrote {path.name}: {path.stat().st_size} bytes\n")
     return 0

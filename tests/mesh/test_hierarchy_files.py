@@ -9,6 +9,7 @@ import pytest
 from mesh_shapes import cut_open, icosphere, torus
 from scipy.sparse import csc_matrix
 
+from hand_lib import ROOT
 from hand_lib.hand.model import HandModel, builtin_hierarchy
 from hand_lib.mesh.hierarchy import build_hierarchy, load_hierarchy
 from hand_lib.mesh.topology import closest_point_on_mesh
@@ -33,6 +34,13 @@ def test_saved_hierarchy_returns_bit_for_bit(tmp_path, hand):
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["hand.npz"]
     with pytest.raises(ValueError, match="saved as .npz"):
         hand.save(tmp_path / "hand.pkl")
+
+
+def test_the_built_in_hands_hierarchy_comes_with_the_workbook(hand):
+    assert load_hierarchy(ROOT / "template" / "hierarchy.npz").key == hand.key, (
+        "hierarchy.npz is of another hand, sampler or recipe: "
+        "builtin_hierarchy().save('template/hierarchy.npz')"
+    )
 
 
 def test_a_cache_for_other_settings_is_never_reused(tmp_path, monkeypatch):

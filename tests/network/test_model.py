@@ -5,7 +5,6 @@ import torch
 from network_fixtures import (
     ball_hierarchy,
     ball_regressor,
-    hand_shapes,
     network_config,
     random_batch,
     small_network,
@@ -13,6 +12,7 @@ from network_fixtures import (
 from torch.nn import functional
 
 from hand_lib.hand.kinematics import axis_angle_to_matrix
+from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.coarse_to_fine import SpiralMix, palm_frame, vertex_matmul
 from hand_lib.network.heads import bilinear_sample
 from hand_lib.network.losses import total_loss
@@ -188,7 +188,7 @@ def test_the_palm_frame_turns_with_the_hand():
 def test_everything_after_the_encoder_has_under_four_million_parameters():
     for encoder, size in (("resnet18", 224), ("resnet50", 224), ("regnety_002", 64)):
         config = network_config(backbone=encoder, size=size)
-        network = build_network(config, hand_shapes(), np.ones((21, 778)))
+        network = build_network(config, builtin_hierarchy(), np.ones((21, 778)))
         assert sum(p.numel() for p in network.decoder.parameters()) < 4_000_000
 
 

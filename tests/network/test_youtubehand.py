@@ -12,7 +12,6 @@ from network_fixtures import (
     ball_hierarchy,
     ball_regressor,
     hand_hierarchy,
-    hand_shapes,
     network_config,
     random_batch,
     small_network,
@@ -23,7 +22,7 @@ from torch.nn import functional
 
 from hand_lib.hand.joints import fingertip_vertices
 from hand_lib.hand.mano import builtin_path, read_mano, write_mano
-from hand_lib.hand.model import HandModel
+from hand_lib.hand.model import HandModel, builtin_hierarchy
 from hand_lib.inference.__main__ import process_pictures
 from hand_lib.inference.predictor import Predictor
 from hand_lib.mesh.hierarchy import build_hierarchy
@@ -51,7 +50,7 @@ def test_parameter_counts_are_the_published_ones_and_tell_which_network_it_is(ba
     """The ResNets count their unused ImageNet classifier; HRNet has none."""
     with torch.device("meta"):  # without using memory
         config = network_config("youtubehand", backbone)
-        network = build_network(config, hand_shapes(), np.zeros((21, 778)))
+        network = build_network(config, builtin_hierarchy(), np.zeros((21, 778)))
     assert sum(p.numel() for p in network.parameters()) == count
     frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
     assert frozen == {f"encoder.net.fc.{part}" for part in ("weight", "bias") if "res" in backbone}
