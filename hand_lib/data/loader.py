@@ -3,6 +3,9 @@
 The order follows from (seed, epoch) alone: not from the workers, and not from where one starts.
 """
 
+import os
+import warnings
+
 import cv2
 import numpy as np
 import torch
@@ -10,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 PREFETCH = 2
 """Batches that each loading process is ahead."""
+SHARED_MB = 256
+"""Less shared memory than this is said: what goes through it elsewhere may wait there for ever."""
 
 
 class HandLoader:
@@ -101,6 +106,9 @@ class HandLoader:
         fetch = _Fetch(self.datasets)
         loaded = iter(map(fetch.__getitems__, batches))
         if self.workers:
+            if (size := shared_memory_mb()) < SHARED_MB:
+                line = f"{size:.0f} MB of shared memory: batches go through pipes"
+                warnings.warn(line, stacklevel=3)
             loaded = iter(DataLoader(
                 fetch,
                 batch_sampler=batches,
@@ -121,6 +129,15 @@ class HandLoader:
                 yield batch
         finally:  # an error or an early end must not leave workers behind
             getattr(loaded, "_shutdown_workers", lambda: None)()
+
+
+def shared_memory_mb(place: str = "/dev/shm") -> float:
+    """How much memory processes may share in all; infinite where nothing limits it."""
+    try:
+        found = os.statvfs(place)
+    except (AttributeError, OSError):  # not Linux
+        return float("inf")
+    return found.f_blocks * found.f_frsize / 2**20
 
 
 def make_loader(datasets, batch_size, **options) -> HandLoader:

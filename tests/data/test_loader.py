@@ -6,7 +6,7 @@ import torch
 from data_fixtures import make_hand
 
 from hand_lib.data.crops import HandCrops
-from hand_lib.data.loader import _Batch, make_loader
+from hand_lib.data.loader import _Batch, make_loader, shared_memory_mb
 from hand_lib.data.sample import Subset
 
 
@@ -48,10 +48,13 @@ def test_loading_resumes_in_the_middle_of_an_epoch():
         make_loader(Numbers(23), 5, start_batch=6)
 
 
-def test_workers_load_the_same_batches():
+def test_workers_load_the_same_batches_and_say_when_shared_memory_is_small(monkeypatch):
+    assert shared_memory_mb("/no/such/place") == float("inf") and shared_memory_mb("/") > 0
+    monkeypatch.setattr("hand_lib.data.loader.shared_memory_mb", lambda: 64.0)
     crops = HandCrops([make_hand(n) for n in range(20)], 32, "default", seed=1)
     alone = list(make_loader(crops, 6, seed=2, epoch=1))
-    helped = list(make_loader(crops, 6, seed=2, epoch=1, workers=2))
+    with pytest.warns(UserWarning, match="^64 MB of shared memory: batches go through pipes$"):
+        helped = list(make_loader(crops, 6, seed=2, epoch=1, workers=2))
     assert len(alone) == len(helped) == 4
     for one, other in zip(alone, helped, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
