@@ -86,7 +86,7 @@ class TsvFile:
 class FreiHandTsv(HandDataset):
     """FreiHAND as METRO, Graphormer and Youtubehand read it.
 
-    yaml_file: ``train.yaml`` or ``test.yaml``, composite ones too.   model: a MANO ``HandModel``
+    yaml_file: ``train.yaml`` or ``test.yaml``.   model: a MANO ``HandModel``
     (``flat_mean=False``): vertices and joints then come from pose and betas, as METRO's loss has
     them; without it there are no vertices, and joints are those of the file, with whatever
     fingertips its maker took.   on_error: "raise" or "skip".
@@ -107,53 +107,44 @@ class FreiHandTsv(HandDataset):
             config = yaml.safe_load(self.path.read_text(encoding="utf-8-sig"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"FreiHAND-TSV: {self.path} is not YAML ({error})") from None
-        if not isinstance(config, dict) or not {"img", "label"} <= config.keys():
+        names = [config.get(k) for k in ("img", "label")] if isinstance(config, dict) else [None]
+        if not all(isinstance(name, str) for name in names):
             raise ValueError(
-                f"FreiHAND-TSV: {self.path} should map at least img and label to file names"
+                f"FreiHAND-TSV: {self.path} should map img and label to a file name each"
             )
-        self.pictures, self.annotations = (
-            [TsvFile(self.path.parent / name) for name in np.atleast_1d(config[kind])]
-            for kind in ("img", "label")
-        )
-        for one, other in zip(self.pictures, self.annotations, strict=True):
-            if len(one) != len(other):
-                raise ValueError(
-                    f"FreiHAND-TSV/{self.split}: {one.path} has {len(one)} rows, {other.path} "
-                    f"{len(other)}; one of them is cut off or belongs to another set"
-                )
-        self.lines = self._read_lines(config.get("linelist"))
+        self.pictures, self.annotations = (TsvFile(self.path.parent / name) for name in names)
+        rows = [len(self.pictures), len(self.annotations)]
+        if rows[0] != rows[1]:
+            raise ValueError(
+                f"FreiHAND-TSV/{self.split}: {self.pictures.path} has {rows[0]} rows, "
+                f"{self.annotations.path} {rows[1]}; one of them is cut off or of another set"
+            )
+        self.lines = np.arange(rows[0])  # (N,) the row of each sample
+        if "linelist" in config:
+            self.lines = self._read_lines(self.path.parent / str(config["linelist"]), rows[0])
 
-    def _read_lines(self, linelist) -> np.ndarray:
-        """(N, 2) file, of the several that a YAML may join, and row in it of each sample."""
-        counts = np.array([len(file) for file in self.pictures])
-        if linelist is None:
-            return np.array([(n, row) for n, count in enumerate(counts) for row in range(count)])
-        path = self.path.parent / linelist
+    def _read_lines(self, path: Path, count: int) -> np.ndarray:
         if not path.is_file():
             raise FileNotFoundError(f"FreiHAND-TSV: {self.path} names {path}, which is missing")
         try:
-            lines = np.loadtxt(path, np.int64, ndmin=2)
+            lines = np.loadtxt(path, np.int64, ndmin=1)
         except ValueError:
-            lines = np.empty((0, 0), np.int64)
-        if lines.shape[1] not in (1, 2):
-            raise ValueError(f"FreiHAND-TSV: {path} needs one or two integers a row")
-        lines = np.hstack([np.zeros((len(lines), 2 - lines.shape[1]), np.int64), lines])
-        last = np.append(counts, 0)[lines[:, 0].clip(-1, len(counts))] - 1  # of the file; none: -1
-        bad = np.flatnonzero((lines < 0).any(axis=1) | (lines[:, 1] > last))
+            lines = np.empty((0, 0))
+        if lines.ndim != 1:
+            raise ValueError(f"FreiHAND-TSV: {path} needs one whole number a row")
+        bad = np.flatnonzero((lines < 0) | (lines >= count))
         if len(bad):
-            file, row = lines[bad[0]]
             raise ValueError(
-                f"FreiHAND-TSV/{self.split}[{bad[0]}]: {path} points to row {row} of file {file}, "
-                f"but the files have {counts} rows; one is cut off"
+                f"FreiHAND-TSV/{self.split}[{bad[0]}]: {path} points to row {lines[bad[0]]}, but "
+                f"the files have {count} rows; one is cut off"
             )
         return lines
 
     def __len__(self) -> int:
         return len(self.lines)
 
-    def _cells(self, files, index: int) -> list[bytes]:
-        source, row = self.lines[index].tolist()
-        return files[source].row(row, self.name(index))
+    def _cells(self, file: TsvFile, index: int) -> list[bytes]:
+        return file.row(int(self.lines[index]), self.name(index))
 
     def annotation(self, index: int) -> tuple[str, dict]:
         """Key and label object of a sample, as they are in the file."""

@@ -85,27 +85,21 @@ def choose_hand(hand: str = "auto", vertices=None) -> HandModel:
     any, "auto" is the built-in hand.
     raises FileNotFoundError where MANO is needed and missing, ValueError where a hand does not fit.
     """
-    known = vertices is not None and len(vertices) > 0
     model = HandModel.builtin() if hand in ("auto", "builtin") else find_mano(hand)
-    if not known or fits(model, vertices):
-        return model
-    if hand == "auto":
+    if hand == "auto" and not fits(model, vertices):
         model = find_mano()
-        if model is None:
-            raise FileNotFoundError(
-                "the data's vertices are not those of the built-in hand; if they are MANO's "
-                "(FreiHAND, YouTube 3D Hands), put MANO_RIGHT.pkl into template/ (free for "
-                "research, from mano.is.tue.mpg.de) or name it with template=..."
-            )
-        if fits(model, vertices):
-            return model
-        raise ValueError(
-            "the data's vertices are neither those of the built-in hand nor of MANO in template/"
+    if model is None:
+        raise FileNotFoundError(
+            "the data's vertices are not those of the built-in hand; if they are MANO's "
+            "(FreiHAND, YouTube 3D Hands), put MANO_RIGHT.pkl into template/ (free for "
+            "research, from mano.is.tue.mpg.de) or name it with template=..."
         )
-    raise ValueError(
-        f"the data's vertices are not those of template={hand!r}: joined by its faces they make "
-        "no hand; template='auto' finds the one that fits"
-    )
+    if not fits(model, vertices):
+        raise ValueError(
+            f"the data's vertices are not those of template={hand!r}: joined by its faces they "
+            "make no hand; 'auto' finds the one that fits, the built-in hand or MANO in template/"
+        )
+    return model
 
 
 def find_mano(hand: str = "auto") -> HandModel | None:
@@ -119,7 +113,9 @@ def find_mano(hand: str = "auto") -> HandModel | None:
 
 
 def fits(model: HandModel, vertices) -> bool:
-    """Whether (N, V, 3) vertices are in this model's order (``sample.fits_mesh``)."""
+    """Whether (N, V, 3) vertices, if any, are in this model's order (``sample.fits_mesh``)."""
+    if vertices is None or len(vertices) == 0:
+        return True
     picks = np.linspace(0, len(vertices) - 1, min(32, len(vertices))).astype(int)
     rest, faces = np.asarray(model.vertices.cpu()), np.asarray(model.faces.cpu())
     return np.mean([fits_mesh(vertices[i], rest, faces) for i in picks]) > 0.5
