@@ -4,7 +4,8 @@
 
 For ``photo.jpg`` it writes ``photo_img.jpg``, the picture with the meshes over it, ``photo.ply``
 with all hands where they stand in the camera's frame, and ``photo.json`` with every number, the
-hand model's angles among them. ``--rigged`` adds a GLB with bones for each hand.
+hand model's angles among them; ``index.csv`` and ``index.json`` list the hands of all pictures.
+``--rigged`` adds a GLB with bones for each hand.
 """
 
 import argparse
@@ -15,7 +16,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from hand_lib.files import find_run
-from hand_lib.inference.export import MESH_FORMATS, save_hands, save_predictions, save_rigged
+from hand_lib.inference.export import (
+    MESH_FORMATS,
+    save_hands,
+    save_index,
+    save_predictions,
+    save_rigged,
+)
 from hand_lib.inference.frames import find_pictures, read_pictures
 from hand_lib.inference.predictor import Predictor
 from hand_lib.render.images import exif_focal
@@ -34,7 +41,7 @@ def process_pictures(
     kind: of the mesh files.   rigged: also ``photo_rigged.glb``, a second hand's ``_rigged_2``.
     returns the overlays' paths, and what was left out and why.
     """
-    folder, written = Path(folder), []
+    folder, written, found = Path(folder), [], {}
     paths, left_out = find_pictures(place)
     folder.mkdir(parents=True, exist_ok=True)
     stems = [Path(name).stem for name in paths]
@@ -42,7 +49,7 @@ def process_pictures(
     for name, picture in tqdm(pictures, "pictures", len(paths), disable=not progress):
         sides = [side] if side and boxes != "detect" else None
         hands = predictor.predict(picture, boxes, sides, focal or exif_focal(paths[name]))
-        drawn = picture
+        drawn, found[name] = picture, hands
         for hand in hands:
             drawn = draw_meshes(drawn, hand.camera_vertices, hand.faces, hand.intrinsics)
         stem = Path(name).stem if stems.count(Path(name).stem) == 1 else name  # a.jpg beside a.png
@@ -54,6 +61,7 @@ def process_pictures(
         for n, hand in enumerate(hands if rigged else ()):
             tail = f"_{n + 1}" if n else ""
             save_rigged(folder / f"{stem}_rigged{tail}.glb", *hand.parameters, PREDICTION)
+    save_index(folder, found)
     return written, left_out
 
 

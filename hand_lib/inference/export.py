@@ -8,6 +8,7 @@ Meshes are in the camera's frame (x right, y down, z away, metres); OBJ and GLB 
 so in these two everything is turned half about x.
 """
 
+import csv
 import io
 import json
 import struct
@@ -156,6 +157,29 @@ def save_predictions(path, hands) -> Path:
             }
         )
     return _write(Path(path), json.dumps({"hands": rows}).encode())
+
+
+def save_index(folder, found: dict) -> list[Path]:
+    """The hands of many pictures in one table, as ``index.csv`` and ``index.json``; -> both paths.
+
+    found: name of the picture -> its ``HandPrediction``s; one without hands has a row all the same.
+    """
+    rows, table = [], io.StringIO()
+    for name, hands in found.items():
+        rows += [{"picture": name, "hand": 0}] if not hands else []
+        for n, hand in enumerate(hands, start=1):
+            box = dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), hand.box, strict=True))
+            sure = None if hand.confidence is None else round(hand.confidence, 4)
+            row = {"picture": name, "hand": n, "side": hand.side, "confidence": sure}
+            row |= {"doubtful": bool(hand.doubtful), "distance_m": float(hand.translation[2])}
+            rows.append(row | {key: round(float(value), 1) for key, value in box.items()})
+    names = ("picture", "hand", "side", "confidence", "doubtful", "distance_m", "x0_px", "y0_px",
+             "x1_px", "y1_px")  # fmt: skip
+    writer = csv.DictWriter(table, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    folder, texts = Path(folder), {"csv": table.getvalue(), "json": json.dumps({"hands": rows})}
+    return [_write(folder / f"index.{kind}", text.encode()) for kind, text in texts.items()]
 
 
 def _write(path: Path, content: bytes) -> Path:

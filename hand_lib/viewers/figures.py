@@ -259,17 +259,12 @@ def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoo
 def link_cameras(figure):
     """Let every 3-D panel of a ``FigureWidget`` follow the one that is being turned."""
     scenes = [name for name in figure.layout if name.startswith("scene")]
-    busy = []
 
     def follow(_scene, camera):
-        if busy:
-            return
-        busy.append(True)
         with figure.batch_update():
             for name in scenes:
                 if figure.layout[name].camera != camera:
                     figure.layout[name].camera = camera
-        busy.clear()
 
     for name in scenes:
         figure.layout[name].on_change(follow, "camera")

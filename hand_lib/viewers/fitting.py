@@ -5,7 +5,6 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
-import plotly.graph_objects as go
 
 from hand_lib.inference.weak_labels import (
     WeakLabels,
@@ -16,6 +15,7 @@ from hand_lib.inference.weak_labels import (
 )
 from hand_lib.render.render import draw_meshes
 from hand_lib.viewers import figures, flat
+from hand_lib.viewers.explorer import slider_panel
 from hand_lib.viewers.panels import pages
 
 GOOD, BAD = (46, 139, 87), (190, 60, 50)
@@ -49,24 +49,18 @@ def step_hands(model, path, steps) -> list[figures.DrawnHand]:
     return [figures.DrawnHand(fitted_hand(model, path[s], [0])[0][0], faces) for s in steps]
 
 
-def fit_steps_figure(model, path, steps, height: int = 420):
-    """The hand turning and closing until it fits: a 3-D figure with a slider over the steps."""
-    hands = step_hands(model, path, steps)
-    figure = figures.hand_figure(hands[:1], [f"{path[0].reprojection_px[0]:.0f} px at first"],
-                                 height=height)  # fmt: skip
-    places = [hand.vertices.astype(np.float32) for hand in hands]
-    figure.frames = [
-        go.Frame(data=[go.Mesh3d(**dict(zip("xyz", points.T, strict=True)))], name=str(step))
-        for step, points in zip(steps, places, strict=True)
-    ]
-    for name, *ends in zip("xyz", np.min(places, (0, 1)), np.max(places, (0, 1)), strict=True):
-        figure.layout.scene[f"{name}axis"].range = [float(end) for end in ends]
-    how = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
-    buttons = [{"label": f"{s}: {path[s].reprojection_px[0]:.1f} px", "method": "animate",
-                "args": [[str(s)], how]} for s in steps]  # fmt: skip
-    slider = {"steps": buttons, "active": 0, "x": 0.1, "len": 0.8}
-    figure.update_layout(sliders=[slider | {"currentvalue": {"prefix": "step "}}])
-    return figure
+def fit_steps_panel(model, path):
+    """The hand turning and closing until it fits, by a slider; see ``explorer.slider_panel``."""
+    hands = step_hands(model, path, range(len(path)))
+
+    def draw(step):
+        return hands[step], f"{path[step].reprojection_px[0]:.1f} px from the keypoints"
+
+    panel = slider_panel(draw, "step", len(path) - 1)
+    points = np.concatenate([hand.vertices for hand in hands])
+    for name, *ends in zip("xyz", points.min(0), points.max(0), strict=True):
+        panel.figure.layout.scene[f"{name}axis"].range = [float(end) for end in ends]
+    return panel
 
 
 def fit_steps_still(model, image, points, confidence, path, steps, side: int = 190):

@@ -22,11 +22,12 @@ from hand_lib.viewers import figures, flat
 SHOWN_SIDE = 900
 """Longest side in pixels of the picture sent to the browser; prediction uses the whole one."""
 
+SIDES = ("any", "right", "left")
 SHOWS = ("mesh", "skeleton", "both")
 LOOKS = {"camera": "front", "side": "left", "behind": "back"}
 """Word on the button -> named view of ``figures``."""
 
-_WRONG = ("#fbe3e4", "#a00000")
+_WRONG, _DOUBT, _BUSY = ("#fbe3e4", "#a00000"), ("#fdeccd", "#7a4b00"), ("#fff3b0", "#5c4a00")
 _BOX_LINE = {"color": "#f2a93b", "width": 3}
 
 
@@ -60,17 +61,27 @@ def summary(hands) -> str:
     return ", ".join(words)
 
 
-def remark(hand) -> str:
-    """What one should know about a prediction, as HTML: doubt, and what was assumed."""
-    parts = []
-    if hand.doubtful:
-        doubt = f"is there a hand? confidence {hand.confidence:.2f}: box it tightly"
-        parts.append(_chip(f"{doubt}, choose its side", "#fdeccd", "#7a4b00"))
-    elif hand.confidence is not None:
-        parts.append(f"confidence {hand.confidence:.2f} &nbsp; ")
-    if hand.assumed_intrinsics:
-        parts.append("nobody knows the camera: distance and size are a guess")
+def remark(hands, other: str | None = None) -> str:
+    """What one should know about the hands of a picture, as HTML.
+
+    other: the side that the network is surer of than of the one that was named.
+    """
+    parts = [html.escape(summary(hands)) + " &nbsp; "]
+    if other:
+        parts.append(_chip(f"looks like a {other} hand", *_DOUBT))
+    if any(hand.doubtful for hand in hands):
+        parts.append(_chip("is there a hand? box it tightly, choose its side", *_DOUBT))
+    if any(hand.assumed_intrinsics for hand in hands):
+        parts.append("distance and size rest on a guessed camera")
     return "".join(parts)
+
+
+def surer_side(predictor, image, hand) -> str | None:
+    """The other side, where the network is surer of it than of the one that was named."""
+    if hand.side_from != "given":
+        return None
+    free = predictor.predict(image, [hand.box])[0]  # both sides are tried
+    return free.side if free.side_from == "found" and free.side != hand.side else None
 
 
 def _chip(text: str, paper: str, ink: str, link: str = "") -> str:
@@ -83,21 +94,21 @@ def _chip(text: str, paper: str, ink: str, link: str = "") -> str:
     )
 
 
-def download_links(hand, overlay, name: str = "hand") -> str:
-    """HTML with one link per format that saves the prediction from the browser.
+def download_links(hands, overlay, name: str = "hand") -> str:
+    """HTML with one link per format that saves the hands of a picture from the browser.
 
-    hand: a HandPrediction.   overlay: (H, W, 3) uint8, offered as PNG.
+    hands: HandPredictions.   overlay: (H, W, 3) uint8, offered as PNG.
     """
     links = "save &nbsp; "
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("ply", "obj", "glb", "json", "png"):
             path = Path(folder) / f"{name}.{kind}"
             if kind == "json":
-                save_predictions(path, [hand])
+                save_predictions(path, hands)
             elif kind == "png":
                 Image.fromarray(overlay).save(path)
             else:
-                save_hands(path, [hand], figures.PREDICTION)
+                save_hands(path, hands, figures.PREDICTION)
             data = base64.b64encode(path.read_bytes()).decode()
             href = f'href="data:application/octet-stream;base64,{data}"'
             target = f'download="{html.escape(path.name)}" {href}'
@@ -112,6 +123,36 @@ def pages(count: int, size: int, turn):
     pager.layout.display = None if last > 1 else "none"
     pager.observe(turn, "value")
     return pager
+
+
+def results_panel(predictor, pictures: dict, sides=None, page: int = 6, side: int = 190):
+    """Pages of many pictures with the hands found in them; a page is read when it is opened.
+
+    pictures: name -> path, array or PIL image.   sides: name -> "right" or "left" where known.
+    side: of a picture, pixels.   returns a widget with ``.pager`` and ``.grid``.
+    """
+    grid = widgets.Image(format="jpeg", layout={"max_width": "100%", "object_fit": "contain"})
+
+    def turn(_=None):
+        shown, titles = [], []
+        for name in list(pictures)[page * (pager.value - 1) :][:page]:
+            known = (sides or {}).get(name)
+            try:
+                image = read_image(pictures[name], name)
+                hands = predictor.predict(image, None, [known] if known else None)
+                shown.append(draw_hands(image, hands)["mesh"])
+                titles.append(f"{name}\n{summary(hands)}")
+            except (ValueError, OSError):
+                shown.append(np.full((9, 9, 3), 230, np.uint8))
+                titles.append(f"{name}\ncannot be read")
+        squares = [flat.fit_square(picture, side) for picture in shown]
+        grid.value = flat.jpeg_bytes(flat.image_grid(squares, titles, 4), 88)
+
+    pager = pages(len(pictures), page, turn)
+    turn()
+    panel = widgets.VBox([pager, grid])
+    panel.pager, panel.grid = pager, grid
+    return panel
 
 
 def box_figure(height: int = 400, on_box=None):
@@ -204,22 +245,22 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
 
     predictor: ``inference.Predictor``.   pictures: name -> path, array or PIL image to pick from;
     uploaded ones join them.   sides: name -> "right" or "left" where it is known; the button then
-    starts there.   height: of picture and hand, pixels.
+    starts there, else at "any": the network says.   height: of picture and hand, pixels.
     returns a widget with ``.box_figure``, ``.hand_figure`` and all controls by their names, and
-    ``.result`` (the last HandPrediction, None while there is none), for scripts.
+    ``.hands`` (the last HandPredictions), for scripts.
     """
     pictures, sides = dict(pictures), dict(sides or {})
     if not pictures:
         raise ValueError("the demo needs at least one picture to start with")
     panel, state = widgets.VBox(), {"quiet": False}
-    panel.result = None
+    panel.hands = []
     pick = widgets.Dropdown(options=list(pictures), description="picture")
     pick.layout, pick.style.description_width = widgets.Layout(width="210px"), "52px"
     upload = widgets.FileUpload(accept="image/*", multiple=True, description="upload")
-    whole = widgets.Button(description="whole picture")
-    upload.layout = whole.layout = widgets.Layout(width="120px")
+    unbox = widgets.Button(description="without a box")
+    upload.layout = unbox.layout = widgets.Layout(width="120px")
     side, show, look = (
-        _toggle(*one) for one in (("hand", ["right", "left"]), ("show", SHOWS), ("from", LOOKS))
+        _toggle(*one) for one in (("side", SIDES), ("show", SHOWS), ("from", LOOKS))
     )
     opacity, wipe = _share("opacity", 1.0), _share("wipe", 0.0)
     message, links = widgets.HTML(), widgets.HTML()
@@ -227,29 +268,26 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     scene = go.FigureWidget(layout=_frame(height, 0.9) | {"scene": figures.scene_layout("front")})
     scene._config = figures.CONFIG
 
-    def say(text, paper, ink):
-        message.value = _chip(html.escape(text), paper, ink)
+    def say(text, colours):
+        message.value = _chip(html.escape(text), *colours)
 
     def predict(_=None):
         if state["quiet"] or "image" not in state:
             return
-        image, box, links.value, panel.result = state["image"], None, "", None
-        say("working ...", "#fff3b0", "#5c4a00")
+        image, links.value, panel.hands = state["image"], "", []
+        say("working ...", _BUSY)
         state["drawn"] = dict.fromkeys(("picture", *SHOWS), image)
         switch()
         try:
-            box = last_box(picture, image)
-            found = predictor.predict(image, None if box is None else [box], [side.value])
-            if not found:
-                raise ValueError("no hand was found: drag a box around one")
-            hand = found[0]
+            box, named = last_box(picture, image), None if side.value == "any" else [side.value]
+            hands = predictor.predict(image, None if box is None else [box], named)
         except ValueError as error:
-            say(str(error), *_WRONG)
+            say(str(error), _WRONG)
             return
-        panel.result, state["drawn"] = hand, draw_hands(image, [hand])
+        panel.hands, state["drawn"] = hands, draw_hands(image, hands)
         switch()
-        links.value = download_links(hand, state["drawn"][show.value])
-        message.value = remark(hand)
+        message.value = remark(hands, surer_side(predictor, image, hands[0]) if named else None)
+        links.value = download_links(hands, state["drawn"][show.value]) if hands else ""
 
     def paint(_=None):
         under, over = (
@@ -263,14 +301,14 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
         if "drawn" not in state:
             return
         paint()
-        hand, traces = panel.result, []
-        if hand is not None:
-            body, joints = (show.value in (name, "both") for name in ("mesh", "skeleton"))
+        body, joints = (show.value in (name, "both") for name in ("mesh", "skeleton"))
+        traces = []
+        for hand in panel.hands:
             drawn = figures.DrawnHand(
-                hand.vertices if body else None, hand.faces, hand.joints if joints else None,
-                opacity=0.55 if joints else 1.0,
+                hand.camera_vertices if body else None, hand.faces,
+                hand.joints + hand.translation if joints else None, opacity=0.55 if joints else 1.0,
             )  # fmt: skip
-            traces = figures.hand_traces(drawn)
+            traces += figures.hand_traces(drawn)
         with scene.batch_update():
             scene.data = []
             scene.add_traces(traces)
@@ -282,11 +320,11 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
         try:
             state["image"] = read_image(pictures[name], name)
         except (ValueError, OSError) as error:
-            say(str(error), *_WRONG)
+            say(str(error), _WRONG)
             return
         picture.layout.shapes = ()
         state["quiet"] = True  # the side may change too: one prediction for both
-        side.value = sides.get(name, side.value)
+        side.value = sides.get(name, "any")
         state["quiet"] = False
         predict()
 
@@ -295,7 +333,7 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
 
     def uploaded(change):
         bad, found = [], {item["name"]: bytes(item["content"]) for item in change["new"]}
-        upload.set_trait("value", ())  # the same file may come again
+        upload.value = ()  # the same file may come again
         for name, content in found.items():
             try:
                 read_image(content, name)
@@ -309,24 +347,22 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
             pick.observe(chosen, "value")
             open_picture(good[0])
         if bad:
-            say("; ".join(bad), *_WRONG)
+            say("; ".join(bad), _WRONG)
 
-    def unbox(_=None):
+    def forget_box(_):
         picture.layout.shapes = ()
         predict()
 
-    pick.observe(chosen, "value")
-    upload.observe(uploaded, "value")
-    side.observe(predict, "value")
-    show.observe(switch, "value")
-    opacity.observe(paint, "value")
-    wipe.observe(paint, "value")
-    look.observe(turn, "value")
-    whole.on_click(unbox)
+    unbox.on_click(forget_box)
+    for control, act in (
+        (pick, chosen), (upload, uploaded), (side, predict), (show, switch), (opacity, paint),
+        (wipe, paint), (look, turn),
+    ):  # fmt: skip
+        control.observe(act, "value")
     gap = {"grid_gap": "6px 14px", "flex_flow": "row wrap", "align_items": "center"}
-    hint = widgets.HTML("drag a box around the hand in the picture; drag the mesh to turn it")
+    hint = widgets.HTML("drag a box around a hand in the picture; drag the mesh to turn it")
     panel.children = [
-        widgets.HBox([pick, upload, whole, side], layout=gap),
+        widgets.HBox([pick, upload, unbox, side], layout=gap),
         widgets.HBox([show, look, opacity, wipe], layout=gap),
         message,
         widgets.HBox([picture, scene], layout={"grid_gap": "8px", "flex_flow": "row wrap"}),
@@ -334,7 +370,7 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
         links,
     ]
     for name, part in {
-        "pick": pick, "upload": upload, "whole": whole, "side": side, "show": show, "look": look,
+        "pick": pick, "upload": upload, "unbox": unbox, "side": side, "show": show, "look": look,
         "opacity": opacity, "wipe": wipe, "message": message, "links": links,
         "box_figure": picture, "hand_figure": scene,
     }.items():  # fmt: skip

@@ -1,3 +1,4 @@
+import csv
 import json
 import struct
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from hand_lib.hand.model import HandModel
 from hand_lib.inference.export import (
     save_hands,
+    save_index,
     save_predictions,
     save_rigged,
     save_sequence,
@@ -148,6 +150,19 @@ def test_a_prediction_has_the_angles_that_make_its_mesh_also_in_json(tmp_path, s
     assert row["side"] == side and row["intrinsics_assumed"] is True
     assert row["joints_2d_px"][3] == [7.5, 7.5] and row["joint_names"][8] == "index_tip"
     assert (row["confidence"], row["doubtful"]) == (0.25, True)
+
+
+def test_an_index_has_a_row_for_every_hand_and_for_pictures_without_one(tmp_path):
+    place = np.array([0.1, 0, 0.6])
+    hand = SimpleNamespace(side="left", confidence=0.25, doubtful=True, translation=place,
+                           box=(1, 2, 30, 40))  # fmt: skip
+    csv_path, json_path = save_index(tmp_path / "out", {"a.jpg": [hand, hand], "b, c.jpg": []})
+    rows = list(csv.DictReader(csv_path.open()))
+    assert [(r["picture"], r["hand"], r["side"]) for r in rows] == [
+        ("a.jpg", "1", "left"), ("a.jpg", "2", "left"), ("b, c.jpg", "0", "")
+    ]  # fmt: skip
+    found = json.loads(json_path.read_text())["hands"]
+    assert len(found) == 3 and found[1]["distance_m"] == float(rows[1]["distance_m"])
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def test_the_command_writes_overlays_meshes_and_numbers(photos, tmp_path, monkey
     mesh = trimesh.load(out / "3.ply", process=False)
     place = np.array(row["vertices_m"]) + row["translation_m"]
     assert np.allclose(mesh.vertices, place, atol=1e-5)
+    assert len(json.loads((out / "index.json").read_text())["hands"]) == 9
     assert row["pose_rad"] is None  # no hand model has three vertices
     assert command.main(["my_photoz", "--out", str(out)]) == 2
     assert "my_photoz" in capsys.readouterr().err

@@ -47,12 +47,12 @@ def test_the_steps_shown_begin_with_the_guess_and_end_with_the_fit(reviewed):
     paths = follow_fit(model, found.points[row], found.confidence[row], scene.intrinsics[row])
     steps = v.step_choice(paths[0], 4)
     assert steps[0] == 0 and steps[-1] == len(paths[0]) - 1 and steps == sorted(set(steps))
-    figure = v.fit_steps_figure(model, paths[0], steps)
-    assert [frame.name for frame in figure.frames] == [str(step) for step in steps]
-    np.testing.assert_array_equal(figure.data[0].x, figure.frames[0].data[0].x)
-    assert figure.layout.sliders[0].active == 0
-    first, last = (np.asarray(f.data[0].x) for f in (figure.frames[0], figure.frames[-1]))
-    assert np.abs(first - last).max() > 1e-4
+    panel = v.fit_steps_panel(model, paths[0])
+    first = np.array(panel.figure.data[0].x)
+    assert panel.slider.value == 0 and panel.slider.max == steps[-1]
+    panel.slider.value = steps[-1]
+    assert np.abs(first - panel.figure.data[0].x).max() > 1e-4
+    assert f"{paths[0][-1].reprojection_px[0]:.1f} px" in panel.figure.layout.annotations[0].text
     picture = v.fit_steps_still(
         model, scene.images[row], found.points[row], found.confidence[row], paths[0], steps, 80
     )

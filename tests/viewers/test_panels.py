@@ -22,11 +22,12 @@ class FakePredictor:
     """Puts the template half a metre away and remembers what it was asked."""
 
     def __init__(self):
-        self.asked, self.meanwhile = [], lambda: None
+        self.asked, self.meanwhile, self.surer = [], lambda: None, "right"
 
     def predict(self, image, boxes=None, sides=None, intrinsics=None):
         self.asked.append((image.shape, boxes, sides))
         self.meanwhile()
+        side = self.surer if sides is None else sides[0]
         if boxes and boxes[0][0] > 100:
             raise ValueError("box lies outside the picture")
         vertices = MODEL.vertices.numpy()
@@ -35,7 +36,7 @@ class FakePredictor:
             HandPrediction(
                 vertices, MODEL.faces.numpy(), joints, np.full((21, 2), 60.0), np.ones(3),
                 np.array([0, 0, 0.5]), np.array([[200.0, 0, 80], [0, 200, 60], [0, 0, 1]]), True,
-                np.eye(3)[:2], (0, 0, 9, 9), sides[0],
+                np.eye(3)[:2], (0, 0, 9, 9), side, side_from="given" if sides else "found",
             )
         ]  # fmt: skip
 
@@ -72,10 +73,21 @@ def test_hands_over_large_pictures_are_drawn_at_a_size_for_screens():
 
 def test_a_remark_says_what_is_doubted_and_assumed():
     hand = FakePredictor().predict(PHOTO, None, ["right"])[0]
-    assert "nobody knows the camera" in demo.remark(hand) and "confidence" not in demo.remark(hand)
-    assert "confidence 0.90" in demo.remark(replace(hand, confidence=0.9))
-    doubt = demo.remark(replace(hand, confidence=0.1, doubtful=True, assumed_intrinsics=False))
-    assert "is there a hand?" in doubt and "nobody knows the camera" not in doubt
+    assert "guessed camera" in demo.remark([hand]) and "right" in demo.remark([hand])
+    assert "right 0.90" in demo.remark([replace(hand, confidence=0.9)])
+    doubt = demo.remark([replace(hand, confidence=0.1, doubtful=True, assumed_intrinsics=False)])
+    assert "is there a hand?" in doubt and "camera" not in doubt
+    assert "looks like a left hand" in demo.remark([hand], "left")
+    assert "no hand found" in demo.remark([])
+
+
+def test_a_side_that_the_network_doubts_is_noticed():
+    predictor = FakePredictor()
+    panel = demo.demo_panel(predictor, {"noise": PHOTO}, sides={"noise": "left"})
+    assert panel.hands[0].side == "left" and "looks like a right hand" in panel.message.value
+    predictor.surer = "left"
+    panel.side.value = "any"
+    assert panel.hands[0].side == "left" and "looks like" not in panel.message.value
 
 
 def pictures_of_notebook_05(place) -> dict:
@@ -122,9 +134,22 @@ def test_notebook_05_shows_no_examples_instead_of_what_was_asked_for(tmp_path):
         pictures_of_notebook_05(tmp_path)
 
 
+def test_pages_of_pictures_are_read_when_they_are_opened(tmp_path):
+    for n in range(5):
+        Image.fromarray(PHOTO).save(tmp_path / f"{n}.png")
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    predictor, paths = FakePredictor(), {path.name: path for path in sorted(tmp_path.iterdir())}
+    panel = demo.results_panel(predictor, paths, {"4.png": "left"}, page=4)
+    first = panel.grid.value
+    assert panel.pager.max == 2 and len(predictor.asked) == 4
+    panel.pager.value = 2
+    assert [sides for *_, sides in predictor.asked[4:]] == [["left"]]
+    assert panel.grid.value != first
+
+
 def test_download_links_carry_whole_files():
     hand = FakePredictor().predict(PHOTO, None, ["right"])[0]
-    links = demo.download_links(hand, PHOTO, "my<hand")
+    links = demo.download_links([hand], PHOTO, "my<hand")
     found = dict(re.findall(r'download="my&lt;hand\.(\w+)".*?base64,([^"]+)"', links))
     assert set(found) == {"ply", "obj", "glb", "json", "png"}
     assert base64.b64decode(found["ply"]).startswith(b"ply")
@@ -145,15 +170,18 @@ def test_a_dragged_box_is_the_last_one_clipped_to_the_picture():
 
 
 def test_the_panel_predicts_at_start_and_after_every_choice(panel):
-    assert panel.result.side == "right" and len(panel.hand_figure.data) == 1
+    assert panel.side.value == "any" and len(panel.hands) == len(panel.hand_figure.data) == 1
     panel.side.value = "left"
-    assert panel.result.side == "left"
+    assert panel.hands[0].side == "left"
     drag(panel.box_figure, 10, 20, 60, 80)
     panel.side.value = "right"
-    predictor_saw = panel.result
-    assert predictor_saw is not None and "nobody knows the camera" in panel.message.value
-    panel.pick.value = "flipped"
+    assert panel.hands[0].side == "right" and "guessed camera" in panel.message.value
+    assert demo.last_box(panel.box_figure, PHOTO) is not None
+    panel.unbox.click()
     assert demo.last_box(panel.box_figure, PHOTO) is None
+    drag(panel.box_figure, 10, 20, 60, 80)
+    panel.pick.value = "flipped"
+    assert demo.last_box(panel.box_figure, PHOTO) is None and panel.side.value == "any"
 
 
 def upload(panel, name, content):
@@ -231,9 +259,10 @@ def test_mesh_skeleton_or_both_are_shown_from_the_camera_and_from_the_side(panel
 def test_a_picture_with_a_known_side_sets_the_button_and_predicts_once():
     predictor = FakePredictor()
     panel = demo.demo_panel(predictor, {"a": PHOTO, "b": PHOTO}, sides={"a": "left", "b": "right"})
-    assert panel.side.value == "left" and [s for *_, s in predictor.asked] == [["left"]]
+    assert panel.side.value == "left"
     panel.pick.value = "b"
-    assert panel.side.value == "right" and [s for *_, s in predictor.asked] == [["left"], ["right"]]
+    assert panel.side.value == "right"
+    assert [s for *_, s in predictor.asked if s] == [["left"], ["right"]]
 
 
 def test_the_title_of_a_picture_names_its_hands():
