@@ -11,8 +11,8 @@ run: $(READY)  ## notebooks 00 to 05, headless, from nothing to a trained and ev
 test: $(READY)  ## pytest, then every notebook through nbval
 	@$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 tests notebooks
 
-lab: $(READY)  ## JupyterLab in this folder, notebooks/ first
-	@$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+lab: $(READY)  ## JupyterLab in this folder, at notebooks/00_start_here.ipynb
+	@$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 bench: $(READY)  ## the benchmark notebook, executed into runs/
 	@$(BIN)/python -m hand_lib.workbook 07_benchmarks

@@ -153,7 +153,8 @@ def viewpoint_sphere(description: Description, size: int = 340):
         halves.append([hand, half] if side.any() else [hand])
         titles.append(f"{name} seen: {side.mean():.0%}\ncyan: fingers up, red: down")
         views.append("front" if name == "palm" else "back")
-    figure = figures.hand_figure([[hand, dots]], ["every dot is a camera: turn it"], height=size)
+    figure = figures.hand_figure([[hand, dots]], ["every dot is a camera: turn it"],
+                                 height=size, zoom=1.4)  # fmt: skip
     return figure, figures.still(halves, titles, views, size)
 
 

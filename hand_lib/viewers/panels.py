@@ -24,6 +24,8 @@ SHOWN_SIDE = 900
 
 SIDES = ("any", "right", "left")
 SHOWS = ("mesh", "skeleton", "both")
+WAYS = {"network": {"refined": False}, "joint fit": {}, "key points": {"keypoints": "detect"}}
+"""The network alone; its mesh held by the joints that it read; by MediaPipe's key points."""
 LOOKS = {"camera": "front", "side": "left", "behind": "back"}
 """Word on the button -> named view of ``figures``."""
 
@@ -80,7 +82,7 @@ def surer_side(predictor, image, hand) -> str | None:
     """The other side, where the network is surer of it than of the one that was named."""
     if hand.side_from != "given":
         return None
-    free = predictor.predict(image, [hand.box])[0]  # both sides are tried
+    free = predictor.predict(image, [hand.box], refined=False)[0]  # both sides are tried
     return free.side if free.side_from == "found" and free.side != hand.side else None
 
 
@@ -222,11 +224,11 @@ def _frame(height: int, wide: float) -> dict:
     return {"height": height, "width": round(wide * height), "margin": margin, "showlegend": False}
 
 
-def _toggle(name, options):
+def _toggle(name, options, value=None):
     """Buttons of which one is down, beside their name."""
     wide = f"{82 * len(options) + 60}px"
     return widgets.ToggleButtons(
-        options=list(options), description=name,
+        options=list(options), description=name, value=value or next(iter(options)),
         layout={"width": wide, "min_width": wide, "overflow": "hidden"},
         style={"button_width": "76px", "description_width": "42px"},
     )  # fmt: skip
@@ -259,9 +261,8 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     upload = widgets.FileUpload(accept="image/*", multiple=True, description="upload")
     unbox = widgets.Button(description="without a box")
     upload.layout = unbox.layout = widgets.Layout(width="120px")
-    side, show, look = (
-        _toggle(*one) for one in (("side", SIDES), ("show", SHOWS), ("from", LOOKS))
-    )
+    side, show, look = _toggle("side", SIDES), _toggle("show", SHOWS), _toggle("from", LOOKS)
+    way = _toggle("by", WAYS, "joint fit")
     opacity, wipe = _share("opacity", 1.0), _share("wipe", 0.0)
     message, links = widgets.HTML(), widgets.HTML()
     picture = box_figure(height, lambda: predict())
@@ -280,13 +281,14 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
         switch()
         try:
             box, named = last_box(picture, image), None if side.value == "any" else [side.value]
-            hands = predictor.predict(image, None if box is None else [box], named)
-        except ValueError as error:
+            boxes = None if box is None else [box]
+            hands = predictor.predict(image, boxes, named, **WAYS[way.value])
+        except (ValueError, OSError, ImportError) as error:
             say(str(error), _WRONG)
             return
         panel.hands, state["drawn"] = hands, draw_hands(image, hands)
         switch()
-        message.value = remark(hands, surer_side(predictor, image, hands[0]) if named else None)
+        message.value = remark(hands, surer_side(predictor, image, hands[0]) if hands else None)
         links.value = download_links(hands, state["drawn"][show.value]) if hands else ""
 
     def paint(_=None):
@@ -355,15 +357,16 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
 
     unbox.on_click(forget_box)
     for control, act in (
-        (pick, chosen), (upload, uploaded), (side, predict), (show, switch), (opacity, paint),
-        (wipe, paint), (look, turn),
+        (pick, chosen), (upload, uploaded), (side, predict), (way, predict), (show, switch),
+        (opacity, paint), (wipe, paint), (look, turn),
     ):  # fmt: skip
         control.observe(act, "value")
     gap = {"grid_gap": "6px 14px", "flex_flow": "row wrap", "align_items": "center"}
     hint = widgets.HTML("drag a box around a hand in the picture; drag the mesh to turn it")
     panel.children = [
         widgets.HBox([pick, upload, unbox, side], layout=gap),
-        widgets.HBox([show, look, opacity, wipe], layout=gap),
+        widgets.HBox([show, look, opacity], layout=gap),
+        widgets.HBox([way, wipe], layout=gap),
         message,
         widgets.HBox([picture, scene], layout={"grid_gap": "8px", "flex_flow": "row wrap"}),
         hint,
@@ -371,7 +374,7 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     ]
     for name, part in {
         "pick": pick, "upload": upload, "unbox": unbox, "side": side, "show": show, "look": look,
-        "opacity": opacity, "wipe": wipe, "message": message, "links": links,
+        "way": way, "opacity": opacity, "wipe": wipe, "message": message, "links": links,
         "box_figure": picture, "hand_figure": scene,
     }.items():  # fmt: skip
         setattr(panel, name, part)

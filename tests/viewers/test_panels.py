@@ -24,8 +24,8 @@ class FakePredictor:
     def __init__(self):
         self.asked, self.meanwhile, self.surer = [], lambda: None, "right"
 
-    def predict(self, image, boxes=None, sides=None, intrinsics=None):
-        self.asked.append((image.shape, boxes, sides))
+    def predict(self, image, boxes=None, sides=None, **how):
+        self.asked.append((how, boxes, sides))
         self.meanwhile()
         side = self.surer if sides is None else sides[0]
         if boxes and boxes[0][0] > 100:
@@ -79,6 +79,21 @@ def test_a_remark_says_what_is_doubted_and_assumed():
     assert "is there a hand?" in doubt and "camera" not in doubt
     assert "looks like a left hand" in demo.remark([hand], "left")
     assert "no hand found" in demo.remark([])
+
+
+def test_the_network_alone_the_joint_fit_or_key_points_make_the_mesh(panel):
+    predictor = FakePredictor()
+    panel = demo.demo_panel(predictor, {"noise": PHOTO})
+    for way, asked in (("network", {"refined": False}), ("key points", {"keypoints": "detect"})):
+        panel.way.value = way
+        assert predictor.asked[0][0] == {} and predictor.asked[-1][0] == asked
+
+    def missing():
+        raise ModuleNotFoundError("MediaPipe finds key points: pip install ...")
+
+    predictor.meanwhile = missing
+    panel.side.value = "left"
+    assert "pip install" in panel.message.value and panel.hands == []
 
 
 def test_a_side_that_the_network_doubts_is_noticed():
