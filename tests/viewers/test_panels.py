@@ -81,7 +81,7 @@ def test_a_remark_says_what_is_doubted_and_assumed():
     assert "no hand found" in demo.remark([])
 
 
-def test_the_network_alone_the_joint_fit_or_key_points_make_the_mesh(panel):
+def test_the_network_alone_the_joint_fit_or_key_points_make_the_mesh():
     predictor = FakePredictor()
     panel = demo.demo_panel(predictor, {"noise": PHOTO})
     for way, asked in (("network", {"refined": False}), ("key points", {"keypoints": "detect"})):
