@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from PIL import Image
 
 from hand_lib.inference.export import save_hands, save_predictions
-from hand_lib.render.images import read_image
+from hand_lib.render.images import exif_focal, read_image
 from hand_lib.render.render import draw_meshes, for_screen
 from hand_lib.viewers import figures, flat
 
@@ -74,7 +74,7 @@ def remark(hands, other: str | None = None) -> str:
     if any(hand.doubtful for hand in hands):
         parts.append(_chip("is there a hand? box it tightly, choose its side", *_DOUBT))
     if any(hand.assumed_intrinsics for hand in hands):
-        parts.append("distance and size rest on a guessed camera")
+        parts.append("nobody knows the camera: distance and size are a guess")
     return "".join(parts)
 
 
@@ -141,7 +141,8 @@ def results_panel(predictor, pictures: dict, sides=None, page: int = 6, side: in
             known = (sides or {}).get(name)
             try:
                 image = read_image(pictures[name], name)
-                hands = predictor.predict(image, None, [known] if known else None)
+                focal = exif_focal(pictures[name])
+                hands = predictor.predict(image, None, [known] if known else None, focal)
                 shown.append(draw_hands(image, hands)["mesh"])
                 titles.append(f"{name}\n{summary(hands)}")
             except (ValueError, OSError):
@@ -282,7 +283,7 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
         try:
             box, named = last_box(picture, image), None if side.value == "any" else [side.value]
             boxes = None if box is None else [box]
-            hands = predictor.predict(image, boxes, named, **WAYS[way.value])
+            hands = predictor.predict(image, boxes, named, state["focal"], **WAYS[way.value])
         except (ValueError, OSError, ImportError) as error:
             say(str(error), _WRONG)
             return
@@ -321,6 +322,7 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     def open_picture(name):
         try:
             state["image"] = read_image(pictures[name], name)
+            state["focal"] = exif_focal(pictures[name])
         except (ValueError, OSError) as error:
             say(str(error), _WRONG)
             return

@@ -108,7 +108,7 @@ def test_the_demo_takes_a_box_a_side_a_wipe_and_an_upload_and_saves(lab, tmp_pat
         page.locator('button:has-text("upload")').first.click()
     changes(lambda: chooser.value.set_files([str(photo) for photo in photos]))
     assert pick.input_value() == "mine.png" and "another.png" in pick.inner_text()
-    page.locator(':text("guessed camera")').first.wait_for(timeout=30_000)
+    page.locator(':text("nobody knows the camera")').first.wait_for(timeout=30_000)
     shot = tmp_path / "demo.png"
     page.screenshot(path=shot)
     assert coloured(shot) > 0.01

@@ -24,7 +24,7 @@ class FakePredictor:
     def __init__(self):
         self.asked, self.meanwhile, self.surer = [], lambda: None, "right"
 
-    def predict(self, image, boxes=None, sides=None, **how):
+    def predict(self, image, boxes=None, sides=None, intrinsics=None, **how):
         self.asked.append((how, boxes, sides))
         self.meanwhile()
         side = self.surer if sides is None else sides[0]
@@ -73,7 +73,7 @@ def test_hands_over_large_pictures_are_drawn_at_a_size_for_screens():
 
 def test_a_remark_says_what_is_doubted_and_assumed():
     hand = FakePredictor().predict(PHOTO, None, ["right"])[0]
-    assert "guessed camera" in demo.remark([hand]) and "right" in demo.remark([hand])
+    assert "nobody knows the camera" in demo.remark([hand]) and "right" in demo.remark([hand])
     assert "right 0.90" in demo.remark([replace(hand, confidence=0.9)])
     doubt = demo.remark([replace(hand, confidence=0.1, doubtful=True, assumed_intrinsics=False)])
     assert "is there a hand?" in doubt and "camera" not in doubt
@@ -190,7 +190,7 @@ def test_the_panel_predicts_at_start_and_after_every_choice(panel):
     assert panel.hands[0].side == "left"
     drag(panel.box_figure, 10, 20, 60, 80)
     panel.side.value = "right"
-    assert panel.hands[0].side == "right" and "guessed camera" in panel.message.value
+    assert panel.hands[0].side == "right" and "nobody knows the camera" in panel.message.value
     assert demo.last_box(panel.box_figure, PHOTO) is not None
     panel.unbox.click()
     assert demo.last_box(panel.box_figure, PHOTO) is None
