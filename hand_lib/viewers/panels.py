@@ -68,7 +68,7 @@ def remark(hands, other: str | None = None) -> str:
 
     other: the side that the network is surer of than of the one that was named.
     """
-    parts = [html.escape(summary(hands)) + " &nbsp; "]
+    parts = [html.escape(summary(hands)), " &nbsp; " if hands else ": drag a box around one"]
     if other:
         parts.append(_chip(f"looks like a {other} hand", *_DOUBT))
     if any(hand.doubtful for hand in hands):
