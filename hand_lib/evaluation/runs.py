@@ -14,7 +14,7 @@ import argparse
 import csv
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from hand_lib.data.crops import HandCrops
 from hand_lib.data.open import find_mano, open_data
 from hand_lib.data.synthetic.hands import synthetic_test
 from hand_lib.evaluation.freihand import ScoreReport, report
-from hand_lib.evaluation.predictions import read_predictions, write_predictions
+from hand_lib.evaluation.predictions import write_predictions
 from hand_lib.files import find_run, read_json
 from hand_lib.hand.joints import fingertips_of
 from hand_lib.inference.predictor import Predictor, predict_averaged
@@ -93,7 +93,7 @@ class Evaluation:
     faces: np.ndarray  # (F, 3)
     milliseconds: float  # per picture, network alone
     device: str
-    scores: ScoreReport
+    scores: ScoreReport | None  # None where the truth is not known
 
     @property
     def pa_mm(self) -> np.ndarray:
@@ -117,39 +117,15 @@ class Evaluation:
         return self.joints + place, self.vertices + place
 
 
-def evaluate_predictor(predictor, test: TestSet, progress=False, views=()) -> Evaluation:
-    """Predict every hand of a test set and score it.
+def evaluate_predictor(
+    predictor, test: TestSet, progress=False, views=(), blind=False
+) -> Evaluation:
+    """Predict every hand of a test set, in its order, and score it.
 
     views: pairs (degrees, scale) whose predictions are averaged, see ``predict_averaged``; none:
-    one pass.   Un-aligned scores are in the camera's frame where the test set knows it, the wrist
-    placed by the 2-D joints and the given intrinsics; elsewhere the wrists are brought together.
-    """
-    out, truth, milliseconds = predict_test_set(predictor, test, progress, views)
-    if not (truth["has_vertices"] & truth["has_joints"]).all():
-        raise ValueError(
-            f"{test.name}: some hands have no true vertices or joints to score against; "
-            "python -m hand_lib.evaluation.runs writes their pred.json"
-        )
-    in_camera = bool(truth["has_camera"].all())
-    here = out["translation"][:, None] if in_camera else 0.0
-    there = truth["root"][:, None].astype(float) if in_camera else 0.0
-    scores = report(
-        out["joints"] + here, out["vertices"] + here,
-        truth["joints"] + there, truth["vertices"] + there,
-        fingertips=f"truth {fingertips_of(test.dataset)}, prediction as the run was trained",
-    )  # fmt: skip
-    return Evaluation(
-        predictor.name, test, predictor.image_size, out["vertices"], out["joints"],
-        out["joints_2d"], out["translation"], truth, predictor.network.faces.cpu().numpy(),
-        milliseconds, str(predictor.device), scores,
-    )  # fmt: skip
-
-
-def predict_test_set(predictor, test: TestSet, progress=False, views=()) -> tuple:
-    """What a predictor says of every hand of a test set, in its order; the truth is not needed.
-
-    returns vertices, joints, joints_2d and translation as ``Evaluation`` has them, by name; the
-    labels ``TRUTH`` by name, zeros where unknown; and the median milliseconds of a picture.
+    one pass.   blind: where some truth is unknown, ``scores`` are None; otherwise that is an error.
+    Un-aligned scores are in the camera's frame where the test set knows it, the wrist placed by the
+    2-D joints and the given intrinsics; elsewhere the wrists are brought together.
     """
     size, predict, kept, labels, seconds = predictor.image_size, predictor.predict_crops, [], [], []
     data = HandCrops(test.dataset, size)
@@ -166,10 +142,27 @@ def predict_test_set(predictor, test: TestSet, progress=False, views=()) -> tupl
         {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         for parts in (kept, labels)
     )
-    for known in (out, truth):
-        known["joints_2d"] = crop_to_pixels(known["joints_2d"].astype(float), size)
-    out["translation"] = solve_translation(out["joints"], out["joints_2d"], truth["intrinsics"])
-    return out, truth, 1000 * float(np.median(seconds))
+    known = bool((truth["has_vertices"] & truth["has_joints"]).all())
+    if not known and not blind:
+        raise ValueError(
+            f"{test.name}: some hands have no true vertices or joints to score against; "
+            "python -m hand_lib.evaluation.runs writes their pred.json"
+        )
+    for some in (out, truth):
+        some["joints_2d"] = crop_to_pixels(some["joints_2d"].astype(float), size)
+    place = solve_translation(out["joints"], out["joints_2d"], truth["intrinsics"])
+    found = Evaluation(
+        predictor.name, test, size, out["vertices"], out["joints"], out["joints_2d"], place, truth,
+        predictor.network.faces.cpu().numpy(), 1000 * float(np.median(seconds)),
+        str(predictor.device), None,
+    )  # fmt: skip
+    in_camera = bool(truth["has_camera"].all())
+    joints, vertices = found.in_camera() if in_camera else (out["joints"], out["vertices"])
+    there = truth["root"][:, None].astype(float) if in_camera else 0.0
+    tips = f"truth {fingertips_of(test.dataset)}, prediction as the run was trained"
+    true = truth["joints"] + there, truth["vertices"] + there
+    scores = report(joints, vertices, *true, fingertips=tips) if known else None
+    return replace(found, scores=scores)
 
 
 def evaluate_run(run_folder, test: TestSet, progress=False, views=()) -> Evaluation:
@@ -281,14 +274,9 @@ def submit(run, place, split: str, count: int, path) -> str:
     Without intrinsics, which METRO's files have only if we wrote them, the place is a guess.
     """
     test = open_test_set(place, count, split)
-    out, truth, _ = predict_test_set(Predictor.load(find_run(run)), test, progress=True)
-    here, there = out["translation"][:, None], truth["root"][:, None]
-    path = write_predictions(path, out["joints"] + here, out["vertices"] + here)
-    said = f"{path}: {test.words}\n"
-    if (truth["has_vertices"] & truth["has_camera"]).all():
-        joints, vertices = truth["joints"] + there, truth["vertices"] + there
-        said += f"{report(*read_predictions(path), joints, vertices, progress=True)}\n"
-    return said
+    found = evaluate_predictor(Predictor.load(find_run(run)), test, progress=True, blind=True)
+    path = write_predictions(path, *found.in_camera())
+    return f"{path}: {test.words}\n" + (f"{found.scores}\n" if found.scores else "")
 
 
 def main(arguments=None) -> int:
