@@ -79,6 +79,15 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path
     assert not (tmp_path / "out.ipynb").exists()
 
 
+def test_papermill_reads_every_parameter_that_a_notebook_has():
+    """It passes over a line with an equals sign in its remark."""
+    for path in workbook.NOTEBOOKS.glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if "parameters" in cell.metadata.get("tags", ()):
+                names = [line.split(":")[0] for line in cell.source.splitlines() if line]
+                assert list(workbook.parameters_of(path)) == names, path.name
+
+
 def test_papermill_alone_is_stopped_by_the_notebook_itself(notebook, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"),

@@ -60,7 +60,7 @@ def open_test_set(name="synthetic-test", count: int = 0, split: str = "evaluatio
     """A test set by name.
 
     name: ``synthetic-test``, the fixed synthetic benchmark, or the place of a data set, as
-    ``open_data`` takes it.   count: the first so many hands; 0: all.   split: of that place.
+    ``open_data`` takes it.   count: at most so many, the first; 0: all.   split: of that place.
     """
     if name == "synthetic-test":
         dataset = synthetic_test()
@@ -72,10 +72,11 @@ def open_test_set(name="synthetic-test", count: int = 0, split: str = "evaluatio
             raise FileNotFoundError(f"neither 'synthetic-test' nor a data set: {error}") from None
         words = f"{dataset.split} pictures of {Path(name).name}"
     total = len(dataset)
-    if not 0 <= count <= total:
-        raise ValueError(f"count should be from 0 (all) to {total}, found {count}")
-    words += f": the first {count} of {total}" if 0 < count < total else f": all {total} of {total}"
-    return TestSet(Path(name).name, dataset, count or total, words)
+    if count < 0:
+        raise ValueError(f"count should be 0 (all) or more, found {count}")
+    count = min(count or total, total)
+    words += f": {'the first' if count < total else 'all'} {count} of {total}"
+    return TestSet(Path(name).name, dataset, count, words)
 
 
 @dataclass(frozen=True)
