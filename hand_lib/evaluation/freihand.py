@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 from scipy.spatial import cKDTree
-from tqdm import tqdm
 
 from hand_lib import metrics
 from hand_lib.evaluation.predictions import read_predictions, read_truth
@@ -146,14 +145,13 @@ def freihand_scores(
 
 
 def report(
-    pred_joints, pred_vertices, true_joints, true_vertices,
-    units="m", mirror=False, progress=False, fingertips="",
-) -> ScoreReport:  # fmt: skip
+    pred_joints, pred_vertices, true_joints, true_vertices, units="m", mirror=False, fingertips=""
+) -> ScoreReport:
     """Score predictions completely: both alignments, every mean, every flag.
 
     pred_joints, true_joints: (N, 21, 3).   pred_vertices, true_vertices: (N, V, 3), or None.
     The truth in metres.   units: of the predictions, ``m``, ``cm`` or ``mm``.
-    mirror: negate x of the predictions first (left hands).   progress: show a bar.
+    mirror: negate x of the predictions first (left hands).
     fingertips: from which tables they are, to be said beside the errors.
     """
     if units not in UNITS:
@@ -161,7 +159,7 @@ def report(
     arrays = _check_arrays(pred_joints, pred_vertices, true_joints, true_vertices)
     factor = UNITS[units] * np.array([-1.0 if mirror else 1.0, 1.0, 1.0])
     arrays[:2] = (None if points is None else points * factor for points in arrays[:2])
-    found = _measure_all(arrays, metrics.ALIGNMENTS, progress)
+    found = _measure_all(arrays, metrics.ALIGNMENTS)
     joints, true, notes = np.nan_to_num(arrays[0], posinf=0, neginf=0), arrays[2], [*found.notes]
     if mirror:
         notes.append("x of all predictions was negated before scoring, as told")
@@ -203,7 +201,7 @@ def _check_arrays(*arrays) -> list:
     return checked
 
 
-def _measure_all(arrays, kinds, progress=False) -> ScoreReport:
+def _measure_all(arrays, kinds) -> ScoreReport:
     """The errors of checked arrays, with notes on what could not be scored as it is."""
     (joints, vertices, true_joints, true_vertices), notes = arrays, []
     if vertices is None or true_vertices is None:
@@ -221,7 +219,7 @@ def _measure_all(arrays, kinds, progress=False) -> ScoreReport:
         scored = [np.where(bad[:, None, None], 0.0, points) for points in scored]
     errors = [{kind: np.zeros(points.shape[:2]) for kind in kinds} for points in scored]
     f = {kind: np.zeros((len(joints), 2)) for kind in kinds if kind in _F_KINDS}
-    for start in tqdm(range(0, len(joints), _CHUNK), "scoring", disable=not progress):
+    for start in range(0, len(joints), _CHUNK):
         part = slice(start, start + _CHUNK)
         roots = scored[0][part, 0], true_joints[part, 0]
         for points, true, found in zip(scored, (true_joints, true_vertices), errors, strict=False):
@@ -289,18 +287,16 @@ def _some(indices, limit=8) -> str:
     return f"{len(indices)} hand(s) ({shown}{', ...' if len(indices) > limit else ''})"
 
 
-def score_file(
-    predictions, truth, split="evaluation", units="m", mirror=False, progress=False
-) -> ScoreReport:
+def score_file(predictions, truth, split="evaluation", units="m", mirror=False) -> ScoreReport:
     """Score anyone's ``pred.json`` against a folder of truth.
 
     predictions: the file, a zip of it, or its folder.   truth: folder of ``<split>_xyz.json`` and
-    ``<split>_verts.json``.   units, mirror, progress: as in ``report``.
+    ``<split>_verts.json``.   units, mirror: as in ``report``.
     """
     truth = resolve(truth)
     tips = f"truth {fingertips_of(truth)}, predictions as their maker took them"
     arrays = *read_predictions(resolve(predictions)), *read_truth(truth, split)
-    return report(*arrays, units, mirror, progress, tips)
+    return report(*arrays, units, mirror, tips)
 
 
 def write_scores(folder, scores: ScoreReport) -> None:
@@ -330,9 +326,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--out", help="folder for scores.txt (official) and scores.json (all)")
     given = parser.parse_args(arguments)
     try:
-        scores = score_file(
-            given.predictions, given.truth, given.set, given.units, given.mirror, progress=True
-        )
+        scores = score_file(given.predictions, given.truth, given.set, given.units, given.mirror)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 2
