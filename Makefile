@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 READY = .venv/.ready
 
-.PHONY: setup run test lab bench clean
+.PHONY: setup run test lab bench detect clean
 
 run: $(READY)  ## notebooks 00 to 05, headless, from nothing to a trained and evaluated model
 	@$(BIN)/python -m hand_lib.workbook
@@ -16,6 +16,10 @@ lab: $(READY)  ## JupyterLab in this folder, at notebooks/00_start_here.ipynb
 
 bench: $(READY)  ## the benchmark notebook, executed into runs/
 	@$(BIN)/python -m hand_lib.workbook 07_benchmarks
+
+detect: $(READY)  ## MediaPipe's detector; its OpenCV needs libGL, ours does not and goes over it
+	@$(BIN)/python -m pip install -q -c constraints.txt -e ".[detect]"
+	@$(BIN)/python -m pip install -q -c constraints.txt --no-deps --force-reinstall opencv-python-headless
 
 setup: $(READY)
 

