@@ -25,7 +25,9 @@ from hand_lib.data.sample import Subset
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.files import read_json, write_json
 from hand_lib.fitting.fit import fit_hands
+from hand_lib.fitting.prior import network_prior
 from hand_lib.hand.model import HandModel, builtin_hierarchy
+from hand_lib.inference.predictor import Predictor
 from hand_lib.inference.weak_labels import fitted_hand
 from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.losses import total_loss
@@ -54,11 +56,14 @@ TRUE_SHARE = 0.25
 _CHUNK = 512
 
 
-def weak_labels(truth: InMemoryDataset, seed: int, model=None, progress=None) -> tuple[dict, dict]:
+def weak_labels(
+    truth: InMemoryDataset, seed: int, model=None, progress=None, predictor=None
+) -> tuple[dict, dict]:
     """Labels of all pictures from spoilt 2-D keypoints alone, and how good they are.
 
     truth: synthetic pictures in memory; of its labels only the projected joints and the intrinsics
     are looked at.   model: the hand to fit.   progress: wraps an iterator, as ``tqdm`` does.
+    predictor: a ``Predictor`` whose meshes are the prior of the fits; None: key points alone.
     returns labels as the pool holds them, with ``accepted`` (N,) bool, and numbers: accepted share,
     errors (mm) of the accepted meshes, plain and aligned, and of keypoints and fits in 2-D (px).
     """
@@ -77,7 +82,8 @@ def weak_labels(truth: InMemoryDataset, seed: int, model=None, progress=None) ->
     starts = range(0, len(truth), _CHUNK)
     for at in progress(starts) if progress else starts:
         rows = slice(at, at + _CHUNK)
-        fit = fit_hands(model, points[rows], confidence[rows], cameras[rows])
+        prior = None if predictor is None else _prior(predictor.predict_crops(truth.images[rows]))
+        fit = fit_hands(model, points[rows], confidence[rows], cameras[rows], prior=prior)
         good = np.flatnonzero(fit.accepted)
         labels["accepted"][rows] = fit.accepted
         if not len(good):
@@ -103,6 +109,39 @@ def weak_labels(truth: InMemoryDataset, seed: int, model=None, progress=None) ->
             "fit_px": float(np.concatenate(flat).mean()),
         }
     return labels, numbers
+
+
+def _prior(said):
+    """What a network says of crops (``Predictor.predict_crops``), in pixels of ``SIDE``."""
+    read = said.get("joints_2d_direct")
+    return network_prior(
+        said["vertices"],
+        crop_to_pixels(said["joints_2d"].astype(float), SIDE),
+        None if read is None else crop_to_pixels(read.astype(float), SIDE),
+    )
+
+
+def prior_study(run="reference", count: int = 256, seed: int = 0) -> dict:
+    """Do weak labels get better where a trained network is at hand? Fits against hidden truth.
+
+    run: name or folder of a run.   count: synthetic pictures that no run was trained on; their key
+    points are spoilt as in ``weak_labels``.   returns name -> numbers of ``weak_labels``, of fits
+    to key points alone and of fits whose prior is what the network says of the picture.
+    """
+    predictor = Predictor.load(run)
+    size = predictor.image_size
+    truth = InMemoryDataset(SyntheticHands(size, HELD_OUT_SEED + seed, count), size, margin=1.0)
+    given = {"key points alone": None, "with the network": predictor}
+    return {name: weak_labels(truth, seed, predictor=who)[1] for name, who in given.items()}
+
+
+def prior_table(found: dict) -> str:
+    """The result of ``prior_study`` as text."""
+    lines = [f"{'fits':20}{'accepted':>9}{'PA mm':>8}{'plain mm':>10}{'2-D px':>8}"]
+    for name, row in found.items():
+        pa, plain, flat = (row.get(key, np.nan) for key in ("pa_mm", "plain_mm", "fit_px"))
+        lines.append(f"{name:20}{row['accepted']:9.1%}{pa:8.2f}{plain:10.2f}{flat:8.2f}")
+    return "\n".join(lines)
 
 
 def relabelled(pool: InMemoryDataset, labels: dict) -> InMemoryDataset:

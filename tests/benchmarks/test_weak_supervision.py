@@ -25,6 +25,22 @@ def test_labels_are_near_the_truth_and_are_not_it(labelled):
     np.testing.assert_array_equal(labels["joints"][labels["accepted"], 0], 0)
 
 
+def test_a_network_that_knows_depth_makes_labels_better(labelled):
+    pool, _, alone = labelled
+
+    class Network:
+        def predict_crops(self, crops):
+            names = ("vertices", "joints_2d")
+            said = {name: pool.arrays[name] for name in names}
+            noise = np.random.default_rng(0).normal(0, 0.1, said["joints_2d"].shape)
+            return said | {"joints_2d": said["joints_2d"] + noise}
+
+    _, helped = weak.weak_labels(pool, seed=0, predictor=Network())
+    assert helped["accepted"] > 0.85 and helped["pa_mm"] < 0.8 * alone["pa_mm"]
+    table = weak.prior_table({"key points alone": alone, "with the network": helped})
+    assert f"{helped['pa_mm']:.2f}" in table
+
+
 def test_the_meshes_of_the_truth_are_not_looked_at(labelled):
     pool, labels, _numbers = labelled
     blind = weak.relabelled(pool, {**pool.arrays, "pose": None})
