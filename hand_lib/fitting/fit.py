@@ -27,7 +27,7 @@ from hand_lib.render.camera import guessed_intrinsics, project
 MIN_JOINTS = 6
 """A hand with fewer visible joints is not fitted."""
 
-_ROUNDS = 6  # from a network's hand
+_ROUNDS, _WIDER = 6, (4.0, 1.0)  # from a network's hand; first with keypoints taken for noisier
 _CHUNK = 64  # hands at a time on a CPU, so that the work stays in its cache
 
 
@@ -145,7 +145,9 @@ def fit_hands(
                 state, cost, _ = solve(problem, options.starts, track)
             else:
                 problem, state, (agree, near) = hold(skeleton, prior.rows(part), *given)
-                state, cost = minimise(problem, state, _ROUNDS)
+                for wider in _WIDER:
+                    wide = problem._replace(sigma=wider * problem.sigma)
+                    state, cost = minimise(wide, state, _ROUNDS)
                 known[part], alone[part] = near, ~agree
             if track:
                 state = smooth_track(problem, state, cost, options.smoothness)

@@ -28,14 +28,14 @@ NOISE = 0.012
 READ_NOISE = 1.5
 """What the network's 2-D joints are off by, over what they and those of its mesh disagree by."""
 
-SPREADS = 0.3, 0.3, 0.5
+SPREADS = 1.0, 0.6, 1.0
 """What a network is off by: radians of the whole hand and of each joint, deviations of shape."""
 
-ALONE = 5.0
+ALONE = 20.0
 """So much more its joint angles and shape count where no key points are: what it read itself tells
 where the hand is and how it lies rather than what its fingers do."""
 
-PLACE_SPREAD = 0.03
+PLACE_SPREAD = 0.06
 """Metres that its joints are off by along each axis, less the wrist."""
 
 POSE_WEIGHT = 0.5
