@@ -69,7 +69,7 @@ def draw_joints(image, joints_2d, valid=None) -> np.ndarray:
     if joints_2d.shape != (21, 2):
         raise ValueError(f"expected joints_2d (21, 2), found {joints_2d.shape}")
     valid = np.ones(21, bool) if valid is None else np.asarray(valid, bool)
-    image = np.array(image)
+    image = np.array(image, order="C")  # a batch that is turned round has another layout
     width = max(1, round(min(image.shape[:2]) / 110))
     for finger, chain in (*FINGERS.items(), ("wrist", (0,))):
         colour = ImageColor.getrgb(FINGER_COLOURS[finger])

@@ -136,6 +136,8 @@ def test_joints_are_drawn_where_they_are_and_only_the_valid_ones():
     blank = np.full((100, 160, 3), 255, np.uint8)
     points = np.tile([120.0, 30.0], (21, 1))
     drawn = flat.draw_joints(blank, points)
+    turned = np.ascontiguousarray(blank.transpose(2, 0, 1)).transpose(1, 2, 0)  # as of a batch
+    assert np.array_equal(flat.draw_joints(turned, points), drawn)
     assert np.allclose(ink(drawn), [120 / 160 - 0.5, 30 / 100 - 0.5], atol=0.02)
     valid = np.zeros(21, bool)
     assert np.array_equal(flat.draw_joints(blank, points, valid), blank)
