@@ -21,7 +21,8 @@ def commands() -> dict[str, str]:
     found = {}
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
-        blocks = re.findall(r"```(?:bash)?\n(.*?)```", text, re.S)
+        blocks = re.findall(r"```(\w*)\n(.*?)```", text, re.S)
+        blocks = [block for language, block in blocks if language in ("", "bash")]
         spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
         for line in [line for block in blocks for line in block.splitlines()] + spans:
             if line.startswith(STARTS) and not line.startswith(LEFT_OUT):
