@@ -119,30 +119,28 @@ def stop_signals():
     sends to everybody. So is a SIGTERM: Jupyter sends one to a kernel that takes its time to stop.
     Where the second cannot interrupt whatever blocks, the process ends five seconds later.
     """
-    stop, ended, asked = threading.Event(), threading.Event(), math.inf
+    stop, ended, first, owner = threading.Event(), threading.Event(), [], os.getpid()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    owner = os.getpid()
+
+    def insists(number) -> bool:
+        first.append(time.monotonic())
+        return number == signal.SIGINT and first[-1] > first[0] + _ECHO_SECONDS
 
     def ask(number, frame):
-        nonlocal asked
         if os.getpid() != owner:  # a loader process, which was forked with this handler
             os._exit(128 + number)
-        if number == signal.SIGINT and time.monotonic() > asked + _ECHO_SECONDS:
+        if insists(number):
             raise KeyboardInterrupt
-        if not stop.is_set():
-            asked = time.monotonic()
-            stop.set()
+        stop.set()
 
     def watch():  # bytes come here from the system's own handler, even while Python waits
-        first = math.inf
         while number := receiver.recv(1):
-            if number[0] == signal.SIGINT and time.monotonic() > first + _ECHO_SECONDS:
+            if insists(number[0]):
                 if not ended.wait(_PATIENCE_SECONDS):
                     os._exit(128 + signal.SIGINT)
                 return
-            first = min(first, time.monotonic())
 
     receiver, sender = socket.socketpair()
     sender.setblocking(False)

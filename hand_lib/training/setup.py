@@ -234,15 +234,12 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, count: 
     average <- d average + (1 - d) weights, with d = min(decay, (1 + n) / (10 + n)) at update n, so
     that early averages follow quickly.   count: updates made before this one.
     """
-    decay = min(decay, (1 + count) / (10 + count))
-    torch._foreach_lerp_(_floating(average), _floating(network), 1 - decay)
-
-
-def _floating(network: nn.Module) -> list[torch.Tensor]:
-    """Parameters and running statistics; fixed tables are left out."""
-    found = [parameter.detach() for parameter in network.parameters()]
-    ends = "running_mean", "running_var"
-    return found + [buffer for name, buffer in network.named_buffers() if name.endswith(ends)]
+    decay, ends = min(decay, (1 + count) / (10 + count)), ("running_mean", "running_var")
+    moved = (
+        [*net.parameters(), *(b for name, b in net.named_buffers() if name.endswith(ends))]
+        for net in (average, network)
+    )
+    torch._foreach_lerp_(*moved, 1 - decay)
 
 
 def frozen_modules(network: nn.Module, config: TrainConfig) -> list[nn.Module]:

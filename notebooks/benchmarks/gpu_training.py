@@ -146,14 +146,14 @@ def painted_per_second(config, count: int = 128) -> float:
 def compiles(network, size: int) -> bool:
     """Compile a network in its place if a copy of it runs forward and backward compiled."""
     trial = copy.deepcopy(network).to("cuda", memory_format=torch.channels_last).train()
-    trial.compile()
+    trial.compile(dynamic=False)
     images = torch.full((32, 3, size, size), 127, dtype=torch.uint8, device="cuda")
     try:
         with torch.autocast("cuda", torch.bfloat16):
             trial(images.contiguous(memory_format=torch.channels_last)).vertices.mean().backward()
     except Exception:  # no compiler there, or one of the many kinds of not being able to
         return False
-    network.compile()
+    network.compile(dynamic=False)
     return True
 
 
