@@ -66,8 +66,10 @@ class HandPrediction:
     side: str  # "right" or "left"
     box_from: str = "given"  # or "found" by the network, "detected" by MediaPipe, "whole" picture
     side_from: str = "given"  # or "found", "detected", "assumed" (right)
-    confidence: float | None = None  # 0 to 1 that there is a hand; None: the run is not calibrated
-    doubtful: bool = False  # probably no hand here, or one too small or too hidden to be read
+    # 0 to 1 that its 2-D joints are right, to 0.15 of its size; None: the run is not calibrated
+    confidence: float | None = None
+    doubtful: bool = False  # read badly as likely as not, or no hand at all
+    absent: bool = False  # probably no hand at all
     refined: bool = False  # True: the joint fit with ``keypoints``; False: the network alone
     keypoints: np.ndarray | None = None  # (21, 3) pixels and confidence, given or detected
     fitted: HandParameters | None = None  # of the joint fit
@@ -205,8 +207,9 @@ class Predictor:
 
         crops: (B, S, S, 3) uint8 RGB.   n_crops: looks at each, None: as many as the run's.
         returns vertices (B, V, 3), joints (B, 21, 3), camera (B, 3), joints_2d (B, 21, 2) in crop
-        units, evidence (B, N) and sureness (B,) of a hand, see ``search``, and joints_2d_direct
-        (B, 21, 2) where the network reads joints from the image.
+        units, evidence (B, N) and sureness (B,) of a hand, see ``search``, confidence (B,) where
+        the run is calibrated, and joints_2d_direct (B, 21, 2) where the network reads joints from
+        the image.
         """
         crops = np.asarray(crops)
         if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
@@ -216,7 +219,10 @@ class Predictor:
         starts = range(0, len(crops), batch_size)
         parts = [self._look(crops[at : at + batch_size], n_crops or self.n_crops) for at in starts]
         out = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        out["sureness"] = (self.calibration or UNCALIBRATED).confidence(out["evidence"])
+        known = self.calibration
+        out["sureness"] = (known.hand if known else UNCALIBRATED).chance(out["evidence"])
+        if known:
+            out["confidence"] = known.well_read.chance(out["evidence"])
         return out
 
     @torch.inference_mode()
@@ -272,7 +278,7 @@ class Predictor:
         left = crop["side"] == "left"
         flip = np.array([-1.0 if left else 1.0, 1, 1])
         faces = self.network.faces.cpu().numpy()
-        sure = None if self.calibration is None else float(out["sureness"])
+        sure, known = float(out["confidence"]) if "confidence" in out else None, self.calibration
         return {
             "vertices": out["vertices"] * flip,
             "faces": faces[:, ::-1] if left else faces,
@@ -280,7 +286,8 @@ class Predictor:
             "joints_2d": apply_affine(invert_affine(crop["affine"]), joints_px),
             "camera": out["camera"],
             "confidence": sure,
-            "doubtful": sure is not None and sure < self.calibration.threshold,
+            "doubtful": sure is not None and sure < known.well_read.threshold,
+            "absent": sure is not None and out["sureness"] < known.hand.threshold,
             **crop,
         }
 

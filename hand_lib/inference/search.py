@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hand_lib.files import read_json
-from hand_lib.network.heads import bilinear_sample
+from hand_lib.network.heads import bilinear_sample, heatmap_spread
 from hand_lib.network.model import Prediction
 from hand_lib.render.camera import apply_affine, crop_affine, crop_to_pixels, invert_affine
 
@@ -83,7 +83,7 @@ def find_hands(predictor, picture, sides=None) -> list[FoundHand]:
         FoundHand(tuple((scale * (boxes[row] + 0.5) - 0.5).tolist()), SIDES[side[row]], sure[row])
         for row in separate(boxes, sure, MOST_HANDS, nested=True)
     ]
-    hands = hands[:1] if known is None else [h for h in hands if h.sureness >= known.threshold]
+    hands = hands[:1] if known is None else [h for h in hands if h.sureness >= known.hand.threshold]
     if sides is None:
         return hands
     named = {side: [hand for hand in hands if hand.side == side] for side in tried}
@@ -155,56 +155,72 @@ def separate(boxes, sure, most: int, nested: bool = False) -> np.ndarray:
     return np.array(kept, int)
 
 
-EVIDENCE = ("disagreement", "extent", "blur", "hand")
-"""What confidence rests on; see ``evidence``."""
+EVIDENCE = ("disagreement", "extent", "blur", "hand", "spread")
+"""What confidence rests on, see ``evidence``; whether there is a hand, on the first four."""
+
+WRONG = 0.15
+"""A hand is read badly if its 2-D joints are off, on the mean, by more than this of its size."""
 
 
 def evidence(prediction: Prediction) -> Tensor:
-    """What speaks for a hand in each crop or against it, (B, 4): zero where a network is silent.
+    """What speaks for a hand in each crop or against it, (B, 5): zero where a network is silent.
 
     disagreement: log of the mean distance, over the hand's extent, of the joints of the mesh from
     those read in the image.   extent: log of the side of the joints' bounding square, crop units.
     blur: mean over the joints' heat maps of their entropy, less that of an even map: log of the
     share of the crop where a joint may be.   hand: mean over the joints of the share of hand that
-    the correspondence map shows there.
+    the correspondence map shows there.   spread: log of ``heatmap_spread`` in the closest crop.
     """
     joints = prediction.joints_2d
     extent = (joints.amax(1) - joints.amin(1)).amax(1).clamp_min(1e-3)
-    gap, blur, hand = (torch.zeros_like(extent) for _ in range(3))
+    gap, blur, hand, spread = (torch.zeros_like(extent) for _ in range(4))
     if prediction.joints_2d_direct is not None:
         apart = (prediction.joints_2d_direct - joints).norm(dim=2).mean(1)
         gap = (apart / extent).clamp_min(1e-3).log()
     if prediction.heatmaps is not None:
         chance = prediction.heatmaps.flatten(2).log_softmax(2)
         blur = -(chance.exp() * chance).sum(2).mean(1) - math.log(chance.shape[2])
+        spread = prediction.spread
+        if spread is None:  # there is one crop
+            spread = heatmap_spread(prediction.heatmaps, joints)
+        spread = spread.clamp_min(1e-3).log()
     if prediction.correspondence is not None:
         share = prediction.correspondence[:, :1].sigmoid()
         hand = bilinear_sample(share, joints)[..., 0].mean(1)
-    return torch.stack([gap, extent.log(), blur, hand], 1)
+    return torch.stack([gap, extent.log(), blur, hand, spread], 1)
+
+
+class Logistic(NamedTuple):
+    """A logistic regression on the first of ``EVIDENCE``."""
+
+    weights: tuple[float, ...]
+    offset: float
+    threshold: float  # a smaller chance is a no
+
+    def chance(self, signs) -> np.ndarray:
+        """The chance of a yes, (B,) 0 to 1.   signs: (B, 5) by ``evidence``."""
+        score = np.asarray(signs, float)[:, : len(self.weights)] @ self.weights + self.offset
+        return 1 / (1 + np.exp(-np.clip(score, -50, 50)))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A logistic regression for "is there a hand?", kept in a run's ``confidence.json``.
+    """Two questions about an answer, and how well they are answered; a run's ``confidence.json``.
 
     Rates were measured on hands and backgrounds that no fit had seen; ``calibrate`` beside the
-    benchmarks fits it.
+    benchmarks fits both.
     """
 
-    weights: tuple[float, ...]  # of ``EVIDENCE``
-    offset: float
-    threshold: float  # below this confidence a prediction is called doubtful
-    false_alarms: float  # share of held-out synthetic hands called doubtful
+    hand: Logistic  # is there a hand? By it a picture is searched
+    well_read: Logistic  # is there one, off by less than ``WRONG``? The confidence that is shown
+    doubted: float  # share of held-out synthetic hands called doubtful
+    doubts_wrong: float  # of these, the share that is read badly
+    others_wrong: float  # the same of the others
     caught: float  # share of held-out backgrounds without a hand called doubtful
-    count: int  # pictures of each kind that these two shares were measured on
-
-    def confidence(self, signs) -> np.ndarray:
-        """How sure it is that there is a hand, (B,) 0 to 1.   signs: (B, 4) by ``evidence``."""
-        score = np.asarray(signs, float) @ self.weights + self.offset
-        return 1 / (1 + np.exp(-np.clip(score, -50, 50)))
+    count: int  # pictures of each kind that these shares were measured on
 
 
-UNCALIBRATED = Calibration((0.0, 3.5, -7.5, 5.0), -14.0, 0.5, 1.0, 0.0, 0)
+UNCALIBRATED = Logistic((0.0, 3.5, -7.5, 5.0), -14.0, 0.5)
 """What boxes and sides are compared by in runs without a calibration."""
 
 
@@ -215,10 +231,13 @@ def load_calibration(run_folder) -> Calibration | None:
     if numbers is None:
         return None
     try:
-        found = Calibration(**numbers | {"weights": tuple(numbers["weights"])})
-        if len(found.weights) != len(EVIDENCE):
-            raise TypeError(f"{len(EVIDENCE)} weights")
-        if not np.isfinite([*found.weights, *list(numbers.values())[1:]]).all():
+        two = {name: Logistic(**numbers[name]) for name in ("hand", "well_read")}
+        two = {name: one._replace(weights=tuple(one.weights)) for name, one in two.items()}
+        found = Calibration(**numbers | two)
+        if [len(one.weights) for one in two.values()] != [4, len(EVIDENCE)]:
+            raise TypeError(f"4 and {len(EVIDENCE)} weights")
+        plain = [value for name, value in numbers.items() if name not in two]
+        if not np.isfinite(np.concatenate([plain, *map(np.hstack, two.values())])).all():
             raise TypeError("a number is not finite")
     except (TypeError, KeyError) as error:
         raise ValueError(

@@ -79,14 +79,14 @@ def follow_hands(
                 raise ValueError("no hand was found in the first frame; give its box")
             assumed, intrinsics = first[0].assumed_intrinsics, first[0].intrinsics  # for all frames
         elif boxes is None and len(history) >= PATIENCE:
-            lost = all(hand.doubtful for hands in history[-PATIENCE:] for hand in hands)
+            lost = all(hand.absent for hands in history[-PATIENCE:] for hand in hands)
             if lost and len(places) == 1 and n % PATIENCE == 0:
                 again = _first_look(predictor, frame, None, sides, intrinsics)
                 places = [hand.box for hand in again] or places
         hands = predictor.predict(frame, places, sides, intrinsics)
         history.append(hands)
         places = [
-            old if hand.doubtful else _next_box(hand.joints_2d, old, frame.shape, FOLLOWING)
+            old if hand.absent else _next_box(hand.joints_2d, old, frame.shape, FOLLOWING)
             for hand, old in zip(hands, places, strict=True)
         ]
     if not history:

@@ -63,6 +63,19 @@ def soft_argmax(heatmaps: Tensor) -> Tensor:
     return torch.stack([x, y], 2)
 
 
+def heatmap_spread(heatmaps: Tensor, joints_2d: Tensor) -> Tensor:
+    """How far the heat maps leave a joint open: mean standard deviation over the hand's extent.
+
+    heatmaps: (B, J, h, w) logits.   joints_2d: (B, J, 2), in units of the same crop.
+    returns (B,); no unit, so that crops of any size and turn compare.
+    """
+    share = heatmaps.flatten(2).softmax(2).unflatten(2, heatmaps.shape[2:])
+    across, down = (cell_centres(n, heatmaps.device).square() for n in heatmaps.shape[:1:-1])
+    variance = share.sum(2) @ across + share.sum(3) @ down - soft_argmax(heatmaps).square().sum(2)
+    extent = (joints_2d.amax(1) - joints_2d.amin(1)).amax(1).clamp_min(1e-3)
+    return variance.clamp_min(0).sqrt().mean(1) / extent
+
+
 def bilinear_sample(grid: Tensor, points: Tensor) -> Tensor:
     """Bilinear look-up in a feature map, as two hat functions and one product.
 

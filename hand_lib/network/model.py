@@ -49,6 +49,7 @@ class Prediction:
     rotation: Tensor | None = None  # (B, 3, 3) from the palm's frame to camera axes
     heatmaps: Tensor | None = None  # (B, 21, h, w) logits of each joint's cell
     correspondence: Tensor | None = None  # (B, 4, h, w) hand's share (logit), rest position
+    spread: Tensor | None = None  # (B,) ``heatmap_spread`` of the closest crop, where there are two
 
 
 class HandNetwork(nn.Module):

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.coarse_to_fine import vertex_matmul
-from hand_lib.network.heads import cell_centres
+from hand_lib.network.heads import cell_centres, heatmap_spread
 from hand_lib.network.model import HandNetwork, Prediction
 from hand_lib.render.camera import upright_square
 
@@ -118,9 +118,9 @@ def turn_back(prediction: Prediction, square: Square) -> Prediction:
 
     The hand turns back about the optical axis; with u = half turn^T u' + centre and
     u' = s (X'_xy + t), the camera becomes s' = half s, t' = turn^T t + centre / s'. Maps of the
-    image belong to the square and are left out.
+    image belong to the square and are left out, but for how far the heat maps spread.
     """
-    turn = functional.pad(square.turn, (0, 1, 0, 1))
+    turn, heat = functional.pad(square.turn, (0, 1, 0, 1)), prediction.heatmaps
     turn[:, 2, 2] = 1
     scale = prediction.camera[:, 0] * square.half
     shift = (prediction.camera[:, None, 1:] @ square.turn)[:, 0]
@@ -134,6 +134,7 @@ def turn_back(prediction: Prediction, square: Square) -> Prediction:
         joints_2d_direct=square.back(prediction.joints_2d_direct),
         intermediate=tuple(mesh @ turn for mesh in prediction.intermediate),
         rotation=turn.transpose(1, 2) @ prediction.rotation,
+        spread=None if heat is None else heatmap_spread(heat, prediction.joints_2d_direct),
         heatmaps=None,
         correspondence=None,
     )

@@ -71,8 +71,9 @@ def remark(hands, other: str | None = None) -> str:
     parts = [html.escape(summary(hands)), " &nbsp; " if hands else ": drag a box around one"]
     if other:
         parts.append(_chip(f"looks like a {other} hand", *_DOUBT))
-    if any(hand.doubtful for hand in hands):
-        parts.append(_chip("is there a hand? box it tightly, choose its side", *_DOUBT))
+    if any(hand.doubtful or hand.absent for hand in hands):
+        doubt = "is there a hand" if any(hand.absent for hand in hands) else "is it read well"
+        parts.append(_chip(f"{doubt}? box it tightly, choose its side", *_DOUBT))
     if any(hand.assumed_intrinsics for hand in hands):
         parts.append("nobody knows the camera: distance and size are a guess")
     return "".join(parts)

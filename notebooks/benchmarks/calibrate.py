@@ -1,8 +1,9 @@
-"""Whether there is a hand at all: fits a run's confidence on synthetic hands and on backgrounds.
+"""How sure a run is of what it says: fitted on synthetic hands and on backgrounds without one.
 
     python -m benchmarks.calibrate runs/reference
 
-in the folder ``notebooks``; it writes ``confidence.json`` beside the weights for ``Predictor``.
+in the folder ``notebooks``, a minute or two; it writes ``confidence.json`` beside the weights for
+``Predictor``. Two questions have a logistic regression each: is there a hand, and was it read well?
 """
 
 import argparse
@@ -18,21 +19,24 @@ from hand_lib.data.synthetic.backgrounds import background_bank
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.files import resolve, write_text
 from hand_lib.inference.predictor import Predictor
-from hand_lib.inference.search import Calibration
+from hand_lib.inference.search import WRONG, Calibration, Logistic
 
-FALSE_ALARMS = 0.05
-"""Share of synthetic hands that the warning may hit by mistake; the threshold is set by it."""
+OVERLOOKED = 0.05
+"""Share of synthetic hands that the search of a picture may take for nothing."""
+
+RIGHTLY, MISSED = 0.5, 0.1
+"""So many of the hands called doubtful shall be read badly at least, and of the others at most."""
 
 
-def fit(hands, nothing) -> tuple[tuple[float, ...], float]:
+def fit(yes, no) -> tuple[tuple[float, ...], float]:
     """Weights of a logistic regression by Newton's method, with a weak pull to zero.
 
-    hands, nothing: (N, 4) by ``search.evidence``.   returns weights and offset.
+    yes, no: (N, M) evidence for both answers.   returns weights (M,) and offset.
     """
-    x = np.concatenate([hands, nothing])
+    x = np.concatenate([yes, no])
     middle, spread = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
     x = np.column_stack([(x - middle) / spread, np.ones(len(x))])
-    truth = np.concatenate([np.ones(len(hands)), np.zeros(len(nothing))])
+    truth = np.concatenate([np.ones(len(yes)), np.zeros(len(no))])
     weights = np.zeros(x.shape[1])
     for _ in range(25):
         chance = 1 / (1 + np.exp(-np.clip(x @ weights, -50, 50)))
@@ -57,39 +61,63 @@ def empty_crops(count: int, size: int, seed: int) -> np.ndarray:
     return crops
 
 
-def calibrate(predictor, count: int = 600, seed: int = 4711) -> Calibration:
-    """Fit on ``count`` synthetic hands and as many backgrounds, measure on as many others.
+def calibrate(predictor, count: int = 800, seed: int = 4711) -> Calibration:
+    """Fit on ``count`` synthetic hands and half as many backgrounds, measure on as many others.
 
     predictor: a ``Predictor``.   seed: of the pictures, which no training draws.
     """
+    return from_evidence(*(look(predictor, count, seed + more) for more in (0, 1)))
 
-    def pictures(seed):
-        hands = SyntheticHands(predictor.image_size, seed, count, split="calibration")
-        images = hands.fetch_batch(np.arange(count))["image"].transpose(0, 2, 3, 1)
-        empty = empty_crops(count, predictor.image_size, seed)
-        return [predictor.predict_crops(crops)["evidence"] for crops in (images, empty)]
 
-    (hands, nothing), (others, more) = pictures(seed), pictures(seed + 1)
-    weights, offset = fit(hands, nothing)
-    score = [x @ weights + offset for x in (hands, others, more)]
-    limit = float(np.quantile(score[0], FALSE_ALARMS))
+def look(predictor, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Evidence (N, M) on synthetic hands, which of them are read badly (N,), and on backgrounds."""
+    hands = SyntheticHands(predictor.image_size, seed, count, split="calibration")
+    batch = hands.fetch_batch(np.arange(count))
+    found = predictor.predict_crops(batch["image"].transpose(0, 2, 3, 1))
+    errors = np.linalg.norm(found["joints_2d"] - batch["joints_2d"], axis=2).mean(axis=1)
+    wrong = errors > WRONG * np.ptp(batch["joints_2d"], axis=1).max(axis=1)
+    nothing = predictor.predict_crops(empty_crops(count // 2, predictor.image_size, seed))
+    return found["evidence"], wrong, nothing["evidence"]
+
+
+def from_evidence(fitted, held_out) -> Calibration:
+    """The calibration that some pictures lead to, its rates on others.   Both as by ``look``."""
+    signs, wrong, nothing = fitted
+    hand = Logistic(*fit(signs[:, :4], nothing[:, :4]), 0.0)
+    hand = hand._replace(threshold=float(np.quantile(hand.chance(signs), OVERLOOKED)))
+    well_read = Logistic(*fit(signs[~wrong], signs[wrong]), 0.0)
+    well_read = well_read._replace(threshold=doubt_below(well_read.chance(signs), wrong))
+    signs, wrong, nothing = held_out
+    doubts = well_read.chance(signs) < well_read.threshold
     return Calibration(
-        weights,
-        offset,
-        threshold=float(1 / (1 + np.exp(-limit))),
-        false_alarms=float((score[1] < limit).mean()),
-        caught=float((score[2] < limit).mean()),
-        count=count,
+        hand,
+        well_read,
+        doubted=float(doubts.mean()),
+        doubts_wrong=float(wrong[doubts].mean()) if doubts.any() else 1.0,
+        others_wrong=float(wrong[~doubts].mean()) if not doubts.all() else 0.0,
+        caught=float((well_read.chance(nothing) < well_read.threshold).mean()),
+        count=len(signs),
     )
+
+
+def doubt_below(confidence, wrong) -> float:
+    """The confidence below which hands are to be doubted: farthest from missing ``RIGHTLY`` or
+    ``MISSED``, each distance over the largest there can be.   confidence, wrong: (N,).
+    """
+    order = np.argsort(confidence)
+    bad, counts = np.cumsum(wrong[order]), np.arange(1, len(wrong) + 1)
+    left = (bad[-1] - bad) / np.maximum(len(wrong) - counts, 1)
+    margin = np.minimum((bad / counts - RIGHTLY) / (1 - RIGHTLY), (MISSED - left) / MISSED)
+    best = int(margin[:-1].argmax())
+    return float(confidence[order[best : best + 2]].mean())
 
 
 def save_calibration(run_folder, calibration: Calibration) -> Path:
     """Write ``confidence.json`` into a run folder.   returns its path."""
     path = Path(run_folder) / "confidence.json"
-    numbers = {
-        name: np.round(value, 5).tolist() if name != "count" else value
-        for name, value in asdict(calibration).items()
-    }
+    numbers = asdict(calibration)
+    for name in ("hand", "well_read"):
+        numbers[name] = getattr(calibration, name)._asdict()
     write_text(path, json.dumps(numbers, indent=1) + "\n")
     return path
 
@@ -98,7 +126,7 @@ def main(arguments=None) -> int:
     """``python -m benchmarks.calibrate RUN``; exit code 0, or 2 for a wrong request."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibrate", description=__doc__)
     parser.add_argument("run", help="folder of a run: config.json and model.safetensors")
-    parser.add_argument("--count", type=int, default=600, help="hands and backgrounds of each half")
+    parser.add_argument("--count", type=int, default=800, help="hands of each half")
     options = parser.parse_args(arguments)
     try:
         run = resolve(options.run)
@@ -108,9 +136,9 @@ def main(arguments=None) -> int:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 2
     sys.stdout.write(
-        f"{path}: below {result.threshold:.2f} is doubtful; that is {100 * result.false_alarms:.1f}"
-        f" % of {result.count} held-out hands and {100 * result.caught:.1f} % of as many"
-        " backgrounds without one\n"
+        f"{path}: of {result.count} held-out hands {result.doubted:.0%} are doubtful, and "
+        f"{result.doubts_wrong:.0%} of these are off by more than {WRONG} of their size, of the "
+        f"others {result.others_wrong:.0%}; {result.caught:.0%} of the backgrounds are doubtful\n"
     )
     return 0
 

@@ -4,7 +4,7 @@ from PIL import Image
 
 from hand_lib import ROOT
 from hand_lib.inference.predictor import Predictor
-from hand_lib.inference.search import Calibration, load_calibration
+from hand_lib.inference.search import Calibration, Logistic, load_calibration
 
 
 def test_publishing_copies_what_ships_and_draws_the_overview(tmp_path, monkeypatch):
@@ -12,7 +12,8 @@ def test_publishing_copies_what_ships_and_draws_the_overview(tmp_path, monkeypat
     run.mkdir()
     for name in publish.PUBLISHED:
         (run / name).write_text(name)
-    measured = Calibration((-1.0, 2.0, -1.0, 1.0), 0.5, 0.4, 0.05, 0.9, 600)
+    both = (Logistic((-1.0, 2.0, -1.0, 1.0, 0.5)[:n], 0.5, 0.4) for n in (4, 5))
+    measured = Calibration(*both, 0.3, 0.6, 0.05, 0.9, 600)
     monkeypatch.setattr(publish, "overview", lambda run: Image.new("RGB", (20, 10)))
     monkeypatch.setattr(
         publish, "turning", lambda run: [Image.new("RGB", (9, 9), c) for c in ("red", "blue")]

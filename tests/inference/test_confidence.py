@@ -1,23 +1,34 @@
-"""Whether there is a hand at all: what the two signs are worth, and that their use is safe."""
+"""Whether there is a hand and whether it is read well: what the signs are worth, and their use."""
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from benchmarks.calibrate import calibrate, empty_crops, fit, main, save_calibration
+from benchmarks.calibrate import (
+    doubt_below,
+    empty_crops,
+    fit,
+    from_evidence,
+    look,
+    main,
+    save_calibration,
+)
 from inference.test_predictor import DotFinder, photo_with_dot
 
 from hand_lib import ROOT
 from hand_lib.data.synthetic.backgrounds import paint_background
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.inference.predictor import Predictor
-from hand_lib.inference.search import Calibration, evidence, load_calibration
+from hand_lib.inference.search import Calibration, Logistic, evidence, load_calibration
+from hand_lib.network.heads import heatmap_spread
 from hand_lib.network.model import Prediction
 
 RNG = np.random.default_rng(0)
 JOINTS = torch.from_numpy(RNG.uniform(-0.6, 0.6, (5, 21, 2)))
-CALIBRATION = Calibration((-2.0, 3.0, -1.0, 1.0), 0.5, 0.4, 0.05, 0.9, 100)
+HAND = Logistic((-2.0, 3.0, -1.0, 1.0), 0.5, 0.4)
+WELL_READ = Logistic((-2.0, 1.0, -1.0, 1.0, -2.0), 0.5, 0.6)
+CALIBRATION = Calibration(HAND, WELL_READ, 0.3, 0.6, 0.05, 0.9, 100)
 
 
 def signs(joints, gap=0.0, hand=None, peak=None):
@@ -35,7 +46,7 @@ def test_evidence_is_disagreement_extent_blurred_maps_and_hand_under_the_joints(
     side = np.ptp(JOINTS.numpy(), axis=1).max(axis=1)
     apart = signs(JOINTS, 0.05)
     assert np.allclose(apart[:, :2], np.log(np.stack([0.05 / side, side], 1)))
-    assert np.allclose(signs(JOINTS / 2, 0.025) - apart, [0, np.log(0.5), 0, 0])
+    assert np.allclose(signs(JOINTS / 2, 0.025) - apart, [0, np.log(0.5), 0, 0, 0])
     assert np.allclose(signs(JOINTS, 0.05, 0.0)[:, 3], 0.5) and np.allclose(apart[:, 2:], 0)
     assert np.allclose(signs(JOINTS, peak=0.0)[:, 2], 0, atol=1e-6)  # anywhere alike
     assert np.allclose(signs(JOINTS, peak=50.0)[:, 2], -np.log(36), atol=1e-4)  # one cell
@@ -43,10 +54,21 @@ def test_evidence_is_disagreement_extent_blurred_maps_and_hand_under_the_joints(
     assert np.allclose(nothing[:, 0], 0) and np.isfinite(signs(JOINTS * 0)).all()
 
 
-def test_confidence_falls_with_disagreement_and_rises_with_extent_and_hand():
-    near, far = (CALIBRATION.confidence(signs(JOINTS, gap)) for gap in (0.01, 0.2))
-    small = CALIBRATION.confidence(signs(JOINTS / 4, 0.01))
-    seen, sharp = (CALIBRATION.confidence(signs(JOINTS, 0.01, 2.0, peak)) for peak in (0, 3.0))
+def test_the_spread_of_heat_maps_is_their_standard_deviation_over_the_hands_extent():
+    heat = torch.full((5, 21, 40, 40), -1e9)
+    heat[:, :, 10, 10] = heat[:, :, 10, 30] = 0.0  # one unit of the crop apart
+    side = np.ptp(JOINTS.numpy(), axis=1).max(axis=1)
+    assert np.allclose(heatmap_spread(heat, JOINTS), 0.5 / side, rtol=1e-5)
+    one = Prediction(None, None, None, JOINTS, JOINTS, heatmaps=heat)
+    closest = torch.full((5,), 0.1)
+    for found, expected in ((one, 0.5 / side), (replace(one, spread=closest), 0.1)):
+        assert np.allclose(evidence(found)[:, 4], np.log(expected), atol=1e-5)
+
+
+def test_the_chance_of_a_hand_falls_with_disagreement_and_rises_with_extent_and_hand():
+    near, far = (HAND.chance(signs(JOINTS, gap)) for gap in (0.01, 0.2))
+    small = HAND.chance(signs(JOINTS / 4, 0.01))
+    seen, sharp = (HAND.chance(signs(JOINTS, 0.01, 2.0, peak)) for peak in (0, 3.0))
     assert (near > far).all() and (small < near).all() and (seen > near).all()
     assert (sharp > seen).all()
     assert (np.concatenate([near, far, small]) > 0).all() and (seen < 1).all()
@@ -63,7 +85,9 @@ def test_a_run_carries_its_calibration_and_a_damaged_one_is_answered(tmp_path):
     assert load_calibration(tmp_path) is None
     path = save_calibration(tmp_path, CALIBRATION)
     assert load_calibration(tmp_path) == CALIBRATION
-    for wrong in ('{"threshold": 0.5}', "[1]", "{", path.read_text().replace("0.5", "NaN")):
+    whole = path.read_text()
+    fewer = whole.replace("-1.0,", "", 1)
+    for wrong in ('{"threshold": 0.5}', "[1]", "{", whole.replace("0.5", "NaN"), fewer):
         path.write_text(wrong)
         with pytest.raises(ValueError, match=r"confidence.json is (damaged|not whole JSON)"):
             load_calibration(tmp_path)
@@ -73,7 +97,7 @@ def test_predictions_carry_confidence_only_where_a_run_is_calibrated(capsys, tmp
     photo = photo_with_dot(100.0, 90.0)
     assert Predictor(DotFinder(), 64, device="cpu").predict(photo)[0].confidence is None
     sure = Predictor(DotFinder(), 64, device="cpu", calibration=CALIBRATION).predict(photo)[0]
-    assert 0 < sure.confidence < 1 and sure.doubtful == (sure.confidence < CALIBRATION.threshold)
+    assert 0 < sure.confidence < 1 and sure.doubtful == (sure.confidence < 0.6)
     assert main([str(tmp_path)]) == 2 and "config.json is missing" in capsys.readouterr().err
 
 
@@ -84,10 +108,40 @@ def test_backgrounds_for_it_hold_no_hand_and_differ_from_training():
     assert not np.array_equal(crops, empty_crops(6, 32, seed=10))
 
 
+def drawn_evidence(seed, count=2000):
+    """Hands a third of which are read badly, which the last sign tells with noise; backgrounds."""
+    rng = np.random.default_rng(seed)
+    wrong = rng.uniform(size=count) < 0.33
+    signs, nothing = rng.normal(size=(count, 5)), rng.normal(size=(count // 2, 5))
+    signs[:, 4] += 2.5 * wrong
+    nothing += [4, 0, 0, 0, 4]
+    return signs, wrong, nothing
+
+
+def test_both_questions_are_answered_and_doubt_keeps_its_bounds_on_other_pictures():
+    found = from_evidence(drawn_evidence(1), drawn_evidence(2))
+    assert (
+        np.allclose(found.well_read.weights[:4], 0, atol=0.25) and found.well_read.weights[4] < -2
+    )
+    assert found.hand.weights[0] < -1 and len(found.hand.weights) == 4
+    assert found.doubts_wrong > 0.7 and found.others_wrong < 0.08 and found.caught > 0.9
+    assert 0.25 < found.doubted < 0.5
+    confidence, wrong = np.linspace(0, 1, 101), np.arange(101) < 20
+    assert 0.19 < doubt_below(confidence, wrong) < 0.21
+
+
+def test_evidence_comes_with_what_was_read_badly():
+    predictor = Predictor(DotFinder(), 48, device="cpu")
+    signs, wrong, nothing = look(predictor, 8, seed=1)
+    assert signs.shape == (8, 5) and nothing.shape == (4, 5)
+    assert wrong.dtype == bool and wrong.all()  # it finds dots
+
+
 def test_the_reference_model_doubts_pictures_without_a_hand():
     predictor = Predictor.load(ROOT / "runs" / "reference", device="cpu")
     known = predictor.calibration
-    assert known.false_alarms < 0.12 and known.caught > 0.6
+    assert known.doubts_wrong > 0.5 and known.others_wrong < 0.1 and known.caught > 0.6
+    assert known.count >= 100
     hands = SyntheticHands(224, seed=606, count=40, truncated=0.0, second_hand=0.0)
     pictures = [hands[n].image for n in range(40)]
     rng = np.random.default_rng(3)
@@ -95,8 +149,4 @@ def test_the_reference_model_doubts_pictures_without_a_hand():
     empty = [paint_background(kinds[n % 4], 224, rng) for n in range(24)]
     read = predictor.predict_many(pictures + empty, ["whole"] * 64, [["right"]] * 64)
     doubts = [hand.doubtful for (hand,) in read]
-    assert np.mean(doubts[:40]) < 0.25 and np.mean(doubts[40:]) > 0.5
-    again = calibrate(predictor, count=60, seed=1)
-    # 0.6 in the narrower world that this model was trained in
-    assert again.false_alarms < 0.3 and again.caught > 0.4
-    assert json.loads((ROOT / "runs/reference/confidence.json").read_text())["count"] >= 100
+    assert np.mean(doubts[:40]) < 0.5 and np.mean(doubts[40:]) > 0.7

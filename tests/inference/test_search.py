@@ -8,10 +8,11 @@ import torch
 from inference.test_predictor import DotFinder, photo_with_dot
 
 from hand_lib.inference.predictor import Predictor
-from hand_lib.inference.search import BOX_MARGIN, Calibration, overlaps, separate, windows
+from hand_lib.inference.search import BOX_MARGIN, Calibration, Logistic, overlaps, separate, windows
 from hand_lib.render.camera import apply_affine
 
-KNOWN = Calibration((-3.0, 0.0, 0.0, 0.0), -9.0, 0.5, 0.0, 1.0, 1)
+KNOWN = Logistic((-3.0, 0.0, 0.0, 0.0), -9.0, 0.5)
+KNOWN = Calibration(KNOWN, KNOWN, 0.0, 1.0, 0.0, 1.0, 1)
 
 
 class DotSearcher(DotFinder):

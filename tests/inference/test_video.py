@@ -14,7 +14,7 @@ from hand_lib.data.synthetic.hands import MovingHand
 from hand_lib.inference import video
 from hand_lib.inference.frames import Frames, write_video
 from hand_lib.inference.predictor import Predictor
-from hand_lib.inference.search import Calibration
+from hand_lib.inference.search import Calibration, Logistic
 from hand_lib.inference.video import OneEuro, jitter
 
 WIDTH, HEIGHT, COUNT = 160, 120, 40
@@ -68,7 +68,8 @@ def test_two_hands_keep_their_boxes_and_sides_and_a_doubtful_one_stays(predictor
         predictor, FRAMES[:4], boxes, ["right", "left"], fps=25.0, progress=False
     )
     assert (one.side, two.side) == ("right", "left")
-    predictor.calibration = Calibration((0.0,) * 4, -9.0, 0.5, 0.0, 1.0, 1)  # doubts everything
+    no = Logistic((0.0,) * 4, -9.0, 0.5)  # to everything
+    predictor.calibration = Calibration(no, no, 1.0, 1.0, 0.0, 1.0, 1)
     seen = []
     inner = predictor.predict
     predictor.predict = lambda f, boxes, *rest: seen.append(boxes) or inner(f, boxes, *rest)

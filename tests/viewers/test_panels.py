@@ -76,7 +76,8 @@ def test_a_remark_says_what_is_doubted_and_assumed():
     assert "nobody knows the camera" in demo.remark([hand]) and "right" in demo.remark([hand])
     assert "right 0.90" in demo.remark([replace(hand, confidence=0.9)])
     doubt = demo.remark([replace(hand, confidence=0.1, doubtful=True, assumed_intrinsics=False)])
-    assert "is there a hand?" in doubt and "camera" not in doubt
+    assert "is it read well?" in doubt and "camera" not in doubt
+    assert "is there a hand?" in demo.remark([replace(hand, absent=True)])
     assert "looks like a left hand" in demo.remark([hand], "left")
     assert "no hand found" in demo.remark([])
 
