@@ -118,6 +118,7 @@ def save_calibration(run_folder, calibration: Calibration) -> Path:
     numbers = asdict(calibration)
     for name in ("hand", "well_read"):
         numbers[name] = getattr(calibration, name)._asdict()
+    numbers = json.loads(json.dumps(numbers), parse_float=lambda text: round(float(text), 5))
     write_text(path, json.dumps(numbers, indent=1) + "\n")
     return path
 
