@@ -152,12 +152,18 @@ def fit_hands(
             if track:
                 state = smooth_track(problem, state, cost, options.smoothness)
             _write(fit, part, problem, state, points[part], weights[part])
-    if prior is not None and len(lost := np.flatnonzero(known & alone)):
-        other = fit_hands(model, points[lost], weights[lost], fit.intrinsics[lost])
-        believed = lost[other.accepted]
-        for name in vars(fit):
-            getattr(fit, name)[believed] = getattr(other, name)[other.accepted]
-        alone[believed] = False
+    if prior is not None and not prior.wary:
+        off = np.nan_to_num(fit.residual_px).max(1) > options.worst_joint * size
+        off |= fit.reprojection_px > options.reprojection * size
+        for row, held in ((off & known & ~alone, True), (known & alone, False)):
+            if not len(row := np.flatnonzero(row)):
+                continue
+            wary = prior.rows(row)._replace(wary=True) if held else None
+            other = fit_hands(model, points[row], weights[row], fit.intrinsics[row], prior=wary)
+            taken = other.accepted | held
+            for name in vars(fit):
+                getattr(fit, name)[row[taken]] = getattr(other, name)[taken]
+            alone[row[taken]] = False
     _judge(fit, points, weights, boxes, options, alone)
     return fit
 

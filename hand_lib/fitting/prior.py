@@ -28,15 +28,13 @@ NOISE = 0.012
 READ_NOISE = 1.5
 """What the network's 2-D joints are off by, over what they and those of its mesh disagree by."""
 
-SPREADS = 1.0, 0.6, 1.0
-"""What a network is off by: radians of the whole hand and of each joint, deviations of shape."""
+SPREADS, WARY_SPREADS = (1.0, 0.6, 1.0, 0.06), (0.3, 0.3, 0.5, 0.03)
+"""What a network is off by: radians of the whole hand and of each joint, deviations of shape,
+metres of its joints along each axis, less the wrist; and where key points may be wrong."""
 
 ALONE = 20.0
 """So much more its joint angles and shape count where no key points are: what it read itself tells
 where the hand is and how it lies rather than what its fingers do."""
-
-PLACE_SPREAD = 0.06
-"""Metres that its joints are off by along each axis, less the wrist."""
 
 POSE_WEIGHT = 0.5
 """Of the prior on poses: the network's angles say more."""
@@ -56,10 +54,11 @@ class NetworkPrior(NamedTuple):
     vertices: np.ndarray  # (B, V, 3) metres, camera axes, of the model's topology and side
     read: np.ndarray  # (B, 21, 2) px, its 2-D joints
     noise: np.ndarray  # (B,) px that these are expected to be off by
+    wary: bool = False  # hold it tightly, and doubt key points that lie off its joints
 
     def rows(self, index) -> "NetworkPrior":
         """Some of the hands."""
-        return NetworkPrior(*(np.asarray(part, np.float64)[index] for part in self))
+        return NetworkPrior(*(np.asarray(part, np.float64)[index] for part in self[:3]), self.wary)
 
 
 def network_prior(vertices, joints_2d, read=None) -> NetworkPrior:
@@ -84,8 +83,8 @@ def hold(skeleton, prior: NetworkPrior, points, weights, cameras) -> tuple[Probl
     """
     model, put, mirror = skeleton.model, skeleton.put, (skeleton.mirror, 1, 1)
     size = np.ptp(prior.read, axis=1).max(1) + 1e-6
-    factor, shift, agree, near = lay_onto(points, weights, prior.read, size)
-    weights = weights * agree[:, None]
+    factor, shift, apart, agree, near = lay_onto(points, weights, prior.read, size)
+    weights = weights * agree[:, None] / (1 + (apart**2 if prior.wary else 0))
     read = (prior.read @ [1, 1j]) * factor[:, None] + shift[:, None]
     read, size = np.stack([read.real, read.imag], 2), size * abs(factor)
     own = (
@@ -110,14 +109,15 @@ def hold(skeleton, prior: NetworkPrior, points, weights, cameras) -> tuple[Probl
         found.betas.to(skeleton.low),
     )
     pull = np.zeros((len(size), 43))
-    pull[:, TURN], pull[:, ANGLES], pull[:, SHAPE] = np.power(SPREADS, -2)
+    *spreads, place = WARY_SPREADS if prior.wary else SPREADS
+    pull[:, TURN], pull[:, ANGLES], pull[:, SHAPE] = np.power(spreads, -2)
     pull[~weights.any(1), ANGLES.start :] *= ALONE
     problem = make_problem(skeleton, points, weights, cameras, size, NOISE, 0.0)
     rays = make_problem(skeleton, read, 1 + 0 * weights, cameras, size, NOISE, 0.0).rays
     problem = problem._replace(
         weights=put(weights[:, ORDER]), shape_precision=0 * problem.shape_precision,
         pose_weight=POSE_WEIGHT, near=start, pull=put(pull),
-        joints=JointPrior(rays, put(own**2), put((joints * mirror)[:, ORDER]), PLACE_SPREAD),
+        joints=JointPrior(rays, put(own**2), put((joints * mirror)[:, ORDER]), place),
     )  # fmt: skip
     return problem, start, (agree, near)
 
@@ -126,8 +126,9 @@ def lay_onto(points, weights, read, size) -> tuple:
     """The network's 2-D joints, laid onto key points by shift, turn and scale, robustly.
 
     points, read: (B, 21, 2) px.   weights: (B, 21).   size: (B,) px of the hand.
-    returns the map as complex numbers (B,), factor and shift; whether enough of the key points
-    agrees with it, (B,) bool; and whether they lie where the network found the hand, (B,) bool.
+    returns the map as complex numbers (B,), factor and shift; how far each key point then lies off,
+    (B, 21) over the last ``STRAY``; whether enough of them agrees, (B,) bool; and whether they lie
+    where the network found the hand, (B,) bool.
     Where they do not agree the factor is 1 and the shift 0.
     """
     p, q = points @ [1, 1j], read @ [1, 1j]
@@ -145,4 +146,4 @@ def lay_onto(points, weights, read, size) -> tuple:
     near = weights.any(1) & (abs((weights * (p - q)).sum(1)) < FAR * total * size)
     agree = near & (counted.sum(1) >= AGREE * total) & (abs(np.angle(factor)) < SLIP[1])
     agree &= abs(np.log(abs(factor) + 1e-9)) < SLIP[0]
-    return np.where(agree, factor, 1), np.where(agree, shift, 0), agree, near
+    return np.where(agree, factor, 1), np.where(agree, shift, 0), apart, agree, near
