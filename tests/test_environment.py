@@ -4,7 +4,6 @@ import re
 import tomllib
 from importlib import metadata
 
-import pytest
 import yaml
 
 from hand_lib import ROOT
@@ -51,6 +50,6 @@ def test_environment_yml_installs_this_package_with_its_extras_under_the_constra
     assert '-c constraints.txt -e ".[workbook,test]"' in (ROOT / "setup.sh").read_text()
 
 
-@pytest.mark.parametrize("name", sorted(needed()))
-def test_the_installed_version_is_the_pinned_one(name):
-    assert metadata.version(name) == pins()[name]
+def test_the_installed_versions_are_the_pinned_ones():
+    installed = {name: metadata.version(name) for name in needed()}
+    assert installed == {name: pins()[name] for name in installed}

@@ -140,11 +140,6 @@ def shared_memory_mb(place: str = "/dev/shm") -> float:
     return found.f_blocks * found.f_frsize / 2**20
 
 
-def make_loader(datasets, batch_size, **options) -> HandLoader:
-    """A ``HandLoader``; options are its other arguments."""
-    return HandLoader(datasets, batch_size, **options)
-
-
 class _Fetch(Dataset):
     """Turns rows of a plan into a batch of arrays, in this process or in a worker."""
 
@@ -163,9 +158,7 @@ class _Fetch(Dataset):
         merged = parts[0]
         if len(parts) > 1:
             back, common = np.argsort(np.concatenate(order)), set.intersection(*map(set, parts))
-            merged = {
-                name: np.concatenate([part[name] for part in parts])[back] for name in common
-            }
+            merged = {name: np.concatenate([part[name] for part in parts])[back] for name in common}
         return merged | {"wanted": rows[:, 2] + self.offsets[rows[:, 0]]}
 
 

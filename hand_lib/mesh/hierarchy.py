@@ -141,13 +141,7 @@ def build_hierarchy(
     >>> h.sizes                                                      # doctest: +SKIP
     (778, 389, 195, 98, 49)
     """
-    # here, as who reads a hierarchy needs no Numba
-    from hand_lib.mesh.simplify import apply_collapses, collapse_edges, stretch_importance
-    from hand_lib.mesh.upsample import (
-        barycentric_upsampling,
-        fitted_upsampling,
-        psbody_closest_point,
-    )
+    from hand_lib.mesh import simplify, upsample  # who reads a hierarchy waits for no Numba
 
     vertices, faces = as_mesh_arrays(vertices, faces)
     check_mesh(vertices, faces)
@@ -155,11 +149,9 @@ def build_hierarchy(
         raise ValueError(f"method should be one of {METHODS}, found {method!r}")
     if backend not in BACKENDS:
         raise ValueError(f"backend should be one of {BACKENDS}, found {backend!r}")
-    nearest = closest_point_on_mesh if backend == "native" else psbody_closest_point()
-    sizes, posed = level_sizes(len(vertices), factors), None
-    if poses is None:
-        collapses = collapse_edges(vertices, faces, sizes[-1])
-    else:
+    nearest = closest_point_on_mesh if backend == "native" else upsample.psbody_closest_point()
+    sizes, posed, importance = level_sizes(len(vertices), factors), None, None
+    if poses is not None:
         poses = np.asarray(poses)
         if poses.ndim != 3 or poses.shape[1:] != vertices.shape or len(poses) == 0:
             raise ValueError(f"poses should be (P, {len(vertices)}, 3), found {poses.shape}")
@@ -169,8 +161,8 @@ def build_hierarchy(
         # centred first: single precision then resolves a hand at any distance
         centred = poses - poses.mean(axis=1, keepdims=True)
         posed = np.moveaxis(centred, 0, 1).astype(np.float32, order="C")
-        importance = stretch_importance(faces, poses)
-        collapses = collapse_edges(vertices, faces, sizes[-1], importance)
+        importance = simplify.stretch_importance(faces, poses)
+    collapses = simplify.collapse_edges(vertices, faces, sizes[-1], importance)
     reached = len(vertices) - len(collapses)
     if reached > sizes[-1]:
         level = next(i for i, size in enumerate(sizes) if size < reached)
@@ -181,16 +173,18 @@ def build_hierarchy(
     kept, levels = np.arange(len(vertices)), [faces]
     all_vertices, down, up = [vertices], [], []
     for size in sizes[1:]:
-        now, coarse = apply_collapses(len(vertices), faces, collapses[: len(vertices) - size])
+        order = collapses[: len(vertices) - size]
+        now, coarse = simplify.apply_collapses(len(vertices), faces, order)
         selected = np.searchsorted(kept, now)
         coarse = np.searchsorted(now, coarse)
         fine_vertices, coarse_vertices = all_vertices[-1], vertices[now]
         starts = np.arange(size + 1)
         down.append(csr_matrix((np.ones(size), selected, starts), shape=(size, len(kept))))
         if method == "fitted":
-            up.append(fitted_upsampling(fine_vertices, levels[-1], selected, posed))
+            up.append(upsample.fitted_upsampling(fine_vertices, levels[-1], selected, posed))
         else:
-            up.append(barycentric_upsampling(fine_vertices, coarse_vertices, coarse, nearest))
+            coarse_mesh = coarse_vertices, coarse
+            up.append(upsample.barycentric_upsampling(fine_vertices, *coarse_mesh, nearest))
         posed = None if posed is None else posed[selected]
         all_vertices.append(coarse_vertices)
         levels.append(coarse)

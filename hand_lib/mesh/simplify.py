@@ -76,20 +76,14 @@ def apply_collapses(n_vertices: int, faces: np.ndarray, collapses: np.ndarray):
     faces: (F, 3).   collapses: (n, 2) rows (kept, removed), in order.
     returns kept (V - n,) ascending vertex indices, faces (F', 3) in the input's numbering.
     """
-    stands_for = _representatives(n_vertices, np.ascontiguousarray(collapses, dtype=np.int64))
+    stands_for = np.arange(n_vertices)
+    stands_for[collapses[:, 1]] = collapses[:, 0]
+    for _ in range(n_vertices.bit_length()):  # until it is the last one that each was merged into
+        stands_for = stands_for[stands_for]
     kept = np.flatnonzero(stands_for == np.arange(n_vertices))
     f = stands_for[faces]
     alive = (f[:, 0] != f[:, 1]) & (f[:, 1] != f[:, 2]) & (f[:, 2] != f[:, 0])
     return kept, f[alive]
-
-
-@njit(cache=True)
-def _representatives(n_vertices, collapses):
-    """Vertex that each input vertex has been merged into."""
-    stands_for = np.arange(n_vertices)
-    for i in range(len(collapses) - 1, -1, -1):
-        stands_for[collapses[i, 1]] = stands_for[collapses[i, 0]]
-    return stands_for
 
 
 @njit(cache=True)

@@ -86,46 +86,42 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray, name: str = "mesh") -> N
     corners, duplicate faces, zero area, edges with more than two faces or faces of unlike winding,
     vertices without faces, vertices where two fans meet.
     """
+    for what, array, letter in (("vertices", vertices, "V"), ("faces", faces, "F")):
+        if array.ndim != 2 or array.shape[1] != 3 or len(array) == 0:
+            raise ValueError(f"{name}: {what} should be ({letter}, 3), found {array.shape}")
+    for bad, sentence in _offences(vertices, faces):
+        if bad.any():
+            raise ValueError(f"{name}: {sentence(int(bad.argmax()))}")
 
-    def refuse(what):
-        raise ValueError(f"{name}: {what}")
 
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or len(vertices) == 0:
-        refuse(f"vertices should be (V, 3), found {vertices.shape}")
-    if faces.ndim != 2 or faces.shape[1] != 3 or len(faces) == 0:
-        refuse(f"faces should be (F, 3), found {faces.shape}")
-    bad = ~np.isfinite(vertices).all(axis=1)
-    if bad.any():
-        refuse(f"vertex {bad.argmax()} is not finite: {vertices[bad.argmax()]}")
+def _offences(vertices, faces):
+    """Which vertices, faces or edges offend, and what to say of one, a kind after the other."""
+    yield ~np.isfinite(vertices).all(1), lambda v: f"vertex {v} is not finite: {vertices[v]}"
     bad = ((faces < 0) | (faces >= len(vertices))).any(axis=1)
-    if bad.any():
-        face = bad.argmax()
-        refuse(f"face {face} is {faces[face].tolist()}, but there are {len(vertices)} vertices")
+    there = f"but there are {len(vertices)} vertices"
+    yield bad, lambda f: f"face {f} is {faces[f].tolist()}, {there}"
     bad = (faces == np.roll(faces, 1, axis=1)).any(axis=1)
-    if bad.any():
-        refuse(f"face {bad.argmax()} names a vertex twice: {faces[bad.argmax()].tolist()}")
-    first, counts = _unique_rows(np.sort(faces, axis=1))
-    if (counts > 1).any():
-        face = first[counts.argmax()]
-        refuse(f"face {face} stands there twice: {faces[face].tolist()}")
+    yield bad, lambda f: f"face {f} names a vertex twice: {faces[f].tolist()}"
+    twice, counts = _unique_rows(np.sort(faces, axis=1))
+    yield counts > 1, lambda i: f"face {twice[i]} stands there twice: {faces[twice[i]].tolist()}"
     doubled = np.linalg.norm(face_normals(vertices, faces), axis=1)
     bad = doubled <= 2e-14 * max(np.ptp(vertices, axis=0).max() ** 2, 1e-300)
-    if bad.any():
-        refuse(f"face {bad.argmax()} {faces[bad.argmax()].tolist()} has no area")
+    yield bad, lambda f: f"face {f} {faces[f].tolist()} has no area"
     directed = half_edges(faces)
     first, repeats = _unique_rows(directed)
-    if (repeats > 1).any():
-        edge = np.sort(directed[first[repeats.argmax()]])
+
+    def crowded(i):
+        edge = np.sort(directed[first[i]])
         count = (np.sort(directed, axis=1) == edge).all(axis=1).sum()
         if count > 2:
-            refuse(f"edge {edge.tolist()} belongs to {count} faces, at most 2 allowed")
-        refuse(f"the two faces at edge {edge.tolist()} are wound in opposite senses")
+            return f"edge {edge.tolist()} belongs to {count} faces, at most 2 allowed"
+        return f"the two faces at edge {edge.tolist()} are wound in opposite senses"
+
+    yield repeats > 1, crowded
     used = np.bincount(faces.ravel(), minlength=len(vertices))
-    if (used == 0).any():
-        refuse(f"vertex {(used == 0).argmax()} belongs to no face")
-    one_fan = np.array(igl.is_vertex_manifold(np.ascontiguousarray(faces)))
-    if not one_fan.all():
-        refuse(f"two separate fans of faces meet at vertex {one_fan.argmin()}")
+    yield used == 0, lambda v: f"vertex {v} belongs to no face"
+    two_fans = ~np.array(igl.is_vertex_manifold(np.ascontiguousarray(faces)), bool)
+    yield two_fans, lambda v: f"two separate fans of faces meet at vertex {v}"
 
 
 def _unique_rows(rows) -> tuple[np.ndarray, np.ndarray]:

@@ -82,7 +82,7 @@ def barycentric_upsampling(points, coarse_vertices, coarse_faces, nearest=closes
 
 
 def psbody_closest_point():
-    """psbody-mesh's AABB tree behind the signature of ``closest_point_on_mesh``."""
+    """psbody-mesh's AABB tree, called as ``closest_point_on_mesh`` is; without distances."""
     try:
         from psbody.mesh import Mesh
     except ImportError as error:
@@ -94,11 +94,9 @@ def psbody_closest_point():
 
     def nearest(points, vertices, faces):
         tree = Mesh(v=vertices, f=faces.astype(np.uint32)).compute_aabb_tree()
-        face, _, nearest_points = tree.nearest(points, nearest_part=True)
+        face, _, found = tree.nearest(points, nearest_part=True)
         face = np.asarray(face).ravel().astype(np.int64)
-        barycentric = barycentric_at(nearest_points, vertices, faces[face])
-        distance = np.linalg.norm(points - nearest_points, axis=1)
-        return face, barycentric, nearest_points, distance
+        return face, barycentric_at(found, vertices, faces[face]), found
 
     return nearest
 

@@ -21,16 +21,8 @@ from hand_lib.render.camera import KNUCKLES
 
 
 @pytest.fixture(scope="module")
-def hands():
-    return SyntheticHands(64, seed=3, count=24).fetch_batch(np.arange(24))
-
-
-def test_random_numbers_depend_on_seed_epoch_and_index_only():
-    table = uniforms(3, 1, np.arange(100))
-    assert (uniforms(3, 1, [42])[0] == table[42]).all()
-    assert (uniforms(3, np.ones(3, int), [9, 7, 5]) == table[[9, 7, 5]]).all()
-    others = (uniforms(4, 1, [42]), uniforms(3, 2, [42]), uniforms(3, 1, [43]))
-    assert all((other[0] != table[42]).all() for other in others)
+def pool():
+    return InMemoryDataset(SyntheticHands(64, seed=3, count=24), 64, margin=1.0)
 
 
 def test_metro_changes_follow_metros_distribution():
@@ -96,8 +88,7 @@ def test_blur_occluder_and_jpeg_each_leave_their_mark():
     assert (degrade(image.copy(), Augmentation(), random) == image).all()
 
 
-def test_training_crops_become_tight_with_exact_labels(hands):
-    pool = InMemoryDataset(SyntheticHands(64, seed=3, count=24), 64, margin=1.0)
+def test_training_crops_become_tight_with_exact_labels(pool):
     always = TightCrop(fraction=1.0, turn_deg=0.0, scale=0.0, shift=0.0)
     batch = HandCrops(pool, 48, tight=always).fetch_batch(np.arange(24))
     places = batch["joints_2d"]
@@ -113,8 +104,7 @@ def test_training_crops_become_tight_with_exact_labels(hands):
     np.testing.assert_allclose(*lengths, atol=1e-6)
 
 
-def test_a_share_of_the_crops_stays_first_and_the_same_seed_the_same_crops(hands):
-    pool = InMemoryDataset(SyntheticHands(64, seed=3, count=24), 64, margin=1.0)
+def test_a_share_of_the_crops_stays_first_and_the_same_seed_the_same_crops(pool):
     plain = HandCrops(pool, 48).fetch_batch(np.arange(24))["joints_2d"]
     crops = HandCrops(pool, 48, seed=5, tight=TightCrop(fraction=0.5))
     one, again = (crops.fetch_batch(np.arange(24), epoch)["joints_2d"] for epoch in (0, 0))
@@ -123,9 +113,9 @@ def test_a_share_of_the_crops_stays_first_and_the_same_seed_the_same_crops(hands
     assert (one == again).all() and (one != other).any() and 4 <= same <= 20
 
 
-def test_hands_without_enough_joints_keep_their_first_crop(hands):
+def test_hands_without_enough_joints_keep_their_first_crop(pool):
     affines = np.tile(np.eye(3)[:2], (3, 1, 1))
-    places = np.tile(hands["joints_2d"][:1] * 20 + 32, (3, 1, 1)).astype(float)
+    places = np.tile(pool.arrays["joints_2d"][:1] * 20 + 32, (3, 1, 1)).astype(float)
     valid = np.ones((3, 21), bool)
     valid[1, 0] = False  # no wrist
     valid[2, 9:] = False  # fewer than half

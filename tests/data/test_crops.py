@@ -85,7 +85,7 @@ def centroid_errors(item, size):
 def test_the_picture_moves_exactly_with_its_joints(size, side):
     turning = Augmentation(rotation_deg=60, scale=0.1, shift=0.05)
     crops = HandCrops([dotted_hand(224, side)], size, turning)
-    errors = np.concatenate([centroid_errors(crops.item(0, epoch), size) for epoch in range(12)])
+    errors = np.concatenate([centroid_errors(crops.item(0, epoch), size) for epoch in range(6)])
     assert errors.max() < 0.12 and errors.mean() < 0.05
 
 
@@ -241,14 +241,6 @@ def test_backgrounds_of_one_hand_never_straddle_the_split(hands):
         split_unique([1], 0.5)
     parts = split_unique(InMemoryDataset(hands, 32), 0.2)
     assert HandCrops(parts[1], 32).fetch_batch([0, 1])["image"].shape == (2, 3, 32, 32)
-
-
-def test_colours_change_and_nothing_else(hands):
-    plain = HandCrops(hands, 64).fetch_batch(np.arange(8))
-    lit = HandCrops(hands, 64, Augmentation(gain=0.5)).fetch_batch(np.arange(8))
-    ratio = lit["image"].mean((2, 3)) / plain["image"].mean((2, 3))
-    assert ratio.std() > 0.1 and 0.45 < ratio.min() and ratio.max() < 1.55
-    assert all(np.array_equal(plain[name], lit[name]) for name in plain if name != "image")
 
 
 def test_crops_of_a_part_travel_to_a_worker(hands):

@@ -15,9 +15,13 @@ make = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(make)
 
 
-def test_the_committed_pictures_are_what_the_workbook_draws():
-    for example, drawn in zip(EXAMPLES, make.draw_examples(), strict=True):
-        name, side, image, matrix, joints = drawn
+@pytest.fixture(scope="module")
+def drawn():
+    return list(make.draw_examples())
+
+
+def test_the_committed_pictures_are_what_the_workbook_draws(drawn):
+    for example, (name, side, image, matrix, joints) in zip(EXAMPLES, drawn, strict=True):
         assert (example.name, example.side) == (name, side)
         stored = read_image(example.path).astype(int)
         assert stored.shape == image.shape and np.abs(stored - image).mean() < 6, name
@@ -37,7 +41,8 @@ def test_they_are_small_varied_and_hold_their_hands():
     assert min(extent) < 0.55 * 288 and max(extent) > 0.7 * 288
 
 
-def test_they_can_be_written_anew_and_are_missed_when_absent(tmp_path):
+def test_they_can_be_written_anew_and_are_missed_when_absent(tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(make, "draw_examples", lambda: drawn)
     folder = make.write_examples(tmp_path / "new")
     for example in load_examples(folder):
         assert Image.open(io.BytesIO(example.path.read_bytes())).format == "JPEG"

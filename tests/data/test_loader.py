@@ -6,7 +6,7 @@ import torch
 from data_fixtures import make_hand
 
 from hand_lib.data.crops import HandCrops
-from hand_lib.data.loader import _Batch, make_loader, shared_memory_mb
+from hand_lib.data.loader import HandLoader, _Batch, shared_memory_mb
 from hand_lib.data.sample import Subset
 
 
@@ -30,31 +30,31 @@ def order_of(loader):
 
 
 def test_an_epoch_shows_every_item_once_in_its_own_order():
-    loader = make_loader(Numbers(23), 5, seed=3)
+    loader = HandLoader(Numbers(23), 5, seed=3)
     first = order_of(loader)
     assert sorted(first) == list(range(23)) and first != list(range(23))
-    assert first == order_of(make_loader(Numbers(23), 5, seed=3))
-    assert first != order_of(make_loader(Numbers(23), 5, seed=4))
-    assert order_of(make_loader(Numbers(23), 5, seed=3, epoch=1)) != first
-    assert len(loader) == 5 and len(make_loader(Numbers(23), 5, drop_last=True)) == 4
+    assert first == order_of(HandLoader(Numbers(23), 5, seed=3))
+    assert first != order_of(HandLoader(Numbers(23), 5, seed=4))
+    assert order_of(HandLoader(Numbers(23), 5, seed=3, epoch=1)) != first
+    assert len(loader) == 5 and len(HandLoader(Numbers(23), 5, drop_last=True)) == 4
 
 
 def test_loading_resumes_in_the_middle_of_an_epoch():
-    whole = order_of(make_loader(Numbers(23), 5, seed=3, epoch=2))
-    rest = make_loader(Numbers(23), 5, seed=3, epoch=2, start_batch=3)
+    whole = order_of(HandLoader(Numbers(23), 5, seed=3, epoch=2))
+    rest = HandLoader(Numbers(23), 5, seed=3, epoch=2, start_batch=3)
     assert order_of(rest) == whole[15:] and len(rest) == 2
-    assert order_of(make_loader(Numbers(23), 5, start_batch=5)) == []
+    assert order_of(HandLoader(Numbers(23), 5, start_batch=5)) == []
     with pytest.raises(ValueError, match="start_batch must lie in"):
-        make_loader(Numbers(23), 5, start_batch=6)
+        HandLoader(Numbers(23), 5, start_batch=6)
 
 
 def test_workers_load_the_same_batches_and_say_when_shared_memory_is_small(monkeypatch):
     assert shared_memory_mb("/no/such/place") == float("inf") and shared_memory_mb("/") > 0
     monkeypatch.setattr("hand_lib.data.loader.shared_memory_mb", lambda: 64.0)
     crops = HandCrops([make_hand(n) for n in range(20)], 32, "default", seed=1)
-    alone = list(make_loader(crops, 6, seed=2, epoch=1))
+    alone = list(HandLoader(crops, 6, seed=2, epoch=1))
     with pytest.warns(UserWarning, match="^64 MB of shared memory: batches go through pipes$"):
-        helped = list(make_loader(crops, 6, seed=2, epoch=1, workers=2))
+        helped = list(HandLoader(crops, 6, seed=2, epoch=1, workers=2))
     assert len(alone) == len(helped) == 4
     for one, other in zip(alone, helped, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
@@ -70,23 +70,23 @@ def test_the_loaders_thread_makes_tensors_for_a_gpu(monkeypatch):
 
 
 def test_mixed_data_sets_show_each_item_once():
-    together = order_of(make_loader([Numbers(10), Numbers(40)], 8))
+    together = order_of(HandLoader([Numbers(10), Numbers(40)], 8))
     assert sorted(together) == list(range(50)) and max(together[:25]) >= 10 > min(together[:25])
 
 
 def test_loaders_refuse_what_cannot_work():
     with pytest.raises(ValueError, match="at least one item"):
-        make_loader([Numbers(3), Numbers(0)], 2)
+        HandLoader([Numbers(3), Numbers(0)], 2)
     with pytest.raises(ValueError, match="a batch_size >= 1"):
-        make_loader(Numbers(3), 0)
+        HandLoader(Numbers(3), 0)
     for samples in ([make_hand(0)], Subset([make_hand(0)], [0])):
         with pytest.raises(TypeError, match="wrap it: HandCrops"):
-            make_loader([samples], 1)
+            HandLoader([samples], 1)
 
 
 def test_a_stream_goes_on_from_any_step_across_epochs():
-    stream = make_loader(Numbers(23), 5, seed=3, drop_last=True).stream(2)
+    stream = HandLoader(Numbers(23), 5, seed=3, drop_last=True).stream(2)
     found = [next(stream)["index"].tolist() for _ in range(6)]
     stream.close()
-    epochs = [make_loader(Numbers(23), 5, seed=3, epoch=n, drop_last=True) for n in (0, 1)]
+    epochs = [HandLoader(Numbers(23), 5, seed=3, epoch=n, drop_last=True) for n in (0, 1)]
     assert sum(found, []) == [*order_of(epochs[0]), *order_of(epochs[1])][10:40]

@@ -56,7 +56,7 @@ def test_the_reader_of_thirty_lines_reads_ho3d(tmp_path):
 
 
 def test_the_batches_come_as_printed(tmp_path):
-    source = next(block for block in BLOCKS if "make_loader" in block)
+    source = next(block for block in BLOCKS if "HandLoader" in block)
     names, folder = {}, write_freihand_fixture(tmp_path / "freihand", unique=20)
     source = source.replace('"data/freihand"', repr(str(folder))).replace("workers=4", "workers=0")
     exec(source, names)

@@ -62,8 +62,6 @@ HOSTILE = {
     "os.system, protocol 0": (calling("os.system", "touch hacked", 0), "os.system"),
     "builtins.eval": (calling("builtins.eval", "open('hacked', 'w')"), "builtins.eval"),
     "builtins.getattr": (calling("builtins.getattr"), "builtins.getattr"),
-    "subprocess.Popen": (calling("subprocess.Popen", "touch"), "subprocess.Popen"),
-    "numpy.load": (calling("numpy.load"), "numpy.load"),
     "numpy.f2py": (calling("numpy.testing._private.utils.runstring"), "runstring"),
     "codecs.decode": (calling("_codecs.decode"), "_codecs.decode"),
     "copyreg": (calling("copy_reg._reconstructor"), "not callable"),
@@ -84,7 +82,6 @@ HOSTILE = {
     "empty": (b"", "no pickle"),
     "truncated": (pickle.dumps({"v": np.ones(100)}, 3)[:-200], "truncated"),
     "no stop": (b"\x80\x02K\x01", "damaged"),
-    "stack underflow": (b"\x80\x02R.", "damaged"),
     "10 GB of bytes": (b"\x80\x04\x8e" + struct.pack("<Q", 10 * 2**30) + b"ab.", "damaged"),
     "10 GB array": (array_pickle((10**9, 10), b"f8", b"abcd"), "too small"),
     "negative shape": (array_pickle((-1, 3), b"f8", b"\0" * 24), "negative"),
@@ -119,23 +116,14 @@ def test_a_hostile_or_broken_pickle_is_refused_quickly_and_nothing_runs(
     assert [p.name for p in tmp_path.iterdir()] == ["MANO_RIGHT.pkl"]
 
 
-def test_the_pickle_module_would_have_run_what_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    pickle.loads(HOSTILE["os.system"][0])
-    assert (tmp_path / "hacked").exists()
-
-
-def test_a_huge_file_is_refused_unread(tmp_path):
+def test_a_huge_file_is_refused_unread_and_a_missing_one_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pkl"):
+        load_pickle_safely(tmp_path / "nothing.pkl")
     path = tmp_path / "big.pkl"
     with open(path, "wb") as file:
         file.truncate(MAX_BYTES + 1)
     with pytest.raises(ValueError, match="a hand model has"):
         load_pickle_safely(path)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing\.pkl"):
-        load_pickle_safely(tmp_path / "nothing.pkl")
 
 
 def loaded(folder, content):

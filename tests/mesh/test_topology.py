@@ -110,11 +110,6 @@ def test_a_broken_mesh_is_refused_with_the_index_that_offends(vertices, faces, m
         g.check_mesh(vertices, faces)
 
 
-def test_clean_meshes_pass_the_check(sphere, bowl):
-    g.check_mesh(*sphere)
-    g.check_mesh(*bowl)
-
-
 def pair(noise, count=50, seed=0):
     """Sources, the same turned and moved with noise, and the rotations between them."""
     rng = np.random.default_rng(seed)
@@ -130,6 +125,8 @@ def test_alignment_recovers_a_known_motion():
     assert np.allclose(motion.scale, 1.7) and np.allclose(motion.rotation, rotation)
     assert np.allclose(motion(source), target)
     assert np.allclose(motion(source[:, :3]), g.procrustes_align(source, target)[:, :3])
+    with pytest.raises(ValueError, match="alike"):
+        g.procrustes_align(source, target[:, :20])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -145,16 +142,6 @@ def test_alignment_mirrors_only_when_allowed_tensors_as_arrays(reflections, dtyp
     digits = 4 if dtype == np.float32 else 11
     for mine, theirs in zip(found, motion, strict=True):
         np.testing.assert_almost_equal(mine.numpy(), theirs, digits)
-
-
-def test_alignment_never_raises_the_squared_error():
-    source, target = np.random.default_rng(2).normal(size=(2, 50, 21, 3))
-    before = ((source - target) ** 2).sum(axis=(1, 2))
-    for reflections in (False, True):
-        aligned = g.procrustes_align(source, target, reflections)
-        assert (((aligned - target) ** 2).sum(axis=(1, 2)) <= before).all()
-    with pytest.raises(ValueError, match="alike"):
-        g.procrustes_align(source, target[:, :20])
 
 
 def test_closest_points_lie_on_the_mesh_and_nothing_is_closer(sphere):

@@ -9,5 +9,5 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     SyntheticHands="hands",
     SyntheticConfig="config",
-    MovingHand="hands",
+    MovingHand="clip",
 )

@@ -9,6 +9,8 @@ boxes), ``fabric`` (stripes, checks, prints, weaves seen in perspective), ``foli
 makes one more kind, ``photographs``.
 """
 
+from itertools import repeat
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +30,8 @@ def _colour(rng, saturation=0.35, light=(20, 235)):
     return np.clip(grey + tint * saturation * rng.gamma(1.2, 0.5) * 90, 0, 255)
 
 
-def _tuple(colour):
-    """A colour as OpenCV takes it."""
-    return tuple(float(c) for c in colour)
+def _plain(colour, height, width=None) -> NDArray:
+    return np.full((height, width or height, 3), colour, np.float32)
 
 
 def spectrum(rng, size, exponent=1.0, channels=3) -> NDArray:
@@ -61,10 +62,8 @@ def _shape(rng, canvas, centre, radius, colour):
         cv2.ellipse(canvas, centre, axes, angle, 0, 360, colour, -1, cv2.LINE_AA)
     else:
         if kind == 2:
-            box = (centre, (2 * radius, 2 * radius * rng.uniform(0.08, 1)), angle)
-            corners = cv2.boxPoints(
-                tuple((tuple(map(float, p)) if np.ndim(p) else float(p)) for p in box)
-            )
+            sides = 2 * radius, 2 * radius * rng.uniform(0.08, 1)
+            corners = cv2.boxPoints((centre, sides, angle))
         else:
             turn = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 8)))
             reach = radius * rng.uniform(0.5, 1.2, len(turn))
@@ -74,27 +73,29 @@ def _shape(rng, canvas, centre, radius, colour):
 
 def _leaves(rng, size, count=None):
     palette = [_colour(rng, 0.6) for _ in range(rng.integers(4, 12))]
-    canvas = np.empty((size, size, 3), np.float32)
-    canvas[:] = palette[0]
+    canvas = _plain(palette[0], size)
     smallest, largest = rng.uniform(1.5, 6) * size / 256, size * rng.uniform(0.25, 0.6)
     count = int(count or rng.integers(150, 700))
     # radius ~ r^-3 between the two ends
     share = rng.uniform(0, 1, count)
     radii = 1 / np.sqrt(share / smallest**2 + (1 - share) / largest**2)
     for radius in radii[np.argsort(-radii * rng.uniform(0.4, 1, count))]:
-        centre = tuple(int(v) for v in rng.integers(0, size, 2))
+        centre = rng.integers(0, size, 2).tolist()
         colour = palette[rng.integers(len(palette))] + rng.normal(0, 12)
-        _shape(rng, canvas, centre, radius, tuple(float(c) for c in colour))
+        _shape(rng, canvas, centre, radius, colour.tolist())
     return canvas + rng.uniform(2, 12) * spectrum(rng, size, rng.uniform(0.3, 1.0), 1)
+
+
+def _rotation(angle):
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def _warped(rng, size, texture, strength=0.7):
     """A flat texture seen from a random slant."""
     corners = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32)
     centre = size / 2
-    turn = rng.uniform(0, 2 * np.pi)
-    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    target = (corners - centre) @ rotation.T * rng.uniform(1.4, 1.9)
+    turned = (corners - centre) @ _rotation(rng.uniform(0, 2 * np.pi)).T
+    target = turned * rng.uniform(1.4, 1.9)
     target *= 1 + strength * rng.uniform(-0.3, 0.3, (4, 1))
     matrix = cv2.getPerspectiveTransform(corners, (target + centre).astype(np.float32))
     kind = cv2.BORDER_REFLECT_101
@@ -119,13 +120,12 @@ def _fabric(rng, size):
         level = spectrum(rng, size, 0.9, 1) * 10
         cloth = np.where(joint, first, second + level)
     elif kind == 3:  # a print of small flowers or dots
-        cloth = np.empty((size, size, 3), np.float32)
-        cloth[:] = first
+        cloth = _plain(first, size)
         palette = [second, third, _colour(rng, 0.9)]
         for _ in range(int(rng.uniform(60, 400))):
             cx, cy = rng.uniform(0, size, 2)
             r = period * rng.uniform(0.15, 0.45)
-            colour = tuple(float(c) for c in palette[rng.integers(3)])
+            colour = palette[rng.integers(3)].tolist()
             for petal in range(rng.choice([1, 5])):
                 at = (int(cx + r * np.cos(1.257 * petal)), int(cy + r * np.sin(1.257 * petal)))
                 cv2.circle(cloth, at, max(1, int(r * 0.7)), colour, -1, cv2.LINE_AA)
@@ -139,9 +139,7 @@ def _fabric(rng, size):
 
 
 def _room(rng, size):
-    canvas = np.empty((size, size, 3), np.float32)
-    wall = _colour(rng, 0.3, (60, 240))
-    canvas[:] = wall
+    canvas = _plain(_colour(rng, 0.3, (60, 240)), size)
     horizon = int(rng.uniform(0.3, 1.0) * size)
     canvas[horizon:] = _colour(rng, 0.3, (30, 210))
     for _ in range(rng.integers(2, 9)):  # doors, windows, cupboards, screens, in frames
@@ -149,8 +147,8 @@ def _room(rng, size):
         w, h = rng.uniform(0.08, 0.7, 2) * size
         inner, frame = _colour(rng, 0.5), _colour(rng, 0.2)
         a, b = (int(x), int(y)), (int(x + w), int(y + h))
-        cv2.rectangle(canvas, a, b, tuple(map(float, inner)), -1)
-        cv2.rectangle(canvas, a, b, tuple(map(float, frame)), int(rng.integers(1, 8)))
+        cv2.rectangle(canvas, a, b, inner.tolist(), -1)
+        cv2.rectangle(canvas, a, b, frame.tolist(), int(rng.integers(1, 8)))
     if rng.uniform() < 0.45:  # a shelf full of things
         x0, x1 = np.sort(rng.uniform(-0.1, 1.1, 2)) * size
         for top in np.arange(rng.uniform(0, 0.3), 1, rng.uniform(0.12, 0.35)) * size:
@@ -158,33 +156,29 @@ def _room(rng, size):
             hues = [_colour(rng, 1.0) for _ in range(4)]
             while x < x1:
                 wide = rng.uniform(0.015, 0.07) * size
-                a, b = (
-                    (int(x), int(top + tall * rng.uniform(0, 0.4))),
-                    (int(x + wide), int(top + tall)),
-                )
+                a = int(x), int(top + tall * rng.uniform(0, 0.4))
+                b = int(x + wide), int(top + tall)
                 hue = hues[rng.integers(4)] * rng.uniform(0.7, 1.2)
-                cv2.rectangle(canvas, a, b, tuple(map(float, hue)), -1)
+                cv2.rectangle(canvas, a, b, hue.tolist(), -1)
                 x += wide * rng.uniform(1, 1.2)
-            line = tuple(map(float, _colour(rng, 0.1)))
+            line = _colour(rng, 0.1).tolist()
             cv2.line(canvas, (int(x0), int(top + tall)), (int(x1), int(top + tall)), line, 3)
     for _ in range(rng.integers(0, 5)):  # pipes, cables, edges
-        ends = [tuple(int(v) for v in rng.uniform(-0.2, 1.2, 2) * size) for _ in range(2)]
-        hue = tuple(map(float, _colour(rng, 0.2)))
-        cv2.line(canvas, *ends, hue, int(rng.integers(1, 12)), cv2.LINE_AA)
+        ends = (rng.uniform(-0.2, 1.2, (2, 2)) * size).astype(int).tolist()
+        cv2.line(canvas, *ends, _colour(rng, 0.2).tolist(), int(rng.integers(1, 12)), cv2.LINE_AA)
     canvas = _warped(rng, size, canvas, 0.5) if rng.uniform() < 0.5 else canvas
     return canvas + rng.uniform(1, 6) * spectrum(rng, size, 0.8, 1)
 
 
 def _desk(rng, size):
-    canvas = np.empty((size, size, 3), np.float32)
-    canvas[:] = _colour(rng, 0.3, (40, 245))
+    canvas = _plain(_colour(rng, 0.3, (40, 245)), size)
     if rng.uniform() < 0.4:
         canvas = _fabric(rng, size).astype(np.float32)
     for _ in range(rng.integers(2, 12)):
         w, h = (int(v) for v in rng.uniform(0.1, 0.6, 2) * size)
-        sheet = np.empty((h, w, 3), np.float32)
-        sheet[:] = _colour(rng, 0.2, (150, 250)) if rng.uniform() < 0.5 else _colour(rng, 0.8)
-        ink = tuple(map(float, _colour(rng, 0.4, (0, 110))))
+        paper = _colour(rng, 0.2, (150, 250)) if rng.uniform() < 0.5 else _colour(rng, 0.8)
+        sheet = _plain(paper, h, w)
+        ink = _colour(rng, 0.4, (0, 110)).tolist()
         kind = rng.integers(4)
         if kind == 0:  # writing
             gap = max(3, int(size * rng.uniform(0.012, 0.04)))
@@ -202,12 +196,10 @@ def _desk(rng, size):
         elif kind == 2:
             cv2.circle(sheet, (w // 2, h // 2), min(w, h) // 3, ink, int(rng.choice([-1, 2, 4])))
         turn, ends = np.deg2rad(rng.uniform(0, 360)), np.array([[0, 0], [w, 0], [0, h]], np.float32)
-        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        place = (ends - [w / 2, h / 2]) @ rotation.T + rng.uniform(0, size, 2)
+        place = (ends - [w / 2, h / 2]) @ _rotation(turn).T + rng.uniform(0, size, 2)
         matrix = cv2.getAffineTransform(ends, place.astype(np.float32))
-        over = cv2.warpAffine(
-            np.dstack([sheet, np.ones((h, w))]).astype(np.float32), matrix, (size, size)
-        )
+        over = np.dstack([sheet, np.ones((h, w), np.float32)])
+        over = cv2.warpAffine(over, matrix, (size, size))
         shadow = cv2.GaussianBlur(np.roll(over[..., 3:], 3, (0, 1)), (0, 0), 4)[..., None]
         canvas = canvas * (1 - 0.4 * shadow) * (1 - over[..., 3:]) + over[..., :3]
     return canvas
@@ -215,14 +207,13 @@ def _desk(rng, size):
 
 def _foliage(rng, size):
     hue = np.array([[70, 105, 40], [120, 130, 60], [140, 95, 50], [95, 85, 70]])[rng.integers(4)]
-    canvas = np.empty((size, size, 3), np.float32)
-    canvas[:] = hue * 0.4
+    canvas = _plain(hue * 0.4, size)
     for depth in np.linspace(0.4, 1.3, 500):
-        centre = tuple(int(v) for v in rng.integers(0, size, 2))
+        centre = rng.integers(0, size, 2).tolist()
         axes = (int(size * rng.uniform(0.01, 0.06)) + 1, int(size * rng.uniform(0.004, 0.02)) + 1)
         colour = hue * depth * rng.uniform(0.7, 1.3) + rng.normal(0, 8, 3)
         angle = float(rng.uniform(0, 180))
-        cv2.ellipse(canvas, centre, axes, angle, 0, 360, tuple(map(float, colour)), -1, cv2.LINE_AA)
+        cv2.ellipse(canvas, centre, axes, angle, 0, 360, colour.tolist(), -1, cv2.LINE_AA)
     return canvas
 
 
@@ -232,25 +223,22 @@ def _people(rng, size):
     canvas = canvas.astype(np.float32)
     for _ in range(rng.integers(1, 3)):
         skin = np.array([232, 190, 160]) * rng.uniform(0.3, 1.05) ** np.array([0.7, 1.0, 1.2])
-        x, y, unit = (
-            rng.uniform(0, size),
-            rng.uniform(0.1, 0.7) * size,
-            rng.uniform(0.1, 0.3) * size,
-        )
+        x, y = rng.uniform(0, size), rng.uniform(0.1, 0.7) * size
+        unit = rng.uniform(0.1, 0.3) * size
         cloth, hair = _colour(rng, 0.8), _colour(rng, 0.2, (5, 120))
         middle = np.array([x, y])
 
         def at(dx, dy, middle=middle, unit=unit):
-            return tuple(int(v) for v in middle + unit * np.array([dx, dy]))
+            return (middle + unit * np.array([dx, dy])).astype(int).tolist()
 
         torso = (int(1.9 * unit), int(2.6 * unit))
-        cv2.ellipse(canvas, at(0, 3.4), torso, 0, 0, 360, _tuple(cloth), -1, cv2.LINE_AA)
-        cv2.circle(canvas, at(0, -0.25), int(1.02 * unit), _tuple(hair), -1, cv2.LINE_AA)
+        cv2.ellipse(canvas, at(0, 3.4), torso, 0, 0, 360, cloth.tolist(), -1, cv2.LINE_AA)
+        cv2.circle(canvas, at(0, -0.25), int(1.02 * unit), hair.tolist(), -1, cv2.LINE_AA)
         face = (int(0.75 * unit), int(unit))
-        cv2.ellipse(canvas, at(0, 0.1), face, 0, 0, 360, _tuple(skin), -1, cv2.LINE_AA)
+        cv2.ellipse(canvas, at(0, 0.1), face, 0, 0, 360, skin.tolist(), -1, cv2.LINE_AA)
         for side in (-1, 1):
             end = at(side * rng.uniform(0.5, 3), rng.uniform(1, 5))
-            limb = _tuple(skin if rng.uniform() < 0.5 else cloth * 0.9)
+            limb = (skin if rng.uniform() < 0.5 else cloth * 0.9).tolist()
             cv2.line(canvas, at(side * 1.5, 2.2), end, limb, max(2, int(0.7 * unit)), cv2.LINE_AA)
     return cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.5, 5) * size / 256)
 
@@ -259,7 +247,7 @@ def _bokeh(rng, size):
     canvas = cv2.GaussianBlur(_leaves(rng, size, 120).astype(np.float32), (0, 0), size / 22)
     for _ in range(rng.integers(3, 40)):
         disc = np.zeros((size, size), np.float32)
-        centre = tuple(int(v) for v in rng.integers(0, size, 2))
+        centre = rng.integers(0, size, 2).tolist()
         cv2.circle(disc, centre, int(size * rng.uniform(0.01, 0.08)), 1.0, -1, cv2.LINE_AA)
         canvas += disc[..., None] * _colour(rng, 1.0) * rng.uniform(0.15, 0.6)
     return cv2.GaussianBlur(canvas, (0, 0), 1.2)
@@ -292,9 +280,8 @@ def paint_background(kind: str, size: int, rng: np.random.Generator) -> NDArray:
         raise ValueError(f"a background needs at least 8 pixels a side, found {size}")
     canvas = np.asarray(_PAINTERS[kind](rng, size), np.float32)
     y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
-    fall = (
-        1 + rng.normal(0, 0.25) * x + rng.normal(0, 0.3) * y - rng.uniform(0, 0.5) * (x * x + y * y)
-    )
+    fall = 1 + rng.normal(0, 0.25) * x + rng.normal(0, 0.3) * y
+    fall -= rng.uniform(0, 0.5) * (x * x + y * y)
     canvas = (canvas - 110) * rng.uniform(0.6, 1.15) + 110 + rng.normal(0, 12)
     canvas = canvas * np.clip(fall, 0.3, 1.6)[..., None]
     if rng.uniform() < 0.5:
@@ -310,11 +297,8 @@ def bank_kinds(count: int = 192, seed: int = 0) -> NDArray:
 
 def background_bank(count: int = 192, size: int = 256, seed: int = 0) -> NDArray:
     """Tiles (count, size, size, 3) uint8 in the shares of ``SHARES``, the same for a seed."""
-    tiles = [
-        paint_background(kind, size, np.random.default_rng([seed, 2, i]))
-        for i, kind in enumerate(bank_kinds(count, seed))
-    ]
-    return np.stack(tiles)
+    rngs = (np.random.default_rng([seed, 2, i]) for i in range(count))
+    return np.stack([*map(paint_background, bank_kinds(count, seed), repeat(size), rngs)])
 
 
 def photograph_bank(folder, size: int = 256, most: int = 192) -> NDArray:
@@ -350,7 +334,4 @@ def pack_tiles(tiles: NDArray) -> NDArray:
     >>> hex(int(pack_tiles(np.array([1, 2, 3], np.uint8).reshape(1, 1, 1, 3))[0, 0, 0]))
     '0x30201'
     """
-    packed = tiles[..., 0].astype(np.uint32)
-    packed |= tiles[..., 1].astype(np.uint32) << 8
-    packed |= tiles[..., 2].astype(np.uint32) << 16
-    return packed
+    return tiles.astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)

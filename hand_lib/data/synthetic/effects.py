@@ -1,6 +1,7 @@
-"""What a camera does to a picture: blur, white balance, contrast, noise, JPEG (image degradation).
+"""Before and after the painting: a background and the hand's shadow on it; what a camera does.
 
-Canvases are (3, S, S) float32, sRGB 0 to 255: one plane per colour, so that rows are contiguous.
+The camera blurs, balances white, changes contrast, adds grain and makes a JPEG. Canvases are
+(3, S, S) float32, sRGB 0 to 255: one plane per colour, so that rows are contiguous.
 """
 
 import cv2
@@ -8,8 +9,123 @@ import numba as nb
 import numpy as np
 import simplejpeg
 
+from hand_lib.data.synthetic.layout import SLEEVE
+from hand_lib.render.raster import ID_MASK, PAD
+
 _F = np.float32
 _U = np.uint64  # indices known to be positive: no look whether to count from the end
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _look_up(texels, places, found):
+    """Four texels of each pixel of a line."""
+    for x in range(places.shape[1]):
+        found[0, x], found[1, x] = texels[places[0, x]], texels[places[1, x]]
+        found[2, x], found[3, x] = texels[places[2, x]], texels[places[3, x]]
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def lay_background(ground, tiles, canvas):
+    """Cut, turn, flip and tint a piece of a tile onto the canvas.
+
+    ground: a record of ``config.BACKGROUND``.   tiles: (N, T, T) uint32, the bytes red, green,
+    blue, unused; T a power of two. They repeat mirrored for ever; positions are whole numbers of
+    1/256 texel.   canvas: (3, S, S), filled.
+    """
+    size, side = canvas.shape[1], tiles.shape[1]
+    texels = tiles.reshape(-1)
+    step = ground.zoom * side / size * 256
+    cos, sin = np.cos(ground.angle) * step, np.sin(ground.angle) * step
+    middle = (size - 1) / 2
+    period = 2 * side - 1
+    first, second = ground.tile * side * side, ground.second_tile * side * side
+    edge, flip, left, top = ground.edge, ground.flip, ground.u, ground.v
+    ex, ey, far = np.cos(edge * 1.7), np.sin(edge * 1.7), (left - 0.3) * size
+    one = _F(1 / 65536)
+    gain0, gain1, gain2 = ground.gain[0] * one, ground.gain[1] * one, ground.gain[2] * one
+    bias = ground.bias
+    wide = 2 * side * 65536  # keeps places positive: the pattern repeats after 2 side
+    places, found = np.empty((4, size), np.uint32), np.empty((4, size), np.uint32)
+    parts = np.empty((2, size), np.float32)
+    for y in range(size):
+        dy = y - middle
+        for x in range(size):
+            dx = (x - middle) * flip
+            u = int(left * side * 256 + cos * dx - sin * dy) + wide
+            v = int(top * side * 256 + sin * dx + cos * dy) + wide
+            i0, j0 = (u >> 8) & period, (v >> 8) & period
+            i1, j1 = (i0 + 1) & period, (j0 + 1) & period
+            i0, i1 = min(i0, period - i0), min(i1, period - i1)
+            j0, j1 = min(j0, period - j0) * side, min(j1, period - j1) * side
+            tile = second if (edge > 0) & (ex * dx + ey * dy > far) else first
+            places[0, x], places[1, x] = tile + j0 + i0, tile + j0 + i1
+            places[2, x], places[3, x] = tile + j1 + i0, tile + j1 + i1
+            parts[0, x], parts[1, x] = u & 255, v & 255
+        _look_up(texels, places, found)
+        for x in range(size):
+            p00, p01, p10, p11 = found[0, x], found[1, x], found[2, x], found[3, x]
+            a, b = parts[0, x], parts[1, x]  # whole numbers below 2^24: these sums are exact
+            w11 = a * b
+            w01, w10 = _F(256) * a - w11, _F(256) * b - w11
+            w00 = _F(65536) - _F(256) * a - w10
+            level = w00 * _F(p00 & 255) + w01 * _F(p01 & 255)
+            level += w10 * _F(p10 & 255) + w11 * _F(p11 & 255)
+            canvas[0, y, x] = level * gain0 + bias
+            level = w00 * _F(p00 >> 8 & 255) + w01 * _F(p01 >> 8 & 255)
+            level += w10 * _F(p10 >> 8 & 255) + w11 * _F(p11 >> 8 & 255)
+            canvas[1, y, x] = level * gain1 + bias
+            level = w00 * _F(p00 >> 16 & 255) + w01 * _F(p01 >> 16 & 255)
+            level += w10 * _F(p10 >> 16 & 255) + w11 * _F(p11 >> 16 & 255)
+            canvas[2, y, x] = level * gain2 + bias
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def cast_on_background(p, layout, scratch, canvas):
+    """Darken the background behind the hand, moved away from the lamp and blurred."""
+    strength = p.cast
+    if strength <= 0:
+        return
+    cast, size = scratch.cast, canvas.shape[1]
+    cells, wide = cast.shape[0] - 2, 2 * size + PAD
+    cast[:] = 0.0
+    last = layout.face_start[SLEEVE + 1]
+    for cy in range(cells):
+        for cx in range(cells):
+            hits = 0
+            for k in range(4):
+                y = int((cy + 0.25 + 0.5 * (k // 2)) * 2 * size / cells)
+                x = int((cx + 0.25 + 0.5 * (k % 2)) * 2 * size / cells)
+                key = scratch.seen[y * wide + x]
+                if key > 0 and key & ID_MASK < last:
+                    hits += 1
+            cast[cy + 1, cx + 1] = hits / 4.0
+    quarter, half = _F(0.25), _F(0.5)
+    for _ in range(1 + int(p.cast_spread * cells * 1.2)):
+        for y in range(1, cells + 1):
+            for x in range(1, cells + 1):
+                cast[y, x] = half * cast[y, x] + quarter * (cast[y, x - 1] + cast[y, x + 1])
+        for y in range(1, cells + 1):
+            for x in range(1, cells + 1):
+                cast[y, x] = half * cast[y, x] + quarter * (cast[y - 1, x] + cast[y + 1, x])
+    row, keep = np.empty(cells + 2, np.float32), np.empty(size, np.float32)
+    for y in range(size):
+        v = (y + 0.5) * cells / size + 0.5 - p.cast_offset[1] * cells
+        j = int(np.floor(v))
+        if j < 0 or j >= cells + 1:
+            continue
+        b = _F(v - j)
+        for i in range(cells + 2):
+            row[i] = strength * ((_F(1) - b) * cast[j, i] + b * cast[j + 1, i])
+        for x in range(size):
+            u = (x + 0.5) * cells / size + 0.5 - p.cast_offset[0] * cells
+            i = int(np.floor(u))
+            keep[x] = _F(1)
+            if 0 <= i <= cells:
+                a = _F(u - i)
+                keep[x] -= (_F(1) - a) * row[_U(i)] + a * row[_U(i + 1)]
+        for c in range(3):
+            for x in range(size):
+                canvas[c, y, x] *= keep[x]
 
 
 def defocus(canvas: np.ndarray, sigma: float) -> None:

@@ -1,8 +1,8 @@
 """Endless labelled pictures of hands, each a function of (seed, index).
 
 ``SyntheticHands(size, seed, count)`` is a data set of ``HandSample``s; ``fetch_batch`` is its fast
-path, about a thousandth of a second per picture at 128 px on one core. ``MovingHand`` is a clip of
-one hand. The knobs are those of ``SyntheticConfig``.
+path, about a thousandth of a second per picture at 128 px on one core. The knobs are those of
+``SyntheticConfig``.
 """
 
 import dataclasses
@@ -18,7 +18,6 @@ import numba as nb
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from hand_lib.data.freihand import write_freihand
 from hand_lib.data.sample import HandDataset, HandSample
@@ -30,18 +29,16 @@ from hand_lib.data.synthetic.backgrounds import (
 )
 from hand_lib.data.synthetic.config import SyntheticConfig, flat_fields
 from hand_lib.data.synthetic.draw import sample_parameters
-from hand_lib.data.synthetic.effects import expose
+from hand_lib.data.synthetic.effects import cast_on_background, expose, lay_background
 from hand_lib.data.synthetic.layout import ARM, make_layout, resting_arm
 from hand_lib.data.synthetic.paint import Materials, Pictures, paint, tone_curve
 from hand_lib.data.synthetic.scene import (
     Posed,
-    aim,
     draw_buffers,
     light_vertices,
     make_scratch,
     place_parts,
 )
-from hand_lib.data.synthetic.surroundings import cast_on_background, lay_background
 from hand_lib.files import read_json
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import GESTURES, sample_poses
@@ -51,7 +48,7 @@ from hand_lib.render.camera import crop_to_pixels, pixels_to_crop, project
 VERSION = 3
 """Of the pictures: raised whenever the same seed and index give another picture."""
 
-SIZES, POSES, TILES = (16, 1280), 4096, 192
+SIZES, POSES = (16, 1280), 4096
 GROUP = 32  # pictures that are drawn together
 CLEAR = {"occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "truncated": 0.0}
 """Knobs of pictures with one whole hand that nothing hides."""
@@ -83,41 +80,33 @@ class Banks:
 
 
 @functools.lru_cache(maxsize=4)
-def make_banks(model_path=None, background_folder=None, seed: int = 0, tile_size: int = 256):
-    """Paint and pose what all pictures share, ``Banks``; once per process, about three seconds.
+def make_banks(background_folder=None) -> Banks:
+    """Paint and pose what all pictures share; once per process, about three seconds.
 
-    model_path: MANO_RIGHT.pkl or an .npz of its arrays; None is the built-in hand.
     background_folder: pictures that are one more kind of background.
     """
-    known = {"flat_mean": True, "dtype": torch.float64}
-    model = HandModel.builtin(**known)
-    if model_path is not None:
-        model = HandModel.from_mano(model_path, "right", **known)
+    if background_folder is not None:
+        banks, more = make_banks(None), pack_tiles(photograph_bank(background_folder))
+        tiles = np.concatenate([banks.materials.tiles, more])
+        kinds = np.concatenate([banks.kinds, np.full(len(more), "photographs")])
+        materials = banks.materials._replace(tiles=tiles)
+        return dataclasses.replace(banks, materials=materials, kinds=kinds)
+    model = HandModel.builtin(flat_mean=True, dtype=torch.float64)
     arrays = model.arrays()
     template, faces = arrays["v_template"], arrays["f"]
     rest = arrays["J_regressor"] @ template
     layout, axes = make_layout(template, faces, rest)
-    first, last = layout.face_start[ARM], layout.face_start[ARM + 1]
-    everything = np.concatenate([faces, layout.faces[first:last]])
     surface = np.concatenate([template, resting_arm(template, layout, axes)])
     surface = to_builtin_rest(surface, arrays["weights"], rest)
-    tiles, kinds = background_bank(TILES, tile_size, seed), bank_kinds(TILES, seed)
-    if background_folder is not None:
-        photographs = photograph_bank(background_folder, tile_size)
-        tiles = np.concatenate([tiles, photographs])
-        kinds = np.concatenate([kinds, np.full(len(photographs), "photographs")])
-    materials = Materials(
-        layout,
-        skin_texels(surface, everything).view(np.uint64).reshape(-1),
-        pack_tiles(tiles),
-        tone_curve(),
-        ((np.arange(256) / 255) ** 2.2).astype(np.float32),
-    )
-    rng = np.random.default_rng([seed, 11])
+    texels = skin_texels(surface, layout.faces[: layout.face_start[ARM + 1]])
+    inverse_tone = ((np.arange(256) / 255) ** 2.2).astype(np.float32)
+    texels, tiles = texels.view(np.uint64).reshape(-1), pack_tiles(background_bank())
+    materials = Materials(layout, texels, tiles, tone_curve(), inverse_tone)
+    rng = np.random.default_rng([0, 11])
     poses = sample_poses(POSES, rng, gestures_share=0.0)
     moves, gestures = np.abs(poses).max(axis=0) > 1e-3, np.stack(list(GESTURES.values()))
     grain = rng.standard_normal((256, 256)).astype(np.float32)
-    return Banks(model, axes, materials, poses, moves, gestures, kinds, grain)
+    return Banks(model, axes, materials, poses, moves, gestures, bank_kinds(), grain)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -139,8 +128,7 @@ class SyntheticHands(HandDataset):
     """A data set of synthetic hand pictures.
 
     size: side in pixels, 16 to 1,280.   seed: another seed, another endless set.   count: how many
-    of it.   model_path: a hand with MANO's arrays; None is the built-in hand.
-    knobs: fields of ``SyntheticConfig``, or ``config=`` one of them.
+    of it.   knobs: fields of ``SyntheticConfig``, or ``config=`` one of them.
 
     >>> hands = SyntheticHands(size=64, seed=1, count=3)
     >>> hands[2].image.shape, hands.fetch_batch([0, 1])["joints_2d"].shape
@@ -150,7 +138,7 @@ class SyntheticHands(HandDataset):
     dataset, fingertips, in_batches = "synthetic", None, True
 
     def __init__(
-        self, size: int = 128, seed: int = 0, count: int = 2000, model_path=None, split="training",
+        self, size: int = 128, seed: int = 0, count: int = 2000, split="training",
         config: SyntheticConfig | None = None, **knobs,
     ):  # fmt: skip
         if not SIZES[0] <= size <= SIZES[1]:
@@ -159,13 +147,12 @@ class SyntheticHands(HandDataset):
             raise ValueError(f"count should be at least 1, found {count}")
         self.size, self.seed, self.count, self.split = int(size), int(seed), int(count), split
         self.config = dataclasses.replace(config or SyntheticConfig(), **knobs)
-        self.model_path = model_path
         _ = self.banks  # now, so that a folder that is missing is named now
 
     @functools.cached_property
     def banks(self) -> Banks:
         """What all pictures share."""
-        return make_banks(self.model_path, self.config.background_folder)
+        return make_banks(self.config.background_folder)
 
     @functools.cached_property
     def _scratch(self):
@@ -219,20 +206,18 @@ class SyntheticHands(HandDataset):
         masks = np.empty((batch, size, size), np.bool_)
         roots, lenses = (np.empty((batch, 3), np.float32) for _ in range(2))
         canvas = np.empty((min(batch, GROUP), 3, size, size), np.float32)
-        own = self._scratch
-        if not hasattr(own, "buffers"):
-            own.buffers = make_scratch(banks.materials.layout, size)
+        if not hasattr(self._scratch, "buffers"):
+            self._scratch.buffers = make_scratch(banks.materials.layout, size)
         vertices, joints, second, second_row = self.posed(parameters)
         for first in range(0, batch, GROUP):
             rows = slice(first, min(first + GROUP, batch))
             some = parameters[rows]
             posed = Posed(vertices[rows], joints[rows], second, second_row[rows])
             pictures = Pictures(canvas[: len(some)], masks[rows], roots[rows], lenses[rows])
-            _render(some, posed, banks.materials, own.buffers, pictures)
+            _render(some, posed, banks.materials, self._scratch.buffers, pictures)
             for number, (one, plane) in enumerate(zip(some["camera"], canvas, strict=False)):
                 images[first + number] = expose(one, plane, banks.grain).transpose(2, 0, 1)
-        intrinsics = np.zeros((batch, 3, 3), np.float32)
-        intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = lenses[:, 0]
+        intrinsics = np.eye(3, dtype=np.float32) * lenses[:, :1, None]
         intrinsics[:, :2, 2], intrinsics[:, 2, 2] = lenses[:, 1:], 1
         pixels = project((joints + roots[:, None]).astype(float), intrinsics.astype(float))
         pose = parameters["pose"].reshape(batch, 48).copy()
@@ -256,13 +241,10 @@ class SyntheticHands(HandDataset):
     def sample(self, index: int) -> HandSample:
         one = {key: value[0] for key, value in self.fetch_batch([index]).items()}
         fields = ("vertices", "joints", "root", "intrinsics", "mask", "pose", "betas")
-        return self.make(
-            np.ascontiguousarray(one["image"].transpose(1, 2, 0)),
-            int(one["index"]),
-            joints_2d=crop_to_pixels(one["joints_2d"], self.size),
-            key=f"seed {self.seed}",
-            **{name: one[name] for name in fields},
-        )
+        fields = {name: one[name] for name in fields} | {"key": f"seed {self.seed}"}
+        fields["joints_2d"] = crop_to_pixels(one["joints_2d"], self.size)
+        image = np.ascontiguousarray(one["image"].transpose(1, 2, 0))
+        return self.make(image, int(one["index"]), **fields)
 
     def fingerprint(self, indices=None) -> str:
         """SHA-256 of the numbers that some pictures are made of, by default 16 of them.
@@ -280,84 +262,6 @@ class SyntheticHands(HandDataset):
 def synthetic_test() -> SyntheticHands:
     """The fixed benchmark: 2,000 pictures of 128 px on which the repository's numbers are made."""
     return SyntheticHands(**SYNTHETIC_TEST, split="test")
-
-
-class MovingHand(SyntheticHands):
-    """A clip: frame n is sample n, one hand that travels, turns and changes its gesture.
-
-    The camera does not move.   size: side of the frames in pixels.   seed: which clip.   count:
-    frames.   fps: per second.   speed: 1 changes the gesture about once a second; 0 keeps the hand
-    still.   knobs: fields of ``SyntheticConfig``; by default nothing hides the hand.
-
-    >>> clip = MovingHand(size=256, seed=1, count=60, fps=30.0)
-    >>> clip[0].image.shape, clip.times[-1]    # a sample per frame, labels as in SyntheticHands
-    ((256, 256, 3), 1.966...)
-    """
-
-    MARGIN = 1.25  # side of the picture over the side of the square that all joints lie in
-
-    def __init__(
-        self, size: int = 256, seed: int = 0, count: int = 90, fps: float = 30.0,
-        speed: float = 1.0, **knobs,
-    ):  # fmt: skip
-        super().__init__(size, seed, count, split="clip", **{**CLEAR, **knobs})
-        if not (fps > 0 and speed >= 0):
-            raise ValueError(f"fps should be positive and speed not negative, found {fps}, {speed}")
-        self.fps = float(fps)
-        self._frames = self._make(self.times * speed)
-
-    @property
-    def times(self) -> NDArray:
-        """(T,) seconds."""
-        return np.arange(self.count) / self.fps
-
-    def parameters(self, indices, epochs=0) -> NDArray:
-        """The numbers that the frames are made of, (B,) of ``PARAMETERS``."""
-        return self._frames[self._check(indices)].copy()
-
-    def _make(self, way):
-        rng = np.random.default_rng([self.seed, 5])
-        first = sample_parameters(self.config, self.seed, [0], self.size, self.banks)
-        out = np.repeat(first, self.count)
-        out["index"] = np.arange(self.count)
-        out["pose"] = _between_gestures(rng, way)
-        turn = Rotation.from_rotvec(_wander(rng, way, 3) * np.deg2rad([16, 22, 16])).as_matrix()
-        out["frame"] = turn @ first["frame"][0].astype(float)
-        out["pose"][:, 0] = Rotation.from_matrix(out["frame"] @ self.banks.axes.T).as_rotvec()
-        out["off_axis"] = 0.10 * _wander(rng, way, 2)
-        out["distance"] = first["distance"] * np.exp(0.12 * _wander(rng, way, 1)[:, 0])
-        for name in ("grain_u", "grain_v"):
-            out["camera"][name] = rng.integers(0, 4096, self.count)
-        # framing and shift that undo each frame's own aim: one focal length and centre for all
-        out["framing"], out["shift"] = 1.0, 0.0
-        aims, root = np.empty((self.count, 3), np.float32), np.empty(3, np.float32)
-        for frame, joints, lens in zip(out, self.posed(out).joints, aims, strict=True):
-            aim(frame, joints, self.size, root, lens)
-        aims = aims.astype(float)
-        side = self.size / aims[:, :1]  # of the joints' bounding square, tangents
-        middle = ((self.size - 1) / 2 - aims[:, 1:]) / aims[:, :1]
-        low, high = (middle - side / 2).min(axis=0), (middle + side / 2).max(axis=0)
-        seen = self.MARGIN * (high - low).max()
-        out["framing"], out["shift"] = seen / side[:, 0], (middle - (low + high) / 2) / seen
-        return out
-
-
-def _wander(rng, way, count):
-    """Smooth curves (T, count) of spread about 1: three slow waves each."""
-    rates = np.array([0.17, 0.31, 0.53])[:, None]
-    waves = np.sin(2 * np.pi * (way[:, None, None] * rates + rng.random((3, count))))
-    return (waves * np.array([0.9, 0.7, 0.4])[:, None]).sum(axis=1) / 1.2
-
-
-def _between_gestures(rng, way):
-    """Poses (T, 16, 3): half a second from one named gesture to the next, half a second there."""
-    stops = int(np.floor(way[-1])) + 2
-    table = np.stack(list(GESTURES.values()))
-    picks = rng.integers(0, len(table), stops + 1)
-    at = np.minimum(way.astype(int), stops - 1)
-    part = np.clip((way - at) * 2, 0, 1)
-    part = (part * part * (3 - 2 * part))[:, None, None]
-    return table[picks[at]] * (1 - part) + table[picks[at + 1]] * part
 
 
 def write_synthetic_freihand(
@@ -378,14 +282,9 @@ def write_synthetic_freihand(
     found = read_json(folder / STAMP, optional=True)
     if found == recipe:
         return folder
-    if found is not None:
-        differ = {key: found.get(key) for key in recipe if found.get(key) != recipe[key]}
-        raise ValueError(
-            f"{folder} holds other synthetic hands: {differ}, wanted "
-            f"{ {key: recipe[key] for key in differ} }; choose another folder or delete it"
-        )
     if folder.is_mount() or folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and has no {STAMP}; choose another folder")
+        what = f"is not empty and has no {STAMP}" if found is None else f"holds {found}"
+        raise ValueError(f"{folder} {what}, wanted {recipe}; choose another folder or delete it")
     partial = folder.with_name(folder.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

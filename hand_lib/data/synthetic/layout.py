@@ -10,7 +10,6 @@ import numba as nb
 import numpy as np
 
 from hand_lib.mesh.topology import boundary_loops
-from hand_lib.render.raster import ID_MASK
 
 PARTS = ("hand", "arm", "sleeve", "object", "occluder", "hand2", "arm2", "sleeve2")
 HAND, ARM, SLEEVE, OBJECT, OCCLUDER, HAND2, ARM2, SLEEVE2 = range(len(PARTS))
@@ -48,14 +47,10 @@ def hand_axes(rest: np.ndarray) -> np.ndarray:
 
 
 def wrist_rim(vertices: np.ndarray, faces: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """The vertices of the open wrist, in order round it.
-
-    A surface without open edges takes the 16 vertices farthest behind the wrist.
-    """
-    local = vertices @ axes
-    loops = boundary_loops(np.asarray(faces, np.int64))
-    rim = np.asarray(loops[0]) if loops else np.argsort(local[:, 0])[:16]
-    around = local[rim, 1:] - local[rim, 1:].mean(axis=0)
+    """The vertices of the open wrist, in order round it."""
+    rim = boundary_loops(faces)[0]
+    around = vertices[rim] @ axes[:, 1:]
+    around = around - around.mean(axis=0)
     return rim[np.argsort(np.arctan2(around[:, 1], around[:, 0]))].astype(np.int32)
 
 
@@ -107,11 +102,6 @@ def make_layout(template, faces, rest) -> tuple[Layout, np.ndarray]:
         face_start.append(face_start[-1] + len(part_faces))
         all_faces.append(part_faces)
         all_uv.append(uv)
-    if face_start[-1] > ID_MASK:
-        raise ValueError(
-            f"a scene may have {ID_MASK} faces, this hand of {len(faces)} faces makes "
-            f"{face_start[-1]}; take a hand model of fewer faces"
-        )
     latitude = np.linspace(-np.pi / 2, np.pi / 2, latitudes)
     longitude = np.linspace(0, 2 * np.pi, longitudes, endpoint=False)
     grid = np.stack(np.meshgrid(latitude, longitude, indexing="ij"), -1).reshape(-1, 2)

@@ -72,7 +72,7 @@ def test_last_bits_change_nothing_that_is_compared_and_one_knob_does(monkeypatch
         return nudge(draw(self, indices))
 
     monkeypatch.setattr(SyntheticHands, "parameters", nudged)
-    assert check_benchmark(count=24) == []
+    assert check_benchmark(count=8) == []
     monkeypatch.undo()
     records = draw(synthetic_test(), np.arange(2000))
     before = number_means(records)
@@ -81,11 +81,12 @@ def test_last_bits_change_nothing_that_is_compared_and_one_knob_does(monkeypatch
     assert change.max() > NUMBER_TOLERANCE and before["pose"] == number_means(records)["pose"]
 
 
-def test_pinning_again_keeps_the_pin(pinned):
+def test_pinning_again_keeps_the_pin(pinned, monkeypatch):
     before = pinned()
+    monkeypatch.setattr(synthetic_check, "PINNED_PICTURES", 2)  # the first and the last
     synthetic_check.PIN.unlink()
     pin_benchmark()
     after = pinned()
-    assert after["seed"] == before["seed"] and len(after["cells"]) == len(before["indices"]) == 64
-    np.testing.assert_allclose(after["cells"], before["cells"], atol=1)
-    np.testing.assert_allclose(after["joints_mm"], before["joints_mm"], atol=0.1)
+    assert after["seed"] == before["seed"] and len(before["indices"]) == 64
+    np.testing.assert_allclose(after["cells"], before["cells"][::63], atol=1)
+    np.testing.assert_allclose(after["joints_mm"], before["joints_mm"][::63], atol=0.1)

@@ -1,10 +1,12 @@
-"""What the synthetic camera does: blur that keeps the light, JPEG that loses detail."""
+"""What lies behind a synthetic hand, and its camera: blur keeps the light, JPEG loses detail."""
 
+import cv2
 import numpy as np
 import pytest
 
 from hand_lib.data.synthetic import effects
-from hand_lib.data.synthetic.config import CAMERA
+from hand_lib.data.synthetic.backgrounds import pack_tiles
+from hand_lib.data.synthetic.config import BACKGROUND, CAMERA
 
 GRAIN = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
 
@@ -18,8 +20,6 @@ def camera(**fields):
 
 
 def canvas(size=64):
-    import cv2
-
     noise = np.random.default_rng(1).uniform(0, 255, (size, size, 3))
     return np.ascontiguousarray(cv2.GaussianBlur(noise, (0, 0), 2).transpose(2, 0, 1), np.float32)
 
@@ -73,3 +73,16 @@ def test_motion_blur_draws_a_line_and_repeats_the_border():
     for angle in (0.0, 1.0, 2.5, 4.0):
         effects.motion(flat, 9.0, angle)
         np.testing.assert_allclose(flat, 7, rtol=1e-5)
+
+
+def test_a_tile_lies_as_it_is_when_nothing_turns_it():
+    tile = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+    ground, canvas = np.zeros(1, BACKGROUND), np.zeros((3, 64, 64), np.float32)
+    for name in ("tile", "zoom", "flip", "gain"):
+        ground[name] = 1
+    ground["u"] = ground["v"] = 31.5 / 64
+    effects.lay_background(ground[0], pack_tiles(tile), canvas)
+    np.testing.assert_allclose(canvas, tile[1].transpose(2, 0, 1), atol=1e-3)
+    ground["u"] += 64 / 64  # one tile on, they repeat mirrored
+    effects.lay_background(ground[0], pack_tiles(tile), canvas)
+    np.testing.assert_allclose(canvas, tile[1].transpose(2, 0, 1)[..., ::-1], atol=1e-3)

@@ -113,14 +113,6 @@ def test_edges_in_the_background_come_as_often_as_asked_for():
         assert abs(edges.mean() - share) < 0.15
 
 
-@pytest.mark.parametrize(
-    "knobs", [{"forearm": 1.2}, {"forearm_m": (0.2, 0.1)}, {"sky_even": (1.0,)}]
-)
-def test_wrong_ranges_are_named(knobs):
-    with pytest.raises(ValueError, match=next(iter(knobs))):
-        SyntheticHands(size=32, **knobs)
-
-
 def test_photographs_of_a_folder_are_one_more_background(tmp_path):
     with pytest.raises(ValueError, match="holds no picture"):
         SyntheticHands(size=32, background_folder=str(tmp_path))
