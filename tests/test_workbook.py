@@ -61,12 +61,15 @@ def finished_run(root, name, status="finished"):
 def test_a_notebook_runs_with_its_parameters_quietly_and_leaves_no_stamps(
     notebook, tmp_path, capfd
 ):
+    append_cell(notebook, "import sys\nsys.stderr.write('\\r 1%|\\r 9%|\\r100%|#|\\n')")
     parameters = {"steps": 5, "rate": 2}
     output = workbook.run_notebook(
         notebook, parameters, tmp_path / "new" / "out.ipynb", log=sys.stderr
     )
     book = nbformat.read(output, as_version=4)
-    assert book.cells[-1].outputs[0]["data"]["text/plain"] == "10.0"
+    assert book.cells[-2].outputs[0]["data"]["text/plain"] == "10.0"
+    texts = [out.text for out in book.cells[-1].outputs if out.get("name") == "stderr"]
+    assert texts == ["100%|#|\n"]  # of a progress bar its end is kept
     assert "papermill" not in book.metadata
     assert all("papermill" not in cell.metadata for cell in book.cells)
     assert book.cells[0].metadata["tags"] == ["parameters"]
@@ -171,13 +174,6 @@ def test_notebooks_are_found_by_path_and_by_the_beginning_of_their_name(notebook
         workbook.notebook_path("else")
 
 
-def test_of_a_progress_bar_its_end_is_kept(notebook, tmp_path):
-    append_cell(notebook, "import sys\nsys.stderr.write('\\r 1%|\\r 9%|\\r100%|#|\\n')")
-    book = nbformat.read(workbook.run_notebook(notebook), as_version=4)
-    texts = [out.text for out in book.cells[-1].outputs if out.get("name") == "stderr"]
-    assert texts == ["100%|#|\n"]
-
-
 def test_a_refreshed_notebook_is_fit_for_git_and_a_failing_one_stays_as_it_was(notebook):
     append_cell(notebook, "import sys, ipywidgets\nprint('noise', file=sys.stderr)\n"
                 "ipywidgets.IntSlider(3)")  # fmt: skip
@@ -221,10 +217,6 @@ def test_a_named_run_is_taken_and_an_unknown_one_answered_with_the_known(root):
         assert workbook.ensure_run(name) == folder
     with pytest.raises(FileNotFoundError, match="mine"):
         workbook.ensure_run("runs/other")
-
-
-def test_the_reference_model_is_what_one_gets_without_a_name(root):
-    finished_run(root, "mine")
     reference = finished_run(root, "reference")
     assert workbook.ensure_run() == reference
 

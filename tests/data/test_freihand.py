@@ -9,11 +9,10 @@ import pytest
 from data_fixtures import make_hand, write_freihand_fixture
 
 from hand_lib import files
-from hand_lib.data.freihand import FreiHand, encode_jpeg, freihand_rows, write_freihand
+from hand_lib.data.freihand import FreiHand, freihand_rows, write_freihand
 from hand_lib.data.sample import Subset
 from hand_lib.files import SampleError, load_json_array
 from hand_lib.hand.model import HandModel
-from hand_lib.render.images import decode_picture, picture_size
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +30,9 @@ def test_freihand_counts_hands_by_its_files_and_versions_share_labels(release):
     assert len(hands) == 12 and hands.unique == 3
     assert hands.versions == ("gs", "hom", "sample", "auto")
     assert hands.groups.tolist() == [0, 1, 2] * 4
+    assert [sample.index for sample in hands] == list(range(12)) and hands[-1].key == hands[11].key
+    with pytest.raises(IndexError, match="12 samples"):
+        hands[12]
     for index in (1, 4, 10):
         truth = make_hand(1)
         assert np.allclose(hands[index].vertices, truth.vertices, atol=1e-6)
@@ -65,14 +67,6 @@ def test_evaluation_without_published_truth_has_intrinsics_only(release, tmp_pat
     xyz = hands.values("xyz").tolist()
     (tmp_path / "evaluation_xyz.json").write_text(json.dumps(xyz))
     assert np.allclose(FreiHand(tmp_path, "evaluation")[1].joints, hands[1].joints)
-
-
-def test_iterating_equals_indexing_and_negative_indices_count_from_the_end(release):
-    hands = FreiHand(release)
-    assert [sample.index for sample in hands] == list(range(12))
-    assert hands[-1].key == hands[11].key
-    with pytest.raises(IndexError, match="12 samples"):
-        hands[12]
 
 
 def test_a_reader_travels_to_a_worker(release):
@@ -190,16 +184,6 @@ def test_a_read_only_folder_keeps_its_cache_elsewhere(tmp_path, monkeypatch):
     assert files.store_cache(path, "x.npy", np.arange(3)).tolist() == [0, 1, 2]
 
 
-def test_picture_sizes_come_from_headers(tmp_path):
-    image = np.zeros((30, 50, 3), np.uint8)
-    for kind in (".jpg", ".png"):
-        data = cv2.imencode(kind, image)[1].tobytes()
-        assert picture_size(data) == (50, 30)
-        assert decode_picture(data, "a").shape == (30, 50, 3)
-    assert picture_size(b"GIF89a") is None
-    assert decode_picture(cv2.imencode(".jpg", image)[1].tobytes(), "a", 2).shape == (15, 25, 3)
-
-
 # writing
 
 
@@ -281,11 +265,6 @@ def test_samples_that_do_not_fit_the_layout_are_refused(tmp_path):
         write_freihand(tmp_path, [])
     with pytest.raises(ValueError, match="split must be"):
         write_freihand(tmp_path, [make_hand(0)], split="test")
-
-
-def test_jpeg_bytes_keep_colours():
-    image = np.full((16, 16, 3), (200, 30, 90), np.uint8)
-    assert np.abs(decode_picture(encode_jpeg(image), "a").astype(int) - image).max() <= 3
 
 
 @pytest.mark.parametrize("name", ["{:08d}.JPG", "{:08d}.jpeg", "{:06d}.jpg"])
