@@ -14,6 +14,7 @@ from the rest pose and stored in template/hand.npz.
 
 from functools import lru_cache
 
+import igl
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
@@ -201,10 +202,15 @@ def skin_colours(tone: float = 0.28, seed: int = 0) -> NDArray[np.uint8]:
     tone: 0 palest to 1 deepest.   seed: redness, veins, nails and mottling of one person.
     returns (778, 3) uint8 sRGB.
     """
+    return _colours(_stored()["v_template"], _stored()["masks"], tone, seed)
+
+
+def _colours(points, masks, tone, seed) -> NDArray[np.uint8]:
+    """``skin_colours`` at points (N, 3) of the rest surface, where the masks are (N, 6)."""
     if not 0.0 <= tone <= 1.0:
         raise ValueError(f"tone goes from 0 (palest) to 1 (deepest), found {tone}")
-    rng, points = np.random.default_rng(seed), _stored()["v_template"]
-    palm, nail, crease, knuckle, red, vein = _stored()["masks"].astype(np.float64).T
+    rng = np.random.default_rng(seed)
+    palm, nail, crease, knuckle, red, vein = masks.astype(np.float64).T
     flush, sun, veins, polish = 1 + 0.5 * rng.uniform(-1, 1, 4)
     patches = waves(points, (0.008, 0.05), rng)
     melanin = MELANIN_RANGE[0] + (MELANIN_RANGE[1] - MELANIN_RANGE[0]) * tone**1.25
@@ -222,6 +228,38 @@ def skin_colours(tone: float = 0.28, seed: int = 0) -> NDArray[np.uint8]:
     light = light * (1 - 0.10 * veins * vein[:, None] * np.array([1.25, 0.75, 0.35]))
     light = light * (1 - 0.12 * crease[:, None]) + 0.006 + 0.03 * nail[:, None]
     return np.round(255 * np.clip(light, 0, 1) ** (1 / 2.2)).astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _subdivision() -> tuple:
+    """Two rounds of subdivision (Loop 1987): matrix (V', 778), faces, points and masks at rest."""
+    rest, faces = (_stored()[key] for key in ("v_template", "f"))
+    once, faces = igl.loop_matrix(faces, len(rest))
+    twice, faces = igl.loop_matrix(faces, once.shape[0])
+    matrix = (twice @ once).tocsr()
+    points = matrix @ rest.astype(np.float64)
+    masks = skin_masks(points, vertex_normals(points, faces), 0.7)
+    uneven = waves(points, (0.003, 0.010), np.random.default_rng(2))
+    uneven = np.clip(0.55 + 0.4 * uneven, 0.1, 1)  # or lines over knuckles look like rings
+    masks[:, MASKS.index("crease")] *= np.maximum(masks[:, MASKS.index("palm")], uneven)
+    return matrix, faces, points, masks
+
+
+@lru_cache(maxsize=8)
+def _fine_colours(tone, seed) -> NDArray[np.uint8]:
+    _, _, points, masks = _subdivision()
+    return _colours(points, masks, tone, seed)
+
+
+def fine_skin(vertices: NDArray, faces: NDArray, tone: float = 0.28, seed: int = 0) -> tuple:
+    """The built-in hand in detail, for pictures: rounder, its nails and creases sharp.
+
+    vertices: (778, 3) in any pose.   faces: (1538, 3), of the right or the left hand.   tone, seed:
+    as in ``skin_colours``.   returns vertices (12000 or so, 3), faces, and colours of the vertices.
+    """
+    matrix, fine, _, _ = _subdivision()
+    fine = fine if np.array_equal(faces, stored_faces()) else fine[:, ::-1]
+    return matrix @ vertices, fine, _fine_colours(tone, seed)
 
 
 TEXELS = 8

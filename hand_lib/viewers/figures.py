@@ -20,7 +20,7 @@ import plotly.graph_objects as go
 from PIL import ImageColor
 
 from hand_lib.hand.joints import FINGER_COLOURS, FINGERS
-from hand_lib.hand.skin import skin_colours, stored_faces
+from hand_lib.hand.skin import fine_skin, skin_colours, stored_faces
 from hand_lib.mesh.topology import boundary_loops, unique_edges
 from hand_lib.render.camera import project
 from hand_lib.render.raster import rasterise
@@ -134,8 +134,21 @@ class DrawnHand:
 
 def skin_of(faces, tone: float = 0.3):
     """Skin (V, 3) of the built-in hand, right or left; ``PREDICTION`` for any other faces."""
+    return skin_colours(tone) if _has_skin(faces) else np.array(PREDICTION)
+
+
+def _has_skin(faces) -> bool:
+    """Whether faces are the built-in hand's, right or left, so that its nails fit."""
     own, faces = np.sort(stored_faces(), axis=1), np.sort(() if faces is None else faces)
-    return skin_colours(tone) if np.array_equal(faces, own) else np.array(PREDICTION)
+    return np.array_equal(faces, own)
+
+
+def _surface(hand: DrawnHand) -> tuple:
+    """Vertices, faces and colours that a still shows; of skin in detail, where no edges show."""
+    plain = hand.colour is not None or hand.error_mm is not None or hand.edges
+    if plain or not _has_skin(hand.faces):
+        return hand.vertices, np.asarray(hand.faces), hand.colours()
+    return fine_skin(hand.vertices, hand.faces, 0.3)
 
 
 def mapped(scale: str, values) -> np.ndarray:
@@ -309,9 +322,9 @@ def _still(hands, place, extent, size) -> np.ndarray:
     meshes = [h for h in hands if h.faces is not None and h.vertices is not None]
     solid, clear = ([h for h in meshes if (h.opacity == 1) == whole] for whole in (True, False))
     for group in ([solid] if solid else []) + [[h] for h in clear]:
+        vertices, faces, colours = map(list, zip(*map(_surface, group), strict=True))
         image = render_mesh(
-            [place(h.vertices) for h in group], [np.asarray(h.faces) for h in group],
-            [h.colours() for h in group], camera, side, background=image,
+            [place(x) for x in vertices], faces, colours, camera, side, background=image,
             alpha=group[0].opacity, supersample=1,
         )  # fmt: skip
     for hand in hands:

@@ -120,6 +120,21 @@ def test_wider_blur_gives_fainter_wider_lines(fine):
     assert soft.max() < sharp.max() and (soft > 0.05).sum() > (sharp > 0.05).sum()
 
 
+def test_fine_skin_is_the_same_hand_with_clearer_nails_on_either_side(rest):
+    vertices, faces, _ = rest
+    points, triangles, colours = appearance.fine_skin(vertices, faces, 0.5)
+    assert colours.shape == points.shape and len(points) > 12_000 and triangles.max() < len(points)
+    assert np.abs(points.max(0) - vertices.max(0)).max() < 0.0015
+    left, turned, same = appearance.fine_skin(vertices * (-1, 1, 1), faces[:, ::-1], 0.5)
+    for surface, corners in ((points, triangles), (left, turned)):
+        a, b, c = (surface[corners[:, k]] for k in range(3))
+        assert np.einsum("ij,ij->", a, np.cross(b, c)) > 0  # outside is outside
+    assert same is colours
+    tip = points[:, 0] > 0.165
+    coarse = luminance(appearance.skin_colours(0.5)[vertices[:, 0] > 0.165])
+    assert np.ptp(luminance(colours[tip])) > 1.1 * np.ptp(coarse)
+
+
 def test_shape_names_are_ten_words_in_order():
     names = appearance.shape_names()
     assert len(names) == 10 and names[0] == "size" and all(isinstance(n, str) for n in names)
