@@ -80,7 +80,8 @@ def save_rigged(path, model, pose, betas=None, translation=None, colours=None) -
     most = np.argsort(-arrays["weights"], axis=1, kind="stable")[:, :4]
     weights = np.take_along_axis(arrays["weights"], most, axis=1)
     attributes = mesh["primitives"][0]["attributes"]
-    attributes["JOINTS_0"] = buffer.add(most.astype(np.uint16), "VEC4")
+    most = np.where(weights > 0, most, 0).astype(np.uint16)  # as the standard's validator wants
+    attributes["JOINTS_0"] = buffer.add(most, "VEC4")
     attributes["WEIGHTS_0"] = buffer.add(weights / weights.sum(1, keepdims=True), "VEC4")
     back = np.tile(np.eye(4), (16, 1, 1))
     back[:, 3, :3] = -joints  # the inverse of each bone's place, column after column

@@ -101,6 +101,38 @@ def test_a_rigged_hand_opens_in_its_pose_and_its_bones_carry_the_skin(tmp_path):
     assert nodes[skin["joints"][0]]["name"] == "wrist" and len(skin["joints"]) == 16
 
 
+def test_a_rigged_file_keeps_the_rules_of_gltf(tmp_path):
+    path = save_rigged(tmp_path / "rig.glb", HandModel.builtin(), np.zeros((16, 3)), None, None, 90)
+    document, array = read_glb(path)
+    (length,) = [buffer["byteLength"] for buffer in document["buffers"]]
+    for accessor in document["accessors"]:
+        view = document["bufferViews"][accessor["bufferView"]]
+        assert view["byteOffset"] % 4 == 0 and view["byteOffset"] + view["byteLength"] <= length
+        assert accessor["componentType"] in (5123, 5125, 5126) and accessor["count"] > 0
+    primitive, skin = document["meshes"][0]["primitives"][0], document["skins"][0]
+    index = primitive["attributes"]
+    found = {name: array(number) for name, number in index.items()}
+    assert {len(values) for values in found.values()} == {778}
+    bounds = [document["accessors"][index["POSITION"]][end] for end in ("min", "max")]
+    assert np.array_equal(bounds, [found["POSITION"].min(0), found["POSITION"].max(0)])
+    assert array(primitive["indices"]).max() == 777 and found["COLOR_0"].max() <= 1
+    weights, joints = found["WEIGHTS_0"].astype(float), found["JOINTS_0"]
+    assert weights.min() >= 0 and np.abs(weights.sum(1) - 1).max() < 8e-7
+    assert joints.max() < len(skin["joints"]) and not joints[weights == 0].any()
+    back = array(skin["inverseBindMatrices"]).reshape(16, 4, 4).swapaxes(1, 2)
+    assert (back[:, 3] == [0, 0, 0, 1]).all()
+    nodes = document["nodes"]
+    above = {child: n for n, node in enumerate(nodes) for child in node.get("children", ())}
+    for joint, matrix in zip(skin["joints"], back, strict=True):
+        place = np.zeros(3)
+        while joint != 0:  # up to the node that turns the camera's axes
+            assert np.allclose(nodes[joint]["rotation"], [0, 0, 0, 1])
+            place, joint = place + nodes[joint]["translation"], above[joint]
+        assert np.allclose(matrix[:3, 3], -place, atol=1e-6)  # the bind pose is the template
+    opened = trimesh.load(path, process=False)
+    assert len(opened.geometry) == 1 and len(opened.graph.nodes) >= 18
+
+
 def test_outward_normals_stay_outward_in_every_format(tmp_path):
     for kind in ("ply", "obj", "glb", "stl"):
         path = save_hands(tmp_path / f"hand.{kind}", ONE)
