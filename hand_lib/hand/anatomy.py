@@ -8,7 +8,7 @@ angles about each joint's own axes, so ``pose_from_angles`` and ``angles_from_po
 Sources. Segment lengths: Buchholz, Armstrong and Goldstein 1992, proportions of hand length, with
 the fingers' end joints moved a little (``SEGMENTS``).
 Hand length: ANSUR (Gordon et al. 1989, NATICK TR-89/044), midway between the means of women
-(180.5 mm) and men (193.8 mm). Joint ranges: see ``LIMIT_SOURCES``.
+(180.5 mm) and men (193.8 mm). Joint ranges: see ``JOINT_LIMITS``.
 """
 
 import numpy as np
@@ -111,19 +111,6 @@ FLEXION_AXES = FRAMES[:, :, 1].copy()
 
 ANGLE_NAMES = ("flexion", "abduction", "twist")
 
-LIMIT_SOURCES = {
-    "finger knuckles": "flexion 0..100 (Hume); hyperextension up to 45 (Eaton), of which 20 kept",
-    "finger middle joints": "flexion 0..100 (Eaton); 5 more to each side, as rest is a little bent",
-    "finger end joints": "flexion 0..85 (Hume); 5 of hyperextension",
-    "finger splay": "20 to either side is usual in clinical tables; less for middle and ring",
-    "thumb base": "palmar abduction 45 (Eaton); flexion and twist of opposition chosen by eye",
-    "thumb knuckle": "flexion 55, hyperextension 10 (Eaton)",
-    "thumb end joint": "flexion 80, hyperextension 15 (Eaton)",
-}
-"""Where the ranges of ``JOINT_LIMITS`` come from, degrees. Eaton: C. Eaton, Electronic Textbook of
-Hand Surgery, normal range of motion reference values, www.eatonhand.com/clf/clf218.htm. Hume et al.
-1990, Functional range of motion of the joints of the hand, J. Hand Surg. 15A, active flexion."""
-
 
 def _limits() -> NDArray:
     degrees = np.zeros((16, 3, 2))
@@ -140,7 +127,16 @@ def _limits() -> NDArray:
 
 
 JOINT_LIMITS = _limits()
-"""(16, 3, 2) lowest and highest flexion, abduction and twist of each joint, radians from rest."""
+"""(16, 3, 2) lowest and highest flexion, abduction and twist of each joint, radians from rest.
+
+Knuckles: flexion 0 to 100 (Hume), hyperextension up to 45 (Eaton), of which 20 kept; splay of 20 to
+either side is usual in clinical tables, less for middle and ring. Middle joints: 0 to 100 (Eaton),
+5 more to each side, as rest is a little bent. End joints: 0 to 85 (Hume), 5 of hyperextension.
+Thumb: palmar abduction 45 (Eaton), flexion and twist of opposition by eye; knuckle -10 to 55, end
+joint -15 to 80 (Eaton). Eaton: C. Eaton, Electronic Textbook of Hand Surgery, www.eatonhand.com/
+clf/clf218.htm. Hume et al. 1990, Functional range of motion of the joints of the hand, J. Hand
+Surg. 15A, active flexion.
+"""
 
 
 def _check_rows(array, name: str) -> NDArray:

@@ -37,8 +37,14 @@ The built-in hand needs none of this: HandModel.builtin()."""
 
 
 def builtin_path() -> Path:
-    """Where the built-in hand's arrays lie."""
-    return ROOT / "template" / "hand.npz"
+    """Where the built-in hand's arrays lie, or a FileNotFoundError."""
+    path = ROOT / "template" / "hand.npz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing; it belongs to the repository: git checkout -- template/hand.npz, "
+            "or 'python -m template.build' builds it again"
+        )
+    return path
 
 
 def find_mano(place, sides) -> Path:
@@ -73,15 +79,12 @@ def _read_npz(path):
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > 2**28:
-            raise ValueError(f"{path}: would unpack to {size} bytes, more than any hand model has")
+            raise ValueError(f"would unpack to {size} bytes, more than any hand model has")
         with np.load(path, allow_pickle=False) as archive:
             wanted = [k for k in archive.files if k in MANO_SHAPES or k == "fingertips"]
             return {key: archive[key] for key in wanted}
-    except (zipfile.BadZipFile, EOFError, OSError, KeyError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: is not a readable .npz file ({error})") from None
-    except ValueError as error:
-        known = str(path) in str(error)
-        raise ValueError(str(error) if known else f"{path}: {error}") from None
 
 
 def check_arrays(data: dict, name: str) -> dict[str, np.ndarray]:
@@ -92,9 +95,8 @@ def check_arrays(data: dict, name: str) -> dict[str, np.ndarray]:
             raise ValueError(f"{name}: array {key!r} is missing; a hand model has {[*MANO_SHAPES]}")
         value = data[key]
         shape = tuple(getattr(value, "shape", ()))
-        expected = tuple(VERTICES if n == "V" else n for n in pattern)
-        if expected[0] == "F":
-            expected = (shape[0] if shape else 0, *expected[1:])
+        sizes = {"V": VERTICES, "F": shape[0] if shape else 0}
+        expected = tuple(sizes.get(n, n) for n in pattern)
         if shape != expected:
             raise ValueError(f"{name}: {key} should have shape {expected}, found {shape}")
         value = value.toarray() if hasattr(value, "toarray") else np.asarray(value)
@@ -106,14 +108,12 @@ def check_arrays(data: dict, name: str) -> dict[str, np.ndarray]:
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
             raise ValueError(f"{name}: {key} is not finite at {index}")
         arrays[key] = np.ascontiguousarray(value, np.int64 if whole else np.float64)
-    table = arrays["kintree_table"]
-    table[0, 0] = -1  # MANO stores the root's parent as the largest uint32
-    if (table[0] != MANO_PARENTS).any():
+    parents, faces = arrays["kintree_table"][0], arrays["f"]
+    parents[0] = -1  # MANO stores the root's parent as the largest uint32
+    if (parents != MANO_PARENTS).any():
         raise ValueError(
-            f"{name}: kintree_table has the parents {table[0].tolist()}, "
-            f"expected {MANO_PARENTS.tolist()}"
+            f"{name}: kintree_table has the parents {parents}, expected {MANO_PARENTS}"
         )
-    faces = arrays["f"]
     if not len(faces) or faces.min() < 0 or faces.max() >= VERTICES:
         raise ValueError(f"{name}: f should index {VERTICES} vertices, found {faces.size} indices")
     for key, rows in (("weights", "vertex"), ("J_regressor", "joint")):
@@ -121,17 +121,16 @@ def check_arrays(data: dict, name: str) -> dict[str, np.ndarray]:
         if np.abs(sums - 1).max() > 1e-3:
             row = int(np.abs(sums - 1).argmax())
             raise ValueError(f"{name}: {key} of {rows} {row} sum to {sums[row]:.6g}, expected 1")
-    if np.abs(arrays["v_template"]).max() > 1.0:
-        raise ValueError(
-            f"{name}: v_template reaches {np.abs(arrays['v_template']).max():.4g}; "
-            f"expected metres, below 1"
-        )
+    reach = np.abs(arrays["v_template"]).max()
+    if reach > 1.0:
+        raise ValueError(f"{name}: v_template reaches {reach:.4g}; expected metres, below 1")
     if "fingertips" in data:
         tips = np.asarray(data["fingertips"])
-        if tips.shape != (5,) or tips.dtype.kind not in "iu":
-            raise ValueError(f"{name}: fingertips should be five vertex ids, found {tips.shape}")
-        if tips.min() < 0 or tips.max() >= VERTICES:
-            raise ValueError(f"{name}: fingertips should be below {VERTICES}, found {tips}")
+        whole = tips.shape == (5,) and tips.dtype.kind in "iu"
+        if not whole or tips.min() < 0 or tips.max() >= VERTICES:
+            raise ValueError(
+                f"{name}: fingertips should be five vertex ids below {VERTICES}, found {tips}"
+            )
         arrays["fingertips"] = tips.astype(np.int64)
     return arrays
 

@@ -34,9 +34,7 @@ from hand_lib.mesh.hierarchy import MeshHierarchy, build_hierarchy, content_key,
 HIERARCHY_POSES = 200
 """Sampled poses on which the weights of a hand's hierarchy are fitted."""
 _SIDES = ("right", "left")
-_MANO_OF_21 = np.empty(21, np.int64)
-_MANO_OF_21[MANO_TO_21] = np.arange(16)
-_MANO_OF_21[list(TIPS_21)] = np.arange(16, 21)
+_MANO_OF_21 = np.argsort([*MANO_TO_21, *TIPS_21])
 
 
 @dataclass
@@ -123,13 +121,7 @@ class HandModel(nn.Module):
         cls, side="right", flat_mean=True, dtype=torch.float32, pose_corrections=True
     ) -> "HandModel":
         """The workbook's own hand. Pose zero is the template unless ``flat_mean=False``."""
-        path = builtin_path()
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing; it belongs to the repository: "
-                f"git checkout -- template/hand.npz"
-            )
-        arrays = read_mano(path)
+        arrays = read_mano(builtin_path())
         if side == "left":
             arrays = mirror_arrays(arrays)
         return cls(arrays, side, flat_mean, None, dtype, pose_corrections, FRAMES)
@@ -150,7 +142,7 @@ class HandModel(nn.Module):
         the log say so.
         """
         sides = sorted(_SIDES, key=lambda one: one != side)  # the one wanted first
-        path = find_mano(builtin_path().parent if path is None else path, sides)
+        path = find_mano(path or ROOT / "template", sides)
         arrays = read_mano(path)
         file_side = "left" if "left" in path.name.lower() else "right"
         notes = []

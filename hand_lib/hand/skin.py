@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from hand_lib import ROOT
 from hand_lib.hand.anatomy import FRAMES, HALF_BREADTHS, REST_CHAIN, REST_JOINTS
 from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
+from hand_lib.hand.mano import builtin_path
 from hand_lib.mesh.topology import vertex_normals
 
 MASKS = ("palm", "nail", "crease", "knuckle", "red", "vein")
@@ -162,13 +162,7 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
 
 @lru_cache(maxsize=1)
 def _stored() -> dict[str, NDArray]:
-    path = ROOT / "template" / "hand.npz"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing; it comes with the repository, and "
-            "'python -m template.build' builds it again"
-        )
-    with np.load(path) as arrays:
+    with np.load(builtin_path()) as arrays:
         keys = ("v_template", "f", "masks", "shape_names")
         return {key: arrays[key] for key in keys}
 

@@ -5,8 +5,6 @@
 and faces run counter-clockwise seen from outside.
 """
 
-from typing import NamedTuple
-
 import numba as nb
 import numpy as np
 from PIL import Image
@@ -31,23 +29,20 @@ LONGEST_SIDE = 1600
 """Overlays of larger pictures are drawn at this size: enough for a screen, quick at any size."""
 
 
-class Light(NamedTuple):
-    """Light of a still; directions point from the surface to the lamp, in camera axes."""
-
-    key: tuple = (-0.55, -0.75, -0.65)  # main lamp: above, left, beside the camera
-    key_strength: float = 0.72
-    fill: tuple = (0.8, 0.15, -0.6)  # weaker lamp from the other side
-    fill_strength: float = 0.22
-    ambient: float = 0.30  # what reaches every point, halved on points that face the ground
-    specular: float = 0.10  # strength of the highlight
-    shininess: float = 18.0
-    occlusion: float = 0.55  # how dark nooks between fingers become, 0 for none
-    occlusion_radius: float = 0.018  # metres
+# Light of a still; directions point from the surface to the lamp, in camera axes, unit length.
+_KEY = (-0.485, -0.661, -0.573)  # main lamp: above, left, beside the camera
+_KEY_STRENGTH = 0.72
+_FILL = (0.793, 0.149, -0.594)  # weaker lamp from the other side
+_FILL_STRENGTH = 0.22
+_AMBIENT = 0.30  # what reaches every point, halved on points that face the ground
+_SPECULAR, _SHININESS = 0.10, 18.0
+_OCCLUSION = 0.55  # how dark nooks between fingers become
+_OCCLUSION_RADIUS = 0.018  # metres
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _occlusion(depth_inverse, focal, radius, strength, out):
-    """Darkening of points with nearer surface around them within ``radius`` metres on the image."""
+def _occlusion(depth_inverse, focal, out):
+    """Darkening of points with nearer surface around them on the image."""
     height, width = depth_inverse.shape
     for y in range(height):
         for x in range(width):
@@ -56,7 +51,7 @@ def _occlusion(depth_inverse, focal, radius, strength, out):
             if w <= 0.0:
                 continue
             z = 1.0 / w
-            reach = max(2.0, radius * focal * w)
+            reach = max(2.0, _OCCLUSION_RADIUS * focal * w)
             hidden = 0.0
             turn = ((x * 7 + y * 11) % 16) * 0.3927  # rotates the pattern from pixel to pixel
             for k in range(20):
@@ -68,9 +63,9 @@ def _occlusion(depth_inverse, focal, radius, strength, out):
                     rise = z - 1.0 / depth_inverse[v, u]
                     if rise > 0.0:
                         slope = rise / (distance / (focal * w) + 1e-9)
-                        near = 1.0 - min(1.0, rise / (2.5 * radius))
+                        near = 1.0 - min(1.0, rise / (2.5 * _OCCLUSION_RADIUS))
                         hidden += near * min(1.0, max(0.0, slope - 0.35) * 0.8)
-            out[y, x] = 1.0 - strength * min(1.0, 1.6 * hidden / 20.0)
+            out[y, x] = 1.0 - _OCCLUSION * min(1.0, 1.6 * hidden / 20.0)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -80,10 +75,10 @@ def _unit(x, y, z):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _shade(screen, vertices, normals, colours, faces, ids, occlusion, light, out):
+def _shade(screen, vertices, normals, colours, faces, ids, occlusion, out):
     """Fill (H, W, 4) float32 ``out`` with linear colour and coverage."""
-    kx, ky, kz = _unit(*light.key)
-    fx, fy, fz = _unit(*light.fill)
+    kx, ky, kz = _KEY
+    fx, fy, fz = _FILL
     height, width = ids.shape
     for y in range(height):
         for x in range(width):
@@ -109,10 +104,9 @@ def _shade(screen, vertices, normals, colours, faces, ids, occlusion, light, out
             # wrapped Lambert: light reaches a little past the terminator, as in skin
             key = max(0.0, (nx * kx + ny * ky + nz * kz + 0.25) / 1.25)
             fill = max(0.0, (nx * fx + ny * fy + nz * fz + 0.25) / 1.25)
-            bright = light.key_strength * key + light.fill_strength * fill
-            bright += light.ambient * (0.75 - 0.25 * ny)
+            bright = _KEY_STRENGTH * key + _FILL_STRENGTH * fill + _AMBIENT * (0.75 - 0.25 * ny)
             hx, hy, hz = _unit(kx + vx, ky + vy, kz + vz)
-            shine = max(0.0, nx * hx + ny * hy + nz * hz) ** light.shininess * light.specular * key
+            shine = max(0.0, nx * hx + ny * hy + nz * hz) ** _SHININESS * _SPECULAR * key
             for k in range(3):
                 colour = la * colours[a, k] + lb * colours[b, k] + lc * colours[c, k]
                 out[y, x, k] = dim * occlusion[y, x] * (colour * bright + shine)
@@ -120,16 +114,9 @@ def _shade(screen, vertices, normals, colours, faces, ids, occlusion, light, out
 
 
 def render_mesh(
-    vertices,
-    faces,
-    colours=PREDICTION,
-    intrinsics=None,
-    size=256,
-    light: Light = Light(),  # noqa: B008 (cannot be changed)
-    background=None,
-    supersample: int = 2,
-    alpha: float = 1.0,
-) -> np.ndarray:
+    vertices, faces, colours=PREDICTION, intrinsics=None, size=256, background=None,
+    supersample: int = 2, alpha: float = 1.0,
+) -> np.ndarray:  # fmt: skip
     """Draw one mesh, or several in one picture, smoothly shaded and anti-aliased.
 
     vertices: (V, 3) metres, camera axes.   faces: (F, 3).   colours: one sRGB colour (3,) or one
@@ -171,11 +158,9 @@ def render_mesh(
     seen, screen = make_buffer(rows, columns), to_screen(points, intrinsics, supersample)
     draw_faces(screen, 0, triangles, 0, 0, rows, columns, seen)
     ids, inverse_depth = read_buffer(seen, rows, columns)
-    occlusion = np.ones_like(inverse_depth)
-    if light.occlusion > 0:
-        focal = float(intrinsics[0][0]) * supersample
-        _occlusion(inverse_depth, focal, light.occlusion_radius, light.occlusion, occlusion)
-    _shade(screen, points, normals, linear, triangles, ids, occlusion, light, fine)
+    occlusion = np.empty_like(inverse_depth)
+    _occlusion(inverse_depth, float(intrinsics[0][0]) * supersample, occlusion)
+    _shade(screen, points, normals, linear, triangles, ids, occlusion, fine)
     fine[..., :3] = np.clip(fine[..., :3], 0, 1) ** (1 / 2.2)  # mixed as a screen shows them
     blocks = fine.reshape(height, supersample, width, supersample, 4).mean(axis=(1, 3))
     background = np.asarray((255, 255, 255) if background is None else background)
@@ -195,20 +180,16 @@ def draw_meshes(image, vertices, faces, intrinsics, colour=PREDICTION, alpha: fl
     picture.   returns a new (H, W, 3) uint8. Only the window around the hand is rendered.
     """
     image = np.asarray(image)
-    seen = vertices[:, 2] > NEAR
-    out = image.copy()
-    if not seen.any():
-        return out
+    out, shifted = image.copy(), np.array(intrinsics, float)
     height, width = image.shape[:2]
-    points = project(vertices[seen], np.asarray(intrinsics, float))
-    x0, y0 = np.clip(np.floor(points.min(axis=0)).astype(int) - 2, 0, [width, height])
-    x0, y0 = x0 - x0 % 8, y0 - y0 % 8  # the pattern of the shading repeats every 8 pixels
-    x1, y1 = np.clip(np.ceil(points.max(axis=0)).astype(int) + 3, 0, [width, height])
-    if not seen.all():  # part of it is behind the camera: its window is no bound
-        x0, y0, x1, y1 = 0, 0, width, height
+    x0, y0, x1, y1 = 0, 0, width, height
+    if (vertices[:, 2] > NEAR).all():  # else its window is no bound
+        points = project(vertices, shifted)
+        x0, y0 = np.clip(np.floor(points.min(axis=0)).astype(int) - 2, 0, [width, height])
+        x0, y0 = x0 - x0 % 8, y0 - y0 % 8  # the pattern of the shading repeats every 8 pixels
+        x1, y1 = np.clip(np.ceil(points.max(axis=0)).astype(int) + 3, 0, [width, height])
     if x1 <= x0 or y1 <= y0:
         return out
-    shifted = np.array(intrinsics, float)
     shifted[:2, 2] -= [x0, y0]
     window = image[y0:y1, x0:x1]
     out[y0:y1, x0:x1] = render_mesh(

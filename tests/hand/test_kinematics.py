@@ -51,20 +51,6 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_coordinates_may_come_first():
-    pose = normal(7, 16, 3)
-    pose[0] = 0
-    found = kinematics.axis_angle_to_matrix(pose.permute(2, 1, 0), 0)
-    expected = kinematics.axis_angle_to_matrix(pose).permute(2, 3, 1, 0)
-    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
-
-
-def test_composing_is_the_matrix_product_of_every_column():
-    rotations, steps = normal(3, 4, 5, 2), normal(3, 4, 5, 2, seed=1)
-    expected = torch.einsum("rkfb,kcfb->rcfb", rotations[:, :3], steps)
-    torch.testing.assert_close(kinematics.compose(rotations, steps), expected)
-
-
 def test_the_chain_is_the_product_of_all_rotations_above_a_joint():
     rotations, bones, start = normal(3, 3, 16, 2), normal(3, 15, 2, seed=1), normal(3, 1, 2, seed=2)
     root, others = rotations.split([1, 15], 2)

@@ -245,7 +245,7 @@ def outputs_and_gradients(run, inputs):
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_torch_compile_changes_no_result_and_no_gradient(model, backend):
-    if backend == "inductor" and not (os.environ.get("SLOW_TESTS") and shutil.which("g++")):
+    if not os.environ.get("SLOW_TESTS") or backend == "inductor" and not shutil.which("g++"):
         pytest.skip("takes a minute: needs SLOW_TESTS=1 and a C++ compiler")
     torch._dynamo.reset()
     compiled = torch.compile(model, backend=backend, fullgraph=True)
@@ -339,11 +339,3 @@ def test_a_missing_mano_says_where_it_comes_from_and_what_needs_none(tmp_path):
         assert part in text
     with pytest.raises(FileNotFoundError, match="Register"):
         HandModel.from_mano(tmp_path)
-
-
-def test_the_state_dict_carries_the_model(model, arrays):
-    other = HandModel({**arrays, "v_template": arrays["v_template"] * 1.1}, flat_mean=True)
-    pose = random_inputs(2)[0]
-    other.load_state_dict(model.state_dict())
-    torch.testing.assert_close(other(pose).vertices, model(pose).vertices)
-    assert (model.parents == MANO_PARENTS).all()

@@ -44,22 +44,9 @@ def random_angles(n, seed=0):
     return angles
 
 
-def test_segments_have_the_published_share_of_hand_length():
-    for name in FINGER_NAMES:
-        steps = np.linalg.norm(np.diff(anatomy.REST_CHAIN[name], axis=0), axis=1)
-        expected = np.array(anatomy.SEGMENTS[name][-3:]) * anatomy.HAND_LENGTH
-        np.testing.assert_allclose(steps, expected, rtol=1e-9)
-        if name != "thumb":
-            reach = np.linalg.norm(anatomy.REST_CHAIN[name][0])
-            assert reach == pytest.approx(anatomy.SEGMENTS[name][0] * anatomy.HAND_LENGTH)
-
-
 def test_frames_are_right_handed_and_follow_the_bones():
-    np.testing.assert_allclose(
-        anatomy.FRAMES @ anatomy.FRAMES.transpose(0, 2, 1),
-        np.tile(np.eye(3), (16, 1, 1)),
-        atol=1e-12,
-    )
+    turned = anatomy.FRAMES @ anatomy.FRAMES.transpose(0, 2, 1)
+    np.testing.assert_allclose(turned, np.tile(np.eye(3), (16, 1, 1)), atol=1e-12)
     np.testing.assert_allclose(np.linalg.det(anatomy.FRAMES), 1.0)
     for name in FINGER_NAMES:
         bones = np.diff(anatomy.REST_CHAIN[name], axis=0)
@@ -75,24 +62,16 @@ def test_the_thumbs_nail_faces_60_to_90_degrees_away_from_the_fingers():
         assert 50 < np.degrees(np.arccos(thumb @ nail)) < 95
 
 
-@pytest.mark.parametrize("name", ["index", "middle", "ring", "little"])
-def test_positive_flexion_curls_every_finger_towards_the_palm(name):
-    for joint in MANO_FINGERS[name]:
-        bent = chains(one_joint(joint, flexion=40 * DEG))[name][3]
-        assert bent[2] < anatomy.REST_CHAIN[name][3, 2] - 0.008
-
-
-def test_flexing_the_thumb_brings_its_tip_across_the_palm():
-    rest = anatomy.REST_CHAIN["thumb"][3]
-    bent = chains(one_joint(13, flexion=35 * DEG))["thumb"][3]
-    assert bent[1] < rest[1] - 0.02 and bent[2] < rest[2]
-
-
-def test_positive_abduction_swings_fingers_to_the_thumb_side_and_the_thumb_off_the_palm():
-    for name in ("index", "middle", "ring", "little"):
-        moved = chains(one_joint(MANO_FINGERS[name][0], abduction=12 * DEG))[name][3]
-        assert moved[1] > anatomy.REST_CHAIN[name][3, 1] + 0.01
-    assert chains(one_joint(13, abduction=20 * DEG))["thumb"][3, 2] < -0.055
+def test_positive_angles_curl_and_swing_every_digit_the_right_way():
+    for name in FINGER_NAMES[1:]:
+        rest = anatomy.REST_CHAIN[name][3]
+        for joint in MANO_FINGERS[name]:  # towards the palm
+            assert chains(one_joint(joint, flexion=40 * DEG))[name][3, 2] < rest[2] - 0.008
+        swung = chains(one_joint(MANO_FINGERS[name][0], abduction=12 * DEG))[name][3]
+        assert swung[1] > rest[1] + 0.01  # to the thumb's side
+    rest, bent = anatomy.REST_CHAIN["thumb"][3], chains(one_joint(13, flexion=35 * DEG))["thumb"][3]
+    assert bent[1] < rest[1] - 0.02 and bent[2] < rest[2]  # across the palm
+    assert chains(one_joint(13, abduction=20 * DEG))["thumb"][3, 2] < -0.055  # off it
 
 
 def test_a_single_flexion_is_a_turn_about_the_published_axis():
@@ -126,13 +105,6 @@ def test_clamping_holds_every_angle_and_leaves_good_ones_alone():
     np.testing.assert_array_equal(anatomy.clamp_angles(4.0 * inside)[:, 0], 4.0 * inside[:, 0])
 
 
-def test_middle_and_end_joints_are_hinges():
-    span = anatomy.JOINT_LIMITS[..., 1] - anatomy.JOINT_LIMITS[..., 0]
-    hinges = [j for n in FINGER_NAMES[1:] for j in MANO_FINGERS[n][1:]] + [15]
-    assert (span[hinges, 1:] == 0).all() and (span[hinges, 0] > 1).all()
-    assert (span[0] == 0).all()
-
-
 def test_forward_kinematics_keeps_bone_lengths_and_turns_with_the_wrist():
     pose = anatomy.pose_from_angles(random_angles(30, seed=3))
     rotations, joints = anatomy.pose_joints(pose)
@@ -149,8 +121,8 @@ def test_forward_kinematics_keeps_bone_lengths_and_turns_with_the_wrist():
 
 
 def test_samples_are_within_limits_apart_and_leave_the_wrist_still():
-    angles = sample_angles(600, np.random.default_rng(4))
-    assert angles.shape == (600, 16, 3) and (angles[:, 0] == 0).all()
+    angles = sample_angles(300, np.random.default_rng(4))
+    assert angles.shape == (300, 16, 3) and (angles[:, 0] == 0).all()
     np.testing.assert_allclose(anatomy.clamp_angles(angles), angles)
     depth = penetration_depth(anatomy.pose_from_angles(angles))
     assert depth.max() <= 0.0018 + 1e-9
@@ -163,8 +135,18 @@ def test_samples_repeat_with_the_seed_and_differ_otherwise():
     assert sample_poses(0, np.random.default_rng(5)).shape == (0, 16, 3)
 
 
+def test_gestures_share_draws_round_the_named_gestures():
+    bank = np.stack(list(GESTURE_ANGLES.values()))[:, None]
+    gaps = [
+        np.linalg.norm(sample_angles(200, np.random.default_rng(8), share) - bank, axis=(2, 3))
+        for share in (0.0, 1.0)
+    ]
+    free, named = (np.median(gap.min(axis=0)) for gap in gaps)
+    assert named < 0.6 * free
+
+
 def test_samples_cover_open_and_closed_hands_and_move_digits_independently():
-    angles = sample_angles(3000, np.random.default_rng(7), gestures_share=0.0)
+    angles = sample_angles(1000, np.random.default_rng(7), gestures_share=0.0)
     curl = angles[:, [1, 4, 10, 7], 0]
     middle = angles[:, [2, 5, 11, 8], 0]
     assert np.percentile(middle, 5) < 12 * DEG and np.percentile(middle, 95) > 70 * DEG
@@ -172,19 +154,6 @@ def test_samples_cover_open_and_closed_hands_and_move_digits_independently():
     assert 0.3 < neighbours[0, 1] < 0.95 and neighbours[0, 1] > neighbours[0, 3] - 0.05
     ends = np.corrcoef(angles[:, 2, 0], angles[:, 3, 0])[0, 1]
     assert ends > 0.8  # the end joint follows the middle joint
-
-
-def test_gestures_share_draws_round_the_named_gestures():
-    angles = sample_angles(200, np.random.default_rng(8), gestures_share=1.0)
-    bank = np.stack(list(GESTURE_ANGLES.values()))
-    pairs = [(a, b) for a in range(len(bank)) for b in range(a, len(bank))]
-    lines = np.stack([(bank[a] - bank[b])[1:].ravel() for a, b in pairs])
-    starts = np.stack([bank[b][1:].ravel() for _, b in pairs])
-    flat = angles[:, None, 1:].reshape(200, 1, -1) - starts
-    squared = np.maximum((lines**2).sum(1), 1e-9)
-    share = np.clip((flat * lines).sum(-1) / squared, 0, 1)
-    gap = np.linalg.norm(flat - share[..., None] * lines, axis=2).min(1)
-    assert np.median(gap) < 0.45  # radians over 45 angles: the noise that is added
 
 
 def test_every_promised_gesture_is_there_within_limits_and_its_own_copy():

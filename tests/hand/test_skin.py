@@ -48,12 +48,6 @@ def test_tones_run_from_pale_to_deep_without_a_step_back():
     assert light[0] > 0.45 and light[-1] < 0.11
 
 
-def test_skin_is_always_redder_than_green_and_greener_than_blue():
-    for tone in (0.0, 0.3, 0.6, 1.0):
-        red, green, blue = np.median(appearance.skin_colours(tone, seed=1).astype(int), axis=0)
-        assert red > green >= blue
-
-
 def test_palms_are_lighter_than_backs_most_of_all_in_deep_skin(rest):
     vertices, _, normals = rest
     palm = (vertices[:, 0] > 0.02) & (vertices[:, 0] < 0.08) & (normals[:, 2] < -0.8)
@@ -114,7 +108,7 @@ def test_creases_cross_the_palmar_side_of_finger_joints(fine):
 
 
 def test_wider_blur_gives_fainter_wider_lines(fine):
-    points, normals, _ = fine
+    points, normals = fine[0][::5], fine[1][::5]
     sharp = column(appearance.skin_masks(points, normals, 0.3), "crease")
     soft = column(appearance.skin_masks(points, normals, 3.0), "crease")
     assert soft.max() < sharp.max() and (soft > 0.05).sum() > (sharp > 0.05).sum()
@@ -135,11 +129,6 @@ def test_fine_skin_is_the_same_hand_with_clearer_nails_on_either_side(rest):
     assert np.ptp(luminance(colours[tip])) > 1.1 * np.ptp(coarse)
 
 
-def test_shape_names_are_ten_words_in_order():
-    names = appearance.shape_names()
-    assert len(names) == 10 and names[0] == "size" and all(isinstance(n, str) for n in names)
-
-
 def test_bad_tones_are_refused():
     with pytest.raises(ValueError, match="tone.*1.2"):
         appearance.skin_colours(1.2)
@@ -147,7 +136,7 @@ def test_bad_tones_are_refused():
 
 def test_a_missing_template_says_how_to_get_it(tmp_path, monkeypatch):
     appearance._stored.cache_clear()
-    monkeypatch.setattr(appearance, "ROOT", tmp_path)
+    monkeypatch.setattr("hand_lib.hand.mano.ROOT", tmp_path)
     with pytest.raises(FileNotFoundError, match="hand.npz.*template.build"):
         appearance.shape_names()
     monkeypatch.undo()

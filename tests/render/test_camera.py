@@ -48,13 +48,6 @@ def test_a_crop_without_area_is_refused():
         c.crop_affine((0, 0), 0, 224)
 
 
-def test_transformed_intrinsics_project_onto_the_crop():
-    points = hand_points(np.random.default_rng(2))[0]
-    affine = c.crop_affine((110, 90), 150, 128, 0.8)
-    expected = c.apply_affine(affine, c.project(points, K))
-    assert np.allclose(c.project(points, c.transform_intrinsics(affine, K)), expected)
-
-
 @pytest.mark.parametrize(
     "rotation, mirror", [(0.0, False), (1.2, False), (-2.5, True), (3.1, True)]
 )

@@ -25,8 +25,7 @@ def as_jpeg(image, mode="RGB", **options):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-@pytest.mark.parametrize("size", [(64, 48), (7, 9), (33, 17)])
+@pytest.mark.parametrize("size, mode", [((64, 48), "L"), ((7, 9), "CMYK"), ((33, 17), "RGB")])
 def test_whole_jpegs_of_every_kind_are_read_at_every_reduction(size, mode):
     image = photo(size)
     for options in ({}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 3}):

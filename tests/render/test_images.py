@@ -82,9 +82,10 @@ def test_what_is_not_a_picture_is_answered_clearly(tmp_path, monkeypatch):
         read_image(encoded(Image.fromarray(PHOTO)))
 
 
-def test_a_large_picture_within_the_limit_is_read():
-    large = Image.new("L", (10_000, 10_000), 90)
-    assert read_image(encoded(large, "PNG")).shape == (10_000, 10_000, 3)
+@pytest.mark.filterwarnings("error")
+def test_a_large_picture_within_the_limit_is_read(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # where Pillow begins to warn
+    assert read_image(encoded(Image.fromarray(PHOTO))).shape == (20, 30, 3)
 
 
 def test_heic_is_read_upright():
@@ -99,20 +100,12 @@ def test_heic_is_read_upright():
     assert np.abs(found.astype(int) - np.rot90(smooth, -1)).mean() < 12
 
 
-def test_no_odd_tag_stops_a_photograph():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    data = bytearray(encoded(Image.fromarray(PHOTO), "JPEG", exif=exif, quality=95))
-    at = bytes(data).find(b"\x12\x01\x03\x00")  # the orientation's entry: little-endian SHORT
-    entry = b"\x98\x82\x0c\x00\x01\x00\x00\x00\xff\xff\x00\x00"  # Copyright as a DOUBLE, nowhere
-    start = bytes(data).find(b"Exif\0\0")
-    if at > 0:  # beside the orientation stands one whose bytes are missing
-        count = at - 2
-        data[count : count + 2] = b"\x02\x00"
-        data[at + 12 : at + 12] = entry
-        length = int.from_bytes(data[start - 2 : start], "big") + len(entry)
-        data[start - 2 : start] = length.to_bytes(2, "big")
-    assert read_image(bytes(data)).shape == (30, 20, 3)
+def test_no_odd_tag_stops_a_photograph(monkeypatch):
+    def broken(_):
+        raise SyntaxError("not a TIFF file")
+
+    monkeypatch.setattr(Image.Image, "getexif", broken)
+    assert read_image(encoded(Image.fromarray(PHOTO), "JPEG")).shape == (20, 30, 3)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])

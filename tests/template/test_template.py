@@ -5,15 +5,7 @@ import os
 import igl
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
-from template_checks import (
-    arrays,
-    closed,
-    corner_angles,
-    crossing_faces,
-    posed,
-    volumes,
-)
+from template_checks import arrays, closed, corner_angles, crossing_faces, posed, volumes
 
 from hand_lib import ROOT
 from hand_lib.hand import anatomy
@@ -24,7 +16,7 @@ from template.build import anthropometry
 from template.build import pose as build_pose
 from template.build import skin as build_skin
 from template.build import surface as build_surface
-from template.build.template import _exact_rows, build, main, quantise
+from template.build.template import build, main
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("SLOW_TESTS"), reason="the recipe of the hand: needs SLOW_TESTS=1"
@@ -47,21 +39,6 @@ def parts():
     """Digit of every vertex beyond the webs, -1 on palm and wrist."""
     digit, position = build_skin.digit_of(arrays()["v_template"] * 1000)
     return np.where(position > np.where(digit == 0, 1.05, 0.55), digit, -1)
-
-
-def test_the_file_has_manos_arrays_counts_and_order():
-    expected = {
-        "v_template": (778, 3), "f": (1538, 3), "shapedirs": (778, 3, 10),
-        "posedirs": (778, 3, 135), "J_regressor": (16, 778), "weights": (778, 16),
-        "kintree_table": (2, 16), "hands_mean": (45,), "hands_components": (45, 45),
-    }  # fmt: skip
-    for name, shape in expected.items():
-        assert arrays()[name].shape == shape, name
-        assert np.isfinite(arrays()[name]).all(), name
-    assert len(unique_edges(arrays()["f"])) == 2315
-    np.testing.assert_array_equal(arrays()["kintree_table"][0], MANO_PARENTS)
-    assert (ROOT / "template" / "hand.npz").stat().st_size < 600_000
-    assert len(arrays()["shape_names"]) == 10
 
 
 def test_the_mesh_is_a_manifold_with_one_flat_rim_of_16_and_outward_normals():
@@ -112,13 +89,6 @@ def test_weights_are_convex_and_stay_on_their_digit():
     tips = arrays()["fingertips"]
     ends = [MANO_FINGERS[name][2] for name in FINGER_NAMES]
     assert (weights[tips, ends] > 0.93).all()
-
-
-def test_weights_change_gradually_from_vertex_to_vertex():
-    edges = unique_edges(arrays()["f"])
-    weights = arrays()["weights"]
-    jump = np.abs(weights[edges[:, 0]] - weights[edges[:, 1]]).max(1)
-    assert np.percentile(jump, 99) < 0.75 and jump.max() < 0.9
 
 
 def test_joints_are_local_averages_of_the_skin_and_sit_at_the_bones():
@@ -242,12 +212,6 @@ def test_volume_stays_within_a_tenth_over_poses_and_gestures(bent):
     assert (np.abs(ratio[2000:] - 1) < 0.10).all()  # every gesture
 
 
-def test_edges_stay_within_their_bounds_over_poses_and_gestures(bent):
-    edges = unique_edges(arrays()["f"])
-    ratio = lengths(bent[1], edges) / lengths(arrays()["v_template"], edges)
-    assert np.mean((ratio > 0.4) & (ratio < 2.2)) >= 0.999
-
-
 def test_no_edge_at_the_webs_shoots_up_in_a_fist():
     edges = unique_edges(arrays()["f"])
     fist = posed(gesture("fist")[None])[0]
@@ -339,24 +303,6 @@ def test_rebuilding_gives_the_committed_arrays(monkeypatch):
             np.testing.assert_allclose(array, stored[name], atol=2e-5, err_msg=name)
 
 
-def test_pose_shapes_are_regressed_on_each_joints_rotation(monkeypatch):
-    vertices, faces, weights = (arrays()[k] for k in ("v_template", "f", "weights"))
-    truth = np.random.default_rng(0).normal(size=(16, 9, 778, 3))
-
-    def fake(vertices, faces, weights, joint):
-        pose = sample_poses(60, np.random.default_rng(joint))[:, 13] * 2
-        features = (Rotation.from_rotvec(pose).as_matrix() - np.eye(3)).reshape(60, 9)
-        return np.einsum("nk,kvc->nvc", features, truth[joint]), features
-
-    monkeypatch.setattr(build_pose, "corrections", fake)
-    basis = build_pose.pose_basis(vertices, faces, weights)
-    assert basis.shape == (778, 3, 135)
-    for joint in (1, 15):
-        added, features = fake(None, None, None, joint)
-        block = basis[:, :, 9 * (joint - 1) : 9 * joint]
-        assert np.abs(np.einsum("nk,vck->nvc", features, block) - added).mean() < 0.05
-
-
 def test_each_joint_is_trained_over_its_whole_range():
     for joint in (1, 2, 13, 15):
         angles = build_pose.training_angles(joint)
@@ -390,14 +336,6 @@ def test_the_implicit_surface_is_zero_on_the_mesh_and_turns_with_the_bones():
     np.testing.assert_allclose(
         build_surface.distance(moved, rows, turn), build_surface.distance(points, rows), atol=1e-6
     )
-
-
-def test_rounding_is_exact_and_rows_still_sum_to_one():
-    values = np.random.default_rng(0).normal(size=50)
-    assert np.abs(quantise(values, 20) - values).max() <= 2.0**-21
-    assert quantise(values, 20).dtype == np.float32
-    rows = np.random.default_rng(1).dirichlet(np.ones(7), 30)
-    assert (_exact_rows(rows).sum(1) == 1.0).all()
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path, monkeypatch):
