@@ -12,7 +12,7 @@ import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 
-from hand_lib.hand.model import HandModel
+from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.render.camera import project
 from hand_lib.render.render import draw_meshes
 from hand_lib.viewers import figures, flat
@@ -136,8 +136,8 @@ def viewpoint_sphere(description: Description, size: int = 340):
         blank = np.full((size // 8, size, 3), 255, np.uint8)
         return None, flat.image_grid([blank], ["viewpoint: not known without joints"])
     shown, colours = figures.to_camera_view(points), figures.mapped("hsv", turn / 360 + 0.5)
-    model = HandModel.builtin()
-    rest = figures.to_camera_view(model.vertices.numpy())
+    coarse = builtin_hierarchy()  # its second level keeps the notebook light
+    rest = figures.to_camera_view(coarse.vertices[1])
     rest = 1.1 * (rest - (rest.min(0) + rest.max(0)) / 2) / np.ptp(rest, axis=0).max()
     axes = tuple(
         figures.Stroke([[[0, 0, 0], end]], (90, 90, 90), 3, texts=("", name))
@@ -145,7 +145,7 @@ def viewpoint_sphere(description: Description, size: int = 340):
             "fingers": (0, -1.2, 0), "thumb": (1.2, 0, 0), "palm": (0, 0, -1.2), "back": (0, 0, 1.2)
         }.items()
     )  # fmt: skip
-    hand = figures.DrawnHand(rest, model.faces.numpy(), more=axes)
+    hand = figures.DrawnHand(rest, coarse.faces[1], more=axes)
     dots = figures.DrawnHand(shown, colour=colours, name="cameras")
     halves, titles, views = [], [], []
     for name, side in (("palm", shown[:, 2] < 0), ("back", shown[:, 2] >= 0)):

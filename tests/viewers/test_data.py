@@ -130,7 +130,7 @@ def test_figures_hold_mesh_joints_and_camera(hands, description):
     assert np.allclose(mesh, hands[0].vertices + hands[0].root, atol=1e-6)
     sphere, still = d.viewpoint_sphere(description)
     hand, *axes, dots = sphere.data
-    assert len(hand.x) == 778 and len(dots.x) == 24 and np.asarray(still).std() > 5
+    assert len(hand.x) == 389 and len(dots.x) == 24 and np.asarray(still).std() > 5
     assert [axis.text[1] for axis in axes] == ["fingers", "thumb", "palm", "back"]
     assert len(d.histograms(description).axes) == 6
 
