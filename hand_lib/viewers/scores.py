@@ -173,12 +173,6 @@ def worst_rows(evaluation: Evaluation, count: int = 24) -> np.ndarray:
     return np.argsort(-evaluation.pa_mm, kind="stable")[:count]
 
 
-def aligned_hand(evaluation: Evaluation, row: int) -> np.ndarray:
-    """(V, 3) prediction of one hand laid on its truth by a rotation, scale and shift, metres."""
-    pred, true = evaluation.vertices[row : row + 1], evaluation.truth["vertices"][row : row + 1]
-    return metrics.align(pred, true, "rotation")[0]
-
-
 def cases_picture(evaluation: Evaluation, rows, side: int = 112, columns: int = 6):
     """Each hand as three pictures one below the other: the crop, the truth, the prediction.
 
@@ -202,12 +196,13 @@ def cases_picture(evaluation: Evaluation, rows, side: int = 112, columns: int = 
 
 def case_panels(evaluation: Evaluation, row: int):
     """Panels and titles of one hand: truth, prediction, and both with the error painted on."""
+    faces, found = evaluation.faces, evaluation.vertices[row]
     true = evaluation.truth["vertices"][row]
-    aligned, faces = aligned_hand(evaluation, row), evaluation.faces
+    aligned = metrics.align(found[None], true[None], "rotation")[0]
     error = 1000 * np.linalg.norm(aligned - true, axis=1)
     panels = [
         DrawnHand(true, faces, colour=figures.TRUTH, name="truth"),
-        DrawnHand(evaluation.vertices[row], faces, name="prediction"),
+        DrawnHand(found, faces, name="prediction"),
         [DrawnHand(true, faces, colour=figures.TRUTH, opacity=0.35, name="truth"),
          DrawnHand(aligned, faces, error_mm=error, name="aligned prediction")],
     ]  # fmt: skip
