@@ -153,8 +153,7 @@ def viewpoint_sphere(description: Description, size: int = 340):
         halves.append([hand, half] if side.any() else [hand])
         titles.append(f"{name} seen: {side.mean():.0%}\ncyan: fingers up, red: down")
         views.append("front" if name == "palm" else "back")
-    figure = figures.hand_figure([[hand, dots]], ["every dot is a camera: turn it"],
-                                 height=size, zoom=1.4)  # fmt: skip
+    figure = figures.hand_figure([[hand, dots]], ["every dot is a camera: turn it"], height=size)
     return figure, figures.still(halves, titles, views, size)
 
 
@@ -188,8 +187,9 @@ def browser(dataset, description: Description, faces):
     faces: as ``surface`` gives them.   returns a widget with ``.order``, ``.place``, ``.pictures``
     and ``.scene``.
     """
-    by = widgets.Dropdown(options=list(ORDERS), description="order")
+    by = widgets.Dropdown(options=list(ORDERS), description="order", layout={"width": "230px"})
     place = widgets.IntSlider(0, min=0, max=len(description) - 1, description="place")
+    place.layout.width, place.style.description_width = "220px", "40px"
     caption, near, pictures = widgets.HTML(), widgets.Image(), widgets.Image()
     near.layout = pictures.layout = widgets.Layout(max_width="100%", object_fit="contain")
     scene = go.FigureWidget()

@@ -148,7 +148,7 @@ def hand_explorer(model, height: int = 440):
     }
     tabs = widgets.Tab(
         [widgets.VBox(page) for page in (*pages.values(), shapes)],
-        titles=[*pages, "shape"], layout={"width": "440px"},
+        titles=[*pages, "shape"], layout={"width": "458px"},
     )  # fmt: skip
     hint = widgets.HTML("drag the hand to turn it, scroll to come nearer, right button to shift")
     controls = widgets.VBox([pick, colouring, tone, widgets.HBox([skeleton, reset]), tabs, hint])

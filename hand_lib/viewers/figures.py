@@ -247,7 +247,6 @@ def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoo
     """
     panels = _panels(panels, titles, view)
     figure = go.FigureWidget() if widget else go.Figure()
-    figure._config = CONFIG
     layout, traces = {"annotations": []}, []
     for n, (hands, title, name) in enumerate(panels):
         key, left, right = f"scene{n + 1 if n else ''}", n / len(panels), (n + 1) / len(panels)

@@ -30,6 +30,7 @@ LOOKS = {"camera": "front", "side": "left", "behind": "back"}
 """Word on the button -> named view of ``figures``."""
 
 _WRONG, _DOUBT, _BUSY = ("#fbe3e4", "#a00000"), ("#fdeccd", "#7a4b00"), ("#fff3b0", "#5c4a00")
+_BUTTONS = ["toimage", "zoom", "pan", "zoomin", "zoomout", "autoscale", "resetscale"]
 _BOX_LINE = {"color": "#f2a93b", "width": 3}
 
 
@@ -166,7 +167,7 @@ def box_figure(height: int = 400, on_box=None):
     """
     figure = go.FigureWidget(layout=_frame(height, 1.2))
     figure.update_layout(dragmode="drawrect", newshape={"line": _BOX_LINE})
-    figure._config = {"displayModeBar": False}
+    figure.layout.modebar = {"remove": _BUTTONS}
 
     def heard(change):
         if _drawn(figure, change["new"]) and on_box is not None:
@@ -228,11 +229,11 @@ def _frame(height: int, wide: float) -> dict:
 
 def _toggle(name, options, value=None):
     """Buttons of which one is down, beside their name."""
-    wide = f"{82 * len(options) + 60}px"
+    wide = f"{90 * len(options) + 60}px"
     return widgets.ToggleButtons(
         options=list(options), description=name, value=value or next(iter(options)),
         layout={"width": wide, "min_width": wide, "overflow": "hidden"},
-        style={"button_width": "76px", "description_width": "42px"},
+        style={"button_width": "84px", "description_width": "42px"},
     )  # fmt: skip
 
 
@@ -269,7 +270,6 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     message, links = widgets.HTML(), widgets.HTML()
     picture = box_figure(height, lambda: predict())
     scene = go.FigureWidget(layout=_frame(height, 0.9) | {"scene": figures.scene_layout("front")})
-    scene._config = figures.CONFIG
 
     def say(text, colours):
         message.value = _chip(html.escape(text), *colours)
@@ -368,8 +368,8 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     hint = widgets.HTML("drag a box around a hand in the picture; drag the mesh to turn it")
     panel.children = [
         widgets.HBox([pick, upload, unbox, side], layout=gap),
-        widgets.HBox([show, look, opacity], layout=gap),
-        widgets.HBox([way, wipe], layout=gap),
+        widgets.HBox([show, look], layout=gap),
+        widgets.HBox([way, opacity, wipe], layout=gap),
         message,
         widgets.HBox([picture, scene], layout={"grid_gap": "8px", "flex_flow": "row wrap"}),
         hint,
