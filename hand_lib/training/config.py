@@ -2,9 +2,6 @@
 
 >>> make_config("small", batch_size=16).batch_size
 16
->>> make_config("small", backbnoe="resnet50")
-Traceback (most recent call last):
-ValueError: unknown parameter 'backbnoe'; did you mean 'backbone'? ...
 """
 
 import ast
@@ -114,11 +111,9 @@ class TrainConfig:
                 "give either steps or epochs, the other one stays 0; "
                 f"found steps={self.steps}, epochs={self.epochs}"
             )
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"batch_size {self.batch_size} cannot be cut into accumulate={self.accumulate} "
-                "equal pieces"
-            )
+        size, many = self.batch_size, self.accumulate
+        if size % many:
+            raise ValueError(f"batch_size {size} cannot be cut into accumulate={many} equal pieces")
         object.__setattr__(self, "view_size", min(self.view_size, self.image_size))
 
     def to_json(self) -> str:
@@ -194,10 +189,9 @@ def _changed(fields: dict, overrides: dict) -> TrainConfig:
             source = config_from_json(path.read_text(encoding="utf-8"), str(path))
             fields = fields | {name: getattr(source, name) for name in OF_NETWORK}
             fields["pretrained"] = False
-    if overrides.get("steps"):
-        overrides.setdefault("epochs", 0)
-    if overrides.get("epochs"):
-        overrides.setdefault("steps", 0)
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if overrides.get(one):
+            overrides.setdefault(other, 0)
     return _checked(fields | overrides)
 
 
