@@ -59,18 +59,24 @@ class HandSequence:
 
 
 def follow_hands(
-    predictor, video, boxes=None, sides=None, intrinsics=None, fps=None, progress=True
-) -> list[HandSequence]:
-    """The hands of a video, frame by frame, as the network sees them.
+    predictor, video, boxes=None, sides=None, intrinsics=None, fps=None, progress=True,
+    keypoints=None,
+) -> list[HandSequence]:  # fmt: skip
+    """The hands of a video, frame by frame: held by key points where there are some.
 
     video: whatever ``Frames`` takes, or a ``Frames``.   boxes, sides: of the first frame, as in
     ``Predictor.predict``; None: the network finds them, or looks ever closer at one right hand.
     intrinsics: as there.   fps: of pictures without times.   progress: show a bar.
+    keypoints: for each frame what ``Predictor.predict`` takes, None where there is none; "detect":
+    MediaPipe's in every frame, which boxes="detect" brings too. A hand without any is looked for
+    where its last mesh was.
     returns a ``HandSequence`` for each box. A hand in doubt is looked for where it was last; one
     that was not given a box is looked for anywhere after ``PATIENCE`` frames.
     """
     frames = video if isinstance(video, Frames) else Frames(video, fps)
     history: list[list] = []
+    if keypoints is None and isinstance(boxes, str) and boxes == "detect":
+        keypoints = boxes
     for n, frame in enumerate(tqdm(frames, "following", len(frames), disable=not progress)):
         if n == 0:
             first = _first_look(predictor, frame, boxes, sides, intrinsics)
@@ -83,7 +89,8 @@ def follow_hands(
             if lost and len(places) == 1 and n % PATIENCE == 0:
                 again = _first_look(predictor, frame, None, sides, intrinsics)
                 places = [hand.box for hand in again] or places
-        hands = predictor.predict(frame, places, sides, intrinsics)
+        points = keypoints[n] if isinstance(keypoints, list) else keypoints
+        hands = predictor.predict(frame, places, sides, intrinsics, points)
         history.append(hands)
         places = [
             old if hand.absent else _next_box(hand.joints_2d, old, frame.shape, FOLLOWING)
@@ -296,7 +303,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--box", nargs=4, type=float, action="append",
                         metavar=("X0", "Y0", "X1", "Y1"),
                         help="pixels in the first frame; again for a second hand")  # fmt: skip
-    parser.add_argument("--detect", action="store_true", help="let MediaPipe find the boxes")
+    parser.add_argument("--detect", action="store_true", help="by MediaPipe, key points too")
     parser.add_argument("--side", action="append", choices=("right", "left"), help="one for each")
     parser.add_argument("--focal", type=float, help="focal length in pixels, if you know it")
     parser.add_argument("--fps", type=float, help="pictures a second of a folder")

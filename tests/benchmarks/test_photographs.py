@@ -1,0 +1,31 @@
+"""Photographs with labels are scored source by source."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from benchmarks.photographs import score_photographs, table
+from PIL import Image
+
+
+def test_labels_and_predictions_that_agree_have_no_error(tmp_path):
+    rng = np.random.default_rng(0)
+    flat, joints = rng.uniform(20, 80, (21, 2)), rng.normal(0, 0.04, (21, 3))
+    (tmp_path / "labels").mkdir()
+    Image.new("RGB", (100, 100)).save(tmp_path / "labels" / "a.png")
+    entry = {"file": "a.png", "side": "left", "joints_2d": [None, *flat[1:].tolist()]}
+    entries = [entry | {"source": "x", "joints_3d": joints.tolist()}, entry | {"source": "y"}]
+    (tmp_path / "labels.json").write_text(json.dumps(entries))
+    seen = []
+
+    def predict(image, boxes, sides, keypoints=None):
+        seen.append((sides, keypoints))
+        return [SimpleNamespace(joints_2d=flat + len(seen) - 1, joints=2 * joints)]
+
+    predictor = SimpleNamespace(predict=predict)
+    found = score_photographs(predictor, tmp_path / "labels.json", [np.ones((21, 3)), None])
+    assert found["x"]["flat"] == [0] and found["x"]["aligned_mm"] == pytest.approx([0], abs=1e-6)
+    assert 0.02 < found["y"]["flat"][0] < 0.05 and found["y"]["aligned_mm"] == []
+    assert seen[0][0] == ["left"] and seen[0][1].shape == (1, 21, 3) and seen[1][1] is None
+    assert "all hands" in table(found)
