@@ -27,7 +27,7 @@ from hand_lib.render.camera import guessed_intrinsics, project
 MIN_JOINTS = 6
 """A hand with fewer visible joints is not fitted."""
 
-_ROUNDS, _WIDER = 6, (4.0, 1.0)  # from a network's hand; first with keypoints taken for noisier
+_ROUNDS, _WIDER = 5, (4.0, 1.0)  # from a network's hand; first with keypoints taken for noisier
 _CHUNK = 64  # hands at a time on a CPU, so that the work stays in its cache
 
 

@@ -94,7 +94,7 @@ def hold(skeleton, prior: NetworkPrior, points, weights, cameras) -> tuple[Probl
     vertices = torch.as_tensor(prior.vertices).to(model.template)
     joints = model.regress_joints(vertices).double().cpu().numpy()
     joints = (joints - joints[:, :1]) @ turn.as_matrix().swapaxes(1, 2)
-    found = fit_pose(model, vertices, rounds=2)
+    found = fit_pose(model, vertices, rounds=1)
     pose = found.pose.double().cpu().numpy()
     pose[:, 0] = (turn * Rotation.from_rotvec(pose[:, 0])).as_rotvec()
     if not model.flat_mean:
