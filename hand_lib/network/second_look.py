@@ -86,11 +86,6 @@ class Square(NamedTuple):
     centre: Tensor  # (B, 2)
     half: Tensor  # (B,) half of the square's side
 
-    def into(self, points: Tensor) -> Tensor:
-        """Points (B, N, 2) of the crop in the units of the square."""
-        shifted = (points - self.centre[:, None]) / self.half[:, None, None]
-        return shifted @ self.turn.transpose(1, 2)
-
     def back(self, points: Tensor) -> Tensor:
         """Points (B, N, 2) of the square in crop units."""
         return points @ self.turn * self.half[:, None, None] + self.centre[:, None]

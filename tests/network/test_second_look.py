@@ -29,7 +29,7 @@ def joints_2d(count=6, seed=0):
 def test_a_look_turns_the_knuckles_above_the_wrist_and_fills_its_square():
     joints = joints_2d()
     square = Square(*upright_square(joints, 1.25))
-    seen = square.into(joints)
+    seen = (joints - square.centre[:, None]) / square.half[:, None, None] @ square.turn.mT
     along = seen[:, list(KNUCKLES)].mean(1) - seen[:, 0]
     assert along[:, 0].abs().max() < 1e-5 and (along[:, 1] < 0).all()
     extent = (seen.amax(1) - seen.amin(1)).amax(1)
