@@ -186,7 +186,7 @@ class Predictor:
         out = self.predict_crops(np.stack(pixels), batch_size)
         best: dict[tuple, int] = {}
         for row, (n, k, _) in enumerate(crops):
-            if (n, k) not in best or out["sureness"][row] > out["sureness"][best[n, k]]:
+            if (n, k) not in best or out["confidence"][row] > out["confidence"][best[n, k]]:
                 best[n, k] = row
         hands = []
         for n in range(count):
@@ -207,9 +207,8 @@ class Predictor:
 
         crops: (B, S, S, 3) uint8 RGB.   n_crops: looks at each, None: as many as the run's.
         returns vertices (B, V, 3), joints (B, 21, 3), camera (B, 3), joints_2d (B, 21, 2) in crop
-        units, evidence (B, N) and sureness (B,) of a hand, see ``search``, confidence (B,) where
-        the run is calibrated, and joints_2d_direct (B, 21, 2) where the network reads joints from
-        the image.
+        units, evidence (B, N), sureness (B,) of a hand and confidence (B,), see ``search``, and
+        joints_2d_direct (B, 21, 2) where the network reads joints from the image.
         """
         crops = np.asarray(crops)
         if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
@@ -219,10 +218,9 @@ class Predictor:
         starts = range(0, len(crops), batch_size)
         parts = [self._look(crops[at : at + batch_size], n_crops or self.n_crops) for at in starts]
         out = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        known = self.calibration
-        out["sureness"] = (known.hand if known else UNCALIBRATED).chance(out["evidence"])
-        if known:
-            out["confidence"] = known.well_read.chance(out["evidence"])
+        known = self.calibration or UNCALIBRATED
+        out["sureness"] = known.hand.chance(out["evidence"])
+        out["confidence"] = known.well_read.chance(out["evidence"])
         return out
 
     @torch.inference_mode()
@@ -278,7 +276,8 @@ class Predictor:
         left = crop["side"] == "left"
         flip = np.array([-1.0 if left else 1.0, 1, 1])
         faces = self.network.faces.cpu().numpy()
-        sure, known = float(out["confidence"]) if "confidence" in out else None, self.calibration
+        known = self.calibration
+        sure = None if known is None else float(out["confidence"])
         return {
             "vertices": out["vertices"] * flip,
             "faces": faces[:, ::-1] if left else faces,

@@ -32,11 +32,14 @@ ZOOMS = (1.0, 1.7, 2.8, 4.5)
 SEARCHED_SIDE = 1024
 """Larger pictures are shrunk to so many pixels before they are searched."""
 
-KEPT = (8, 4)
-"""So many boxes are looked at again, and once more."""
+KEPT = (10, 6, 4)
+"""So many boxes are looked at again, and again, each time where the last look saw the hand."""
 
-STEADY = 0.4
+STEADY = 0.5
 """The box of a hand that is looked at again is the same, by this share of the union at least."""
+
+PLACES = 1.5
+"""Exponent of how much surer a small hand has to be; see ``surer``."""
 
 MOST_HANDS, APART = 4, 0.3
 """At most so many are found; two boxes that share more are one hand."""
@@ -63,7 +66,7 @@ def find_hands(predictor, picture, sides=None) -> list[FoundHand]:
         scale = np.tile(size / small, 2)
     tried = tuple(dict.fromkeys(sides or SIDES))
     crops, affines = windows(picture, predictor.network.view_size or predictor.image_size)
-    boxes, sure = _look(predictor, crops, affines, n_crops=1)
+    boxes, sure, _ = _look(predictor, crops, affines, n_crops=1)
     for count in KEPT:
         boxes = boxes[separate(boxes, sure, count)]
         places = np.repeat(boxes, len(tried), axis=0)
@@ -72,22 +75,43 @@ def find_hands(predictor, picture, sides=None) -> list[FoundHand]:
         extent = np.maximum(BOX_MARGIN * (places[:, 2:] - places[:, :2]).max(axis=1), 16.0)
         affines = crop_affine(middle, extent, predictor.image_size, mirror=mirrored)
         crops = np.stack([cut(picture, affine, predictor.image_size) for affine in affines])
-        found, sure = _look(predictor, crops, affines)
+        found, sure, read = _look(predictor, crops, affines)
         inside = ((found[:, :2] + found[:, 2:]) / 2 < picture.shape[1::-1]).all(axis=1)
-        sure = sure * inside * (found[:, 2:] > 0).all(axis=1) * (overlaps(found, places) > STEADY)
+        inside &= (found[:, 2:] > 0).all(axis=1)
+        steady = overlaps(found, places)
+        read = read * steady * inside
         rows = np.arange(len(boxes)) * len(tried)
-        rows += sure.reshape(len(boxes), -1).argmax(axis=1)  # the surer side of each
-        boxes, sure, side = found[rows], sure[rows], mirrored[rows].astype(int)
-    known = predictor.calibration
+        rows += read.reshape(len(boxes), -1).argmax(axis=1)  # the side that is read better
+        boxes, side = found[rows], mirrored[rows].astype(int)
+        sure, read, steady = (sure * inside)[rows], read[rows], steady[rows]
+    sure = sure * (steady > STEADY)
+    limit = surer(predictor.calibration, boxes, picture.shape)
     hands = [
         FoundHand(tuple((scale * (boxes[row] + 0.5) - 0.5).tolist()), SIDES[side[row]], sure[row])
-        for row in separate(boxes, sure, MOST_HANDS, nested=True)
+        for row in separate(boxes, read * (sure > limit), MOST_HANDS, nested=True)
+        if sure[row] > limit[row]
     ]
-    hands = hands[:1] if known is None else [h for h in hands if h.sureness >= known.hand.threshold]
+    if predictor.calibration is None:
+        hands = hands[:1]
     if sides is None:
         return hands
     named = {side: [hand for hand in hands if hand.side == side] for side in tried}
     return [named[side].pop(0) for side in sides if named[side]]
+
+
+def surer(calibration, boxes, shape) -> np.ndarray:
+    """How sure a hand has to be that was looked for, (N,): the smaller, the surer.
+
+    Of many places some look like a hand by chance, and there are more small places than large.
+    Odds are those of a crop's threshold, times the picture's longer side over the box's crop.
+    boxes: (N, 4) pixels.   shape: of the picture.   Without a calibration anything will do.
+    """
+    if calibration is None:
+        return np.zeros(len(boxes))
+    share = BOX_MARGIN * (boxes[:, 2:] - boxes[:, :2]).max(axis=1) / max(shape[:2])
+    odds = calibration.hand.threshold / (1 - calibration.hand.threshold)
+    odds = odds / np.clip(share, 1e-3, 1.0) ** PLACES
+    return odds / (1 + odds)
 
 
 def windows(picture, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -120,12 +144,13 @@ def _starts(length: int, size: int) -> np.ndarray:
     return np.linspace(first, last, 1 + int(np.ceil(2 * (last - first) / size))).round().astype(int)
 
 
-def _look(predictor, crops, affines, n_crops=None) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (N, 4) of the joints that are read from crops, pixels of the picture, and sureness."""
+def _look(predictor, crops, affines, n_crops=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes (N, 4) of the joints that are read from crops, pixels, sureness and confidence (N,)."""
     out = predictor.predict_crops(crops, n_crops=n_crops)
     joints = crop_to_pixels(out["joints_2d"].astype(float), crops.shape[1])
     joints = apply_affine(invert_affine(affines), joints)
-    return np.concatenate([joints.min(axis=1), joints.max(axis=1)], axis=1), out["sureness"]
+    boxes = np.concatenate([joints.min(axis=1), joints.max(axis=1)], axis=1)
+    return boxes, out["sureness"], out["confidence"]
 
 
 def overlaps(boxes, others, nested: bool = False) -> np.ndarray:
@@ -220,7 +245,11 @@ class Calibration:
     count: int  # pictures of each kind that these shares were measured on
 
 
-UNCALIBRATED = Logistic((0.0, 3.5, -7.5, 5.0), -14.0, 0.5)
+UNCALIBRATED = Calibration(
+    Logistic((2.0, 5.0, -5.0, 12.0), -8.0, 0.9),
+    Logistic((-0.5, 2.0, -1.5, 6.0, -4.3), -15.0, 0.7),
+    1.0, 0.0, 0.0, 0.0, 0,
+)  # fmt: skip
 """What boxes and sides are compared by in runs without a calibration."""
 
 

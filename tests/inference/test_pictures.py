@@ -77,7 +77,7 @@ def test_the_command_writes_overlays_meshes_and_numbers(photos, tmp_path, monkey
 
 def test_the_command_writes_a_hand_with_bones(photos, tmp_path):
     words = [str(photos / "3.jpg"), "--out", str(tmp_path / "out"), "--quiet", "--rigged"]
-    assert command.main([*words, "--side", "left"]) == 0
+    assert command.main([*words, "--side", "left", "--whole"]) == 0
     assert b"inverseBindMatrices" in (tmp_path / "out" / "3_rigged.glb").read_bytes()
     (row,) = json.loads((tmp_path / "out" / "3.json").read_text())["hands"]
     assert row["side"] == "left" and np.shape(row["pose_rad"]) == (16, 3)
