@@ -38,7 +38,10 @@ KEPT = (10, 6, 4)
 STEADY = 0.5
 """The box of a hand that is looked at again is the same, by this share of the union at least."""
 
-PLACES = 1.5
+SMALLEST = 0.05
+"""Smaller hands, over the picture's longer side, are not looked for."""
+
+PLACES = 1.0
 """Exponent of how much surer a small hand has to be; see ``surer``."""
 
 MOST_HANDS, APART = 4, 0.3
@@ -67,6 +70,7 @@ def find_hands(predictor, picture, sides=None) -> list[FoundHand]:
     tried = tuple(dict.fromkeys(sides or SIDES))
     crops, affines = windows(picture, predictor.network.view_size or predictor.image_size)
     boxes, sure, _ = _look(predictor, crops, affines, n_crops=1)
+    seen = []
     for count in KEPT:
         boxes = boxes[separate(boxes, sure, count)]
         places = np.repeat(boxes, len(tried), axis=0)
@@ -76,15 +80,17 @@ def find_hands(predictor, picture, sides=None) -> list[FoundHand]:
         affines = crop_affine(middle, extent, predictor.image_size, mirror=mirrored)
         crops = np.stack([cut(picture, affine, predictor.image_size) for affine in affines])
         found, sure, read = _look(predictor, crops, affines)
-        inside = ((found[:, :2] + found[:, 2:]) / 2 < picture.shape[1::-1]).all(axis=1)
-        inside &= (found[:, 2:] > 0).all(axis=1)
         steady = overlaps(found, places)
-        read = read * steady * inside
+        middle = (found[:, :2] + found[:, 2:]) / 2
+        extent = (found[:, 2:] - found[:, :2]).max(axis=1)
+        there = (middle < picture.shape[1::-1]).all(axis=1) & (found[:, 2:] > 0).all(axis=1)
+        there &= extent > SMALLEST * max(picture.shape)
+        sure, read = sure * there, read * steady * there
         rows = np.arange(len(boxes)) * len(tried)
         rows += read.reshape(len(boxes), -1).argmax(axis=1)  # the side that is read better
-        boxes, side = found[rows], mirrored[rows].astype(int)
-        sure, read, steady = (sure * inside)[rows], read[rows], steady[rows]
-    sure = sure * (steady > STEADY)
+        boxes, sure = found[rows], sure[rows]
+        seen.append((boxes, sure * (steady[rows] > STEADY), read[rows], mirrored[rows].astype(int)))
+    boxes, sure, read, side = (np.concatenate(part) for part in zip(*seen, strict=True))
     limit = surer(predictor.calibration, boxes, picture.shape)
     hands = [
         FoundHand(tuple((scale * (boxes[row] + 0.5) - 0.5).tolist()), SIDES[side[row]], sure[row])
