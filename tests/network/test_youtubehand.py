@@ -221,9 +221,8 @@ def test_the_demo_draws_what_a_checkpoint_says(published, tmp_path):
         Predictor.load(tmp_path / "yth"), tmp_path / "images", tmp_path / "out", progress=False
     )
     assert written == [tmp_path / "out" / "photo_img.jpg"] and not left_out
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "photo.json", "photo.ply", "photo_img.jpg",
-    ]  # fmt: skip
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made >= {"photo.json", "photo.ply", "photo_img.jpg"}
 
 
 def test_one_step_of_the_preset_is_that_of_the_published_recipe(tmp_path):
