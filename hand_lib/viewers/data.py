@@ -217,4 +217,5 @@ def browser(dataset, description: Description, faces):
     panel = widgets.HBox([left, scene], layout=widgets.Layout(flex_flow="row wrap"))
     panel.order, panel.place, panel.scene, panel.pictures = by, place, scene, pictures
     draw()
+    figures.settled(scene)
     return panel

@@ -22,6 +22,7 @@ from hand_lib.viewers.figures import (
     hand_traces,
     move_traces,
     scene_layout,
+    settled,
     skin_of,
     to_camera_view,
 )
@@ -156,6 +157,7 @@ def hand_explorer(model, height: int = 440):
     panel.figure, panel.sliders, panel.shape_sliders = figure, sliders, shapes
     panel.gesture, panel.colouring, panel.tone = pick, colouring, tone
     panel.skeleton, panel.reset = skeleton, reset
+    settled(figure)
     return panel
 
 
@@ -236,4 +238,5 @@ def spiral_panel(vertices, faces, spirals, vertex: int = 0):
     panel.slider.observe(face_it, "value")
     panel.figure.data[0].on_click(clicked)
     face_it()
+    settled(panel.figure)
     return panel

@@ -11,6 +11,7 @@ The named views are one fixed camera each: "front" (from the camera), "back", "l
 
 import json
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 
 import cv2
@@ -265,6 +266,17 @@ def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoo
         height=height, margin={"l": 0, "r": 0, "t": 34, "b": 0}, showlegend=False, modebar=bar,
         paper_bgcolor="white", template="none", **layout,
     )  # fmt: skip
+    return settled(figure) if widget else figure
+
+
+def settled(figure):
+    """A ``FigureWidget`` that shows all that was changed so far.
+
+    Its browser side takes a while to load and hears of no change until then: its first picture is
+    the state that the widget itself holds.
+    """
+    figure._widget_layout = deepcopy(figure._layout_obj._props)
+    figure._widget_data = deepcopy(figure._data)
     return figure
 
 
@@ -280,7 +292,7 @@ def link_cameras(figure):
 
     for name in scenes:
         figure.layout[name].on_change(follow, "camera")
-    return figure
+    return settled(figure)
 
 
 def move_traces(figure, traces) -> None:

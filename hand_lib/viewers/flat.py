@@ -19,7 +19,7 @@ JPEG_BELOW = 0.7
 """A still is stored as JPEG when that takes less than this share of the PNG's bytes."""
 
 
-def png_bytes(picture, colours: int = 36) -> bytes:
+def png_bytes(picture, colours: int = 48) -> bytes:
     """A small PNG: reduced to a palette where that loses next to nothing.   -> bytes."""
     palette = _rgb(picture).quantize(colours, kmeans=1, dither=Image.Dither.NONE)
     palette.save(buffer := io.BytesIO(), "PNG", optimize=True)

@@ -382,4 +382,6 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     }.items():  # fmt: skip
         setattr(panel, name, part)
     open_picture(next(iter(pictures)))
+    for figure in (picture, scene):
+        figures.settled(figure)
     return panel

@@ -62,7 +62,10 @@ def test_figure_panels_share_cameras_and_keep_proportions():
     assert figure.layout.scene.aspectmode == "data" and figure.layout.scene.camera.up.y == -1
     assert figure.layout.scene.camera.eye.z < 0 and abs(figure.layout.scene2.camera.eye.x) > 1
     assert [a.text for a in figure.layout.annotations] == ["a", "b"]
-    assert isinstance(v.hand_figure([HAND], widget=True), go.FigureWidget)
+    live = v.hand_figure([HAND], ["live"], widget=True)
+    assert isinstance(live, go.FigureWidget)  # and its first view needs no message that may be lost
+    assert np.array_equal(live._widget_data[0]["x"], np.float32(VERTICES[:, 0]))
+    assert live._widget_layout["annotations"][0]["text"] == "live"
     with pytest.raises(ValueError, match="2 panels, 1 titles"):
         v.hand_figure([HAND, HAND], ["a"])
     with pytest.raises(ValueError, match="front"):
