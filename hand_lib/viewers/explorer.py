@@ -6,6 +6,7 @@ are in camera axes (x right, y down, z away), any unit.
 
 import ipywidgets as widgets
 import numpy as np
+import plotly.graph_objects as go
 import torch
 from PIL import ImageColor
 
@@ -133,11 +134,12 @@ def hand_explorer(model, height: int = 440):
         begin = [(slider, 0.0) for slider in shapes]
         settle(np.zeros((16, 3)), [(pick, ""), (tone, TONE), (colouring, "skin"), *begin])
 
-    figure = hand_figure([hand()], height=height, widget=True)
+    figure = hand_figure([hand()], height=height)
     layout = {"aspectmode": "manual", "aspectratio": {"x": 1.7, "y": 1.7, "z": 1.7}}
     layout |= {f"{axis}axis": {"visible": False, "range": [-0.14, 0.14]} for axis in "xyz"}
     figure.update_layout(scene=layout, width=round(0.86 * height), margin={"t": 0})
     switch()
+    figure = go.FigureWidget(figure)  # whole from the start, see figures.settled
     pick.observe(lambda c: c["new"] and settle(GESTURE_ANGLES[c["new"]]), "value")
     reset.on_click(start_again)
     skeleton.observe(switch, "value")
@@ -157,7 +159,6 @@ def hand_explorer(model, height: int = 440):
     panel.figure, panel.sliders, panel.shape_sliders = figure, sliders, shapes
     panel.gesture, panel.colouring, panel.tone = pick, colouring, tone
     panel.skeleton, panel.reset = skeleton, reset
-    settled(figure)
     return panel
 
 

@@ -247,7 +247,7 @@ def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoo
     returns a Plotly figure.
     """
     panels = _panels(panels, titles, view)
-    figure = go.FigureWidget() if widget else go.Figure()
+    figure = go.Figure()
     layout, traces = {"annotations": []}, []
     for n, (hands, title, name) in enumerate(panels):
         key, left, right = f"scene{n + 1 if n else ''}", n / len(panels), (n + 1) / len(panels)
@@ -266,7 +266,7 @@ def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoo
         height=height, margin={"l": 0, "r": 0, "t": 34, "b": 0}, showlegend=False, modebar=bar,
         paper_bgcolor="white", template="none", **layout,
     )  # fmt: skip
-    return settled(figure) if widget else figure
+    return go.FigureWidget(figure) if widget else figure
 
 
 def settled(figure):
