@@ -190,9 +190,8 @@ class FreiHandTsv(HandDataset):
     def crop_square(self, index: int) -> tuple[float, float, float]:
         """Centre (x, y) and side in pixels that the label asks for: side = 200 scale."""
         label = self.annotation(index)[1]
-        x, y = self._numbers(label, "center", (2,), index)
-        side = 200 * float(self._numbers(label, "scale", (), index))
-        return float(x) - 0.5, float(y) - 0.5, side
+        x, y = (self._numbers(label, "center", (2,), index) - 0.5).tolist()
+        return x, y, 200 * float(self._numbers(label, "scale", (), index))
 
     def labels(self, index: int) -> dict:
         """All of a sample but its picture, as ``HandSample`` takes it; no truth, no entry."""

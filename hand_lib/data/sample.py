@@ -62,9 +62,8 @@ class HandSample:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             self._refuse("image", "(H, W, 3) uint8", f"{image.shape} {image.dtype}")
         fields = {"image": image}
-        for field, shape in _SHAPES.items():
-            if getattr(self, field) is not None:
-                fields[field] = self._checked(field, shape)
+        known = (field for field in _SHAPES if getattr(self, field) is not None)
+        fields |= {field: self._checked(field, _SHAPES[field]) for field in known}
         if self.joints_2d is not None and self.valid_2d is None:
             fields["valid_2d"] = np.ones(21, bool)
         for field, shape in (("valid_2d", (21,)), ("mask", image.shape[:2])):
@@ -148,13 +147,11 @@ class HandDataset:
         """Numbers and samples in order; under "skip" broken ones are noted and left out."""
         for index in range(len(self)):
             try:
-                sample = self.sample(index)
+                yield index, self.sample(index)
             except SampleError as error:
                 if self.on_error == "raise":
                     raise
                 self.skipped[index] = str(error)
-                continue
-            yield index, sample
 
     @property
     def on_error(self) -> str:
@@ -298,11 +295,8 @@ def fits_mesh(vertices, template, faces) -> bool:
     """
     if len(vertices) != len(template):
         return False
-    found, expected = (_edge_fraction(np.asarray(v, float), faces) for v in (vertices, template))
+    meshes = np.stack([vertices, template]).astype(float)
+    edges = np.linalg.norm(meshes[:, faces[:, 0]] - meshes[:, faces[:, 1]], axis=2).mean(1)
+    radii = np.linalg.norm(meshes - meshes.mean(1, keepdims=True), axis=2).mean(1)
+    found, expected = edges / np.maximum(radii, 1e-12)
     return bool(found < 3 * expected)
-
-
-def _edge_fraction(vertices, faces) -> float:
-    """Mean length of the faces' first edges over the mesh's radius."""
-    edges = np.linalg.norm(vertices[faces[:, 0]] - vertices[faces[:, 1]], axis=1).mean()
-    return float(edges / max(np.linalg.norm(vertices - vertices.mean(0), axis=1).mean(), 1e-12))

@@ -89,10 +89,8 @@ def apply_collapses(n_vertices: int, faces: np.ndarray, collapses: np.ndarray):
 @njit(cache=True)
 def _add_plane(quadric, n, p, weight):
     """Add weight * (n . (x - p))^2 to a quadric (4, 4) over (x, y, z, 1)."""
-    plane = (n[0], n[1], n[2], -(n[0] * p[0] + n[1] * p[1] + n[2] * p[2]))
-    for i in range(4):
-        for j in range(4):
-            quadric[i, j] += weight * plane[i] * plane[j]
+    plane = np.array((n[0], n[1], n[2], -(n[0] * p[0] + n[1] * p[1] + n[2] * p[2])))
+    quadric += (weight * plane)[:, None] * plane
 
 
 @njit(cache=True)
@@ -139,8 +137,7 @@ def _setup(points, faces, boundary_weight):
                 corner = following[corner]
             if shared == 1:
                 boundary[u] = boundary[w] = True
-                edge = points[w] - points[u]
-                across = np.cross(edge, normal)
+                across = np.cross(points[w] - points[u], normal)
                 squared = (across**2).sum()
                 across /= np.sqrt(squared)
                 _add_plane(quadrics[u], across, points[u], boundary_weight * squared)
@@ -223,8 +220,14 @@ def _merge(faces, first, following, keep, remove):
     while corner >= 0:
         after, t = following[corner], corner // 3
         if (faces[t] == keep).any():
-            for v in faces[t]:
-                _unlink(first, following, v, t)
+            for v in faces[t]:  # the face leaves the list of corners around v
+                this, before = first[v], -1
+                while this // 3 != t:
+                    before, this = this, following[this]
+                if before < 0:
+                    first[v] = following[this]
+                else:
+                    following[before] = following[this]
         else:
             faces[t, corner % 3] = keep
         corner = after
@@ -236,18 +239,6 @@ def _merge(faces, first, following, keep, remove):
             last = following[last]
         following[last] = first[remove]
     first[remove] = -1
-
-
-@njit(cache=True)
-def _unlink(first, following, v, t):
-    """Take face `t` out of the list of corners around `v`."""
-    corner, before = first[v], -1
-    while corner // 3 != t:
-        before, corner = corner, following[corner]
-    if before < 0:
-        first[v] = following[corner]
-    else:
-        following[before] = following[corner]
 
 
 @njit(cache=True)
@@ -277,8 +268,7 @@ def _collapse(points, faces, target, importance, passes, length_weight, boundary
         areas[v] *= importance[v]
         quadrics[v] *= importance[v]
     costs = (quadrics, areas, points, length_weight)
-    stamps = np.zeros(n, np.int64)
-    marks = np.zeros(n, np.int64)
+    stamps, marks = np.zeros(n, np.int64), np.zeros(n, np.int64)
     alive = np.ones(n, np.bool_)
     collapses = np.empty((max(n - target, 0), 2), np.int64)
     done, mark, level = 0, 0, 0
