@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from tqdm import tqdm
 
@@ -262,4 +261,6 @@ def geometric_scores(predicted: dict, truth: dict) -> dict:
 
 def _memory() -> int:
     """Bytes of memory that this process holds."""
+    import psutil  # on Linux it needs the module resource, which other systems lack
+
     return psutil.Process().memory_info().rss
