@@ -92,6 +92,7 @@ def toy_config(**changes):
     settings = dict(
         steps=24, batch_size=8, image_size=32, log_every=1, validate_every=6, checkpoint_every=4,
         ema_decay=0.9, precision="fp32", device="cpu", threads=1, learning_rate=0.01,
+        encoder_learning_rate=0.0,
         warmup_steps=5, weight_decay=0.01,
     )  # fmt: skip
     return make_config("small", **(settings | changes))
