@@ -92,13 +92,17 @@ def find_hands(predictor, picture, sides=None) -> list[FoundHand]:
         seen.append((boxes, sure * (steady[rows] > STEADY), read[rows], mirrored[rows].astype(int)))
     boxes, sure, read, side = (np.concatenate(part) for part in zip(*seen, strict=True))
     limit = surer(predictor.calibration, boxes, picture.shape)
+    rows = separate(boxes, read * (sure > limit), MOST_HANDS, nested=True)
+    rows = [row for row in rows if sure[row] > limit[row]]
+    if predictor.calibration is None:
+        rows = rows[:1]
+    elif sides is None:  # nobody says that there is a second one: it has to be read well
+        good = STEADY * predictor.calibration.well_read.threshold
+        rows = [row for row in rows if row == rows[0] or read[row] > good]
     hands = [
         FoundHand(tuple((scale * (boxes[row] + 0.5) - 0.5).tolist()), SIDES[side[row]], sure[row])
-        for row in separate(boxes, read * (sure > limit), MOST_HANDS, nested=True)
-        if sure[row] > limit[row]
+        for row in rows
     ]
-    if predictor.calibration is None:
-        hands = hands[:1]
     if sides is None:
         return hands
     named = {side: [hand for hand in hands if hand.side == side] for side in tried}
