@@ -41,8 +41,8 @@ STEADY = 0.5
 SMALLEST = 0.05
 """Smaller hands, over the picture's longer side, are not looked for."""
 
-PLACES = 1.0
-"""Exponent of how much surer a small hand has to be; see ``surer``."""
+READ = 0.12
+"""A hand that was looked for has to be read so well: confidence times steadiness of its box."""
 
 MOST_HANDS, APART = 4, 0.3
 """At most so many are found; two boxes that share more are one hand."""
@@ -91,13 +91,13 @@ def find_hands(predictor, picture, sides=None) -> list[FoundHand]:
         boxes, sure = found[rows], sure[rows]
         seen.append((boxes, sure * (steady[rows] > STEADY), read[rows], mirrored[rows].astype(int)))
     boxes, sure, read, side = (np.concatenate(part) for part in zip(*seen, strict=True))
-    limit = surer(predictor.calibration, boxes, picture.shape)
-    rows = separate(boxes, read * (sure > limit), MOST_HANDS, nested=True)
-    rows = [row for row in rows if sure[row] > limit[row]]
-    if predictor.calibration is None:
+    known = predictor.calibration
+    likely = (sure > known.hand.threshold) & (read > READ) if known else np.ones(len(boxes), bool)
+    rows = [row for row in separate(boxes, read * likely, MOST_HANDS, nested=True) if likely[row]]
+    if known is None:
         rows = rows[:1]
     elif sides is None:  # nobody says that there is a second one: it has to be read well
-        good = STEADY * predictor.calibration.well_read.threshold
+        good = STEADY * known.well_read.threshold
         rows = [row for row in rows if row == rows[0] or read[row] > good]
     hands = [
         FoundHand(tuple((scale * (boxes[row] + 0.5) - 0.5).tolist()), SIDES[side[row]], sure[row])
@@ -107,21 +107,6 @@ def find_hands(predictor, picture, sides=None) -> list[FoundHand]:
         return hands
     named = {side: [hand for hand in hands if hand.side == side] for side in tried}
     return [named[side].pop(0) for side in sides if named[side]]
-
-
-def surer(calibration, boxes, shape) -> np.ndarray:
-    """How sure a hand has to be that was looked for, (N,): the smaller, the surer.
-
-    Of many places some look like a hand by chance, and there are more small places than large.
-    Odds are those of a crop's threshold, times the picture's longer side over the box's crop.
-    boxes: (N, 4) pixels.   shape: of the picture.   Without a calibration anything will do.
-    """
-    if calibration is None:
-        return np.zeros(len(boxes))
-    share = BOX_MARGIN * (boxes[:, 2:] - boxes[:, :2]).max(axis=1) / max(shape[:2])
-    odds = calibration.hand.threshold / (1 - calibration.hand.threshold)
-    odds = odds / np.clip(share, 1e-3, 1.0) ** PLACES
-    return odds / (1 + odds)
 
 
 def windows(picture, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,6 @@ from hand_lib.inference.search import (
     Logistic,
     overlaps,
     separate,
-    surer,
     windows,
 )
 from hand_lib.render.camera import apply_affine
@@ -69,13 +68,6 @@ def test_boxes_share_what_they_should_and_the_surest_of_a_heap_stays():
     assert np.allclose(overlaps(boxes, boxes[0]), [1, 1 / 3, 0.9, 0])
     assert separate(boxes, np.array([0.5, 0.9, 0.8, 0.1]), 4).tolist() == [1, 3]
     assert separate(boxes, np.array([0.5, 0.4, 0.8, 0.1]), 1).tolist() == [2]
-
-
-def test_a_small_hand_has_to_be_surer_than_one_that_fills_the_picture():
-    boxes = np.array([[0, 0, 20, 30], [0, 0, 100, 60], [0, 0, 400, 300.0]])
-    small, middle, whole = surer(KNOWN, boxes, (300, 400))
-    assert small > middle > whole == KNOWN.hand.threshold
-    assert (surer(None, boxes, (300, 400)) == 0).all()
 
 
 @pytest.mark.parametrize("place", [(60.0, 50.0), (430.0, 300.0)])

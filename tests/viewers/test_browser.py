@@ -65,10 +65,10 @@ def test_the_demo_takes_a_box_a_side_a_wipe_and_an_upload_and_saves(lab, tmp_pat
 
     def changes(act, seconds: int = 60):
         """Do something; then what lies over the photograph must become another."""
-        before = picture.locator("image").first.get_attribute("xlink:href")
+        before = picture.locator("image").first.get_attribute("href")
         act()
         for _ in range(seconds * 5):
-            if picture.locator("image").first.get_attribute("xlink:href") != before:
+            if picture.locator("image").first.get_attribute("href") != before:
                 return
             page.wait_for_timeout(200)
         raise AssertionError("the picture did not change")
@@ -104,7 +104,7 @@ def test_the_demo_takes_a_box_a_side_a_wipe_and_an_upload_and_saves(lab, tmp_pat
     assert _apart(front, aside) > 0.01
     photos = [tmp_path / "mine.png", tmp_path / "another.png"]
     for photo in photos:
-        Image.new("RGB", (320, 240), (180, 140, 120)).save(photo)
+        Image.open(ROOT / "data" / "examples" / "hand_6.jpg").save(photo)
     with page.expect_file_chooser() as chooser:
         page.locator('button:has-text("upload")').first.click()
     changes(lambda: chooser.value.set_files([str(photo) for photo in photos]))
