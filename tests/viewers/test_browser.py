@@ -129,7 +129,7 @@ def _apart(one, other) -> float:
 
 @pytest.mark.skipif(
     not os.environ.get("SLOW_TESTS"),
-    reason="its kernel hangs after the other browser test; alone it passes: SLOW_TESTS=1 -k explorer",
+    reason="hangs after the other browser test; alone it passes: SLOW_TESTS=1, -k explorer",
 )
 def test_the_hand_explorer_follows_a_gesture_and_a_slider(lab, tmp_path):
     page, url = lab
