@@ -15,10 +15,10 @@ import numpy as np
 
 from hand_lib.data.synthetic.backgrounds import background_bank
 from hand_lib.data.synthetic.hands import SyntheticHands
-from hand_lib.files import resolve
 from hand_lib.inference.predictor import Predictor
 from hand_lib.inference.search import overlaps
 from hand_lib.render.camera import crop_to_pixels
+from hand_lib.training.run_folder import find_run
 
 WIDTH, HEIGHT = 1280, 960
 FOUND = 0.3
@@ -91,12 +91,12 @@ def measure(predictor, hands: int = 200, empty: int = 100, seed: int = 1) -> dic
 def main(arguments=None) -> int:
     """``python -m benchmarks.finding RUN``; exit code 0, or 2 for a wrong request."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.finding", description=__doc__)
-    parser.add_argument("run", help="folder of a run: config.json and model.safetensors")
+    parser.add_argument("run", help="name or folder of a run")
     parser.add_argument("--hands", type=int, default=200, help="photographs with a hand")
     parser.add_argument("--empty", type=int, default=100, help="photographs without")
     given = parser.parse_args(arguments)
     try:
-        predictor = Predictor.load(resolve(given.run), device="cpu")
+        predictor = Predictor.load(find_run(given.run), device="cpu")
         numbers = measure(predictor, given.hands, given.empty)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")

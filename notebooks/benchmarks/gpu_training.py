@@ -8,7 +8,7 @@ folder that ``Predictor`` loads, ``publish`` publishes and another call starts f
 painted by one process a core; the schedule, the score on synthetic-test included, ends in time.
 NAME VALUE pairs change fields of ``TrainConfig``. Rehearsed on a CPU, in miniature::
 
-    python -m benchmarks.gpu_training /tmp/out --minutes 1 --count 20 batch_size 8 workers 1
+    python -m benchmarks.gpu_training runs/gpu --minutes 1 --count 20 batch_size 8 workers 1
 """
 
 import argparse
