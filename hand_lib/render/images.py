@@ -39,7 +39,7 @@ def read_image(source, name: str | None = None) -> np.ndarray:
 
     source: path, bytes, PIL image, or array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8,
     uint16 or float in [0, 1]. Grey becomes RGB, transparency is laid on white, CMYK, HEIC and 16
-    bit are converted; 16-bit numbers that use 8, 10 or 12 bits only are taken for such a camera's.
+    bit are converted; 16-bit numbers that use 8 to 14 bits only are taken for such a camera's.
     name: what errors call it.   returns (H, W, 3) uint8 RGB.
     raises FileNotFoundError, or ValueError for what is not a whole picture of 8 x 8 pixels to 200
     megapixels.
@@ -89,7 +89,8 @@ def exif_focal(source) -> float | None:
     except Exception:  # whatever a damaged block of tags makes Pillow raise
         return None
     whole = not low or abs(low * height / (high * width) - 1) < 0.02
-    return equivalent * np.hypot(width, height) / FILM_DIAGONAL_MM if equivalent and whole else None
+    sane = whole and 5 <= equivalent <= 5000  # a fisheye's to a telescope's, mm
+    return equivalent * np.hypot(width, height) / FILM_DIAGONAL_MM if sane else None
 
 
 def _decode(data, name):
@@ -124,11 +125,14 @@ def _decode(data, name):
 
 def _open(data):
     """The picture, not decoded yet, by Pillow or, where it is HEIC, by libheif."""
-    if data[4:8] == b"ftyp":
+    if data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis"):  # these are Pillow's
         import pillow_heif
 
         if pillow_heif.is_supported(data):
-            return pillow_heif.open_heif(data).to_pillow()  # turned by libheif already
+            try:
+                return pillow_heif.open_heif(data).to_pillow()  # turned by libheif already
+            except (ValueError, RuntimeError) as error:
+                raise OSError(error) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd tags, and bombs: our limit stands above
         return Image.open(io.BytesIO(data))
@@ -147,6 +151,7 @@ def _upright(picture, orientation):
 
 
 def _convert(picture, name):
+    picture.load()  # Pillow turns a TIFF itself, and takes the tag away
     picture = _upright(picture, _orientation(picture))
     if picture.mode.startswith(("I", "F")):
         return _from_array(np.asarray(picture), name)
@@ -185,7 +190,7 @@ def _to_bytes(array, name):
     low, top = int(array.min()), int(array[..., :3].max())
     if low < 0 or top > 65535:
         raise ValueError(f"{name}: 16-bit levels go from 0 to 65535, found {low} to {top}")
-    bits = next(bits for bits in (8, 10, 12, 16) if top < 1 << bits)
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if top < 1 << bits)
     return np.minimum(array >> (bits - 8), 255).astype(np.uint8)
 
 

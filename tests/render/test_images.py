@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from hand_lib.render.images import exif_focal, read_image
 
@@ -23,10 +23,11 @@ def test_all_doors_give_the_same_pixels(tmp_path):
         assert np.array_equal(read_image(source), PHOTO)
 
 
-def test_phone_pictures_come_out_upright():
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_phone_pictures_come_out_upright(kind):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate 90 degrees clockwise to show
-    turned = read_image(encoded(Image.fromarray(PHOTO), exif=exif))
+    turned = read_image(encoded(Image.fromarray(PHOTO), kind, exif=exif))
     assert np.array_equal(turned, np.rot90(PHOTO, -1))
 
 
@@ -42,6 +43,8 @@ def test_exif_tells_the_focal_length_of_a_whole_photograph():
     assert np.isclose(exif_focal(encoded(photo, "JPEG", exif=exif)), focal)  # made smaller
     exif.get_ifd(0x8769)[0xA003] = 4000
     assert exif_focal(encoded(photo, "JPEG", exif=exif)) is None  # a piece of it
+    exif.get_ifd(0x8769)[0xA003], exif.get_ifd(0x8769)[0xA405] = 3000, 1
+    assert exif_focal(encoded(photo, "JPEG", exif=exif)) is None  # no lens
 
 
 def test_grey_transparent_palette_cmyk_and_deep_pictures_become_rgb():
@@ -88,7 +91,7 @@ def test_a_large_picture_within_the_limit_is_read(monkeypatch):
     assert read_image(encoded(Image.fromarray(PHOTO))).shape == (20, 30, 3)
 
 
-def test_heic_is_read_upright():
+def test_heic_is_read_upright_and_its_cousin_avif():
     import pillow_heif
 
     buffer, exif = io.BytesIO(), Image.Exif()
@@ -98,6 +101,10 @@ def test_heic_is_read_upright():
     found = read_image(buffer.getvalue(), "IMG_1.HEIC")
     assert found.shape == (48, 64, 3)
     assert np.abs(found.astype(int) - np.rot90(smooth, -1)).mean() < 12
+    with pytest.raises(ValueError, match="IMG_1.HEIC is truncated"):
+        read_image(buffer.getvalue()[:-9], "IMG_1.HEIC")
+    if features.check("avif"):
+        assert read_image(encoded(Image.fromarray(smooth), "AVIF")).shape == smooth.shape
 
 
 def test_no_odd_tag_stops_a_photograph(monkeypatch):
@@ -108,7 +115,7 @@ def test_no_odd_tag_stops_a_photograph(monkeypatch):
     assert read_image(encoded(Image.fromarray(PHOTO), "JPEG")).shape == (20, 30, 3)
 
 
-@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("colour", [False, True])
 def test_deep_pictures_that_use_few_bits_become_visible(bits, colour):
     import cv2
