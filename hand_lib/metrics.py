@@ -10,6 +10,8 @@ Five ways to lay a prediction on its truth before measuring, each named in every
                 error than ``rotation``, and equal to it unless the prediction is mirrored.
 """
 
+from itertools import pairwise
+
 import numba
 import numpy as np
 
@@ -24,17 +26,15 @@ NORM_GUARD = 1e-8
 F_THRESHOLDS = (0.005, 0.015)
 """Radii of F@5 and F@15, metres."""
 
-_CHUNK = 64
 
-
-def _check_pair(pred, true, names=("prediction", "truth")):
+def _check_pair(pred, true):
     pred, true = np.asarray(pred), np.asarray(true)
-    for name, points in zip(names, (pred, true), strict=True):
+    for name, points in (("prediction", pred), ("truth", true)):
         if points.ndim < 2 or points.shape[-1] not in (2, 3):
             raise ValueError(f"{name} should be (..., P, 3) or (..., P, 2), found {points.shape}")
     if pred.shape != true.shape:
         raise ValueError(
-            f"{names[0]} and {names[1]} should have one shape, found {pred.shape} and {true.shape}"
+            f"prediction and truth should have one shape, found {pred.shape} and {true.shape}"
         )
     return pred.astype(np.float64, copy=False), true.astype(np.float64, copy=False)
 
@@ -52,11 +52,11 @@ def point_errors(pred, true) -> np.ndarray:
     return np.sqrt(np.einsum("...i,...i->...", difference, difference))
 
 
-def align(pred, true, kind: str, root: int = 0, pred_root=None, true_root=None) -> np.ndarray:
+def align(pred, true, kind: str, pred_root=None, true_root=None) -> np.ndarray:
     """Lay each prediction on its truth in one of the five ways of ``ALIGNMENTS``.
 
-    pred, true: (N, P, 3) metres.   root: the point that ``root`` and ``scale`` bring together.
-    pred_root, true_root: (N, 3) to be used instead, such as the wrists of two meshes.
+    pred, true: (N, P, 3) metres.   pred_root, true_root: (N, 3) what ``root`` and ``scale`` bring
+    together, such as the wrists of two meshes; None: the first points.
     returns pred (N, P, 3) in the truth's frame.
     """
     if kind not in ALIGNMENTS:
@@ -66,8 +66,8 @@ def align(pred, true, kind: str, root: int = 0, pred_root=None, true_root=None) 
         return pred
     if kind in ("rotation", "reflection"):
         return procrustes_align(pred, true, kind == "reflection", NORM_GUARD)
-    pred_root = pred[:, root] if pred_root is None else np.asarray(pred_root, float)
-    true_root = true[:, root] if true_root is None else np.asarray(true_root, float)
+    pred_root = pred[:, 0] if pred_root is None else np.asarray(pred_root, float)
+    true_root = true[:, 0] if true_root is None else np.asarray(true_root, float)
     centred = pred - pred_root[:, None]
     if kind == "scale":
         target = true - true_root[:, None]
@@ -86,14 +86,8 @@ def mesh_errors(pred, true) -> dict[str, np.ndarray]:
     >>> mesh_errors(2 * true + 1, true)["pa"].round(6)
     array([0.])
     """
-    pred, true = _check_pair(pred, true)
-    errors = np.zeros((2, len(pred)))
-    for start in range(0, len(pred), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        for row, kind in enumerate(("none", "rotation")):
-            moved = align(pred[part], true[part], kind)
-            errors[row, part] = point_errors(moved, true[part]).mean(1)
-    return {"plain": errors[0], "pa": errors[1]}
+    moved = align(pred, true, "rotation")
+    return {"plain": point_errors(pred, true).mean(1), "pa": point_errors(moved, true).mean(1)}
 
 
 def pck(errors, thresholds) -> np.ndarray:
@@ -144,48 +138,27 @@ def _nearest(pred, true, from_pred, from_true):
         _to_nearest(true[n], pred[n], from_pred[n])
 
 
-def nearest_distances(pred, true) -> tuple[np.ndarray, np.ndarray]:
-    """Distance from each point of either cloud to the nearest point of the other, in float64.
+def f_scores(pred, true, thresholds=F_THRESHOLDS) -> np.ndarray:
+    """Harmonic mean of precision and recall of two point clouds (Knapitsch et al., 2017).
 
-    pred: (N, P, 3).   true: (N, Q, 3), the same unit; P and Q may differ.
-    returns (N, P) and (N, Q).
+    A point counts when its nearest point in the other cloud is strictly closer than the threshold.
+    pred: (N, P, 3).   true: (N, Q, 3) metres; P and Q may differ.   thresholds: T radii in metres.
+    returns (N, T) in [0, 1]; 0 where nothing is matched.
     """
     pred, true = np.asarray(pred, np.float64), np.asarray(true, np.float64)
-    fits = pred.ndim == true.ndim == 3 and pred.shape[::2] == true.shape[::2]
-    if not fits or pred.shape[2] != 3:
+    fits = pred.ndim == true.ndim == 3 and len(pred) == len(true)
+    if not fits or not 3 == pred.shape[2] == true.shape[2] or not pred.shape[1] * true.shape[1]:
         raise ValueError(f"expected (N, P, 3) and (N, Q, 3), found {pred.shape} and {true.shape}")
-    if not pred.shape[1] or not true.shape[1]:
-        raise ValueError(f"a cloud without points: found {pred.shape} and {true.shape}")
     if not (np.isfinite(pred).all() and np.isfinite(true).all()):
         raise ValueError("distances between points that are NaN or infinite are undefined")
     from_pred, from_true = np.zeros(pred.shape[:2]), np.zeros(true.shape[:2])
     by_axis = (np.ascontiguousarray(points.swapaxes(1, 2)) for points in (pred, true))
     _nearest(*by_axis, from_pred, from_true)
-    return from_pred, from_true
-
-
-def f_scores(pred, true, thresholds=F_THRESHOLDS) -> np.ndarray:
-    """Harmonic mean of precision and recall of two point clouds (Knapitsch et al., 2017).
-
-    A point counts when its nearest point in the other cloud is strictly closer than the threshold.
-    pred: (N, P, 3).   true: (N, Q, 3) metres.   thresholds: T radii in metres.
-    returns (N, T) in [0, 1]; 0 where nothing is matched.
-    """
-    from_pred, from_true = nearest_distances(pred, true)
     columns = []
     for threshold in thresholds:
         a, b = (from_pred < threshold).mean(1), (from_true < threshold).mean(1)
         columns.append(2 * a * b / np.where(a + b > 0, a + b, 1.0))
     return np.stack(columns, axis=1)
-
-
-def errors_2d_px(pred, true, valid=None) -> np.ndarray:
-    """Distance in the picture.   pred, true: (N, P, 2) pixels.   valid: (N, P) bool.
-
-    returns (N, P) pixels, NaN where ``valid`` is False (average with ``numpy.nanmean``).
-    """
-    errors = point_errors(pred, true)
-    return errors if valid is None else np.where(np.asarray(valid, bool), errors, np.nan)
 
 
 def mean_per_finger(joint_errors) -> dict[str, float]:
@@ -199,3 +172,31 @@ def mean_per_finger(joint_errors) -> dict[str, float]:
         raise ValueError(f"expected joint errors (N, 21), found {joint_errors.shape}")
     groups = {"wrist": (0,), **FINGERS}
     return {name: float(joint_errors[..., list(ids)].mean()) for name, ids in groups.items()}
+
+
+def bootstrap_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of (N,) values, one a hand, with its 95 % percentile bootstrap interval (Efron, 1979).
+
+    returns mean, low, high.
+
+    >>> bootstrap_interval([2.0, 2.0, 2.0])
+    (2.0, 2.0, 2.0)
+    """
+    values = np.asarray(values, float)
+    draw = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
+    low, high = np.percentile(values[draw].mean(axis=1), (2.5, 97.5))
+    return float(values.mean()), float(low), float(high)
+
+
+def mean_by_bin(values, by, edges) -> list[tuple]:
+    """Mean of ``values`` over the hands whose ``by`` lies in each bin [low, high).
+
+    values, by: (N,).   edges: ascending; the last bin includes its upper edge.
+    returns low, high, count, mean and its interval's ends, for each bin that is not empty.
+    """
+    values, by, rows = np.asarray(values, float), np.asarray(by, float), []
+    for low, high in pairwise(edges):
+        inside = (by >= low) & ((by < high) | ((high == edges[-1]) & (by == high)))
+        if inside.any():
+            rows.append((low, high, inside.sum(), *bootstrap_interval(values[inside], draws=1000)))
+    return rows

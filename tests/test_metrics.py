@@ -55,11 +55,10 @@ def test_each_alignment_never_raises_the_squared_error_of_the_stricter_one(cloud
 
 def test_root_alignment_brings_the_roots_together_and_keeps_the_shape(clouds):
     pred, true = clouds
-    moved = metrics.align(pred, true, "root", root=7)
-    np.testing.assert_allclose(moved[:, 7], true[:, 7])
-    np.testing.assert_allclose(moved - moved[:, :1], pred - pred[:, :1])
-    given = metrics.align(pred, true, "root", pred_root=pred[:, 7], true_root=true[:, 7])
-    np.testing.assert_allclose(given, moved)
+    for point, roots in ((0, {}), (7, {"pred_root": pred[:, 7], "true_root": true[:, 7]})):
+        moved = metrics.align(pred, true, "root", **roots)
+        np.testing.assert_allclose(moved[:, point], true[:, point])
+        np.testing.assert_allclose(moved - moved[:, :1], pred - pred[:, :1])
 
 
 def test_scale_alignment_undoes_a_change_of_size_about_the_root(clouds):
@@ -108,12 +107,13 @@ def test_auc_of_one_constant_error_is_the_area_right_of_it(low, high):
 
 
 @pytest.mark.parametrize(("count_p", "count_q"), [(1, 6), (40, 17), (23, 64)])
-def test_nearest_distances_agree_with_a_search_tree(rng, count_p, count_q):
+def test_f_scores_agree_with_a_search_tree(rng, count_p, count_q):
     pred, true = rng.normal(size=(3, count_p, 3)), rng.normal(size=(3, count_q, 3))
-    from_pred, from_true = metrics.nearest_distances(pred, true)
-    for n in range(3):
-        np.testing.assert_allclose(from_pred[n], cKDTree(true[n]).query(pred[n])[0], rtol=1e-12)
-        np.testing.assert_allclose(from_true[n], cKDTree(pred[n]).query(true[n])[0], rtol=1e-12)
+    radii = np.linspace(0.1, 3, 30)
+    for p, t, found in zip(pred, true, metrics.f_scores(pred, true, radii), strict=True):
+        near, far = cKDTree(t).query(p)[0], cKDTree(p).query(t)[0]
+        a, b = ((d[:, None] < radii).mean(0) for d in (near, far))
+        np.testing.assert_allclose(found, 2 * a * b / np.maximum(a + b, 1e-9), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_nearest_distances_agree_with_a_search_tree(rng, count_p, count_q):
         (lambda p: metrics.align(p, p, "icp"), "'icp'.*none, root, scale"),
         (lambda p: metrics.pck([], [1.0]), "no errors"),
         (lambda p: metrics.pck([1.0], [2.0, 1.0]), "ascending"),
-        (lambda p: metrics.nearest_distances(p * np.nan, p), "NaN"),
-        (lambda p: metrics.nearest_distances(p[:, :0], p), "without points"),
-        (lambda p: metrics.nearest_distances(p[:1], p), r"\(1, 4, 3\)"),
+        (lambda p: metrics.f_scores(p * np.nan, p), "NaN"),
+        (lambda p: metrics.f_scores(p[:, :0], p), r"\(2, 0, 3\)"),
+        (lambda p: metrics.f_scores(p[:1], p), r"\(1, 4, 3\)"),
         (lambda p: metrics.mean_per_finger(p[:, 0]), "21"),
     ],
 )
@@ -148,13 +148,6 @@ def test_f_score_does_not_change_when_vertices_are_relabelled(clouds, rng):
     found = metrics.f_scores(pred, true)
     assert 0 < found[0, 0] < found[0, 1] <= 1
     np.testing.assert_allclose(metrics.f_scores(pred[:, rng.permutation(40)], true), found)
-
-
-def test_2d_errors_are_pixels_and_nan_where_the_truth_is_unknown():
-    pred, true = np.zeros((1, 2, 2)), np.array([[[6.0, 8.0], [1.0, 0.0]]])
-    assert metrics.errors_2d_px(pred, true).tolist() == [[10.0, 1.0]]
-    found = metrics.errors_2d_px(pred, true, [[True, False]])
-    assert found[0, 0] == 10 and np.isnan(found[0, 1])
 
 
 def test_finger_means_cover_every_joint_once():

@@ -109,10 +109,11 @@ class ScoreReport:
         terms = {"joints": self.joint_errors, "vertices": self.vertex_errors}
         terms = {name: errors for name, errors in terms.items() if errors}
         sizes = ", ".join(f"{errors['none'].shape[1]} {name}" for name, errors in terms.items())
-        lines = [f"{len(self.joint_errors['none'])} hands, {sizes}"]
-        lines += [f"fingertips: {self.fingertips}", *(f"note: {note}" for note in self.notes), ""]
-        lines += ["FreiHAND's keys (means in cm)         mirroring allowed = official"
-                  "      rotation only"]  # fmt: skip
+        lines = [
+            f"{len(self.joint_errors['none'])} hands, {sizes}",
+            f"fingertips: {self.fingertips}", *(f"note: {note}" for note in self.notes), "",
+            "FreiHAND's keys (means in cm)         mirroring allowed = official      rotation only",
+        ]  # fmt: skip
         for key, value in self.official.items():
             lines.append(f"  {key:<34} {value:>26.6f} {self.proper[key]:>18.6f}")
         lines += ["", f"{'mean error in mm':<44}{''.join(f'{name:>16}' for name in terms)}"]
@@ -224,7 +225,7 @@ def _measure_all(arrays, kinds) -> ScoreReport:
         roots = scored[0][part, 0], true_joints[part, 0]
         for points, true, found in zip(scored, (true_joints, true_vertices), errors, strict=False):
             for kind in kinds:
-                moved = metrics.align(points[part], true[part], kind, 0, *roots)
+                moved = metrics.align(points[part], true[part], kind, *roots)
                 found[kind][part] = metrics.point_errors(moved, true[part])
                 if points is scored[0] or kind not in f:
                     continue

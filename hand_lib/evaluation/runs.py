@@ -14,7 +14,7 @@ import argparse
 import csv
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from hand_lib.evaluation.predictions import write_predictions
 from hand_lib.files import find_run, read_json
 from hand_lib.hand.joints import fingertips_of
 from hand_lib.inference.predictor import Predictor, predict_averaged
+from hand_lib.mesh.topology import procrustes
 from hand_lib.render.camera import crop_to_pixels, solve_translation
 
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -104,8 +105,8 @@ class Evaluation:
     @property
     def joint_error_px(self) -> np.ndarray:
         """(N, 21) distance in the crop, NaN where the truth is unknown."""
-        truth = self.truth
-        return metrics.errors_2d_px(self.joints_2d, truth["joints_2d"], truth["valid_2d"])
+        errors = metrics.point_errors(self.joints_2d, self.truth["joints_2d"])
+        return np.where(self.truth["valid_2d"], errors, np.nan)
 
     def pictures(self, rows) -> np.ndarray:
         """Crops (R, S, S, 3) uint8 of some rows of this evaluation."""
@@ -151,19 +152,19 @@ def evaluate_predictor(
         )
     for some in (out, truth):
         some["joints_2d"] = crop_to_pixels(some["joints_2d"].astype(float), size)
-    place = solve_translation(out["joints"], out["joints_2d"], truth["intrinsics"])
-    found = Evaluation(
+    place, scores = solve_translation(out["joints"], out["joints_2d"], truth["intrinsics"]), None
+    if known:
+        there = place[:, None], truth["root"][:, None].astype(float)
+        there = there if truth["has_camera"].all() else (0.0, 0.0)
+        arrays = (part[key] + at for part, at in zip((out, truth), there, strict=True)
+                  for key in ("joints", "vertices"))  # fmt: skip
+        tips = f"truth {fingertips_of(test.dataset)}, prediction as the run was trained"
+        scores = report(*arrays, fingertips=tips)
+    return Evaluation(
         predictor.name, test, size, out["vertices"], out["joints"], out["joints_2d"], place, truth,
         predictor.network.faces.cpu().numpy(), 1000 * float(np.median(seconds)),
-        str(predictor.device), None,
+        str(predictor.device), scores,
     )  # fmt: skip
-    in_camera = bool(truth["has_camera"].all())
-    joints, vertices = found.in_camera() if in_camera else (out["joints"], out["vertices"])
-    there = truth["root"][:, None].astype(float) if in_camera else 0.0
-    tips = f"truth {fingertips_of(test.dataset)}, prediction as the run was trained"
-    true = truth["joints"] + there, truth["vertices"] + there
-    scores = report(joints, vertices, *true, fingertips=tips) if known else None
-    return replace(found, scores=scores)
 
 
 def evaluate_run(run_folder, test: TestSet, progress=False, views=()) -> Evaluation:
@@ -171,85 +172,78 @@ def evaluate_run(run_folder, test: TestSet, progress=False, views=()) -> Evaluat
     return evaluate_predictor(Predictor.load(run_folder), test, progress, views)
 
 
-def find_runs(runs_folder, given=()) -> list[Path]:
-    """Run folders to evaluate: those given, or what a person trained last and the reference model.
+def find_runs(runs_folder) -> list[Path]:
+    """Run folders to evaluate: what a person trained last and the reference model.
 
     runs_folder: where ``reference`` and other runs are.   returns what there is of the two, the
     reference last, or an empty list. A finished run counts as trained where its own validation
     beats the best single mesh for all pictures; one that does not is taken where nothing else is.
     """
-    if given:
-        return [Path(folder) for folder in given]
     shipped, finished = [], []
     for weights in Path(runs_folder).glob("*/model.safetensors"):
-        folder, told = weights.parent, weights.with_name("metrics.json")
+        folder, path = weights.parent, weights.with_name("metrics.json")
+        told = read_json(path, optional=True) or {}
         if folder.name == "reference":
             shipped.append(folder)
-        elif (told_ := read_json(told, optional=True) or {}).get("status") == "finished":
-            own, base = (
-                (told_.get(part) or {}).get("vertices_mm", np.inf)
-                for part in ("validation", "template_only")
-            )
-            finished.append((bool(own < base), told.stat().st_mtime, folder))
+        elif told.get("status") == "finished":
+            parts = (told.get(part) or {} for part in ("validation", "template_only"))
+            own, base = (part.get("vertices_mm", np.inf) for part in parts)
+            finished.append((own < base, path.stat().st_mtime, folder))
     newest = max(finished, default=None)
     return [newest[2], *shipped] if newest and (newest[0] or not shipped) else shipped
-
-
-def bootstrap_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of (N,) values, one a hand, with its 95 % percentile bootstrap interval (Efron, 1979).
-
-    returns mean, low, high.
-
-    >>> bootstrap_interval([2.0, 2.0, 2.0])
-    (2.0, 2.0, 2.0)
-    """
-    values = np.asarray(values, float)
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-        raise ValueError(
-            f"expected one finite value per hand, (N,) with N > 0, found {values.shape}, "
-            f"{np.size(values) - np.isfinite(values).sum()} of them not finite"
-        )
-    draw = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
-    low, high = np.percentile(values[draw].mean(axis=1), (2.5, 97.5))
-    return float(values.mean()), float(low), float(high)
 
 
 def compare_runs(first: Evaluation, second: Evaluation) -> str:
     """Which of two runs is better on the same hands by PA-MPVPE, as a sentence with its evidence.
 
-    Pairing removes what makes a hand hard for both: ``bootstrap_interval`` of the gain of each
-    hand, ``first.pa_mm - second.pa_mm``. An interval that holds zero decides nothing.
+    Pairing removes what makes a hand hard for both: the interval is of the gain of each hand,
+    ``first.pa_mm - second.pa_mm``. One that holds zero decides nothing.
     """
     if (first.test.name, len(first.pa_mm)) != (second.test.name, len(second.pa_mm)):
         raise ValueError(
             f"{first.name} was scored on {first.test.words}, {second.name} on {second.test.words}; "
             "a comparison needs the same hands"
         )
-    gains = first.pa_mm - second.pa_mm
-    gain, low, high = bootstrap_interval(gains)
-    margin = (high - low) / 2
-    evidence = (
-        f"+- {margin:.2f} mm (PA-MPVPE, {len(gains)} hands, 95 % interval {low:+.2f} to "
-        f"{high:+.2f} mm; smaller error on {100 * (gains > 0).mean():.0f} % of them)"
-    )
-    one, other = second.name, first.name
+    gains, one, other = first.pa_mm - second.pa_mm, second.name, first.name
+    gain, low, high = metrics.bootstrap_interval(gains)
+    said = f"{one} is {'better' if gain > 0 else 'worse'} than {other} by {abs(gain):.2f}"
     if low <= 0 <= high:
-        return f"{one} and {other} cannot be told apart: {one} gains {gain:.2f} {evidence}"
-    word = "better" if gain > 0 else "worse"
-    return f"{one} is {word} than {other} by {abs(gain):.2f} {evidence}"
+        said = f"{one} and {other} cannot be told apart: {one} gains {gain:.2f}"
+    return (
+        f"{said} +- {(high - low) / 2:.2f} mm (PA-MPVPE, {len(gains)} hands, 95 % interval "
+        f"{low:+.2f} to {high:+.2f} mm; smaller error on {100 * (gains > 0).mean():.0f} % of them)"
+    )
 
 
-def measured_row(evaluation: Evaluation) -> dict:
-    """The table's row of a run: the keys of ``published_rows``, measured here."""
-    names = {"pa_mpjpe_mm": "pa_mpjpe_mm", "pa_mpvpe_mm": "pa_mpvpe_mm", "f_5": "pa_f_5",
-             "f_15": "pa_f_15"}  # fmt: skip
-    scores = {key: evaluation.scores.millimetres[name] for key, name in names.items()}
-    source = f"{evaluation.test.words}; similarity (PA), rotation only"
-    return {"kind": "measured", "method": evaluation.name, **scores, "source": source}
+def error_parts(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    """Mean vertex error of each hand in mm, (N,), as more and more of the pose is put right.
+
+    The wrists are brought together; then the hand gets its true size (root mean square distance
+    from the wrist); then it is turned about the wrist as fits best; then place, turn and size all
+    fit best (PA). "across" and "in depth" are the first error's parts along the picture and along
+    the viewing direction.
+    """
+    true = evaluation.truth["vertices"] - evaluation.truth["joints"][:, :1]
+    hand = (evaluation.vertices - evaluation.joints[:, :1]).astype(float)
+    hand[~np.isfinite(hand).all((1, 2))] = 0  # as the scorer takes hands that are missing
+    size, true_size = ((points**2).sum((1, 2)) for points in (hand, true))
+    sized = hand * np.sqrt(true_size / np.where(size > 0, size, 1))[:, None, None]
+    # points and their mirror images in the wrist: the centre that Procrustes takes is the wrist
+    both = (np.concatenate([points, -points], 1) for points in (sized, true))
+    turned = sized @ procrustes(*both).rotation.swapaxes(1, 2)
+    off = 1000 * (hand - true)
+    return {
+        "wrists together": 1000 * evaluation.scores.vertex_errors["root"].mean(1),
+        "across": np.linalg.norm(off[..., :2], axis=2).mean(1),
+        "in depth": np.abs(off[..., 2]).mean(1),
+        "true size": 1000 * metrics.point_errors(sized, true).mean(1),
+        "turned about the wrist": 1000 * metrics.point_errors(turned, true).mean(1),
+        "PA": evaluation.pa_mm,
+    }
 
 
 def published_rows() -> list[dict]:
-    """``published.csv`` as dicts with the keys of ``measured_row``, None where none was reported.
+    """``published.csv`` as dicts, errors by the keys of ``ScoreReport``, None where not reported.
 
     Every row was reported by others, aligned, mirroring allowed where FreiHAND's scorer made the
     number; none was measured here, and each names where its numbers were read.
@@ -257,13 +251,11 @@ def published_rows() -> list[dict]:
     >>> published_rows()[3]["method"]
     'YouTubeHand (paper)'
     """
-    words, rows = ("method", "backbone", "source"), []
+    rows = []
     with open(PUBLISHED, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            numbers = {k: float(v) if v else None for k, v in row.items() if k not in words}
-            numbers["year"] = int(row["year"]) if row["year"] else None
-            source = f"FreiHAND evaluation set; PA; {row['source']}"
-            rows.append({"kind": "published", **row, **numbers, "source": source})
+            errors = {k: float(v) if v else None for k, v in row.items() if k.startswith("pa_")}
+            rows.append(row | errors | {"source": f"FreiHAND evaluation set; PA; {row['source']}"})
     return rows
 
 

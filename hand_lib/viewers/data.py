@@ -12,17 +12,17 @@ import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 
-from hand_lib.hand.model import builtin_hierarchy
-from hand_lib.render.camera import project
-from hand_lib.render.render import draw_meshes
-from hand_lib.viewers import figures, flat
-from hand_lib.viewers.describe import (
+from hand_lib.evaluation.describe import (
     BONE_NAMES,
     ORDERS,
     Description,
     nearest_in_pose,
     ordered,
 )
+from hand_lib.hand.model import builtin_hierarchy
+from hand_lib.render.camera import project
+from hand_lib.render.render import draw_meshes
+from hand_lib.viewers import figures, flat
 
 _FAR_M = 100.0
 

@@ -9,14 +9,9 @@ from itertools import pairwise
 import numpy as np
 
 from hand_lib import metrics
-from hand_lib.evaluation.breakdown import circumstances, error_parts, mean_by_bin
-from hand_lib.evaluation.runs import (
-    Evaluation,
-    bootstrap_interval,
-    compare_runs,
-    measured_row,
-    published_rows,
-)
+from hand_lib.evaluation.describe import circumstances
+from hand_lib.evaluation.freihand import MEANS
+from hand_lib.evaluation.runs import Evaluation, compare_runs, error_parts, published_rows
 from hand_lib.hand.joints import FINGER_COLOURS, FINGERS, JOINT_NAMES
 from hand_lib.render.render import draw_meshes, for_screen
 from hand_lib.viewers import figures, flat
@@ -25,8 +20,8 @@ from hand_lib.viewers.figures import DrawnHand
 _COLUMNS = (
     ("pa_mpjpe_mm", "PA-MPJPE mm", ".1f"),
     ("pa_mpvpe_mm", "PA-MPVPE mm", ".1f"),
-    ("f_5", "F@5", ".3f"),
-    ("f_15", "F@15", ".3f"),
+    ("pa_f_5", "F@5", ".3f"),
+    ("pa_f_15", "F@15", ".3f"),
 )
 
 
@@ -40,35 +35,29 @@ def results_table(evaluations) -> str:
     """Markdown: runs measured here, then published rows, each with its data, alignment, source."""
     head = ["", "method", *(title for _, title, _ in _COLUMNS), "data, alignment, source"]
     lines = []
-    for row in [*map(measured_row, evaluations), *published_rows()]:
+    for one in evaluations:
+        cells = (f"{one.scores.millimetres[key]:{form}}" for key, _, form in _COLUMNS)
+        words = f"{one.test.words}; similarity (PA), rotation only"
+        lines.append(["measured", *(f"**{cell}**" for cell in (one.name, *cells)), words])
+    for row in published_rows():
         cells = [f"{row[key]:{form}}" if row[key] is not None else "" for key, _, form in _COLUMNS]
-        if row["kind"] == "measured":
-            cells = [f"**{cell}**" for cell in (row["method"], *cells)]
-        else:
-            extra = ", ".join(str(v) for v in (row["backbone"], row["year"]) if v)
-            cells.insert(0, f"{row['method']} ({extra})" if extra else row["method"])
-        lines.append([row["kind"], *cells, row["source"]])
+        extra = ", ".join(filter(None, (row["backbone"], row["year"])))
+        name = f"{row['method']} ({extra})" if extra else row["method"]
+        lines.append(["published", name, *cells, row["source"]])
     return _markdown(head, lines)
 
 
 def means_table(evaluations) -> str:
     """Markdown: every mean error in mm with its 95 % interval, one column per run."""
-    names = {
-        "none": "camera space, as predicted",
-        "root": "wrists brought together",
-        "scale": "wrists together, best scale",
-        "rotation": "PA, rotation only",
-        "reflection": "PA, mirroring allowed (FreiHAND)",
-    }
     rows = []
     for what, field in (("joints", "joint_errors"), ("vertices", "vertex_errors")):
-        for kind, words in names.items():
+        for kind, (_, words) in MEANS.items():
             if kind == "none" and not all(e.truth["has_camera"].all() for e in evaluations):
                 continue
             row = [f"{what}, {words}"]
             for evaluation in evaluations:
                 errors = 1000 * getattr(evaluation.scores, field)[kind].mean(1)
-                row.append("{:.1f} ({:.1f} to {:.1f})".format(*bootstrap_interval(errors)))
+                row.append("{:.1f} ({:.1f} to {:.1f})".format(*metrics.bootstrap_interval(errors)))
             rows.append(row)
     pixels = (f"{np.nanmean(e.joint_error_px):.1f} of {e.image_size}" for e in evaluations)
     rows.append(("joints in the picture, px", *pixels))
@@ -154,12 +143,10 @@ def breakdown_figure(evaluations, bins: int = 6):
     for axis, name in zip(axes, names, strict=True):
         edges = np.unique(np.quantile(kinds[0][name], np.linspace(0, 1, bins + 1)))
         for evaluation, kind in zip(evaluations, kinds, strict=True):
-            rows = mean_by_bin(evaluation.pa_mm, kind[name], edges)
-            rows = [row for row in rows if row["count"] >= 5]
-            x = [(row["low"] + row["high"]) / 2 for row in rows]
-            mean = np.array([row["mean"] for row in rows])
-            reach = [[row[key] for row in rows] for key in ("mean_low", "mean_high")]
-            bars = np.abs(np.array(reach) - mean) if rows else None
+            rows = metrics.mean_by_bin(evaluation.pa_mm, kind[name], edges)
+            rows = np.reshape([row for row in rows if row[2] >= 5], (-1, 6))
+            low, high, _, mean, *ends = rows.T
+            x, bars = (low + high) / 2, np.abs(np.array(ends) - mean)
             axis.errorbar(x, mean, bars, marker="o", markersize=4, label=evaluation.name)
         axis.set_xlabel(name)
     axes[0].set(ylabel="PA-MPVPE, mm", ylim=(0, None))
@@ -238,7 +225,7 @@ def summary(evaluations) -> str:
     """
     sentences = []
     for evaluation in evaluations:
-        mean, low, high = bootstrap_interval(evaluation.pa_mm)
+        mean, low, high = metrics.bootstrap_interval(evaluation.pa_mm)
         fingers = metrics.mean_per_finger(evaluation.scores.joint_errors["rotation"])
         sentences.append(
             f"{evaluation.name}: PA-MPVPE {mean:.1f} mm ({low:.1f} to {high:.1f}) on "

@@ -10,7 +10,7 @@ from toy_evaluation import KnowingPredictor, toy_samples, toy_set
 from hand_lib.data.freihand import FreiHand, write_freihand
 from hand_lib.data.metro_tsv import write_freihand_tsv
 from hand_lib.data.sample import HandSample
-from hand_lib.evaluation import breakdown, predictions
+from hand_lib.evaluation import describe, predictions
 from hand_lib.evaluation import freihand as scoring
 from hand_lib.evaluation import runs as evaluation
 from hand_lib.hand.model import HandModel
@@ -72,14 +72,14 @@ def test_a_flat_hand_seen_from_the_front_hides_less_than_one_seen_from_its_edge(
     camera = np.array([[500.0, 0, 63.5], [0, 500, 63.5], [0, 0, 1]])
     front = hand - hand.mean(0)
     edge = front[:, [0, 2, 1]] * [1, 1, -1]
-    found = breakdown.hidden_shares(
+    found = describe.hidden_shares(
         np.stack([front, edge]), model.faces.numpy(), np.array([[0, 0, 0.8]] * 2), [camera] * 2, 128
     )
     assert 0.25 < found[0] < 0.6 < found[1] < 0.95
 
 
 def test_circumstances_are_one_number_per_hand(perfect):
-    found = breakdown.circumstances(perfect)
+    found = describe.circumstances(perfect)
     assert len(found) == 4
     for values in found.values():
         assert values.shape == (6,) and np.isfinite(values).all() and np.ptp(values) > 0
@@ -95,7 +95,7 @@ def test_the_parts_of_an_error_are_put_right_one_after_the_other(model, samples,
             return out | {name: 1.2 * out[name] @ turn.T for name in ("vertices", "joints")}
 
     found = evaluation.evaluate_predictor(Turned(model, samples), test_set)
-    parts = breakdown.error_parts(found)
+    parts = evaluation.error_parts(found)
     true = np.stack([sample.vertices for sample in samples])
     for scale, name in ((1.2, "wrists together"), (1.0, "true size")):
         expected = 1000 * np.linalg.norm(scale * true @ turn.T - true, axis=2).mean(1)
@@ -116,7 +116,7 @@ def test_the_parts_of_a_missing_and_of_a_collapsed_hand_are_those_of_a_point(
             out["vertices"][0], out["vertices"][1], out["joints"][1] = np.nan, 0, 0
             return out
 
-    parts = breakdown.error_parts(evaluation.evaluate_predictor(Broken(model, samples), test_set))
+    parts = evaluation.error_parts(evaluation.evaluate_predictor(Broken(model, samples), test_set))
     reach = [1000 * np.linalg.norm(sample.vertices, axis=1).mean() for sample in samples[:2]]
     for name in ("true size", "turned about the wrist"):
         np.testing.assert_allclose(parts[name][:2], reach, rtol=1e-4)
@@ -156,7 +156,6 @@ def test_the_newest_run_that_learnt_something_and_the_reference_are_found(tmp_pa
     assert evaluation.find_runs(tmp_path) == [new]
     reference = make_run(tmp_path / "reference")
     assert evaluation.find_runs(tmp_path) == [new, reference]
-    assert evaluation.find_runs(tmp_path, ["a", "b"])[1].name == "b"
 
 
 def test_a_run_folder_is_evaluated_by_its_predictor(monkeypatch, model, samples, test_set):
@@ -211,11 +210,10 @@ def test_one_command_writes_the_submission_of_either_layout_and_scores_it(
 def test_every_published_row_names_its_source_and_has_a_plausible_number():
     rows = evaluation.published_rows()
     for row in rows:
-        assert row["kind"] == "published" and row["method"] and row["source"]
-        assert "FreiHAND evaluation set; PA" in row["source"]
+        assert row["method"] and row["source"].startswith("FreiHAND evaluation set; PA; ")
         errors = [e for e in (row["pa_mpjpe_mm"], row["pa_mpvpe_mm"]) if e is not None]
         assert errors and all(4 < e < 40 for e in errors), row
-        assert row["f_5"] is None or 0 < row["f_5"] < row["f_15"] < 1
+        assert row["pa_f_5"] is None or 0 < row["pa_f_5"] < row["pa_f_15"] < 1
     assert len({(row["method"], row["backbone"]) for row in rows}) == len(rows) == 30
     paper = next(row for row in rows if row["method"] == "YouTubeHand (paper)")
-    assert (paper["year"], paper["pa_mpjpe_mm"], paper["f_5"]) == (2020, 8.4, 0.614)
+    assert (paper["year"], paper["pa_mpjpe_mm"], paper["pa_f_5"]) == ("2020", 8.4, 0.614)

@@ -3,10 +3,10 @@ import pytest
 
 from hand_lib.data.sample import HandSample
 from hand_lib.data.synthetic.hands import SyntheticHands
+from hand_lib.evaluation import describe as numbers
 from hand_lib.hand.model import HandModel
 from hand_lib.render.camera import project
 from hand_lib.viewers import data as d
-from hand_lib.viewers import describe as numbers
 
 FACES = HandModel.builtin().faces.numpy()
 
@@ -19,7 +19,7 @@ def hands():
 
 @pytest.fixture(scope="module")
 def description(hands):
-    return numbers.describe(hands, count=0, progress=False)
+    return numbers.describe(hands, count=0)
 
 
 class Faulty(list):
@@ -46,16 +46,16 @@ def test_viewpoint_is_the_direction_of_the_camera_in_the_hand_s_axes():
     for turn, palm_angle, dorsal in ((np.eye(3), 0, -1), (flip, 180, 1)):
         joints = ((rest - rest[0]) @ turn.T).astype(np.float32)
         sample = HandSample(np.zeros((8, 8, 3), np.uint8), joints=joints, root=[0, 0, 0.6])
-        row = numbers.describe([sample], 0, progress=False)
+        row = numbers.describe([sample], 0)
         assert abs(row.palm_angle_deg[0] - palm_angle) < 25
         assert row.toward_camera[0, 2] * dorsal > 0.9
 
 
 def test_samples_that_cannot_be_read_are_listed_and_left_out(hands):
-    found = numbers.describe(Faulty(hands[:5]), 0, progress=False)
+    found = numbers.describe(Faulty(hands[:5]), 0)
     assert len(found) == 4 and found.broken == ("mine/training[2]: the JPEG is cut off",)
     with pytest.raises(ValueError, match="none of 1 samples"):
-        numbers.describe(_AlwaysBroken(), 0, progress=False)
+        numbers.describe(_AlwaysBroken(), 0)
 
 
 class _AlwaysBroken:
@@ -67,14 +67,14 @@ class _AlwaysBroken:
 
 
 def test_a_subset_is_spread_by_the_seed_and_repeatable(hands):
-    first, again, other = (numbers.describe(hands, 8, s, False).index.tolist() for s in (0, 0, 1))
+    first, again, other = (numbers.describe(hands, 8, s).index.tolist() for s in (0, 0, 1))
     assert first == again != other and len(set(first)) == 8
 
 
 def test_the_same_pose_seen_from_elsewhere_is_the_nearest(hands):
     turned = hands[0].joints.astype(float) @ np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]).T * 1.1
     twin = HandSample(hands[1].image, joints=turned)
-    found = numbers.describe([*hands, twin], 0, progress=False)
+    found = numbers.describe([*hands, twin], 0)
     assert numbers.nearest_in_pose(found, 0, 2).tolist() == [0, 24]
 
 
@@ -82,7 +82,7 @@ def test_an_impossible_bone_is_the_oddest(hands):
     joints = hands[4].joints.copy()
     joints[8] += (joints[8] - joints[7]) * 6
     odd = HandSample(hands[4].image, joints=joints)
-    found = numbers.describe([*hands, odd], 0, progress=False)
+    found = numbers.describe([*hands, odd], 0)
     assert numbers.ordered(found, "oddest first")[0] == 24
 
 
@@ -101,7 +101,7 @@ def test_left_hands_are_described_as_the_right_hands_they_mirror(hands):
         sample.image[:, ::-1], joints=sample.joints * [-1, 1, 1], root=sample.root * [-1, 1, 1],
         side="left",
     )  # fmt: skip
-    one, other = (numbers.describe([s], 0, progress=False) for s in (sample, mirrored))
+    one, other = (numbers.describe([s], 0) for s in (sample, mirrored))
     assert np.isclose(one.palm_angle_deg, other.palm_angle_deg)
     assert np.allclose(one.toward_camera, other.toward_camera) and other.left[0]
 

@@ -19,11 +19,12 @@ from hand_lib.data.open import open_data
 from hand_lib.data.sample import HandSample, fits_mesh
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.data.youtube import WrongHandModel, YouTubeHands
+from hand_lib.evaluation import describe
 from hand_lib.hand.mano import builtin_path, read_mano
 from hand_lib.hand.model import HandModel
 from hand_lib.render.camera import project
 from hand_lib.viewers import data as viewers_data
-from hand_lib.viewers import describe, flat
+from hand_lib.viewers import flat
 
 
 @pytest.fixture(scope="module")

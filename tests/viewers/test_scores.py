@@ -39,7 +39,7 @@ def test_the_results_table_keeps_measured_and_published_apart(runs):
 
 def test_the_table_of_means_has_an_interval_around_each_mean(runs):
     text = viewers_scores.means_table(runs)
-    row = next(line for line in text.splitlines() if line.startswith("| vertices, PA, rotation"))
+    row = next(line for line in text.splitlines() if line.startswith("| vertices, PA: rotation"))
     mean, rest = row.split(" | ")[1].split(" (")
     low, high = rest.rstrip(")").split(" to ")
     assert float(low) <= float(mean) <= float(high)

@@ -1,6 +1,7 @@
-"""What is in my data? Numbers per sample, of any data set of ``HandSample``s.
+"""What hands and pictures are like, in numbers: samples of a data set, and what makes a hand hard.
 
-``describe`` makes a table of properties; ``viewers.data`` shows it and the samples themselves.
+``describe`` makes a table of properties of any data set of ``HandSample``s, which ``viewers.data``
+shows; ``circumstances`` does the same for the hands of an evaluation.
 """
 
 from dataclasses import dataclass
@@ -8,13 +9,77 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from hand_lib import metrics
 from hand_lib.data.sample import fits_mesh
-from hand_lib.evaluation.breakdown import in_plane_angles_deg, palm_angles_deg
+from hand_lib.evaluation.runs import Evaluation
 from hand_lib.hand.joints import BONES, JOINT_NAMES, fingertips_of
-from hand_lib.mesh.topology import procrustes_align
 from hand_lib.render.camera import project
+from hand_lib.render.raster import rasterise
 
 BONE_NAMES = tuple(JOINT_NAMES[child] for child in BONES[:, 1])
+
+HIDDEN_BEHIND = 0.004
+"""A vertex is hidden when the surface in front of it is nearer to the camera by more (metres)."""
+
+WRIST, INDEX_MCP, MIDDLE_MCP, LITTLE_MCP = (
+    JOINT_NAMES.index(name) for name in ("wrist", "index_mcp", "middle_mcp", "little_mcp")
+)
+_MESH_POINTS = 78
+"""Points of a mesh that stand for its pose where no joints are known."""
+
+
+def palm_angles_deg(joints, roots=None) -> np.ndarray:
+    """Viewpoint: angle between the palm's normal and the way to the camera.
+
+    joints: (N, 21, 3) metres of right hands, camera axes.   roots: (N, 3) wrists in the camera's
+    frame for root-relative joints; None: the camera looks along z.
+    returns (N,) degrees: 0 the palm faces the camera, 90 seen from the side, 180 its back.
+    """
+    joints = np.asarray(joints, float)
+    wrist = joints[:, WRIST]
+    normal = np.cross(joints[:, INDEX_MCP] - wrist, joints[:, LITTLE_MCP] - wrist)
+    way = np.broadcast_to([0.0, 0.0, -1.0], normal.shape) if roots is None else -np.asarray(roots)
+    lengths = np.linalg.norm(normal, axis=1) * np.linalg.norm(way, axis=1)
+    cosine = np.einsum("ni,ni->n", normal, way) / np.maximum(lengths, 1e-12)
+    return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+
+
+def in_plane_angles_deg(joints) -> np.ndarray:
+    """How the hand is turned in the picture.
+
+    joints: (N, 21, 3), camera axes.   returns (N,) degrees in (-180, 180]: 0 fingers up, 90 to the
+    right, of the middle finger's base seen from the wrist.
+    """
+    joints = np.asarray(joints, float)
+    x, y = (joints[:, MIDDLE_MCP] - joints[:, WRIST])[:, :2].T
+    return np.degrees(np.arctan2(x, -y))
+
+
+def aligned_poses(points) -> tuple[np.ndarray, np.ndarray, float]:
+    """Hands laid on the mean hand of the set, which is that of hands so laid (Gower, 1975).
+
+    points: (N, P, 3), NaN where unknown.   returns them aligned, each one's mean distance to the
+    mean hand (N,), and that hand's radius, all in the unit of the points.
+    """
+    known, pose = np.isfinite(points).all(axis=(1, 2)), np.full_like(points, np.nan)
+    if not known.any():
+        return pose, pose[:, 0, 0], np.nan
+    mean, some = points[known][0], points[known]
+    for _ in range(3):
+        mean = metrics.align(some, np.broadcast_to(mean, some.shape), "rotation").mean(0)
+    pose[known] = metrics.align(some, np.broadcast_to(mean, some.shape), "rotation")
+    radius = np.sqrt(((mean - mean.mean(axis=0)) ** 2).sum(axis=1).mean())
+    return pose, np.linalg.norm(pose - mean, axis=2).mean(axis=1), radius
+
+
+def hand_axes(joints) -> np.ndarray:
+    """Rows distal, radial, dorsal of right hands (N, 3, 3) from joints (N, 21, 3)."""
+    distal = joints[:, MIDDLE_MCP] - joints[:, WRIST]
+    across = joints[:, INDEX_MCP] - joints[:, LITTLE_MCP]
+    dorsal = np.cross(distal, across)
+    radial = np.cross(dorsal, distal)
+    axes = np.stack([distal, radial, dorsal], axis=1)
+    return axes / np.maximum(np.linalg.norm(axes, axis=2, keepdims=True), 1e-12)
 
 
 @dataclass(frozen=True)
@@ -39,17 +104,7 @@ class Description:
         return len(self.index)
 
 
-def hand_axes(joints) -> np.ndarray:
-    """Rows distal, radial, dorsal of right hands (N, 3, 3) from joints (N, 21, 3)."""
-    distal = joints[:, 9] - joints[:, 0]
-    across = joints[:, 5] - joints[:, 17]
-    dorsal = np.cross(distal, across)
-    radial = np.cross(dorsal, distal)
-    axes = np.stack([distal, radial, dorsal], axis=1)
-    return axes / np.maximum(np.linalg.norm(axes, axis=2, keepdims=True), 1e-12)
-
-
-def describe(dataset, count: int = 400, seed: int = 0, progress: bool = True) -> Description:
+def describe(dataset, count: int = 400, seed: int = 0) -> Description:
     """Look at samples spread over a data set.
 
     dataset: anything with ``len`` and ``[index] -> HandSample``.   count: how many; 0: all.
@@ -60,48 +115,33 @@ def describe(dataset, count: int = 400, seed: int = 0, progress: bool = True) ->
     if 0 < count < total:
         picks = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
     rows, broken = [], []
-    for index in tqdm(picks, desc="looking at samples", disable=not progress or len(picks) < 500):
+    for index in tqdm(picks, desc="looking at samples", disable=len(picks) < 500):
         try:
             rows.append(_row(int(index), dataset[int(index)]))
         except (ValueError, OSError) as error:
             broken.append(str(error))
     if not rows:
         raise ValueError(f"none of {len(picks)} samples could be read; the first: {broken[0]}")
-    groups = getattr(dataset, "groups", np.arange(total))
     columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    columns["group"] = np.asarray(groups)[columns["index"]]
-    joints, mesh = columns.pop("joints"), columns.pop("mesh")
-    pose, spread = _aligned(joints if np.isfinite(joints).any() else mesh)
-    return Description(**columns, pose=pose, pose_spread=spread, broken=tuple(broken))
-
-
-def _aligned(points) -> tuple[np.ndarray, np.ndarray]:
-    """Hands laid on their mean (Gower 1975), and how far each is from it, in radii of the mean.
-
-    points: (N, P, 3), NaN where unknown.
-    """
-    known = np.isfinite(points).all(axis=(1, 2))
-    pose, spread = np.full_like(points, np.nan), np.full(len(points), np.nan)
-    if known.any():
-        mean = points[known][0]
-        for _ in range(3):
-            target = np.broadcast_to(mean, points[known].shape)
-            pose[known] = procrustes_align(points[known], target)
-            mean = pose[known].mean(axis=0)
-        radius = np.sqrt(((mean - mean.mean(axis=0)) ** 2).sum(axis=1).mean())
-        spread[known] = np.linalg.norm(pose[known] - mean, axis=2).mean(axis=1) / radius
-    return pose, spread
-
-
-_MESH_POINTS = 78
-"""Points of a mesh that stand for its pose where no joints are known."""
+    joints, mesh, root = (columns.pop(key) for key in ("joints", "mesh", "root"))
+    pose, distance, radius = aligned_poses(joints if np.isfinite(joints).any() else mesh)
+    ray = -root / np.linalg.norm(root, axis=1, keepdims=True)
+    return Description(
+        **columns,
+        group=np.asarray(getattr(dataset, "groups", np.arange(total)))[columns["index"]],
+        bones_mm=1000 * np.linalg.norm(joints[:, BONES[:, 1]] - joints[:, BONES[:, 0]], axis=2),
+        palm_angle_deg=palm_angles_deg(joints, root),
+        turn_deg=in_plane_angles_deg(joints),
+        toward_camera=np.einsum("nij,nj->ni", hand_axes(joints), ray),
+        pose=pose,
+        pose_spread=distance / radius,
+        broken=tuple(broken),
+    )
 
 
 def _row(index, sample) -> dict:
-    """One sample's entries of a ``Description``, and its joints and points of its mesh."""
+    """What one sample knows: entries of a ``Description`` and what others are computed from."""
     mirror = [-1.0 if sample.side == "left" else 1.0, 1, 1]
-    root = (np.array([0, 0, 1.0]) if sample.root is None else sample.root) * mirror
-    joints = np.full((21, 3), np.nan) if sample.joints is None else sample.joints * mirror
     seen, fill, off = None, np.nan, np.nan
     mesh = np.full((_MESH_POINTS, 3), np.nan)
     if sample.joints_2d is not None and sample.valid_2d.any():
@@ -117,12 +157,9 @@ def _row(index, sample) -> dict:
         fill = np.ptp(seen, axis=0).max() / max(sample.image.shape[:2])
     return {
         "index": index,
-        "joints": joints,
+        "joints": np.full((21, 3), np.nan) if sample.joints is None else sample.joints * mirror,
         "mesh": mesh,
-        "bones_mm": 1000 * np.linalg.norm(joints[BONES[:, 1]] - joints[BONES[:, 0]], axis=1),
-        "palm_angle_deg": palm_angles_deg(joints[None], root[None])[0],
-        "turn_deg": in_plane_angles_deg(joints[None])[0],
-        "toward_camera": hand_axes(joints[None])[0] @ (-root / np.linalg.norm(root)),
+        "root": (np.array([0, 0, 1.0]) if sample.root is None else sample.root) * mirror,
         "fill": fill,
         "brightness": sample.image.mean(),
         "reprojection_px": off,
@@ -225,3 +262,38 @@ def ordered(description: Description, by: str, once: bool = False) -> np.ndarray
         raise ValueError(f"unknown order {by!r}; known: {', '.join(ORDERS)}")
     rows = np.argsort(np.asarray(ORDERS[by](description), float), kind="stable")  # NaN last
     return _once(description, rows) if once else rows
+
+
+def hidden_shares(vertices, faces, root, intrinsics, size: int) -> np.ndarray:
+    """Share of each hand's vertices that the hand itself hides from the camera.
+
+    vertices: (N, V, 3) metres, wrist at the origin.   faces: (F, 3).   root: (N, 3) metres.
+    intrinsics: (N, 3, 3) pixels of a picture of side ``size``.   returns (N,) in [0, 1]. Vertices
+    outside the picture do not count.
+    """
+    shares = np.zeros(len(vertices))
+    for n, points in enumerate(np.asarray(vertices, float) + np.asarray(root)[:, None]):
+        depth = rasterise(points, faces, intrinsics[n], size).depth
+        pixel = np.round(project(points, np.asarray(intrinsics[n], float))).astype(int)
+        inside = ((pixel >= 0) & (pixel < size)).all(1)
+        column, row = pixel[inside].T
+        hidden = points[inside, 2] > depth[row, column] + HIDDEN_BEHIND
+        shares[n] = hidden.mean() if inside.any() else 0.0
+    return shares
+
+
+def circumstances(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    """What may make a hand hard, one number per hand: viewpoint, turn, pose and occlusion."""
+    truth, joints = evaluation.truth, evaluation.truth["joints"].astype(float)
+    roots = truth["root"] if truth["has_camera"].all() else None
+    found = {
+        "palm to camera, degrees": palm_angles_deg(joints, roots),
+        "turn in the picture, degrees": in_plane_angles_deg(joints),
+        "distance from the mean pose, mm": 1000 * aligned_poses(joints)[1],
+    }
+    if roots is not None:
+        hidden = hidden_shares(
+            truth["vertices"], evaluation.faces, roots, truth["intrinsics"], evaluation.image_size
+        )
+        found["vertices the hand itself hides, %"] = 100 * hidden
+    return found
