@@ -14,6 +14,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class _Collector:
 
     def add(self, points, confidence, frame, side, name):
         """One hand: (21, 2) px and (21,); a joint with a NaN is one that was not seen."""
-        points, confidence = np.array(points, float), np.minimum(confidence, 1.0)
+        points, confidence = np.array(points, float), np.array(confidence, float)
         unseen = np.isnan(points).any(1) | np.isnan(confidence)
         points[unseen], confidence[unseen] = 0.0, 0.0
         if (confidence < 0).any():
@@ -73,6 +74,7 @@ class _Collector:
         )
         points = np.array(points, float).reshape(-1, 21, 2)
         confidence = np.array(confidence, float).reshape(-1, 21)
+        confidence = np.minimum(confidence, 1.0)  # OpenPose's goes a little above
         seen = points[confidence > 0]
         if len(seen) and np.abs(seen).max() <= 2.0:
             if size is None or seen.min() < -0.25:
@@ -113,14 +115,8 @@ def from_arrays(
         raise ValueError(
             f"{source}: expected confidence {points.shape[:2]}, found {confidence.shape}"
         )
-    if len(points) and not np.isnan(confidence).all():
-        low, high = np.nanmin(confidence), np.nanmax(confidence)
-        if low < 0 or high > 1.5:
-            raise ValueError(
-                f"{source}: confidence should go from 0 to 1, found {low:.3g} to {high:.3g}; a "
-                f"third column that is a depth (MediaPipe's z) has to go, percent be divided by 100"
-            )
-    sides = [side] * len(points) if isinstance(side, str) else [str(one) for one in side]
+    _check_confidence(confidence, source)
+    sides = [side] * len(points) if isinstance(side, str) else [str(one).lower() for one in side]
     frames = np.arange(len(points)) if frames is None else np.asarray(frames)
     if len(sides) != len(points) or set(sides) - {"right", "left"} or len(frames) != len(points):
         raise ValueError(
@@ -132,6 +128,15 @@ def from_arrays(
         with into.frame(f"row {i}"):
             into.add(hand, weight, int(frames[i]), sides[i], f"row {i}")
     return into.finish(source, size)
+
+
+def _check_confidence(confidence, source) -> None:
+    low, high = np.nanmin(confidence, initial=0), np.nanmax(confidence, initial=0)
+    if low < 0 or high > 1.5:
+        raise ValueError(
+            f"{source}: confidence should go from 0 to 1, found {low:.3g} to {high:.3g}; a third "
+            "column that is a depth (MediaPipe's z) has to go, percent be divided by 100"
+        )
 
 
 def read_openpose(place, size=None) -> Keypoints:
@@ -215,14 +220,16 @@ def read_table(path, size=None) -> Keypoints:
     without a column, and empty cells, are not seen.   size: as in ``from_arrays``.
     """
     path = Path(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-        file.seek(0)
-        separator = max(",;\t", key=first.count)
-        rows = [row for row in csv.reader(file, delimiter=separator) if any(map(str.strip, row))]
-    header = [row for row in rows[:4] if row[0].strip().lower() in _DEEPLABCUT]
+    content = path.read_bytes()
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")  # Excel's "Unicode text"
+    lines = content.decode("utf-16" if wide else "utf-8-sig", "replace").splitlines() or [""]
+    first, separator = lines[0], max(",;\t|", key=lines[0].count)
+    rows = [[*map(str.strip, row)] for row in csv.reader(lines, delimiter=separator)]
+    rows = [row for row in rows if any(row)]
+    point = "." if separator == "," else ","  # of decimals, as some countries write them
+    header = [row for row in rows[:4] if row[0].lower() in _DEEPLABCUT]
     if header:
-        titles = {row[0].strip().lower(): row for row in header}
+        titles = {row[0].lower(): row for row in header}
         owners = titles.get("individuals", [""] * len(rows[0]))
         parts, coordinates = titles.get("bodyparts", []), titles.get("coords", [])
         names = ["frame", *map("_".join, zip(parts[1:], coordinates[1:], strict=False))]
@@ -240,11 +247,11 @@ def read_table(path, size=None) -> Keypoints:
             if joint == "frame":
                 frame = int((re.findall(r"\d+", cell) or [number])[-1])
             elif joint == "side":
-                side = cell.strip().lower()
+                side = cell.lower()
             elif joint is not None:
                 hand = hands.setdefault(owner, np.full((21, 3), [np.nan, np.nan, float(sure)]))
                 try:
-                    hand[joint, "xyc".index(what)] = float(cell) if cell.strip() else np.nan
+                    hand[joint, "xyc".index(what)] = float(cell.replace(point, ".") or "nan")
                 except ValueError:
                     into.problems.append(f"{name}: {cell!r} is not a number")
         with into.frame(name):
@@ -256,6 +263,7 @@ def read_table(path, size=None) -> Keypoints:
                     into.problems.append(f"{name}: side {side!r}, expected right or left")
     if strangers := [n for n, (joint, _) in zip(names, columns, strict=True) if joint is None]:
         into.problems.append(f"{path.name}: columns left out: {', '.join(strangers)}")
+    _check_confidence([row[1] for row in into.rows], path)
     return into.finish(path, size)
 
 
@@ -263,6 +271,7 @@ def _column(name: str) -> tuple:
     """(joint, "x", "y" or "c") of a column's name, ("frame", ""), ("side", "") or (None, "")."""
     name = re.sub(r"[ .]", "_", name.strip().lower())
     kinds = {"frame": "frame", "image": "frame", "side": "side", "hand": "side"}
+    kinds |= {"": "frame", "_": "frame"}  # pandas' index, and the folders of DeepLabCut's
     if name in kinds:
         return kinds[name], ""
     what = r"(x|y|c|conf|confidence|likelihood|score)"
@@ -291,27 +300,28 @@ def read_keypoints(place, frames=None) -> Keypoints:
             raise ValueError("to detect with MediaPipe, give the frames")
         return detect_mediapipe(frames)
     path, size = Path(place), getattr(frames, "size", None)
+    kind = path.suffix.lower()
     if path.is_dir():
         return read_openpose(path, size)
-    if path.suffix not in (".json", ".csv", ".npy", ".npz"):
+    if kind not in (".json", ".csv", ".npy", ".npz"):
         raise ValueError(
             f"{path}: expected a folder or .json of OpenPose, .csv, .npy, .npz or 'mediapipe'"
-            + ("; save DeepLabCut's table as CSV" if path.suffix in (".h5", ".hdf5") else "")
+            + ("; save DeepLabCut's table as CSV" if kind in (".h5", ".hdf5") else "")
         )
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of keypoints")
-    if path.suffix == ".csv":
+    if kind == ".csv":
         return read_table(path, size)
     try:
-        if path.suffix == ".json":
+        if kind == ".json":
             content = read_json(path)
             if isinstance(content, dict) and "people" in content:
                 return read_openpose(path, size)
             arrays = {"points": np.array(content, float)}
         else:
             content = np.load(path, allow_pickle=False)
-            arrays = {"points": content} if path.suffix == ".npy" else dict(content)
-    except (ValueError, TypeError) as error:
+            arrays = {"points": content} if kind == ".npy" else dict(content)
+    except (ValueError, TypeError, EOFError, BadZipFile) as error:
         raise ValueError(
             f"{path}: neither OpenPose's JSON nor numbers (N, 21, 2 or 3); array.astype(float) "
             f"makes numbers, and array.astype(str) sides, of objects ({error})"

@@ -2,15 +2,18 @@
 
 import argparse
 import copy
+import datetime
 import difflib
 import importlib.util
 import pathlib
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import timm
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 INSTALLED_WEIGHTS = {
@@ -242,37 +245,39 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {path}; give a .pth, .bin or .safetensors")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         with torch.serialization.safe_globals(_HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
             f"{path} is not a plain state dict: it holds pickled objects, which may run code when "
             "opened, or it is damaged; use the state_dict file instead (for Youtubehand: "
-            f"state_dict.bin, not model.bin) [{str(error).splitlines()[0][:100]}]"
+            f"state_dict.bin, not model.bin) [{(str(error) or repr(error)).splitlines()[0][:100]}]"
         ) from error
     return find_tensors(content, str(path))
 
 
 _HARMLESS = [
-    argparse.Namespace,
+    argparse.Namespace, SimpleNamespace, datetime.datetime, datetime.timedelta,
+    set, frozenset, complex, range, slice, np.ndarray,
     *((pathlib.PurePosixPath, f"pathlib{inner}.PosixPath") for inner in ("", "._local")),
     *((pathlib.PureWindowsPath, f"pathlib{inner}.WindowsPath") for inner in ("", "._local")),
-    *((np._core.multiarray.scalar, f"numpy.{c}.multiarray.scalar") for c in ("core", "_core")),
+    *(
+        (getattr(np._core.multiarray, name), f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core") for name in ("scalar", "_reconstruct")
+    ),
     np.dtype,
     *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
 ]  # fmt: skip
-"""What people save beside tensors: options, paths, NumPy numbers. None of it runs anything."""
+"""What people save beside tensors: options, paths, times, NumPy. None of it runs anything."""
 
 
 def find_tensors(content, source: str = "checkpoint") -> dict[str, Tensor]:
     """The dict with the most tensors in a checkpoint, whatever wraps it; averaged weights first.
 
-    content: nested dicts.   returns names -> tensors.   raises TypeError where there is none.
+    content: nested dicts and lists.   returns names -> tensors.   raises TypeError without any.
     """
     found, parts = [], [("", content)]
     for name, part in parts:
@@ -281,6 +286,8 @@ def find_tensors(content, source: str = "checkpoint") -> dict[str, Tensor]:
             average = any(word in name for word in ("ema", "teacher", "average"))
             found.append((len(tensors), average, -len(found), tensors))
             parts += [(str(key), value) for key, value in part.items()]
+        elif isinstance(part, list | tuple):
+            parts += [(name, value) for value in part]
     best = max(found, default=(0,))
     if not best[0]:
         inside = ", ".join(map(str, content)) or "nothing" if isinstance(content, dict) else ""

@@ -167,10 +167,14 @@ def test_a_third_column_that_is_no_confidence_is_refused(hand):
             from_arrays(hand[None])
 
 
-def test_arrays_of_objects_are_refused_by_name(hand, tmp_path):
+def test_arrays_of_objects_and_damaged_files_are_refused_by_name(hand, tmp_path):
     np.save(tmp_path / "o.npy", np.array([[hand.tolist()]], object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"o\.npy: .* makes numbers"):
         read_keypoints(tmp_path / "o.npy")
+    for name in ("a.npy", "b.npz", "c.csv"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(ValueError, match=name):
+            read_keypoints(tmp_path / name)
     with pytest.raises(ValueError, match="object"):
         from_arrays(np.array([hand.tolist()], object))
 
@@ -183,12 +187,17 @@ def test_a_table_is_read_with_joints_by_number_or_name(hand, tmp_path):
     assert found.frames.tolist() == [7] and found.sides == ["left"] and not found.problems
     np.testing.assert_allclose(found.points[0], hand[:, :2])
     np.testing.assert_allclose(found.confidence[0], hand[:, 2])
-    (tmp_path / "b.csv").write_text("wrist_x;wrist_y;index_tip.x;index_tip.y;mood\n1;2;30;40;5\n")
-    found = read_keypoints(tmp_path / "b.csv")
+    names, row = "wrist_x;wrist_y;index_tip.x;index_tip.y;mood\n", "1,5;2;30;40;5\n"
+    (tmp_path / "b.CSV").write_text(names + row, "utf-16")  # as Excel writes it in Germany
+    found = read_keypoints(tmp_path / "b.CSV")
+    assert found.points[0, 0].tolist() == [1.5, 2]
     assert found.confidence[0].nonzero()[0].tolist() == [0, 8] and "mood" in found.problems[0]
     (tmp_path / "c.csv").write_text("frame,x0,y0\n0,1,2\n")
     with pytest.raises(ValueError, match=r"c\.csv: expected the columns x0, y0"):
         read_keypoints(tmp_path / "c.csv")
+    (tmp_path / "d.csv").write_text("x0,y0,c0,x1,y1,c1\n10,20,90,30,40,95\n")
+    with pytest.raises(ValueError, match="percent be divided"):
+        read_keypoints(tmp_path / "d.csv")
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -200,6 +209,9 @@ def test_a_table_of_deeplabcut_is_read(hand, tmp_path, many):
     for frame in (0, 1):
         lines.append([f"video/img{frame:03d}.png", *map(str, np.ravel(hand))])
     lines[-1][1:3] = ["", ""]
+    if many:  # newer tables have folders and names apart
+        lines = [[*(line[0].split("/") if "/" in line[0] else [line[0], ""]), *line[1:]]
+                 for line in lines]  # fmt: skip
     (tmp_path / "dlc.csv").write_text("\n".join(",".join(line) for line in lines))
     found = read_keypoints(tmp_path / "dlc.csv")
     assert found.frames.tolist() == [0, 1] and found.sides == ["left" if many else "right"] * 2

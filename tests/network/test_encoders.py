@@ -150,10 +150,11 @@ def named(prefix):
         named("backbone."),
         {"state_dict": named("module."), "epoch": 3},
         {"state_dict": named("model."), "hyper_parameters": {}},
-        {"weights": SOURCE}, {"net": SOURCE, "acc": 0.9},
+        {"weights": SOURCE}, [SOURCE, 3], {"net": SOURCE, "acc": 0.9},
         {"student": named("module.backbone."), "teacher": named("backbone.")},
         {"state_dict": SOURCE, "best": np.float64(0.7), "args": argparse.Namespace(lr=0.1),
-         "path": Path("x"), "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
+         "path": Path("x"), "seen": {3}, "curve": np.ones(3), "n": np.int64(2),
+         "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
         {name: value.half() if value.is_floating_point() else value
          for name, value in SOURCE.items()},
         {name: value for name, value in SOURCE.items() if "tracked" not in name},
