@@ -106,8 +106,9 @@ class FreiHand(HandDataset):
 
     def _list_pictures(self, versions) -> None:
         folder = check_folder(self.root / self.split / "rgb", self.dataset, _WHERE)
-        found = (_PICTURE.fullmatch(name) for name in os.listdir(folder))
-        names = {int(match[1]): match[0] for match in found if match}
+        names = _numbered(folder)
+        masks = self.root / self.split / "mask"
+        self._mask_names = _numbered(masks) if self.masks and masks.is_dir() else {}
         allowed = VERSIONS if self.split == "training" else VERSIONS[:1]
         last = max(names, default=-1) // self.unique
         if last >= len(allowed):
@@ -128,11 +129,12 @@ class FreiHand(HandDataset):
         self.pictures = np.concatenate([np.arange(self.unique) + start for start in starts])
         known = np.isin(self.pictures, list(names))
         self.missing = [f"{number:08d}.jpg" for number in self.pictures[~known]]
-        if self.missing and self.on_error == "raise":
+        if self.missing and (self.on_error == "raise" or not known.any()):
+            there = ", ".join(sorted(os.listdir(folder))[:4]) or "nothing"
             raise FileNotFoundError(
                 f"FreiHAND/{self.split}[{int(np.argmin(known))}]: {folder} lacks "
-                f"{len(self.missing)} of {len(known)} labelled pictures, first {self.missing[0]}; "
-                "unpack again, or pass on_error='skip'"
+                f"{len(self.missing)} of {len(known)} labelled pictures, first {self.missing[0]} "
+                f"(there is: {there}); unpack again, or pass on_error='skip'"
             )
         self.pictures = self.pictures[known]
         self.backgrounds = 1 if self.missing else len(self.versions)
@@ -185,14 +187,17 @@ class FreiHand(HandDataset):
 
     def _mask(self, index: int) -> np.ndarray | None:
         """(H, W) bool of the sample's unique hand, None where there is none."""
-        digits = len(Path(str(self._names[index])).stem)
-        stem = self.root / self.split / "mask" / f"{int(self.groups[index]):0{digits}d}"
-        paths = (stem.with_suffix(end) for end in (".jpg", ".JPG", ".jpeg", ".png"))
-        path = next((path for path in paths if path.is_file()), None)
-        if path is None:
+        if (found := self._mask_names.get(int(self.groups[index]))) is None:
             return None
+        path = self.root / self.split / "mask" / found
         name = f"{self.name(index)} mask"
         return decode_picture(read_bytes(path, name), name)[:, :, 0] > 127
+
+
+def _numbered(folder) -> dict[int, str]:
+    """Names of a folder's pictures by their number, whatever its digits and the ending are."""
+    found = (_PICTURE.fullmatch(name) for name in os.listdir(folder))
+    return {int(match[1]): match[0] for match in found if match}
 
 
 def hand_from_model(model, pose, betas) -> tuple[np.ndarray, np.ndarray]:

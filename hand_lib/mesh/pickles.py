@@ -44,7 +44,8 @@ def _content(read, made: dict):
     if isinstance(read, type) or (isinstance(read, _Stub) and read.value is None):
         raise _Refusal("has a class, or an array or matrix without content, in place of a value")
     if isinstance(read, dict) and id(read) not in made:
-        made[id(read)] = {key: _content(value, made) for key, value in read.items()}
+        names = (key.decode("latin1") if isinstance(key, bytes) else key for key in read)
+        made[id(read)] = {n: _content(v, made) for n, v in zip(names, read.values(), strict=True)}
     elif isinstance(read, list | tuple) and id(read) not in made:
         made[id(read)] = type(read)(_content(value, made) for value in read)
     return made.get(id(read), read.value if isinstance(read, _Stub) else read)

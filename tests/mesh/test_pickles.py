@@ -180,6 +180,10 @@ def test_an_array_named_twice_is_one_array(tmp_path):
     assert found[0] is found[1]
 
 
+def test_names_in_bytes_are_names(tmp_path):
+    assert loaded(tmp_path, pickle.dumps({b"f": 1})) == {"f": 1}
+
+
 def test_a_mano_pickle_of_python_2_with_chumpy_reads_as_plain_arrays(tmp_path):
     arrays = read_mano(builtin_path())
     path = tmp_path / "MANO_RIGHT.pkl"
