@@ -52,13 +52,15 @@ def jupyter_page(folder=None, width: int = 1500, height: int = 1000):
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}",
                f"--IdentityProvider.token={token}", "--allow-root",
                f"--notebook-dir={folder or ROOT / 'notebooks'}",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
+               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+               "--LabApp.expose_app_in_browser=True"]  # fmt: skip
     settings = Path(tempfile.mkdtemp(prefix="lab-settings-"))
     for plugin, text in SETTINGS.items():
         path = settings / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'notebooks'}",  # what they import, also copies
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTERLAB_SETTINGS_DIR": str(settings),
     }
@@ -87,35 +89,33 @@ def jupyter_page(folder=None, width: int = 1500, height: int = 1000):
 
 
 def open_notebook(page, url: str, name: str) -> None:
-    """Show a notebook and wait until its kernel is idle."""
+    """Show a notebook and wait until its kernel answers."""
     page.goto(f"{url}/lab/tree/{name}?reset")  # and nothing else
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-    page.wait_for_selector('.jp-NotebookPanel-toolbar [data-status="idle"]', timeout=60_000)
+    kernel = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
+    page.wait_for_function(  # cells sent to a kernel that is still connecting are lost
+        f"{kernel}?.connectionStatus == 'connected' && {kernel}.status == 'idle'", timeout=60_000
+    )
 
 
 def run_all(page, seconds: int = 120) -> None:
-    """Run every cell, from the menu, and wait until all have run in order.
-
-    A kernel that was still connecting can lose the first cells or all of them, or end and come
-    back; it is then restarted and asked again. A kernel that goes on counts on.
-    """
-    deadline, asked, entry = time.time() + seconds, 0.0, "Run All Cells"
-    prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt")
-    while time.time() < deadline:
-        if page.locator(".jp-Dialog .jp-mod-accept").count():  # which kernel? or: restart, really?
-            page.locator(".jp-Dialog .jp-mod-accept").first.click()
-        texts = [text.strip(" []:") for text in prompts.all_inner_texts()]
-        first = int(texts[0]) if texts and texts[0].isdecimal() else 0
-        if asked and first and texts == [str(first + i) for i in range(len(texts))]:
-            return
-        ran = not any("*" in text for text in texts)
-        if ran and time.time() - asked > 8:
-            page.click('.lm-MenuBar-item:has-text("Run")')
-            page.click(f'.lm-Menu-itemLabel:has-text("{entry}"):visible')
-            asked, entry = time.time(), "Restart Kernel and Run All Cells"
+    """Run every cell as the menu does and wait for the last; a cell that fails is an error here."""
+    page.evaluate(
+        """() => {
+            window.ran = false;
+            const ran = () => { window.ran = true; };
+            jupyterapp.commands.execute("notebook:run-all-cells").then(ran, ran);
+        }"""
+    )
+    failed = page.locator('[data-mime-type="application/vnd.jupyter.error"]')
+    deadline = time.time() + seconds
+    while not page.evaluate("window.ran"):
+        if time.time() > deadline:
+            texts = page.locator(".jp-CodeCell .jp-InputArea-prompt").all_inner_texts()
+            raise TimeoutError(f"the notebook had not run after {seconds} s; cells: {texts}")
         page.wait_for_timeout(150)
-    page.screenshot(path=tempfile.gettempdir() + "/notebook-not-run.png")
-    raise TimeoutError(f"the notebook had not run after {seconds} s; cells: {texts}")
+    if failed.count():
+        raise RuntimeError(f"a cell failed: {failed.first.inner_text()[-800:]}")
 
 
 def figure_in(page, selector: str, seconds: int = 120):

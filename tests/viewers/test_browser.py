@@ -6,7 +6,6 @@ out: nbval runs those.
 
 import importlib.util
 import json
-import os
 
 import numpy as np
 import pytest
@@ -127,10 +126,6 @@ def _apart(one, other) -> float:
     return float((np.abs(one - other) > 40).mean())
 
 
-@pytest.mark.skipif(
-    not os.environ.get("SLOW_TESTS"),
-    reason="hangs after the other browser test; alone it passes: SLOW_TESTS=1, -k explorer",
-)
 def test_the_hand_explorer_follows_a_gesture_and_a_slider(lab, tmp_path):
     page, url = lab
     open_notebook(page, url, "01_data_exploration.ipynb")
