@@ -59,8 +59,16 @@ def variations(size: int = 64, seed: int = 4, index: int = 264) -> dict[str, np.
     }
 
 
-def variation_grid(size: int = 64, columns: int = 13):
-    """``variations`` in rows with their names, as a PIL image."""
-    pictures = variations(size)
-    names = [name.replace("_", "\n", 1).replace(" ", "\n", 1) for name in pictures]
-    return flat.image_grid(pictures.values(), names, columns, gap=8)
+SEEN = (
+    "none of them", "viewpoints", "framing", "gestures", "skin_tone", "forearm_bend_deg", "sleeve",
+    "object_in_hand", "occluder", "touching", "key_light", "sky_warmth", "exposure", "contrast",
+    "motion_blur", "noise", "on leaves", "on people",
+)  # fmt: skip
+"""The variations that one sees at once."""
+
+
+def variation_grid(size: int = 64, columns: int = 6, names=SEEN):
+    """Some of the ``variations`` in rows with their names, as a PIL image."""
+    made = variations(size)
+    pictures, titles = [made[name] for name in names], [name.replace("_", " ") for name in names]
+    return flat.image_grid(pictures, titles, columns)

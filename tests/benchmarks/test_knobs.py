@@ -35,6 +35,7 @@ def test_a_turned_knob_changes_the_picture():
 def test_the_wall_is_one_picture_with_titles(monkeypatch):
     made = {name: np.full((32, 32, 3), 90, np.uint8) for name in ("none of them", *VARIATIONS)}
     monkeypatch.setattr(knobs, "variations", lambda size: made)
-    wall = np.asarray(knobs.variation_grid(32, columns=13))
-    assert wall.shape[1] == 13 * 40 - 8 and wall.shape[0] > 3 * 36
+    wall = np.asarray(knobs.variation_grid(32, names=list(made)[:18]))
+    assert wall.shape[1] == 6 * 36 - 4 and wall.shape[0] > 3 * 36
+    assert set(knobs.SEEN) <= set(made) | {f"on {kind}" for kind in KINDS}
     assert (wall[:20] < 80).any()  # words
