@@ -10,7 +10,6 @@ import html
 
 import ipywidgets as widgets
 import numpy as np
-import plotly.graph_objects as go
 
 from hand_lib.evaluation.describe import (
     BONE_NAMES,
@@ -23,6 +22,7 @@ from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.render.camera import project
 from hand_lib.render.render import draw_meshes
 from hand_lib.viewers import figures, flat
+from hand_lib.viewers.live import LiveFigure
 
 _FAR_M = 100.0
 
@@ -192,7 +192,7 @@ def browser(dataset, description: Description, faces):
     place.layout.width, place.style.description_width = "220px", "40px"
     caption, near, pictures = widgets.HTML(), widgets.Image(), widgets.Image()
     near.layout = pictures.layout = widgets.Layout(max_width="100%", object_fit="contain")
-    scene = go.FigureWidget()
+    scene = LiveFigure()
 
     def draw(_=None):
         row = int(ordered(description, by.value)[place.value])
@@ -217,5 +217,4 @@ def browser(dataset, description: Description, faces):
     panel = widgets.HBox([left, scene], layout=widgets.Layout(flex_flow="row wrap"))
     panel.order, panel.place, panel.scene, panel.pictures = by, place, scene, pictures
     draw()
-    figures.settled(scene)
     return panel

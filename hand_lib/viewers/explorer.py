@@ -6,7 +6,6 @@ are in camera axes (x right, y down, z away), any unit.
 
 import ipywidgets as widgets
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from PIL import ImageColor
 
@@ -23,10 +22,10 @@ from hand_lib.viewers.figures import (
     hand_traces,
     move_traces,
     scene_layout,
-    settled,
     skin_of,
     to_camera_view,
 )
+from hand_lib.viewers.live import LiveFigure
 
 COLOURINGS = ("skin", "skin weights", "plain")
 TONE = 0.35
@@ -139,7 +138,7 @@ def hand_explorer(model, height: int = 440):
     layout |= {f"{axis}axis": {"visible": False, "range": [-0.14, 0.14]} for axis in "xyz"}
     figure.update_layout(scene=layout, width=round(0.86 * height), margin={"t": 0})
     switch()
-    figure = go.FigureWidget(figure)  # whole from the start, see figures.settled
+    figure = LiveFigure(figure)
     pick.observe(lambda c: c["new"] and settle(GESTURE_ANGLES[c["new"]]), "value")
     reset.on_click(start_again)
     skeleton.observe(switch, "value")
@@ -239,5 +238,4 @@ def spiral_panel(vertices, faces, spirals, vertex: int = 0):
     panel.slider.observe(face_it, "value")
     panel.figure.data[0].on_click(clicked)
     face_it()
-    settled(panel.figure)
     return panel

@@ -11,7 +11,6 @@ The named views are one fixed camera each: "front" (from the camera), "back", "l
 
 import json
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 
 import cv2
@@ -36,6 +35,7 @@ from hand_lib.viewers.flat import (
     still_bundle,
     write,
 )
+from hand_lib.viewers.live import LiveFigure
 
 EDGE = (96, 72, 58)
 RIM = (30, 110, 200)
@@ -243,7 +243,7 @@ def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoo
 
     panels: list with, per panel, one ``DrawnHand`` or a list of them.   titles: one text per panel.
     view: a name of ``VIEWS`` for all panels, or one per panel.   height: pixels.
-    widget: a ``FigureWidget``.   zoom: below 1 steps back, for narrow panels.
+    widget: a ``LiveFigure``.   zoom: below 1 steps back, for narrow panels.
     returns a Plotly figure.
     """
     panels = _panels(panels, titles, view)
@@ -266,18 +266,7 @@ def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoo
         height=height, margin={"l": 0, "r": 0, "t": 34, "b": 0}, showlegend=False, modebar=bar,
         paper_bgcolor="white", template="none", **layout,
     )  # fmt: skip
-    return go.FigureWidget(figure) if widget else figure
-
-
-def settled(figure):
-    """A ``FigureWidget`` that shows all that was changed so far.
-
-    Its browser side takes a while to load and hears of no change until then: its first picture is
-    the state that the widget itself holds.
-    """
-    figure._widget_layout = deepcopy(figure._layout_obj._props)
-    figure._widget_data = deepcopy(figure._data)
-    return figure
+    return LiveFigure(figure) if widget else figure
 
 
 def link_cameras(figure):
@@ -292,7 +281,7 @@ def link_cameras(figure):
 
     for name in scenes:
         figure.layout[name].on_change(follow, "camera")
-    return settled(figure)
+    return figure
 
 
 def move_traces(figure, traces) -> None:

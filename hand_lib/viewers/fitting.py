@@ -60,7 +60,6 @@ def fit_steps_panel(model, path):
     points = np.concatenate([hand.vertices for hand in hands])
     for name, *ends in zip("xyz", points.min(0), points.max(0), strict=True):
         panel.figure.layout.scene[f"{name}axis"].range = [float(end) for end in ends]
-    figures.settled(panel.figure)
     return panel
 
 

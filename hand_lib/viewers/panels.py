@@ -11,13 +11,13 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
-import plotly.graph_objects as go
 from PIL import Image
 
 from hand_lib.inference.export import save_hands, save_predictions
 from hand_lib.render.images import exif_focal, read_image
 from hand_lib.render.render import draw_meshes, for_screen
 from hand_lib.viewers import figures, flat
+from hand_lib.viewers.live import LiveFigure
 
 SHOWN_SIDE = 900
 """Longest side in pixels of the picture sent to the browser; prediction uses the whole one."""
@@ -165,7 +165,7 @@ def box_figure(height: int = 400, on_box=None):
 
     on_box: called without arguments after a box was drawn or moved.
     """
-    figure = go.FigureWidget(layout=_frame(height, 1.2))
+    figure = LiveFigure(layout=_frame(height, 1.2))
     figure.update_layout(dragmode="drawrect", newshape={"line": _BOX_LINE})
     figure.layout.modebar = {"remove": _BUTTONS}
 
@@ -269,7 +269,7 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     opacity, wipe = _share("opacity", 1.0), _share("wipe", 0.0)
     message, links = widgets.HTML(), widgets.HTML()
     picture = box_figure(height, lambda: predict())
-    scene = go.FigureWidget(layout=_frame(height, 0.9) | {"scene": figures.scene_layout("front")})
+    scene = LiveFigure(layout=_frame(height, 0.9) | {"scene": figures.scene_layout("front")})
 
     def say(text, colours):
         message.value = _chip(html.escape(text), *colours)
@@ -382,6 +382,4 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     }.items():  # fmt: skip
         setattr(panel, name, part)
     open_picture(next(iter(pictures)))
-    for figure in (picture, scene):
-        figures.settled(figure)
     return panel

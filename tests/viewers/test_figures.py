@@ -13,6 +13,7 @@ from hand_lib.hand.model import HandModel
 from hand_lib.mesh.topology import boundary_loops, unique_edges
 from hand_lib.viewers import figures as v
 from hand_lib.viewers import flat
+from hand_lib.viewers.live import LiveFigure
 
 BALL = trimesh.creation.icosphere(2)
 VERTICES, FACES = np.array(BALL.vertices) * 0.05, np.array(BALL.faces)
@@ -63,13 +64,19 @@ def test_figure_panels_share_cameras_and_keep_proportions():
     assert figure.layout.scene.camera.eye.z < 0 and abs(figure.layout.scene2.camera.eye.x) > 1
     assert [a.text for a in figure.layout.annotations] == ["a", "b"]
     live = v.hand_figure([HAND], ["live"], widget=True)
-    assert isinstance(live, go.FigureWidget)  # and its first view needs no message that may be lost
+    assert isinstance(live, go.FigureWidget)
     assert np.array_equal(live._widget_data[0]["x"], np.float32(VERTICES[:, 0]))
     assert live._widget_layout["annotations"][0]["text"] == "live"
     with pytest.raises(ValueError, match="2 panels, 1 titles"):
         v.hand_figure([HAND, HAND], ["a"])
     with pytest.raises(ValueError, match="front"):
         v.hand_figure([HAND], view="behind")
+
+
+def test_plotlys_code_is_sent_once_a_kernel(monkeypatch):
+    monkeypatch.setattr(LiveFigure, "_sent", False)
+    sizes = [len(str(LiveFigure().get_state())) for _ in range(2)]
+    assert sizes[0] > 1_000_000 and sizes[1] < 10_000
 
 
 def test_still_shows_each_view_from_its_side():

@@ -1,0 +1,66 @@
+"""Plotly's ``FigureWidget`` with its JavaScript sent once a kernel and loaded once a page.
+
+Plotly gives every figure its own copy of five megabytes of code, and the browser's side of a widget
+drops all that it is told when its code needs more than two seconds to load: on a busy or slow
+machine figures stayed empty. Here each figure brings a few lines, which keep what comes until it
+can be drawn.
+"""
+
+from pathlib import Path
+
+import plotly
+import plotly.graph_objects as go
+import traitlets
+
+_CODE = Path(plotly.__file__).parent / "package_data" / "widgetbundle.js"
+
+_LOADER = """
+const page = (globalThis.handFigures ??= {});
+page.code ??= new Promise((resolve) => { page.found = resolve; });
+const WORDS = ["addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update",
+  "animate", "removeLayoutProps", "removeTraceProps"].map((word) => "_py2js_" + word);
+
+export default () => {
+  let model, figure, held = [];
+  return {
+    initialize(given) {
+      model = given.model;
+      if (model.get("_code")) page.found(model.get("_code"));
+      for (const word of WORDS) {
+        model.on("change:" + word, () => {
+          if (held && model.get(word) !== null) held.push([word, model.get(word)]);
+        });
+      }
+    },
+    async render({ el }) {
+      page.plotly ??= page.code.then((code) =>
+        import(URL.createObjectURL(new Blob([code], { type: "text/javascript" }))));
+      const plotly = await page.plotly;
+      if (held) {
+        const waiting = held;
+        held = null;
+        figure = plotly.default();
+        figure.initialize({ model });
+        for (const [word, value] of waiting) {
+          model.set(word, value);
+          model.set(word, null);
+        }
+      }
+      return figure.render({ el });
+    },
+  };
+};
+"""
+
+
+class LiveFigure(go.FigureWidget):
+    """A ``FigureWidget`` for pages with several; JupyterLab's pages, where widgets share one."""
+
+    _esm = _LOADER
+    _code = traitlets.Unicode().tag(sync=True)
+    _sent = False
+
+    @traitlets.default("_code")
+    def _first_brings_it(self) -> str:
+        first, LiveFigure._sent = not LiveFigure._sent, True
+        return _CODE.read_text(encoding="utf-8") if first else ""
