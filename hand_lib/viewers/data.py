@@ -142,15 +142,16 @@ def viewpoint_sphere(description: Description, size: int = 340):
     axes = tuple(
         figures.Stroke([[[0, 0, 0], end]], (90, 90, 90), 3, texts=("", name))
         for name, end in {
-            "fingers": (0, -1.2, 0), "thumb": (1.2, 0, 0), "palm": (0, 0, -1.2), "back": (0, 0, 1.2)
+            "fingers": (0, -1.2, 0), "thumb": (0.9, 0, 0), "palm": (0, 0, -1.2), "back": (0, 0, 1.2)
         }.items()
     )  # fmt: skip
     hand = figures.DrawnHand(rest, coarse.faces[1], more=axes)
+    flat_hand = figures.DrawnHand(rest, coarse.faces[1], more=axes[:2])  # palm and back: titles
     dots = figures.DrawnHand(shown, colour=colours, name="cameras")
     halves, titles, views = [], [], []
     for name, side in (("palm", shown[:, 2] < 0), ("back", shown[:, 2] >= 0)):
         half = figures.DrawnHand(shown[side], colour=colours[side])
-        halves.append([hand, half] if side.any() else [hand])
+        halves.append([flat_hand, half] if side.any() else [flat_hand])
         titles.append(f"{name} seen: {side.mean():.0%}\ncyan: fingers up, red: down")
         views.append("front" if name == "palm" else "back")
     figure = figures.hand_figure([[hand, dots]], ["every dot is a camera: turn it"], height=size)
