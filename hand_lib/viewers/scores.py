@@ -129,7 +129,7 @@ def error_on_hand(evaluations, vertices, faces):
             panels.append(DrawnHand(placed, faces, error_mm=mean, error_max_mm=top))
             titles.append(f"{evaluation.name}, {side}\n0 to {top:.0f} mm, at most {mean.max():.0f}")
     live = figures.hand_figure(panels[::2], [f"{e.name}: turn it" for e in evaluations])
-    return live, figures.still(panels, titles, size=240, columns=4)
+    return live, figures.still(panels, titles, size=206, columns=4)
 
 
 def breakdown_figure(evaluations, bins: int = 6):
@@ -160,7 +160,7 @@ def worst_rows(evaluation: Evaluation, count: int = 24) -> np.ndarray:
     return np.argsort(-evaluation.pa_mm, kind="stable")[:count]
 
 
-def cases_picture(evaluation: Evaluation, rows, side: int = 112, columns: int = 6):
+def cases_picture(evaluation: Evaluation, rows, side: int = 112, columns: int = 4):
     """Each hand as three pictures one below the other: the crop, the truth, the prediction.
 
     rows: of the evaluation.   side: of a picture in pixels.   returns a PIL image with index and
