@@ -100,14 +100,11 @@ def _rest_frames() -> tuple[dict, NDArray]:
 
 REST_CHAIN, FRAMES = _rest_frames()
 """Per digit the joint centres and the tip (4, 3) metres; per joint (16, 3, 3) the columns along the
-bone, flexion axis, dorsal."""
+bone, flexion axis (a positive angle curls towards the palm), dorsal."""
 
 REST_JOINTS = np.zeros((16, 3))
 for _name in FINGER_NAMES:
     REST_JOINTS[list(MANO_FINGERS[_name])] = REST_CHAIN[_name][:3]
-
-FLEXION_AXES = FRAMES[:, :, 1].copy()
-"""(16, 3) unit axes in the rest frame; a positive angle curls towards the palm."""
 
 ANGLE_NAMES = ("flexion", "abduction", "twist")
 

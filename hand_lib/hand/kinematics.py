@@ -110,18 +110,7 @@ def skin_vertices(maps: Tensor, shaped: Tensor, skin: Tensor, count: int) -> Ten
     maps: (3, 4, 16, B), rows of [A_j | t_j].   shaped: (B, 3, W) and skin: (16, W), the vertices
     filled up to W.   count: V.
     """
-    if torch.is_grad_enabled() and (maps.requires_grad or shaped.requires_grad):
-        return _Skinning.apply(maps, shaped, skin, count)
-    return _skin(maps, shaped, skin, count)
-
-
-def _skin(maps, shaped, skin, count):
-    batch, _, width = shaped.shape
-    rows = maps.permute(3, 0, 1, 2).reshape(-1, 16)
-    mx, my, mz, points = (rows @ skin).view(batch, 3, 4, width).unbind(2)  # each (B, 3, W)
-    x, y, z = shaped[:, :, None].unbind(1)  # each (B, 1, W)
-    points.addcmul_(mx, x).addcmul_(my, y).addcmul_(mz, z)
-    return points[:, :, :count].transpose(1, 2).contiguous()
+    return _Skinning.apply(maps, shaped, skin, count)
 
 
 class _Skinning(torch.autograd.Function):
@@ -131,7 +120,12 @@ class _Skinning(torch.autograd.Function):
 
     @staticmethod
     def forward(maps, shaped, skin, count):
-        return _skin(maps, shaped, skin, count)
+        batch, _, width = shaped.shape
+        rows = maps.permute(3, 0, 1, 2).reshape(-1, 16)
+        mx, my, mz, points = (rows @ skin).view(batch, 3, 4, width).unbind(2)  # each (B, 3, W)
+        x, y, z = shaped[:, :, None].unbind(1)  # each (B, 1, W)
+        points.addcmul_(mx, x).addcmul_(my, y).addcmul_(mz, z)
+        return points[:, :, :count].transpose(1, 2).contiguous()
 
     @staticmethod
     def setup_context(ctx, inputs, output):

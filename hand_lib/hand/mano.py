@@ -1,7 +1,6 @@
 """MANO's arrays: read safely from .pkl or .npz, checked whole, mirrored, written back."""
 
 import io
-import logging
 import pickle
 import zipfile
 from pathlib import Path
@@ -9,10 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from hand_lib import ROOT
-from hand_lib.hand.joints import MANO_FINGERS, MANO_PARENTS, fingertip_vertices
+from hand_lib.hand.joints import MANO_PARENTS
 from hand_lib.mesh.pickles import load_pickle_safely
-
-log = logging.getLogger(__name__)
 
 MANO_SHAPES = {
     "v_template": ("V", 3),
@@ -47,25 +44,15 @@ def builtin_path() -> Path:
     return path
 
 
-def find_mano(place, sides) -> Path:
-    """The file of a hand: the place itself, or in a folder the first that is there of the sides."""
-    place = Path(place)
-    if not place.is_dir():
-        return place
-    files = [place / f"MANO_{side.upper()}{end}" for side in sides for end in (".pkl", ".npz")]
-    return next((file for file in files if file.is_file()), files[0])
-
-
-def read_mano(path, side: str | None = None) -> dict[str, np.ndarray]:
+def read_mano(path) -> dict[str, np.ndarray]:
     """Read and check a hand model with MANO's arrays.
 
-    path: MANO_RIGHT.pkl, MANO_LEFT.pkl, an .npz of the same arrays, or a folder with one of these.
-    side: which file to take from a folder.
+    path: MANO_RIGHT.pkl, MANO_LEFT.pkl or an .npz of the same arrays.
     returns the arrays of ``MANO_SHAPES`` as float64 and int64 (metres; the root's parent is -1),
     and ``fingertips`` (5,) where the file has it.
     raises FileNotFoundError saying where MANO comes from, or ValueError naming file and array.
     """
-    path = find_mano(path, [side or "right"])
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(MISSING_MANO.format(path=path, folder=ROOT.name + "/template/"))
     data = _read_npz(path) if path.suffix == ".npz" else load_pickle_safely(path)
@@ -76,10 +63,6 @@ def read_mano(path, side: str | None = None) -> dict[str, np.ndarray]:
 
 def _read_npz(path):
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > 2**28:
-            raise ValueError(f"would unpack to {size} bytes, more than any hand model has")
         with np.load(path, allow_pickle=False) as archive:
             wanted = [k for k in archive.files if k in MANO_SHAPES or k == "fingertips"]
             return {key: archive[key] for key in wanted}
@@ -135,24 +118,6 @@ def check_arrays(data: dict, name: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def fingertip_ids(arrays, side, source=None) -> np.ndarray:
-    """(5,) vertex ids of the tips: of a named table, or the model's own.
-
-    Without a table or ids in the file: the vertex furthest beyond each finger's last joint.
-    """
-    if source is not None:
-        return np.array(fingertip_vertices(source, side))
-    if "fingertips" in arrays:
-        return arrays["fingertips"]
-    joints = arrays["J_regressor"] @ arrays["v_template"]
-    tips = []
-    for _, before, last in MANO_FINGERS.values():
-        along = joints[last] - joints[before]
-        reach = (arrays["v_template"] - joints[last]) @ along
-        tips.append(np.where(arrays["weights"][:, last] > 0.5, reach, -np.inf).argmax())
-    return np.array(tips)
-
-
 def mirror_arrays(arrays: dict) -> dict[str, np.ndarray]:
     """The other hand: x negated, faces turned round, rotations conjugated by the mirror.
 
@@ -190,19 +155,13 @@ def left_shape_is_wrong(left: dict, right: dict | None = None) -> bool:
 def write_mano(path, arrays: dict) -> Path:
     """Write arrays as smplx's MANO class reads them.   path: ending in .npz or .pkl."""
     path = Path(path)
-    data = {key: value for key, value in arrays.items() if key in MANO_SHAPES}
     table = arrays["kintree_table"].copy()
     table[0, 0] = 2**32 - 1
-    data.update(
-        kintree_table=table,
-        f=arrays["f"].astype(np.uint32),
-        J=arrays["J_regressor"] @ arrays["v_template"],
-        hands_coeffs=np.zeros((1, 45)),
-        bs_style="lbs",
-        bs_type="lrotmin",
-    )
-    if "fingertips" in arrays:
-        data["fingertips"] = arrays["fingertips"]
+    data = arrays | {
+        "kintree_table": table, "f": arrays["f"].astype(np.uint32),
+        "J": arrays["J_regressor"] @ arrays["v_template"], "hands_coeffs": np.zeros((1, 45)),
+        "bs_style": "lbs", "bs_type": "lrotmin",
+    }  # fmt: skip
     buffer = io.BytesIO()
     if path.suffix == ".npz":
         np.savez(buffer, **data)

@@ -7,6 +7,7 @@ skinning is one product with the transposed weights, coordinate by coordinate (`
 """
 
 import contextlib
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,14 +17,12 @@ from torch import Tensor, nn
 
 from hand_lib import ROOT
 from hand_lib.hand.anatomy import FRAMES, bone_frames, pose_from_angles
-from hand_lib.hand.joints import MANO_PARENTS, MANO_TO_21, TIPS_21
+from hand_lib.hand.joints import MANO_PARENTS, MANO_TO_21, TIPS_21, fingertip_vertices
 from hand_lib.hand.kinematics import axis_angle_to_matrix, chain, skin_vertices
 from hand_lib.hand.mano import (
+    MANO_SHAPES,
     builtin_path,
-    find_mano,
-    fingertip_ids,
     left_shape_is_wrong,
-    log,
     mirror_arrays,
     read_mano,
     write_mano,
@@ -46,12 +45,8 @@ class Hand:
 
 
 def mirror_pose(pose):
-    """Pose of the other hand: the axis-angle's y and z negated.   pose: (..., 3) or (..., 48)."""
-    if pose.shape[-1] == 3:
-        return pose * pose.new_tensor([1, -1, -1]) if torch.is_tensor(pose) else pose * (1, -1, -1)
-    if pose.shape[-1] != 48:
-        raise ValueError(f"expected a pose (..., 3) or (..., 48), found {tuple(pose.shape)}")
-    return mirror_pose(pose.reshape(*pose.shape[:-1], 16, 3)).reshape(pose.shape)
+    """Pose (..., 16, 3) of the other hand: the axis-angle's y and z negated."""
+    return pose * pose.new_tensor([1, -1, -1]) if torch.is_tensor(pose) else pose * (1, -1, -1)
 
 
 class HandModel(nn.Module):
@@ -77,7 +72,6 @@ class HandModel(nn.Module):
             raise ValueError(f"side must be 'right' or 'left', found {side!r}")
         self.side, self.flat_mean = side, flat_mean
         self.fingertips = fingertips
-        self.notes: tuple[str, ...] = ()
         template, shapes, regressor = (
             arrays[key] for key in ("v_template", "shapedirs", "J_regressor")
         )
@@ -85,9 +79,12 @@ class HandModel(nn.Module):
         if frames is None:
             frames = bone_frames(rest * (-1, 1, 1) if side == "left" else rest)
         self.frames = frames
+        tips = fingertip_vertices(fingertips, side) if fingertips else arrays["fingertips"]
+        corrections = arrays["posedirs"] * float(pose_corrections)
+        self._arrays = {name: arrays[name] for name in MANO_SHAPES}
+        self._arrays |= {"posedirs": corrections, "fingertips": tips}
         # R - I has its joint last here, first in posedirs
-        corrections = arrays["posedirs"].reshape(-1, 3, 15, 9).swapaxes(2, 3).reshape(-1, 3, 135)
-        corrections = corrections * float(pose_corrections)
+        corrections = corrections.reshape(-1, 3, 15, 9).swapaxes(2, 3).reshape(-1, 3, 135)
         joints = np.concatenate([rest[None], shaped])  # (11, 16, 3)
         bones = joints[:, 1:] - joints[:, MANO_PARENTS[1:]]
         skeleton = np.concatenate([joints, bones], 1).transpose(2, 1, 0).reshape(93, 11)
@@ -113,7 +110,7 @@ class HandModel(nn.Module):
         keep_float("pose_components", arrays["hands_components"])  # (45, 45), rows
         keep_float("identity", np.eye(3).reshape(9).repeat(15)[:, None])  # (135, 1)
         keep("faces", arrays["f"])  # (F, 3)
-        keep("tips", fingertip_ids(arrays, side, fingertips))  # (5,)
+        keep("tips", tips)  # (5,)
         keep("joint_order", _MANO_OF_21)  # (21,)
 
     @classmethod
@@ -138,30 +135,29 @@ class HandModel(nn.Module):
         in smplx, FreiHAND and METRO) adds MANO's mean pose.
         fingertips: a table of ``joints.FINGERTIP_VERTICES``; None takes the file's own ids, and
         where it has none, the table ``freihand``.
-        The sign error of the official MANO_LEFT's shape directions is corrected, and ``notes`` and
-        the log say so.
+        The sign error of the official MANO_LEFT's shape directions is corrected, and the log says
+        so.
         """
-        sides = sorted(_SIDES, key=lambda one: one != side)  # the one wanted first
-        path = find_mano(path or ROOT / "template", sides)
+        log = logging.getLogger(__name__)
+        path = Path(path or ROOT / "template")
+        if path.is_dir():  # the side that is wanted first
+            sides = sorted(_SIDES, key=lambda one: one != side)
+            files = [path / f"MANO_{one.upper()}{end}" for one in sides for end in (".pkl", ".npz")]
+            path = next((file for file in files if file.is_file()), files[0])
         arrays = read_mano(path)
         file_side = "left" if "left" in path.name.lower() else "right"
-        notes = []
         if file_side == "left":
             right = path.with_name(path.name.replace("LEFT", "RIGHT").replace("left", "right"))
             beside = read_mano(right) if right != path and right.is_file() else None
             if left_shape_is_wrong(arrays, beside):
                 arrays["shapedirs"][:, 0] *= -1
-                notes.append(f"{path}: negated shapedirs[:, 0, :], MANO_LEFT's known sign error")
+                log.warning("%s: negated shapedirs[:, 0, :], MANO_LEFT's known sign error", path)
         if file_side != side:
             arrays = mirror_arrays(arrays)
-            notes.append(f"{path}: the {file_side} hand, mirrored")
+            log.warning("%s: the %s hand, mirrored", path, file_side)
         if fingertips is None and "fingertips" not in arrays:
             fingertips = "freihand"
-        model = cls(arrays, side, flat_mean, fingertips, dtype, pose_corrections)
-        model.notes = tuple(notes)
-        for note in notes:
-            log.warning(note)
-        return model
+        return cls(arrays, side, flat_mean, fingertips, dtype, pose_corrections)
 
     @property
     def parents(self) -> np.ndarray:
@@ -225,28 +221,13 @@ class HandModel(nn.Module):
             return pose.permute(2, 3, 1, 0)
         if shape[1:] not in ((16, 3), (48,)):
             raise ValueError(
-                f"expected pose (B, 16, 3), (B, 48) or (B, 16, 3, 3), found {shape}; for principal "
-                f"components call model.pose_from_pca first"
+                f"expected pose (B, 16, 3), (B, 48) or (B, 16, 3, 3), found {shape}; principal "
+                "components become a pose by model.pose_components"
             )
         pose = pose.reshape(-1, 16, 3).permute(2, 1, 0)
         if not self.flat_mean:
             pose = pose + nn.functional.pad(self.pose_mean, (3, 0)).view(16, 3, 1).transpose(0, 1)
         return axis_angle_to_matrix(pose, 0)
-
-    def pose_from_pca(self, coefficients, global_rotation=None) -> Tensor:
-        """Axis-angle pose (B, 16, 3) of principal components, to be handed to ``model(pose)``.
-
-        coefficients: (B, N), N up to 45, of the rows of ``hands_components``.
-        global_rotation: (B, 3) axis-angle or None.   The mean is added by ``model``, not here.
-        """
-        if coefficients.ndim != 2 or coefficients.shape[1] > 45:
-            raise ValueError(
-                f"expected coefficients (B, 45) or fewer, found {tuple(coefficients.shape)}"
-            )
-        fingers = coefficients @ self.pose_components[: coefficients.shape[1]]
-        if global_rotation is None:
-            global_rotation = torch.zeros_like(fingers[:, :3])
-        return torch.cat([global_rotation, fingers], 1).view(-1, 16, 3)
 
     def sample_poses(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Plausible poses (n, 16, 3) for this very model (``poses.sample_angles``), wrist unturned.
@@ -275,27 +256,8 @@ class HandModel(nn.Module):
         return torch.cat([inner, tips], -2)[..., self.joint_order.to(vertices.device), :]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """MANO's arrays of this very hand, float64 (as precise as the model's dtype)."""
-
-        def get(tensor):
-            return tensor.detach().cpu().numpy().astype(np.float64)
-
-        def vertices(tensor):  # without the fill
-            return np.ascontiguousarray(get(tensor)[..., : self.count].T)
-
-        corrections = vertices(self.directions[10:]).reshape(-1, 3, 9, 15).swapaxes(2, 3)
-        return {
-            "v_template": vertices(self.template),
-            "f": self.faces.cpu().numpy().copy(),
-            "shapedirs": vertices(self.directions[:10]),
-            "posedirs": corrections.reshape(-1, 3, 135),
-            "J_regressor": get(self.joint_regressor),
-            "weights": vertices(self.skin),
-            "kintree_table": np.stack([MANO_PARENTS, np.arange(16)]),
-            "hands_mean": get(self.pose_mean),
-            "hands_components": get(self.pose_components),
-            "fingertips": self.tips.cpu().numpy().copy(),
-        }
+        """MANO's arrays of this very hand, float64, and its ``fingertips``."""
+        return {name: np.array(array) for name, array in self._arrays.items()}
 
     def save_mano(self, path) -> Path:
         """Write an .npz or .pkl that smplx's MANO class and ``from_mano`` load.

@@ -8,6 +8,8 @@ y radial, z dorsal); angles are (16, 3) flexion, abduction and twist about each 
 (4, 16, 3)
 """
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -120,36 +122,30 @@ MAX_PENETRATION = 0.0018
 
 def _capsules() -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Bone and two ends (rest frame) of each capsule; pairs to test and how near they may come."""
-    bones, ends, radii, digits = [], [], [], []
-    for k, name in enumerate(FINGER_NAMES):
+    found = []  # bone, ends, radius, digit and phalanx
+    for digit, name in enumerate(FINGER_NAMES):
         chain, half = REST_CHAIN[name], HALF_BREADTHS[name]
         for i, bone in enumerate(MANO_FINGERS[name]):
             a, b = chain[i], chain[i + 1]
             if i == 0:
                 a = a + (0.35 if name != "thumb" else 0.55) * (b - a)
-            radius = 0.98 * 0.5 * (half[i] + half[i + 1])
             if i == 2:
                 b = b - (b - a) / np.linalg.norm(b - a) * 0.8 * half[3]
-            bones.append(bone)
-            ends.append((a, b))
-            radii.append(radius)
-            digits.append((k, i))
+            found.append((bone, (a, b), 0.98 * 0.5 * (half[i] + half[i + 1]), (digit, i)))
     for name in FINGER_NAMES[1:]:
         head = REST_JOINTS[MANO_FINGERS[name][0]]
-        bones.append(0)
-        ends.append((np.array([0.012, 0.5 * head[1], -0.002]), head - (0.004, 0, 0.002)))
-        radii.append(0.0115)
-        digits.append((9, 0))
+        ends = np.array([0.012, 0.5 * head[1], -0.002]), head - (0.004, 0, 0.002)
+        found.append((0, ends, 0.0115, (9, 0)))
+    bones, ends, radii, digits = zip(*found, strict=True)
     pairs, reach = [], []
-    for p in range(len(bones)):
-        for q in range(p + 1, len(bones)):
-            (first, i), (second, k) = digits[p], digits[q]
-            if first == second or (second == 9 and i == 0):
-                continue
-            pairs.append((p, q))
-            into_palm, pinched = second == 9 and i == 2, first == 0 and i == k == 2
-            flat = PAD_GIVES["palm"] if into_palm else PAD_GIVES["thumb"] if pinched else 0.0
-            reach.append(radii[p] + radii[q] - flat)
+    for p, q in itertools.combinations(range(len(found)), 2):
+        (first, i), (second, k) = digits[p], digits[q]
+        if first == second or (second == 9 and i == 0):
+            continue
+        pairs.append((p, q))
+        into_palm, pinched = second == 9 and i == 2, first == 0 and i == k == 2
+        flat = PAD_GIVES["palm"] if into_palm else PAD_GIVES["thumb"] if pinched else 0.0
+        reach.append(radii[p] + radii[q] - flat)
     return np.array(bones), np.array(ends), np.array(pairs).T, np.array(reach)
 
 

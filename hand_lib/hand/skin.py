@@ -126,12 +126,11 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
         folds = [(1, 0.0), (1, -2.4), (2, 0.0)]
         folds += [(0, 0.46 * lengths[0])] if name != "thumb" else [(1, 2.0)]
         for joint, shift in folds:
-            at = chain[joint] + shift * FRAMES[MANO_FINGERS[name][joint]][:, 0]
-            along = (points - at) @ FRAMES[MANO_FINGERS[name][joint]][:, 0]
+            axis = FRAMES[MANO_FINGERS[name][joint]][:, 0]
+            along = (points - (chain[joint] + shift * axis)) @ axis
             masks["crease"] += own * front * faint * np.exp(-((along / (0.8 * thin)) ** 2))
         for joint in (1, 2):
-            frame = FRAMES[MANO_FINGERS[name][joint]]
-            along = (points - chain[joint]) @ frame[:, 0]
+            along = (points - chain[joint]) @ FRAMES[MANO_FINGERS[name][joint]][:, 0]
             over = own * back * np.exp(-((along / 5.0) ** 2))
             masks["knuckle"] += over
             wrinkle = 0.5 + 0.5 * np.cos(2 * np.pi * along / 2.6)
@@ -161,20 +160,15 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
 
 
 @lru_cache(maxsize=1)
-def _stored() -> dict[str, NDArray]:
+def stored() -> dict[str, NDArray]:
+    """The built-in hand's v_template (778, 3), f (1538, 3), masks (778, 6), shape_names (10,)."""
     with np.load(builtin_path()) as arrays:
-        keys = ("v_template", "f", "masks", "shape_names")
-        return {key: arrays[key] for key in keys}
+        return {key: arrays[key] for key in ("v_template", "f", "masks", "shape_names")}
 
 
 def shape_names() -> tuple[str, ...]:
     """Names of the ten shape directions of the built-in hand, in the order of its betas."""
-    return tuple(str(name) for name in _stored()["shape_names"])
-
-
-def stored_faces() -> NDArray[np.int64]:
-    """The faces (1538, 3) of the built-in hand."""
-    return _stored()["f"]
+    return tuple(str(name) for name in stored()["shape_names"])
 
 
 def waves(points: NDArray, period: tuple, rng: np.random.Generator, count: int = 40) -> NDArray:
@@ -196,7 +190,7 @@ def skin_colours(tone: float = 0.28, seed: int = 0) -> NDArray[np.uint8]:
     tone: 0 palest to 1 deepest.   seed: redness, veins, nails and mottling of one person.
     returns (778, 3) uint8 sRGB.
     """
-    return _colours(_stored()["v_template"], _stored()["masks"], tone, seed)
+    return _colours(stored()["v_template"], stored()["masks"], tone, seed)
 
 
 def _colours(points, masks, tone, seed) -> NDArray[np.uint8]:
@@ -215,8 +209,7 @@ def _colours(points, masks, tone, seed) -> NDArray[np.uint8]:
     spots = waves(points, (0.008, 0.05), rng)
     blood = 0.15 + 0.20 * flush * red + 0.10 * palm + 0.05 * spots
     blood = np.clip(blood + 0.16 * crease, 0.02, None)
-    plate_pigment = 0.35 * melanin + 0.02
-    pigment = pigment * (1 - nail) + plate_pigment * nail
+    pigment = pigment * (1 - nail) + (0.35 * melanin + 0.02) * nail
     blood = blood * (1 - nail) + (0.20 + 0.06 * polish) * nail
     light = BASE * np.exp(-pigment[:, None] * MELANIN - blood[:, None] * BLOOD)
     light = light * (1 - 0.10 * veins * vein[:, None] * np.array([1.25, 0.75, 0.35]))
@@ -227,7 +220,7 @@ def _colours(points, masks, tone, seed) -> NDArray[np.uint8]:
 @lru_cache(maxsize=1)
 def _subdivision() -> tuple:
     """Two rounds of subdivision (Loop 1987): matrix (V', 778), faces, points and masks at rest."""
-    rest, faces = (_stored()[key] for key in ("v_template", "f"))
+    rest, faces = (stored()[key] for key in ("v_template", "f"))
     once, faces = igl.loop_matrix(faces, len(rest))
     twice, faces = igl.loop_matrix(faces, once.shape[0])
     matrix = (twice @ once).tocsr()
@@ -241,8 +234,7 @@ def _subdivision() -> tuple:
 
 @lru_cache(maxsize=8)
 def _fine_colours(tone, seed) -> NDArray[np.uint8]:
-    _, _, points, masks = _subdivision()
-    return _colours(points, masks, tone, seed)
+    return _colours(*_subdivision()[2:], tone, seed)
 
 
 def fine_skin(vertices: NDArray, faces: NDArray, tone: float = 0.28, seed: int = 0) -> tuple:
@@ -252,7 +244,7 @@ def fine_skin(vertices: NDArray, faces: NDArray, tone: float = 0.28, seed: int =
     as in ``skin_colours``.   returns vertices (12000 or so, 3), faces, and colours of the vertices.
     """
     matrix, fine, _, _ = _subdivision()
-    fine = fine if np.array_equal(faces, stored_faces()) else fine[:, ::-1]
+    fine = fine if np.array_equal(faces, stored()["f"]) else fine[:, ::-1]
     return matrix @ vertices, fine, _fine_colours(tone, seed)
 
 

@@ -20,7 +20,7 @@ import plotly.graph_objects as go
 from PIL import ImageColor
 
 from hand_lib.hand.joints import FINGER_COLOURS, FINGERS
-from hand_lib.hand.skin import fine_skin, skin_colours, stored_faces
+from hand_lib.hand.skin import fine_skin, skin_colours, stored
 from hand_lib.mesh.topology import boundary_loops, unique_edges
 from hand_lib.render.camera import project
 from hand_lib.render.raster import rasterise
@@ -140,7 +140,7 @@ def skin_of(faces, tone: float = 0.3):
 
 def _has_skin(faces) -> bool:
     """Whether faces are the built-in hand's, right or left, so that its nails fit."""
-    own, faces = np.sort(stored_faces(), axis=1), np.sort(() if faces is None else faces)
+    own, faces = np.sort(stored()["f"], axis=1), np.sort(() if faces is None else faces)
     return np.array_equal(faces, own)
 
 

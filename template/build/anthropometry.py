@@ -128,7 +128,7 @@ def finger_size(vertices, faces, digit: str, joint: str) -> tuple[float, float]:
     above = MANO_FINGERS[digit][level - 1]
     along = skeleton.FRAMES[this][:, 0] + skeleton.FRAMES[above][:, 0]
     line = outline(vertices, faces, skeleton.REST_JOINTS[this], along / np.linalg.norm(along))
-    across = line.reshape(-1, 3) @ skeleton.FLEXION_AXES[this]
+    across = line.reshape(-1, 3) @ skeleton.FRAMES[this][:, 1]
     return float(np.linalg.norm(line[:, 0] - line[:, 1], axis=1).sum()), float(np.ptp(across))
 
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from hand_lib import ROOT
-from hand_lib.hand.anatomy import FLEXION_AXES, REST_CHAIN
+from hand_lib.hand.anatomy import FRAMES, REST_CHAIN
 from hand_lib.hand.joints import MANO_FINGERS
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import gesture
@@ -36,7 +36,7 @@ def pad(finger):
     end = MANO_FINGERS[finger][2]
     base, tip = REST_CHAIN[finger][-2:]
     along = (tip - base) / np.linalg.norm(tip - base)
-    palmar = np.cross(FLEXION_AXES[end], along)
+    palmar = np.cross(FRAMES[end][:, 1], along)
     own = np.flatnonzero(OWNER == end)
     share = (REST[own] - base) @ along / np.linalg.norm(tip - base)
     facing = igl.per_vertex_normals(REST, FACES)[own] @ palmar > 0.55

@@ -1,7 +1,5 @@
 """The hand model: laws of skinning, agreement with smplx, both hands, files, gradients."""
 
-import os
-import shutil
 import warnings
 
 import numpy as np
@@ -97,9 +95,8 @@ def test_pca_poses_agree_with_smplx(arrays, tmp_path):
     coefficients, turn = torch.randn(4, 6), torch.randn(4, 3)
     with torch.no_grad():
         expected = theirs(global_orient=turn, hand_pose=coefficients).vertices
-    found = model(model.pose_from_pca(coefficients, turn)).vertices
-    assert (found - expected).abs().max() < 1e-6
-    assert not model.pose_from_pca(coefficients)[:, 0].any()
+    pose = torch.cat([turn, coefficients @ model.pose_components[:6]], 1)
+    assert (model(pose).vertices - expected).abs().max() < 1e-6
 
 
 def test_it_is_faster_than_smplx():
@@ -176,10 +173,7 @@ def test_the_left_hand_is_the_mirror_image_of_the_right_one(model):
     torch.testing.assert_close(left_hand.vertices, right_hand.vertices * mirror, atol=1e-6, rtol=0)
     torch.testing.assert_close(left_hand.joints, right_hand.joints * mirror, atol=1e-6, rtol=0)
     assert (left.faces == model.faces.flip(1)).all()
-    torch.testing.assert_close(mirror_pose(pose.view(3, 48)), mirror_pose(pose).view(3, 48))
     np.testing.assert_allclose(mirror_pose(pose.numpy()), mirror_pose(pose).numpy())
-    with pytest.raises(ValueError, match=r"\(3, 16\)"):
-        mirror_pose(torch.zeros(3, 16))
 
 
 @pytest.mark.parametrize("with_right", [False, True])
@@ -192,15 +186,15 @@ def test_the_sign_error_of_mano_left_is_corrected_and_said(arrays, with_right, t
     if with_right:
         (tmp_path / "MANO_RIGHT.pkl").write_bytes(mano_bytes(arrays))
     model = HandModel.from_mano(tmp_path, side="left", fingertips="freihand")
-    assert "sign error" in model.notes[0] and "sign error" in caplog.text
+    assert "sign error" in caplog.text
     pose, betas, _ = random_inputs(2)
     torch.testing.assert_close(model(pose, betas).vertices, good(pose, betas).vertices)
 
 
-def test_one_side_of_mano_serves_as_the_other(arrays, tmp_path):
+def test_one_side_of_mano_serves_as_the_other(arrays, tmp_path, caplog):
     HandModel(arrays).save_mano(tmp_path / "MANO_RIGHT.pkl")
     left = HandModel.from_mano(tmp_path, side="left")
-    assert left.side == "left" and "mirrored" in left.notes[0]
+    assert left.side == "left" and "mirrored" in caplog.text
     pose, betas, _ = random_inputs(2)
     expected = HandModel(mirror_arrays(arrays), "left")(pose, betas)
     torch.testing.assert_close(left(pose, betas).vertices, expected.vertices)
@@ -243,19 +237,6 @@ def outputs_and_gradients(run, inputs):
     return [x.detach().cpu() for x in (hand.vertices, hand.joints, *(x.grad for x in inputs))]
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_torch_compile_changes_no_result_and_no_gradient(model, backend):
-    if not os.environ.get("SLOW_TESTS") or backend == "inductor" and not shutil.which("g++"):
-        pytest.skip("takes a minute: needs SLOW_TESTS=1 and a C++ compiler")
-    torch._dynamo.reset()
-    compiled = torch.compile(model, backend=backend, fullgraph=True)
-    inputs = random_inputs(4)
-    expected = outputs_and_gradients(model, inputs)
-    for one, other in zip(outputs_and_gradients(compiled, inputs), expected, strict=True):
-        torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-4)
-    torch._dynamo.reset()
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_it_runs_on_a_gpu_with_the_same_results_and_gradients(side):
@@ -268,7 +249,7 @@ def test_it_runs_on_a_gpu_with_the_same_results_and_gradients(side):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
     vertices = there(inputs[0].cuda()).vertices
     joints = there.regress_joints(vertices)
-    assert joints.is_cuda and there.pose_from_pca(torch.zeros(1, 6).cuda()).is_cuda
+    assert joints.is_cuda
     torch.testing.assert_close(joints.cpu(), here.regress_joints(vertices.cpu()))
 
 
@@ -298,13 +279,6 @@ def test_fingertips_come_from_the_named_table(arrays, source, tmp_path):
     assert (hand.joints[:, list(TIPS_21)] == expected).all()
 
 
-def test_without_a_table_the_tip_is_the_far_end_of_each_finger(arrays):
-    bare = {key: value for key, value in arrays.items() if key != "fingertips"}
-    own = HandModel(arrays)(torch.zeros(1, 48)).joints[0, list(TIPS_21)]
-    found = HandModel(bare)(torch.zeros(1, 48)).joints[0, list(TIPS_21)]
-    assert (own - found).norm(dim=1).max() < 0.01
-
-
 def test_fewer_and_shared_shape_parameters_are_filled_up(model):
     pose, betas, _ = random_inputs(3)
     few = torch.nn.functional.pad(betas[:, :4], (0, 6))
@@ -321,8 +295,6 @@ def test_bad_inputs_are_named(model):
         model(torch.zeros(2, 48), torch.zeros(2, 11))
     with pytest.raises(ValueError, match=r"translation \(2, 3\)"):
         model(torch.zeros(2, 48), translation=torch.zeros(3, 3))
-    with pytest.raises(ValueError, match="coefficients"):
-        model.pose_from_pca(torch.zeros(2, 46))
     with pytest.raises(ValueError, match=r"vertices \(B, 778, 3\)"):
         model.regress_joints(torch.zeros(2, 777, 3))
     with pytest.raises(ValueError, match="side must be"):

@@ -11,7 +11,7 @@ from hand_lib.mesh.topology import vertex_normals
 
 @pytest.fixture(scope="module")
 def rest():
-    stored = appearance._stored()
+    stored = appearance.stored()
     vertices, faces = stored["v_template"].astype(np.float64), stored["f"]
     return vertices, faces, vertex_normals(vertices, faces)
 
@@ -61,7 +61,7 @@ def test_palms_are_lighter_than_backs_most_of_all_in_deep_skin(rest):
 
 def test_stored_masks_are_those_of_the_rest_surface(rest):
     vertices, _, normals = rest
-    masks = appearance._stored()["masks"]
+    masks = appearance.stored()["masks"]
     assert masks.shape == (778, len(appearance.MASKS))
     assert masks.min() >= 0 and masks.max() <= 1
     again = appearance.skin_masks(vertices, normals, blur_mm=2.2)
@@ -89,7 +89,7 @@ def test_every_digit_has_a_nail_on_its_back_and_nowhere_else(fine):
 
 def test_palm_mask_covers_the_palm_and_the_fingers_fronts_but_not_the_backs(rest):
     vertices, _, normals = rest
-    palm = column(appearance._stored()["masks"], "palm")
+    palm = column(appearance.stored()["masks"], "palm")
     on_hand = (vertices[:, 0] > 0.02) & (vertices[:, 1] < 0.04)
     assert palm[on_hand & (normals[:, 2] < -0.7)].min() > 0.6
     assert palm[on_hand & (normals[:, 2] > 0.7)].max() < 0.2
@@ -135,10 +135,10 @@ def test_bad_tones_are_refused():
 
 
 def test_a_missing_template_says_how_to_get_it(tmp_path, monkeypatch):
-    appearance._stored.cache_clear()
+    appearance.stored.cache_clear()
     monkeypatch.setattr("hand_lib.hand.mano.ROOT", tmp_path)
     with pytest.raises(FileNotFoundError, match="hand.npz.*template.build"):
         appearance.shape_names()
     monkeypatch.undo()
-    appearance._stored.cache_clear()
+    appearance.stored.cache_clear()
     assert appearance.shape_names()
