@@ -25,8 +25,6 @@ PARTS = ("data", "indices", "indptr", "shape")
 RECIPE = 3
 """Version of how a hierarchy is built, part of every key: raise it with any change of ``simplify``
 or ``upsample`` that gives other matrices."""
-METHODS = ("fitted", "barycentric")
-BACKENDS = ("native", "psbody")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +73,11 @@ class MeshHierarchy:
                 f"expected vertices (..., {len(self.vertices[0])}, 3), found {vertices.shape}"
             )
         level = range(len(self.vertices))[level]
-        values = np.moveaxis(vertices, -2, 0)[self.kept(level)]
-        shape = values.shape[1:]
-        values = values.reshape(len(values), -1)
+        vertex_first = np.moveaxis(vertices, -2, 0)
+        values = vertex_first[self.kept(level)].reshape(self.sizes[level], -1)
         for matrix in self.up[:level][::-1]:
             values = matrix @ values
-        return np.moveaxis(values.reshape(-1, *shape), 0, -2)
+        return np.moveaxis(values.reshape(vertex_first.shape), 0, -2)
 
     def round_trip_error(self, vertices: np.ndarray, level: int = -1) -> np.ndarray:
         """Distance of every vertex from its round trip: (..., V0, 3) -> (..., V0), same unit."""
@@ -122,12 +119,7 @@ class MeshHierarchy:
 
 
 def build_hierarchy(
-    vertices,
-    faces=None,
-    factors=(2, 2, 2, 2),
-    poses=None,
-    method: str = "fitted",
-    backend: str = "native",
+    vertices, faces=None, factors=(2, 2, 2, 2), poses=None, method="fitted", backend="native"
 ) -> MeshHierarchy:
     """Decimate a mesh level by level and make the matrices between the levels.
 
@@ -145,10 +137,11 @@ def build_hierarchy(
 
     vertices, faces = as_mesh_arrays(vertices, faces)
     check_mesh(vertices, faces)
-    if method not in METHODS:
-        raise ValueError(f"method should be one of {METHODS}, found {method!r}")
-    if backend not in BACKENDS:
-        raise ValueError(f"backend should be one of {BACKENDS}, found {backend!r}")
+    for name, value, known in (
+        ("method", method, ("fitted", "barycentric")), ("backend", backend, ("native", "psbody"))
+    ):  # fmt: skip
+        if value not in known:
+            raise ValueError(f"{name} should be one of {known}, found {value!r}")
     nearest = closest_point_on_mesh if backend == "native" else upsample.psbody_closest_point()
     sizes, posed, importance = level_sizes(len(vertices), factors), None, None
     if poses is not None:
@@ -170,27 +163,23 @@ def build_hierarchy(
             f"level {level} would have {sizes[level]} of {len(vertices)} vertices, but a mesh of "
             f"this topology cannot go below {reached}: use fewer or smaller factors than {factors}"
         )
-    kept, levels = np.arange(len(vertices)), [faces]
-    all_vertices, down, up = [vertices], [], []
+    kept, meshes, down, up = np.arange(len(vertices)), [(vertices, faces)], [], []
     for size in sizes[1:]:
         order = collapses[: len(vertices) - size]
         now, coarse = simplify.apply_collapses(len(vertices), faces, order)
         selected = np.searchsorted(kept, now)
-        coarse = np.searchsorted(now, coarse)
-        fine_vertices, coarse_vertices = all_vertices[-1], vertices[now]
+        meshes.append((vertices[now], np.searchsorted(now, coarse)))
         starts = np.arange(size + 1)
         down.append(csr_matrix((np.ones(size), selected, starts), shape=(size, len(kept))))
         if method == "fitted":
-            up.append(upsample.fitted_upsampling(fine_vertices, levels[-1], selected, posed))
+            up.append(upsample.fitted_upsampling(*meshes[-2], selected, posed))
         else:
-            coarse_mesh = coarse_vertices, coarse
-            up.append(upsample.barycentric_upsampling(fine_vertices, *coarse_mesh, nearest))
+            up.append(upsample.barycentric_upsampling(meshes[-2][0], *meshes[-1], nearest))
         posed = None if posed is None else posed[selected]
-        all_vertices.append(coarse_vertices)
-        levels.append(coarse)
         kept = now
     key = content_key(vertices, faces, factors, method, poses)
-    return MeshHierarchy(all_vertices, levels, down, up, tuple(map(float, factors)), method, key)
+    levels = map(list, zip(*meshes, strict=True))
+    return MeshHierarchy(*levels, down, up, tuple(map(float, factors)), method, key)
 
 
 def level_sizes(n_vertices: int, factors) -> list[int]:
@@ -241,14 +230,12 @@ def load_hierarchy(path) -> MeshHierarchy:
         return _read_npz(path)
     hierarchy = MeshHierarchy(*read_transform(path))
     quality = hierarchy.quality()
-    if max(abs(s - 1) for s in quality["row_sum"]) > 1e-4:
-        mean, most = quality["template_error"][-1]
+    (low, high), (mean, most) = quality["row_sum"], quality["template_error"][-1]
+    if max(abs(low - 1), abs(high - 1)) > 1e-4:
         warnings.warn(
-            "{}: rows of the up-sampling matrices sum to {:.3f} .. {:.3f} instead of 1, so results "
-            "change when a mesh is moved; its own template comes back from the coarsest level "
-            "{:.2g} off in the mean, {:.2g} at most (its unit)".format(
-                path, *quality["row_sum"], mean, most
-            ),
+            f"{path}: rows of the up-sampling matrices sum to {low:.3f} .. {high:.3f} instead of "
+            "1, so results change when a mesh is moved; its own template comes back from the "
+            f"coarsest level {mean:.2g} off in the mean, {most:.2g} at most (its unit)",
             stacklevel=2,
         )
     return hierarchy

@@ -45,7 +45,7 @@ def collapse_edges(vertices, faces, target: int, importance=None) -> np.ndarray:
     importance = np.ones(len(vertices)) if importance is None else np.asarray(importance, float)
     centred = vertices - vertices.mean(axis=0)
     centred /= np.sqrt((centred**2).sum(axis=1).mean())
-    return _collapse(centred, faces, target, importance, PASSES, length_weight, BOUNDARY_WEIGHT)
+    return _collapse(centred, faces, target, importance, length_weight)
 
 
 def stretch_importance(faces: np.ndarray, poses: np.ndarray) -> np.ndarray:
@@ -107,7 +107,7 @@ def _cost(quadrics, areas, points, keep, remove, length_weight):
 
 
 @njit(cache=True)
-def _setup(points, faces, boundary_weight):
+def _setup(points, faces):
     """Quadrics, vertex areas, boundary flags and the corners around every vertex.
 
     Corner k of face t is 3 t + k. Those around a vertex are a list: the first, and what follows.
@@ -140,8 +140,8 @@ def _setup(points, faces, boundary_weight):
                 across = np.cross(points[w] - points[u], normal)
                 squared = (across**2).sum()
                 across /= np.sqrt(squared)
-                _add_plane(quadrics[u], across, points[u], boundary_weight * squared)
-                _add_plane(quadrics[w], across, points[u], boundary_weight * squared)
+                _add_plane(quadrics[u], across, points[u], BOUNDARY_WEIGHT * squared)
+                _add_plane(quadrics[w], across, points[u], BOUNDARY_WEIGHT * squared)
     return quadrics, areas, boundary, first, following
 
 
@@ -259,11 +259,11 @@ def _push_edges(heap, v, both_ways, faces, first, following, boundary, stamps, c
 
 
 @njit(cache=True)
-def _collapse(points, faces, target, importance, passes, length_weight, boundary_weight):
+def _collapse(points, faces, target, importance, length_weight):
     """Greedy loop: cheapest allowed collapse first; stamps tell stale queue entries."""
     faces = faces.copy()
     n = len(points)
-    quadrics, areas, boundary, first, following = _setup(points, faces, boundary_weight)
+    quadrics, areas, boundary, first, following = _setup(points, faces)
     for v in range(n):
         areas[v] *= importance[v]
         quadrics[v] *= importance[v]
@@ -272,7 +272,7 @@ def _collapse(points, faces, target, importance, passes, length_weight, boundary
     alive = np.ones(n, np.bool_)
     collapses = np.empty((max(n - target, 0), 2), np.int64)
     done, mark, level = 0, 0, 0
-    while done < n - target and level < len(passes):
+    while done < n - target and level < len(PASSES):
         heap = [(0.0, np.int64(0), np.int64(0), np.int64(-1))]  # never valid: tells numba the type
         for v in range(n):
             if alive[v]:
@@ -284,7 +284,7 @@ def _collapse(points, faces, target, importance, passes, length_weight, boundary
                 continue
             mark += 2
             if not _allowed(
-                points, faces, first, following, boundary, marks, mark, keep, remove, passes[level]
+                points, faces, first, following, boundary, marks, mark, keep, remove, PASSES[level]
             ):
                 continue
             _merge(faces, first, following, keep, remove)

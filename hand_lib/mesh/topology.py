@@ -15,15 +15,13 @@ def as_mesh_arrays(mesh, faces=None) -> tuple[np.ndarray, np.ndarray]:
     returns vertices (V, 3) float64 and faces (F, 3) int64; the order of both is kept.
     """
     if faces is None:
-        for v_name, f_name in (("v", "f"), ("vertices", "faces")):
-            if hasattr(mesh, v_name) and hasattr(mesh, f_name):
-                mesh, faces = getattr(mesh, v_name), getattr(mesh, f_name)
-                break
-        else:
+        names = ("v", "f") if hasattr(mesh, "v") else ("vertices", "faces")
+        if not all(hasattr(mesh, name) for name in names):
             raise TypeError(
                 "expected vertices and faces, or a mesh with .v and .f or .vertices and .faces; "
                 f"found {type(mesh).__name__} alone"
             )
+        mesh, faces = (getattr(mesh, name) for name in names)
     vertices = np.array(mesh, dtype=np.float64)
     faces = np.asarray(faces)
     if faces.dtype.kind not in "iu":
@@ -125,15 +123,10 @@ def _offences(vertices, faces):
 
 
 def _unique_rows(rows) -> tuple[np.ndarray, np.ndarray]:
-    """First index and count of each distinct row, in lexicographic order of the rows.
-
-    rows: (N, C) not negative. One whole number per row sorts many times faster than rows do.
-    """
-    base = int(rows.max()) + 1
-    if base ** rows.shape[1] >= 2**63:
-        return np.unique(rows, axis=0, return_index=True, return_counts=True)[1:]
-    keys = rows @ base ** np.arange(rows.shape[1])[::-1]
-    return np.unique(keys, return_index=True, return_counts=True)[1:]
+    """First index and count of each distinct row, in lexicographic order of the rows."""
+    order = np.lexsort(rows.T[::-1])
+    starts = np.append(0, 1 + np.flatnonzero((rows[order[1:]] != rows[order[:-1]]).any(axis=1)))
+    return order[starts], np.diff(starts, append=len(rows))
 
 
 class Similarity(NamedTuple):

@@ -45,17 +45,10 @@ def fitted_upsampling(vertices, faces, kept, poses=None) -> csr_matrix:
     coarse = np.full(n, -1, np.int64)
     coarse[kept] = np.arange(len(kept))
     moving = np.zeros((n, 0), np.float32) if poses is None else poses.reshape(n, -1)
-    counts, columns, weights = _fit(
-        np.ascontiguousarray(vertices, dtype=np.float64),
-        moving,
-        graph.indptr.astype(np.int64),
-        graph.indices.astype(np.int64),
-        lengths,
-        coarse,
-        STENCIL if poses is None else CANDIDATES,
-        STENCIL,
-        RIDGE,
-    )
+    starts, ends = graph.indptr.astype(np.int64), graph.indices.astype(np.int64)
+    vertices = np.ascontiguousarray(vertices, dtype=np.float64)
+    candidates = STENCIL if poses is None else CANDIDATES
+    counts, columns, weights = _fit(vertices, moving, starts, ends, lengths, coarse, candidates)
     used = np.arange(STENCIL) < counts[:, None]
     starts = np.concatenate([[0], np.cumsum(counts)])
     up = csr_matrix((weights[used], columns[used], starts), shape=(n, len(kept)))
@@ -131,7 +124,7 @@ def _nearest_coarse(source, starts, ends, lengths, coarse, wanted, distance, tou
 
 
 @njit(cache=True)
-def _solve(gram, offsets, distances, stencil, ridge):
+def _solve(gram, offsets, distances):
     """Weights by the inverse of the optimality conditions, which loses one row per dropped vertex.
 
     With M the matrix of the conditions, dropping candidate j turns the inverse N of M into
@@ -142,7 +135,7 @@ def _solve(gram, offsets, distances, stencil, ridge):
     system = np.zeros((k + 4, k + 4))
     system[:k, :k] = gram / (reach * reach)
     for a in range(k):
-        system[a, a] += ridge * (distances[a] / reach) ** 2 + 1e-12
+        system[a, a] += RIDGE * (distances[a] / reach) ** 2 + 1e-12
         system[a, k] = system[k, a] = 1.0
         for c in range(3):
             system[a, k + 1 + c] = system[k + 1 + c, a] = offsets[a, c] / reach
@@ -151,7 +144,7 @@ def _solve(gram, offsets, distances, stencil, ridge):
     inverse = np.linalg.inv(system)
     solution = inverse[:k, k].copy()
     used = np.ones(k, np.bool_)
-    for _ in range(k - stencil):
+    for _ in range(k - STENCIL):
         worst, least = -1, np.inf
         for a in range(k):
             if used[a]:
@@ -172,11 +165,11 @@ def _solve(gram, offsets, distances, stencil, ridge):
 
 
 @njit(cache=True)
-def _fit(vertices, moving, starts, ends, lengths, coarse, candidates, stencil, ridge):
+def _fit(vertices, moving, starts, ends, lengths, coarse, candidates):
     n = len(vertices)
     counts = np.zeros(n, np.int64)
-    columns = np.zeros((n, stencil), np.int64)
-    all_weights = np.zeros((n, stencil))
+    columns = np.zeros((n, STENCIL), np.int64)
+    all_weights = np.zeros((n, STENCIL))
     distance = np.full(n, np.inf)
     touched = np.empty(n, np.int64)
     for v in range(n):
@@ -189,7 +182,7 @@ def _fit(vertices, moving, starts, ends, lengths, coarse, candidates, stencil, r
         moves = moving[found] - moving[v]
         gram = moves @ moves.T / max(moves.shape[1] // 3, 1)  # mean over poses
         offsets = vertices[found] - vertices[v]
-        used, weights = _solve(gram, offsets, reached, min(stencil, len(found)), ridge)
+        used, weights = _solve(gram, offsets, reached)
         for a in range(len(found)):
             if used[a]:
                 columns[v, counts[v]] = coarse[found[a]]

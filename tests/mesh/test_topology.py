@@ -155,9 +155,3 @@ def test_closest_points_lie_on_the_mesh_and_nothing_is_closer(sphere):
     samples = vertices[faces].mean(axis=1)
     closest_sample = np.linalg.norm(points[:, None] - samples, axis=2).min(axis=1)
     assert (distance <= closest_sample + 1e-9).all()
-
-
-def test_edges_of_meshes_with_very_large_indices_are_found_all_the_same():
-    far = 2**33
-    edges = g.unique_edges(np.array([[0, far, 5], [5, far, 7]]))
-    assert edges.tolist() == [[0, 5], [0, far], [5, 7], [5, far], [7, far]]
