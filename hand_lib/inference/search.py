@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hand_lib.files import read_json
-from hand_lib.network.heads import bilinear_sample, heatmap_spread
+from hand_lib.network.coarse_to_fine import bilinear_sample, heatmap_spread
 from hand_lib.network.model import Prediction
 from hand_lib.render.camera import apply_affine, crop_affine, crop_to_pixels, invert_affine
 

@@ -30,30 +30,13 @@ KINDS = {
 }
 """What is in the names of weights -> what they are of."""
 
+MIN_CELLS = 4
+"""Across the coarsest map that an encoder gives."""
+
 CLASSIFIER = tuple(
     f"{layer}.{part}" for layer in ("classifier", "fc", "head") for part in ("weight", "bias")
 )
 """Ends of the names of what an encoder classifies ImageNet with, which a hand has no use for."""
-
-
-class NormalizeImages(nn.Module):
-    """Pixel values to what an encoder's weights expect: (image - mean) / std, both as buffers.
-
-    mean, std: three numbers each. A run keeps its own in its weights file.
-    """
-
-    def __init__(self, mean, std):
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1)[None])
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1)[None])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """images: (B, 3, H, W) RGB, uint8 or float in [0, 1].   returns (B, 3, H, W) float32."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"expected images (B, 3, H, W), found {tuple(images.shape)}")
-        if images.dtype == torch.uint8:
-            images = images.to(self.mean.dtype) / 255
-        return (images.to(self.mean.dtype) - self.mean) / self.std
 
 
 class PooledEncoder(nn.Module):
@@ -83,26 +66,23 @@ class PooledEncoder(nn.Module):
 class GridEncoder(nn.Module):
     """A timm network cut at one stage: images -> feature maps, fine to coarse.
 
-    It stops at the deepest stage whose map is still at least ``min_grid`` cells wide at
+    It stops at the deepest stage whose map is still at least ``MIN_CELLS`` cells wide at
     ``image_size``, because a hand's direction and its fingers need to know where things are, and
     gives that stage's map and up to two finer ones. ``channels`` and ``strides`` describe them,
     ``cut`` names the modules behind, which are not built.   stride: of the deepest stage, in place
     of that rule; 0 keeps it.
     """
 
-    def __init__(
-        self, name, image_size: int, min_grid: int = 4, pretrained: bool | str = False, stride=0
-    ):
+    def __init__(self, name: str, image_size: int, pretrained: bool | str = False, stride=0):
         super().__init__()
         self.mean, self.std = normalisation(name)
         info = timm.create_model(name, pretrained=False, features_only=True).feature_info
         strides = info.reduction()
-        fits = [i for i, stride in enumerate(strides) if image_size >= min_grid * stride]
+        fits = [i for i, stride in enumerate(strides) if image_size >= MIN_CELLS * stride]
         if not fits:
             raise ValueError(
-                f"images of {image_size} px are too small for {name!r}: its first stage has stride "
-                f"{strides[0]}, which leaves fewer than {min_grid} cells; "
-                f"use at least {min_grid * strides[0]} px"
+                f"images of {image_size} px are too small for {name!r}, whose first stage has "
+                f"stride {strides[0]}; use at least {MIN_CELLS * strides[0]} px"
             )
         if stride and stride not in (known := [strides[i] for i in fits]):
             raise ValueError(f"encoder_stride should be one of {known} for {name!r}, got {stride}")
@@ -172,13 +152,10 @@ def load_encoder_weights(net: nn.Module, name: str, pretrained: bool | str | Pat
     if not pretrained:
         return
     try:
-        if pretrained is not True:
-            source, state = str(pretrained), read_state_dict(pretrained)
-        else:
-            source, state = f"timm's {name}", _installed_weights(name) or _hub_weights(name)
+        state = None
+        if pretrained is True:
+            state = _installed_weights(name) or _hub_weights(name)
     except Exception as error:  # the hub raises its own family of errors; any means "not here"
-        if pretrained is not True:
-            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         warnings.warn(
             f"ImageNet weights of {name!r} cannot be had ({reason[:120]}); "
@@ -186,25 +163,32 @@ def load_encoder_weights(net: nn.Module, name: str, pretrained: bool | str | Pat
             stacklevel=4,
         )
         return
+    state = state or read_state_dict(pretrained)
     own = net.state_dict()
     given = without_prefix(state, list(own))
     fitting = {k: given[k] for k in own if k in given and given[k].shape == own[k].shape}
     needed = [k for k in own if not k.endswith(("num_batches_tracked", *CLASSIFIER))]
     missing = [k for k in needed if k not in given]
-    wrong = [k for k in needed if k in given and k not in fitting]
-    if missing or wrong:
-        detail = [f"{len(missing)} missing ({', '.join(missing[:3])})"] if missing else []
-        if wrong:
-            expected, found = (tuple(part[wrong[0]].shape) for part in (own, given))
-            shapes = f"{wrong[0]}: expected {expected}, found {found}"
-            detail.append(f"{len(wrong)} of another shape ({shapes})")
+    wrong = [
+        f"{k}: expected {tuple(own[k].shape)}, found {tuple(given[k].shape)}"
+        for k in needed if k in given and k not in fitting
+    ]  # fmt: skip
+    if misfits := list_misfits(missing=missing, wrong=wrong):
         kind = next((words for part, words in KINDS.items() if part in " ".join(state)), "another")
         kind = kind.format(len(given.get("stage2.0.branches.0.0.conv1.weight", ())))
         raise ValueError(
-            f"weights from {source} do not fit the encoder: {'; '.join(detail)}. The file holds "
+            f"ImageNet weights ({pretrained}) do not fit {name}: {misfits}. The file holds "
             f"{len(state)} tensors of {kind}: {', '.join(list(state)[:4])}, ..."
         )
     net.load_state_dict(fitting, strict=False)
+
+
+def list_misfits(**names: list[str]) -> str:
+    """How many tensors are missing, wrong, ... and the first of each kind; "" where all fit."""
+    return "; ".join(
+        f"{len(some)} {kind}: {', '.join(some[:5])}{', ...' if len(some) > 5 else ''}"
+        for kind, some in names.items() if some
+    )  # fmt: skip
 
 
 def _installed_weights(name: str) -> dict[str, Tensor] | None:
@@ -217,10 +201,7 @@ def _installed_weights(name: str) -> dict[str, Tensor] | None:
         return None
     with torch.device("meta"):
         own = timm.create_model(name, pretrained=False).state_dict()
-    given = read_state_dict(file)
-    if [v.shape for v in given.values()] != [v.shape for v in own.values()]:
-        raise ValueError(f"{file} does not hold the tensors of {name}")
-    return dict(zip(own, given.values(), strict=True))
+    return dict(zip(own, read_state_dict(file).values(), strict=True))
 
 
 def _hub_weights(name: str) -> dict[str, Tensor]:

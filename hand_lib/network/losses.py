@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from hand_lib.network.coarse_to_fine import palm_frame, vertex_matmul
-from hand_lib.network.heads import correspondence_loss, heatmap_loss
+from hand_lib.network.coarse_to_fine import cell_centres, palm_frame, vertex_matmul
 
 TERMS = (
     "vertices", "joints", "joints_2d", "edges", "normals", "intermediate", "canonical", "rotation",
@@ -74,8 +74,6 @@ def joint_loss(
 
     predicted, true: (B, 21, D).   known: (B,) or (B, 21) bool.
     """
-    if distance not in ("l1", "squared"):
-        raise ValueError(f"joint_distance should be 'l1' or 'squared', found {distance!r}")
     error = predicted - true
     error = (error.abs() if distance == "l1" else error.square()).mean(2)
     if known is not None and known.ndim == 1:
@@ -108,3 +106,41 @@ def masked_mean(error: Tensor, known: Tensor | None) -> Tensor:
         raise ValueError(f"expected flags {tuple(error.shape)}, found {tuple(known.shape)}")
     error = torch.where(known, error, torch.zeros_like(error))
     return error.sum() / known.sum().clamp_min(1)
+
+
+def heatmap_loss(heatmaps: Tensor, joints_2d: Tensor, valid: Tensor, spread: float = 0.1) -> Tensor:
+    """Cross entropy -sum_c t_c log softmax(heatmap)_c with Gaussians t at the joints.
+
+    heatmaps: (B, J, h, w) logits.   joints_2d: (B, J, 2) crop units.   valid: (B, J) bool; joints
+    outside the crop do not count.   spread: standard deviation of the Gaussian, crop units.
+    """
+    height, width = heatmaps.shape[2:]
+    x = (joints_2d[..., :1] - cell_centres(width, heatmaps.device)) / spread
+    y = (joints_2d[..., 1:] - cell_centres(height, heatmaps.device)) / spread
+    target = torch.exp(-0.5 * (y.square()[..., :, None] + x.square()[..., None, :])).flatten(2)
+    target = target / target.sum(2, keepdim=True).clamp_min(1e-8)
+    entropy = -(target * heatmaps.flatten(2).log_softmax(2)).sum(2)
+    inside = valid & (joints_2d.abs() < 1).all(2)
+    return torch.where(inside, entropy, 0.0).sum() / inside.sum().clamp_min(1)
+
+
+def correspondence_loss(correspondence: Tensor, true: Tensor | None) -> Tensor:
+    """Binary cross entropy of the hand's share plus L1 between rest positions where the hand is.
+
+    correspondence: (B, 4, h, w) as ``ImageHead`` gives it.   true: (B, 4, n, n), labels of the same
+    kind; a hand whose map is empty has none and does not count. None: zero, and so is its
+    gradient, which processes that train together wait for.
+    """
+    if true is None:
+        return 0 * correspondence.sum()
+    true = true.float()
+    if correspondence.shape[2:] != true.shape[2:]:
+        correspondence = functional.adaptive_avg_pool2d(correspondence, true.shape[2:])
+    share = true[:, 0]
+    known = (share.flatten(1).amax(1) > 0).float()
+    entropy = functional.binary_cross_entropy_with_logits(
+        correspondence[:, 0], share, reduction="none"
+    )
+    entropy = (entropy.mean((1, 2)) * known).sum() / known.sum().clamp_min(1)
+    distance = (correspondence[:, 1:] - true[:, 1:]).abs().mean(1) * share
+    return entropy + distance.sum() / share.sum().clamp_min(1)

@@ -13,26 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.interpolate import RBFInterpolator
 from scipy.sparse import identity
 from torch import Tensor, nn
 
 from hand_lib.hand.model import HandModel
 from hand_lib.network.coarse_to_fine import CoarseToFineDecoder, vertex_matmul
-from hand_lib.network.encoders import GridEncoder, NormalizeImages, PooledEncoder
+from hand_lib.network.encoders import GridEncoder, PooledEncoder
 from hand_lib.network.spiral_conv import PUBLISHED_CHANNELS, YoutubehandDecoder
 from hand_lib.render.camera import fit_weak_perspective, project_weak_perspective
 
-RENAMED = {
-    "decoder.context.": "decoder.global_features.",
-    "decoder.head.heat.": "decoder.head.heatmaps.",
-    "decoder.head.surface.": "decoder.head.correspondence.",
-    "decoder.place.": "decoder.position_embedding.",
-    "decoder.seen.": "decoder.image_features.",
-    "decoder.trust.": "decoder.blend_gate.",
-    "decoder.up.matrix": "decoder.up",
-    "decoder.who": "decoder.vertex_embedding",
-}
-"""Beginnings of tensors' names in earlier runs -> those of today."""
+_OF_MESH = ("regressor", "faces", "level_down", "decoder.mean", "decoder.mean_canonical")
+_PER_VERTEX = {"decoder.coarse": "decoder.mean", "decoder.canonical": "decoder.mean_canonical"}
 
 
 @dataclass
@@ -50,6 +42,26 @@ class Prediction:
     heatmaps: Tensor | None = None  # (B, 21, h, w) logits of each joint's cell
     correspondence: Tensor | None = None  # (B, 4, h, w) hand's share (logit), rest position
     spread: Tensor | None = None  # (B,) ``heatmap_spread`` of the closest crop, where there are two
+
+
+class NormalizeImages(nn.Module):
+    """Pixel values to what an encoder's weights expect: (image - mean) / std, both as buffers.
+
+    mean, std: three numbers each. A run keeps its own in its weights file.
+    """
+
+    def __init__(self, mean, std):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1)[None])
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1)[None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: (B, 3, H, W) RGB, uint8 or float in [0, 1].   returns (B, 3, H, W) float32."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"expected images (B, 3, H, W), found {tuple(images.shape)}")
+        if images.dtype == torch.uint8:
+            images = images.to(self.mean.dtype) / 255
+        return (images.to(self.mean.dtype) - self.mean) / self.std
 
 
 class HandNetwork(nn.Module):
@@ -93,27 +105,6 @@ class HandNetwork(nn.Module):
         fields = {"vertices": vertices, "joints": joints, "camera": camera}
         return fields | {"joints_2d": project_weak_perspective(joints, camera)}
 
-    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
-        """As in any module; tensors of earlier runs are found under their names of then.
-
-        Stages that the encoder is cut off before, which those runs saved, are left out.
-        """
-        cut = tuple(f"encoder.net.{name}." for name in self.encoder.cut)
-        state = {
-            current_name(name): value
-            for name, value in state_dict.items()
-            if not name.startswith(cut)
-        }
-        return super().load_state_dict(state, strict, assign)
-
-
-def current_name(name: str) -> str:
-    """Today's name of a tensor in an earlier run's state dict."""
-    for before, now in RENAMED.items():
-        if name.startswith(before) and (before.endswith(".") or name == before):
-            return now + name.removeprefix(before)
-    return name
-
 
 def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     """The network that ``config`` describes, for the mesh of ``hierarchy``.
@@ -123,7 +114,7 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     """
     count = len(hierarchy.vertices[0])
     if joint_regressor is None:
-        joint_regressor = regressor_of(HandModel.builtin(), count)
+        joint_regressor = regressor_of(HandModel.builtin())
     regressor = torch.tensor(np.asarray(joint_regressor, np.float32))
     if regressor.shape != (21, count):
         raise ValueError(
@@ -153,7 +144,51 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
     return HandNetwork(encoder, decoder, regressor, faces, down, config.view_size)
 
 
-def regressor_of(hand, count: int | None = None) -> np.ndarray:
+def regressor_of(hand) -> np.ndarray:
     """(21, V) from vertices to joints of a right ``HandModel``."""
-    basis = torch.eye(count or len(hand.vertices))
+    basis = torch.eye(len(hand.vertices))
     return hand.regress_joints(basis[:, :, None].expand(-1, -1, 3))[..., 0].T.cpu().numpy()
+
+
+@torch.no_grad()
+def carry_over(source: nn.Module, target: nn.Module) -> list[str]:
+    """Copy weights between networks, whose meshes may differ.
+
+    What a decoder of ours knows of each vertex is carried over the surface.
+    returns the names in ``target`` that had nothing to take.
+    """
+    old, new = source.state_dict(), target.state_dict()
+    over = None
+    if "decoder.mean_canonical" in new and "decoder.mean_canonical" in old:
+        points = (state["decoder.mean_canonical"].double().numpy() for state in (old, new))
+        over = torch.from_numpy(affine_blend(*points)).float()
+    fresh = []
+    for name, value in new.items():
+        if name in _OF_MESH or name.endswith("spirals") or "up" in name.split("."):
+            continue
+        layer = name.rpartition(".")[0]
+        if over is not None and layer in _PER_VERTEX:
+            moved = torch.einsum("nm,mk->nk", over, old[name].reshape(len(over[0]), -1))
+            moved = moved.reshape(-1, *old[name].shape[1:])
+            if name.endswith("bias"):  # predictions are mean + 0.1 of what the layer says
+                mean = _PER_VERTEX[layer]
+                moved += 10 * (over @ old[mean] - new[mean]).flatten()
+        elif over is not None and name == "decoder.vertex_embedding":
+            moved = over @ old[name]
+        else:
+            moved = old.get(name)
+        if moved is None or moved.shape != value.shape:
+            fresh.append(name)
+        else:
+            value.copy_(moved)
+    return fresh
+
+
+def affine_blend(old: np.ndarray, new: np.ndarray, neighbours: int = 12) -> np.ndarray:
+    """Matrix (N, M) that carries values at points ``old`` (M, 3) to points ``new`` (N, 3).
+
+    Radial basis functions with a linear part: affine functions of position, a rotation of the
+    whole hand for instance, are carried exactly, and a point that stays keeps its value.
+    """
+    near = min(neighbours, len(old))
+    return RBFInterpolator(old, np.eye(len(old)), near, kernel="linear", degree=1)(new)

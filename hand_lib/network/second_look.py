@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hand_lib.mesh.topology import procrustes_align
-from hand_lib.network.coarse_to_fine import vertex_matmul
-from hand_lib.network.heads import cell_centres, heatmap_spread
+from hand_lib.network.coarse_to_fine import cell_centres, heatmap_spread, vertex_matmul
 from hand_lib.network.model import HandNetwork, Prediction
 from hand_lib.render.camera import upright_square
 

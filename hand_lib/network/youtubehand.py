@@ -20,7 +20,13 @@ from hand_lib.files import find_run, write_json, written_atomically
 from hand_lib.hand.joints import convert_joints, fingertip_vertices
 from hand_lib.hand.model import HandModel
 from hand_lib.mesh.hierarchy import load_hierarchy
-from hand_lib.network.encoders import CLASSIFIER, find_tensors, read_state_dict, without_prefix
+from hand_lib.network.encoders import (
+    CLASSIFIER,
+    find_tensors,
+    list_misfits,
+    read_state_dict,
+    without_prefix,
+)
 from hand_lib.network.model import build_network, regressor_of
 
 
@@ -135,13 +141,9 @@ def load_youtubehand_state_dict(network: nn.Module, state_dict: dict) -> list[st
     missing = [names[ours][0] for ours in needed if not given.keys() & set(names[ours])]
     ignored = [name for name in unused if name.endswith(CLASSIFIER)]
     surplus = [name for name in unused if name not in ignored]
-    problems = [
-        f"{len(names)} {title}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        for title, names in (("missing", missing), ("surplus", surplus), ("wrong", wrong)) if names
-    ]  # fmt: skip
-    if problems:
+    if misfits := list_misfits(missing=missing, surplus=surplus, wrong=wrong):
         raise ValueError(
-            "the checkpoint does not fit this network: " + "; ".join(problems) + ". Channels, "
+            f"the checkpoint does not fit this network: {misfits}. Channels, "
             "encoder, spiral length and hierarchy must be those it was trained with"
         )
     network.load_state_dict(loaded, strict=False)

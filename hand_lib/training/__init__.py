@@ -10,5 +10,5 @@ __getattr__, __dir__, __all__ = lazy_names(
     train_or_continue="loop",
     find_run="run_folder",
     load_network="run_folder",
-    read_run="loop",
+    read_run="run_folder",
 )

@@ -1,8 +1,6 @@
 """What one can see of a run while it goes and after it ended: log, scores, pictures, reasons."""
 
 import contextlib
-import csv
-import io
 import math
 import sys
 import time
@@ -13,10 +11,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hand_lib.files import read_json, write_json, write_text, written_atomically
+from hand_lib.files import read_json, write_json, written_atomically
 from hand_lib.metrics import mesh_errors
 from hand_lib.network.second_look import predict_crops
-from hand_lib.training.run_folder import now, write_provenance
+from hand_lib.training.run_folder import read_log, write_log
+from hand_lib.training.runtime import now, write_provenance
 
 SHOWN_HANDS = 8
 """Validation hands whose predictions are kept over time, the first ones."""
@@ -179,25 +178,28 @@ class RunLogger:
                 self.board.add_scalar(group + name.removeprefix("val_"), value, run.step)
 
 
-def write_log(folder, rows: list[dict]) -> None:
-    """Write ``log.csv``: a line for each of some dicts of numbers or None, a column for each name.
-
-    Numbers become the shortest text that reads back to the same.
-    """
-    out = io.StringIO()
-    columns = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(Path(folder) / "log.csv", out.getvalue())
+class TrainingStopped(RuntimeError):
+    """The run cannot go on; the message says where, on which images, and what is left."""
 
 
-def read_log(folder) -> list[dict]:
-    """Lines of ``log.csv`` as dicts of numbers, ``None`` where empty; none without the file."""
-    path = Path(folder) / "log.csv"
-    lines = csv.DictReader(path.read_text().splitlines() if path.exists() else [])
-    rows = [{name: float(cell) if cell else None for name, cell in line.items()} for line in lines]
-    return [row | {"step": int(row["step"])} for row in rows]
+def check(run, loss: float, norm: float, batch: dict) -> None:
+    """Stop at a loss or a gradient that is not finite, or at a loss that explodes."""
+    usual = loss if run.smooth is None else run.smooth  # running mean
+    if not math.isfinite(loss):
+        problem = f"the loss became {loss}"
+    elif not math.isfinite(norm):
+        problem = f"the gradient's norm became {norm}"
+    elif loss > run.config.divergence_factor * usual:
+        problem = f"the loss jumped to {loss:.4g}, {loss / usual:.0f} times its running mean"
+    else:
+        run.smooth = usual + 0.02 * (loss - usual)
+        return
+    samples = run.accelerator.gather(batch["index"]).tolist()
+    saved = "none" if run.saved_step is None else f"step {run.saved_step}"
+    raise TrainingStopped(
+        f"step {run.step + 1}: {problem}, on samples {samples}. Last good checkpoint: {saved}, in "
+        f"{run.logger.folder}. Look at these samples; lower learning_rate or set clip to resume"
+    )
 
 
 def read_snapshots(folder) -> tuple[dict, dict[int, dict]]:

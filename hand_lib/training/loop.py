@@ -17,8 +17,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -27,17 +26,18 @@ from tqdm import tqdm
 from hand_lib.data.loader import HandLoader
 from hand_lib.files import read_json, write_text
 from hand_lib.training.config import FIELDS, TrainConfig, changes_from_words, make_config, replace
-from hand_lib.training.log import RunLogger, read_log
+from hand_lib.training.log import RunLogger, TrainingStopped, check
 from hand_lib.training.run_folder import (
+    RunResult,
     find_run,
     has_state,
     load_state,
     locked,
     read_config,
+    read_log,
+    read_run,
     restore,
-    run_state,
-    save_model,
-    save_state,
+    save_checkpoint,
 )
 from hand_lib.training.runtime import (
     cores,
@@ -52,26 +52,9 @@ from hand_lib.training.setup import (
     build_setup,
     learning_rate_factor,
     make_optimizer,
-    set_learning_rate,
     set_train_mode,
     update_average,
 )
-
-
-@dataclass
-class RunResult:
-    """What ``train`` gives back; the same is in the run folder."""
-
-    folder: Path
-    config: TrainConfig
-    step: int
-    metrics: dict
-    log: list[dict] = field(repr=False, default_factory=list)
-    network: nn.Module | None = field(repr=False, default=None)  # with the weights that were saved
-
-
-class TrainingStopped(RuntimeError):
-    """The run cannot go on; the message says where, on which images, and what is left."""
 
 
 @dataclass
@@ -131,7 +114,8 @@ def fit(run: Run, stop: threading.Event) -> None:
                 set_train_mode(network, config)
                 epoch = run.step // run.loader.steps_per_epoch
                 factor = learning_rate_factor(config, run.step, epoch, run.progress)
-                rate = set_learning_rate(run.optimizer, factor)
+                for group in run.optimizer.param_groups:
+                    group["lr"] = rate = group["base_lr"] * factor
 
                 loss, parts = 0.0, {}
                 for number in range(pieces):
@@ -174,29 +158,8 @@ def save(run: Run) -> None:
     if run.logger.main:
         with run.logger.clock("checkpoint"):
             run.logger.board.flush()
-            save_model(run.logger.folder, run.best_network.state_dict(), step=run.step)
-            save_state(run.logger.folder, run_state(run))
+            save_checkpoint(run.logger.folder, run)
     run.saved_step = run.step
-
-
-def check(run: Run, loss: float, norm: float, batch: dict) -> None:
-    """Stop at a loss or a gradient that is not finite, or at a loss that explodes."""
-    usual = loss if run.smooth is None else run.smooth  # running mean
-    if not math.isfinite(loss):
-        problem = f"the loss became {loss}"
-    elif not math.isfinite(norm):
-        problem = f"the gradient's norm became {norm}"
-    elif loss > run.config.divergence_factor * usual:
-        problem = f"the loss jumped to {loss:.4g}, {loss / usual:.0f} times its running mean"
-    else:
-        run.smooth = usual + 0.02 * (loss - usual)
-        return
-    samples = run.accelerator.gather(batch["index"]).tolist()
-    saved = "none" if run.saved_step is None else f"step {run.saved_step}"
-    raise TrainingStopped(
-        f"step {run.step + 1}: {problem}, on samples {samples}. Last good checkpoint: {saved}, in "
-        f"{run.logger.folder}. Look at these samples; lower learning_rate or set clip to resume"
-    )
 
 
 def train(
@@ -309,13 +272,6 @@ def train_or_continue(
     begin = notebook_launcher if gpus else debug_launcher  # the latter: processes on the CPU
     begin(functools.partial(train, config, **settings), num_processes=processes)
     return read_run(folder)
-
-
-def read_run(folder) -> RunResult:
-    """What a run left in its folder, without the network."""
-    if (metrics := read_json(Path(folder) / "metrics.json", optional=True)) is None:
-        raise FileNotFoundError(f"{folder} holds no metrics.json: no run got as far as validating")
-    return RunResult(Path(folder), read_config(folder), metrics["step"], metrics, read_log(folder))
 
 
 def _continued(config, folder, allow_changes) -> TrainConfig:

@@ -6,41 +6,39 @@
     model.safetensors  the weights to use (the averaged ones where there are any)
     log.csv            one line every ``log_every`` steps
     metrics.json       status, scores and times
-    provenance.json    commit, versions, device, and the runs that the first weights came from
+    provenance.json    where its numbers come from (``runtime.write_provenance``)
 
 ``state.pt`` alone decides where a run goes on. Every file is written beside its place and renamed,
 so a kill at any instant leaves either the old or the new one; leftovers end in ``.tmp``.
 """
 
 import contextlib
-import hashlib
-import json
+import csv
+import io
 import os
-import platform
-import subprocess
-import sys
 import warnings
-from datetime import UTC, datetime
-from importlib import metadata
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import filelock
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from hand_lib import ROOT, __version__
-from hand_lib.files import find_run, read_json, write_json, written_atomically
+from hand_lib.files import find_run, read_json, write_text, written_atomically
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.mesh.hierarchy import load_hierarchy
 from hand_lib.network.model import build_network
 from hand_lib.training.config import TrainConfig, config_from_json, replace
 
 STATE_FILE, PREVIOUS_FILE, MODEL_FILE = "state.pt", "previous.pt", "model.safetensors"
-PACKAGES = (
-    "torch", "numpy", "timm", "accelerate", "safetensors", "opencv-python-headless", "numba",
-)  # fmt: skip
-_RATES = ("base_lr", "weight_decay")
+_RENAMED = {
+    "context": "global_features", "heat": "heatmaps", "surface": "correspondence",
+    "place": "position_embedding", "seen": "image_features", "trust": "blend_gate",
+    "who": "vertex_embedding",
+}  # fmt: skip
+"""Parts of the names of a decoder's tensors in earlier runs, and what they are called now."""
 
 
 def read_config(folder) -> TrainConfig:
@@ -65,8 +63,9 @@ def load_network(run_folder, device="cpu"):
     hierarchy = load_hierarchy(own) if own.is_file() else builtin_hierarchy(factors=config.factors)
     regressor = weights.get("regressor") if own.is_file() else None
     network = build_network(replace(config, pretrained=False), hierarchy, regressor)
+    cut = tuple(f"encoder.net.{name}." for name in network.encoder.cut)  # which earlier runs saved
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict({k: v for k, v in weights.items() if not k.startswith(cut)})
     except RuntimeError as error:
         raise ValueError(
             f"{folder / MODEL_FILE} does not fit {folder / 'config.json'}: {error}"
@@ -88,14 +87,26 @@ def save_model(folder, state_dict: dict, **notes: str) -> None:
 
 
 def load_model(folder) -> dict:
-    """Read ``model.safetensors`` of a run folder.   returns name -> tensor."""
+    """Read ``model.safetensors`` of a run folder.   returns today's name -> tensor."""
     path = Path(folder) / MODEL_FILE
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: {folder} is not the folder of a run")
     try:
-        return load_file(path)
+        weights = load_file(path)
     except Exception as error:  # safetensors' own kind of error has no better base
         raise ValueError(f"{path} is damaged ({error}); copy or write it again") from error
+    return {_current_name(name): tensor for name, tensor in weights.items()}
+
+
+def _current_name(name: str) -> str:
+    parts = name.split(".") if name.startswith("decoder.") else [name]
+    return ".".join(_RENAMED.get(part, part) for part in parts).removesuffix(".matrix")
+
+
+def save_checkpoint(folder, run) -> None:
+    """Write ``model.safetensors`` and ``state.pt`` of a ``loop.Run``."""
+    save_model(folder, run.best_network.state_dict(), step=run.step)
+    save_state(folder, run_state(run))
 
 
 def save_state(folder, state: dict) -> None:
@@ -161,10 +172,11 @@ def restore(run, state: dict) -> None:
             run.average.load_state_dict(state["average"] or state["network"])
     except RuntimeError as error:
         raise ValueError(f"{STATE_FILE} belongs to another network: {error}") from error
-    chosen = [{name: group[name] for name in _RATES} for group in run.optimizer.param_groups]
+    rates = "base_lr", "weight_decay"
+    chosen = [{name: group[name] for name in rates} for group in run.optimizer.param_groups]
     run.optimizer.load_state_dict(state["optimizer"])
-    for group, rates in zip(run.optimizer.param_groups, chosen, strict=True):
-        group.update(rates)  # they may have been changed on purpose
+    for group, own in zip(run.optimizer.param_groups, chosen, strict=True):
+        group.update(own)  # they may have been changed on purpose
     torch.set_rng_state(state["random"]["torch"].cpu())
     if torch.cuda.is_available() and "cuda" in state["random"]:
         torch.cuda.set_rng_state(state["random"]["cuda"].cpu())
@@ -201,87 +213,41 @@ def locked(folder):
         lock.release()
 
 
-def write_provenance(folder, run) -> None:
-    """Write ``provenance.json`` of a ``loop.Run``: where its numbers come from."""
-    config, path = run.config, Path(folder) / "provenance.json"
-    goes_on = run.saved_step is not None
-    before = goes_on and read_json(path, optional=True) or {}
-    commit = _git("rev-parse", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no")
-    content = {
-        "started": now(),
-        "hand_lib": __version__,
-        "commit": commit or "unknown",
-        "dirty": None if commit is None else bool(changed),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": package_versions(),
-        "device": device_name(run.accelerator.device),
-        "processes": run.accelerator.num_processes,
-        "bf16": run.bf16,
-        "legs": before["legs"] if "legs" in before else training_legs(config.start_from),
-        "continued_at_steps": before.get("continued_at_steps", []) + [run.step] * goes_on,
-        "config": json.loads(config.to_json()),
-        "command": " ".join(word.rsplit("/", 1)[-1] for word in sys.argv),
-    }
-    write_json(path, content)
+def write_log(folder, rows: list[dict]) -> None:
+    """Write ``log.csv``: a line for each of some dicts of numbers or None, a column for each name.
 
-
-def training_legs(start_from: str) -> list[dict]:
-    """The runs that the weights of ``start_from`` went through, that one last; none for "".
-
-    Of each: run, sha256 of its weights, commit, pictures it saw, minutes, backbone, pretrained,
-    view_size (pixels).
+    Numbers become the shortest text that reads back to the same.
     """
-    if not start_from:
-        return []
-    folder = find_run(start_from)
-    config, weights = read_config(folder), (folder / MODEL_FILE).read_bytes()
-    names = "provenance.json", "metrics.json"
-    told, metrics = (read_json(folder / name, optional=True) or {} for name in names)
-    leg = {
-        "run": start_from,
-        "sha256": hashlib.sha256(weights).hexdigest(),
-        "commit": told.get("commit"),
-        "pictures": metrics.get("step", 0) * config.batch_size,
-        "minutes": round(metrics.get("seconds", 0) / 60, 1),
-        "backbone": config.backbone,
-        "pretrained": config.pretrained,
-        "view_size": config.view_size or config.image_size,
-    }
-    return [*told.get("legs", []), leg]
+    out = io.StringIO()
+    columns = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(Path(folder) / "log.csv", out.getvalue())
 
 
-def package_versions() -> dict:
-    """Installed versions; a package that is missing is left out."""
-    found = {}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+def read_log(folder) -> list[dict]:
+    """Lines of ``log.csv`` as dicts of numbers, ``None`` where empty; none without the file."""
+    path = Path(folder) / "log.csv"
+    lines = csv.DictReader(path.read_text().splitlines() if path.exists() else [])
+    rows = [{name: float(cell) if cell else None for name, cell in line.items()} for line in lines]
+    return [row | {"step": int(row["step"])} for row in rows]
 
 
-def device_name(device) -> str:
-    """``cuda: NVIDIA ...`` or ``cpu: <model>, 2 threads``."""
-    if device.type == "cuda":
-        return f"cuda: {torch.cuda.get_device_name(device)}"
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        lines = (line for line in file if line.startswith("model name"))
-        model = next(lines, model).split(":", 1)[-1].strip()
-    return f"{device.type}: {model}, {torch.get_num_threads()} threads"
+@dataclass
+class RunResult:
+    """What ``train`` gives back; the same is in the run folder."""
+
+    folder: Path
+    config: TrainConfig
+    step: int
+    metrics: dict
+    log: list[dict] = field(repr=False, default_factory=list)
+    network: nn.Module | None = field(repr=False, default=None)  # with the weights that were saved
 
 
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _git(*arguments) -> str | None:
-    """What git says of the working tree, None where there is no git or no repository."""
-    command = ["git", "-C", str(ROOT), *arguments]
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return run.stdout.strip() if run.returncode == 0 else None
+def read_run(folder) -> RunResult:
+    """What a run left in its folder, without the network."""
+    if (metrics := read_json(Path(folder) / "metrics.json", optional=True)) is None:
+        raise FileNotFoundError(f"{folder} holds no metrics.json: no run got as far as validating")
+    return RunResult(Path(folder), read_config(folder), metrics["step"], metrics, read_log(folder))

@@ -1,16 +1,32 @@
-"""What a run needs of the machine: processes, random numbers, precision, and signals to stop."""
+"""What a run needs of the machine, and notes of it: processes, random numbers, precision, signals,
+provenance."""
 
 import contextlib
 import copy
+import hashlib
+import json
 import math
 import os
+import platform
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
 
 import torch
 
+from hand_lib import ROOT, __version__
+from hand_lib.files import find_run, read_json, write_json
+from hand_lib.training.run_folder import MODEL_FILE, read_config
+
+PACKAGES = (
+    "torch", "numpy", "timm", "accelerate", "safetensors", "opencv-python-headless", "numba",
+)  # fmt: skip
 _ECHO_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0
 
@@ -155,3 +171,79 @@ def stop_signals():
         for number, handler in old.items():
             signal.signal(number, handler)
         sender.close()
+
+
+def write_provenance(folder, run) -> None:
+    """Write ``provenance.json`` of a ``loop.Run``: where its numbers come from."""
+    config, path = run.config, Path(folder) / "provenance.json"
+    goes_on = run.saved_step is not None
+    before = (read_json(path, optional=True) if goes_on else None) or {}
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    content = {
+        "started": now(),
+        "hand_lib": __version__,
+        "commit": commit or "unknown",
+        "dirty": None if commit is None else bool(changed),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {d.name: d.version for d in metadata.distributions() if d.name in PACKAGES},
+        "device": device_name(run.accelerator.device),
+        "processes": run.accelerator.num_processes,
+        "bf16": run.bf16,
+        "legs": before["legs"] if "legs" in before else training_legs(config.start_from),
+        "continued_at_steps": before.get("continued_at_steps", []) + [run.step] * goes_on,
+        "config": json.loads(config.to_json()),
+        "command": " ".join(word.rsplit("/", 1)[-1] for word in sys.argv),
+    }
+    write_json(path, content)
+
+
+def training_legs(start_from: str) -> list[dict]:
+    """The runs that the weights of ``start_from`` went through, that one last; none for "".
+
+    Of each: run, sha256 of its weights, commit, pictures it saw, minutes, backbone, pretrained,
+    view_size (pixels).
+    """
+    if not start_from:
+        return []
+    folder = find_run(start_from)
+    config, weights = read_config(folder), (folder / MODEL_FILE).read_bytes()
+    names = "provenance.json", "metrics.json"
+    told, metrics = (read_json(folder / name, optional=True) or {} for name in names)
+    leg = {
+        "run": start_from,
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "commit": told.get("commit"),
+        "pictures": metrics.get("step", 0) * config.batch_size,
+        "minutes": round(metrics.get("seconds", 0) / 60, 1),
+        "backbone": config.backbone,
+        "pretrained": config.pretrained,
+        "view_size": config.view_size or config.image_size,
+    }
+    return [*told.get("legs", []), leg]
+
+
+def device_name(device) -> str:
+    """``cuda: NVIDIA ...`` or ``cpu: <model>, 2 threads``."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        lines = (line for line in file if line.startswith("model name"))
+        model = next(lines, model).split(":", 1)[-1].strip()
+    return f"{device.type}: {model}, {torch.get_num_threads()} threads"
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git(*arguments) -> str | None:
+    """What git says of the working tree, None where there is no git or no repository."""
+    command = ["git", "-C", str(ROOT), *arguments]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=20, check=True
+        ).stdout.strip()

@@ -1,10 +1,7 @@
 """What a run trains, on what, towards what and how: from a config to a ``TrainingSetup``.
 
-    setup = build_setup(make_config("small"))
-    optimizer = make_optimizer(setup.network, config)
-
-Fine-tuning is here too: a network may begin with the weights of a run on another mesh; its encoder
-stays, and what its decoder knows of each vertex is carried over the surface.
+setup = build_setup(make_config("small"))
+optimizer = make_optimizer(setup.network, config)
 """
 
 import functools
@@ -16,8 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.interpolate import RBFInterpolator
 from torch import nn
 from tqdm import tqdm
 
@@ -33,7 +28,7 @@ from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.mesh.hierarchy import MeshHierarchy, load_hierarchy
 from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.losses import total_loss
-from hand_lib.network.model import build_network, regressor_of
+from hand_lib.network.model import build_network, carry_over, regressor_of
 from hand_lib.training.config import TrainConfig, check_name
 from hand_lib.training.log import geometric_scores
 from hand_lib.training.run_folder import load_network
@@ -47,10 +42,6 @@ LABELS = (
 )  # fmt: skip
 """What a batch holds."""
 
-MESH = ("regressor", "faces", "level_down", "decoder.mean", "decoder.mean_canonical")
-"""Buffers of a network that are its mesh's, beside the matrices and spirals of its levels."""
-
-_PER_VERTEX = {"decoder.coarse": "decoder.mean", "decoder.canonical": "decoder.mean_canonical"}
 _BASELINE_HANDS = 1000
 
 
@@ -169,7 +160,9 @@ def single_mesh_scores(hands: dict, validation: dict) -> dict:
     laid on each other (generalised Procrustes, Gower 1975), if that is smaller.
     """
     count, scores = len(validation["image"]), {}
-    for name, points in ((name, points) for name, points in hands.items() if len(points)):
+    for name, points in hands.items():
+        if not len(points):
+            continue
         shape = points[0]
         for _ in range(3):
             aligned = procrustes_align(points, np.broadcast_to(shape, points.shape))
@@ -199,13 +192,6 @@ def learning_rate_factor(config: TrainConfig, step: int, epoch: int, progress: f
     return factor
 
 
-def set_learning_rate(optimizer, factor: float) -> float:
-    """Set every group's learning rate to its base times ``factor``; returns the last group's."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    return optimizer.param_groups[-1]["lr"]
-
-
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; without weight decay it is Adam.
 
@@ -217,8 +203,6 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW
         if parameter.requires_grad:
             kind = name.startswith("encoder."), parameter.ndim > 1
             groups.setdefault(kind, []).append(parameter)
-    if not groups:
-        raise ValueError("the network has no trainable parameters")
     settings = []
     for (encoder, matrix), parameters in groups.items():
         rate = (encoder and config.encoder_learning_rate) or config.learning_rate
@@ -278,43 +262,3 @@ def start_from(network: nn.Module, run) -> list[str]:
             f"another one; {len(fresh)} weights do not fit, {fresh[0]} for instance"
         )
     return fresh
-
-
-@torch.no_grad()
-def carry_over(source: nn.Module, target: nn.Module) -> list[str]:
-    """Copy weights between networks; returns the names in ``target`` that had nothing to take."""
-    old, new = source.state_dict(), target.state_dict()
-    over = None
-    if "decoder.mean_canonical" in new and "decoder.mean_canonical" in old:
-        points = (state["decoder.mean_canonical"].double().numpy() for state in (old, new))
-        over = torch.from_numpy(affine_blend(*points)).float()
-    fresh = []
-    for name, value in new.items():
-        if name in MESH or name.endswith("spirals") or "up" in name.split("."):
-            continue
-        layer = name.rpartition(".")[0]
-        if over is not None and layer in _PER_VERTEX:
-            moved = torch.einsum("nm,mk->nk", over, old[name].reshape(len(over[0]), -1))
-            moved = moved.reshape(-1, *old[name].shape[1:])
-            if name.endswith("bias"):  # predictions are mean + 0.1 of what the layer says
-                mean = _PER_VERTEX[layer]
-                moved += 10 * (over @ old[mean] - new[mean]).flatten()
-        elif over is not None and name == "decoder.vertex_embedding":
-            moved = over @ old[name]
-        else:
-            moved = old.get(name)
-        if moved is None or moved.shape != value.shape:
-            fresh.append(name)
-        else:
-            value.copy_(moved)
-    return fresh
-
-
-def affine_blend(old: NDArray, new: NDArray, neighbours: int = 12) -> NDArray[np.float64]:
-    """Matrix (N, M) that carries values at points ``old`` (M, 3) to points ``new`` (N, 3).
-
-    Radial basis functions with a linear part: affine functions of position, a rotation of the
-    whole hand for instance, are carried exactly, and a point that stays keeps its value.
-    """
-    near = min(neighbours, len(old))
-    return RBFInterpolator(old, np.eye(len(old)), near, kernel="linear", degree=1)(new)

@@ -35,8 +35,8 @@ from hand_lib.files import read_json, write_json
 from hand_lib.metrics import mesh_errors
 from hand_lib.training.config import TrainConfig, changes_from_words, replace
 from hand_lib.training.loop import train
-from hand_lib.training.run_folder import find_run, read_config, training_legs
-from hand_lib.training.runtime import cores
+from hand_lib.training.run_folder import find_run, read_config
+from hand_lib.training.runtime import cores, training_legs
 from hand_lib.training.setup import build_setup
 
 PIECE = 15_000_000

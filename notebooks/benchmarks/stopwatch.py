@@ -82,7 +82,7 @@ def machine() -> str:
     """One line: processor, cores, threads in use, how busy the machine is, torch and GPU."""
     import torch
 
-    from hand_lib.training.run_folder import device_name
+    from hand_lib.training.runtime import device_name
 
     gpu = device_name(torch.device("cuda")) if torch.cuda.is_available() else "none"
     processor = device_name(torch.device("cpu")).removeprefix("cpu: ").rsplit(",", 1)[0]

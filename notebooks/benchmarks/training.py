@@ -28,8 +28,7 @@ from hand_lib.network.model import build_network
 from hand_lib.network.spiral_conv import SpiralConv, UnpoolConv
 from hand_lib.training.config import make_config
 from hand_lib.training.loop import train
-from hand_lib.training.run_folder import device_name
-from hand_lib.training.runtime import faster_in_bf16
+from hand_lib.training.runtime import device_name, faster_in_bf16
 from hand_lib.training.setup import make_optimizer, update_average
 
 DECODERS = ("coarse_to_fine", "youtubehand")

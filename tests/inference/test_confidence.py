@@ -21,7 +21,7 @@ from hand_lib.data.synthetic.backgrounds import paint_background
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.inference.predictor import Predictor
 from hand_lib.inference.search import Calibration, Logistic, evidence, load_calibration
-from hand_lib.network.heads import heatmap_spread
+from hand_lib.network.coarse_to_fine import heatmap_spread
 from hand_lib.network.model import Prediction
 
 RNG = np.random.default_rng(0)

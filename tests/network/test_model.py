@@ -1,4 +1,3 @@
-
 import numpy as np
 import pytest
 import torch
@@ -13,10 +12,9 @@ from torch.nn import functional
 
 from hand_lib.hand.kinematics import axis_angle_to_matrix
 from hand_lib.hand.model import builtin_hierarchy
-from hand_lib.network.coarse_to_fine import SpiralMix, palm_frame, vertex_matmul
-from hand_lib.network.heads import bilinear_sample
+from hand_lib.network.coarse_to_fine import SpiralMix, bilinear_sample, palm_frame, vertex_matmul
 from hand_lib.network.losses import total_loss
-from hand_lib.network.model import RENAMED, build_network, current_name
+from hand_lib.network.model import build_network
 from hand_lib.network.second_look import cut, predict_crops
 from hand_lib.network.spiral_conv import SpiralConv, UnpoolConv, Unpooling
 from hand_lib.render.camera import project_weak_perspective
@@ -96,21 +94,6 @@ def test_a_smaller_view_is_what_the_network_was_trained_on(decoder):
     with torch.no_grad():
         whole, same = predict_crops(network, images, 1), predict_crops(network, small, 1)
     torch.testing.assert_close(whole.vertices, same.vertices)
-
-
-def test_tensors_of_earlier_runs_are_found_under_their_names_of_then():
-    network, other = small_network(seed=1), small_network(seed=2)
-    before = {now: name for name, now in RENAMED.items()}
-    old = {}
-    for name, value in network.state_dict().items():
-        start = max((now for now in before if name.startswith(now)), key=len, default="")
-        old[before.get(start, "") + name.removeprefix(start)] = value
-    assert "decoder.who" in old and "decoder.head.heat.weight" in old and "decoder.up.matrix" in old
-    other.load_state_dict(old)
-    assert all(torch.equal(v, other.state_dict()[k]) for k, v in network.state_dict().items())
-    assert current_name("decoder.upper") == "decoder.upper"
-    with pytest.raises(RuntimeError, match="decoder.who"):
-        other.load_state_dict(old | {"decoder.whoever": old["decoder.who"]})
 
 
 def test_wrong_names_and_shapes_are_refused_with_the_right_ones():

@@ -8,7 +8,7 @@ from network_fixtures import small_network
 
 from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network import second_look
-from hand_lib.network.heads import cell_centres
+from hand_lib.network.coarse_to_fine import cell_centres
 from hand_lib.network.model import Prediction
 from hand_lib.network.second_look import (
     LAST_CROP,

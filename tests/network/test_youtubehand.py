@@ -286,5 +286,3 @@ def test_one_step_of_the_preset_is_that_of_the_published_recipe(tmp_path):
     assert (gaps > 1e-5).float().mean() < 1e-3 and gaps.max() < 2.1e-4
     rates = [learning_rate_factor(config, 0, epoch, 0.0) for epoch in (0, 29, 30, 37)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1])
-    published = make_config("youtubehand")
-    assert (published.epochs, published.batch_size, published.seed) == (38, 64, 88)

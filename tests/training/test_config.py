@@ -1,7 +1,6 @@
 """The configuration is refused at the door when it is wrong, and survives a round trip."""
 
 import dataclasses
-import json
 import re
 
 import pytest
@@ -70,13 +69,6 @@ def test_steps_and_epochs_exclude_each_other_and_pieces_are_equal():
 def test_a_broken_config_file_is_refused_by_name(text):
     with pytest.raises(ValueError, match="^run/config.json: "):
         config_from_json(text, "run/config.json")
-
-
-def test_an_older_config_is_read_under_its_fields_names_of_today():
-    old = json.loads(make_config("small").to_json())
-    for before, now in config.RENAMED.items():
-        old[before] = old.pop(now)
-    assert config_from_json(json.dumps(old)) == make_config("small")
 
 
 CELL = 'preset: str = "small"  # which\nrun: str = ""\nseed: int = 88\n'

@@ -9,7 +9,6 @@ import torch
 from network_fixtures import random_batch, small_network
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from hand_lib.hand.model import HandModel
 from hand_lib.network.losses import total_loss
 from hand_lib.training.config import make_config
 
@@ -46,15 +45,6 @@ def test_the_network_and_its_loss_stay_on_a_gpu(decoder, train):
         loss, terms = total_loss(prediction, batch, network, config)
     assert {value.device.type for value in [*found, loss, *terms.values()]} == {"cuda"}
     assert prediction.vertices.dtype == torch.float32
-
-
-def test_the_hand_model_stays_on_a_gpu():
-    model = HandModel.builtin()
-    with FakeTensorMode():
-        moved(model)
-        pose, betas = torch.empty(5, 16, 3, device="cuda"), torch.empty(5, 10, device="cuda")
-        out = model(pose, betas, torch.empty(5, 3, device="cuda"))
-    assert out.vertices.device.type == out.joints.device.type == "cuda"
 
 
 def test_what_was_left_behind_is_found_out():

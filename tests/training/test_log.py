@@ -43,7 +43,7 @@ def test_the_run_folder_holds_what_it_promises(finished):
     assert metrics == json.loads(json.dumps(result.metrics))
     assert [row["step"] for row in result.log if row["val_loss"] is not None] == [0, 6, 12]
     assert [row["step"] for row in result.log if row["loss"] is not None] == list(range(1, 13))
-    assert result.log == log.read_log(folder)
+    assert result.log == run_folder.read_log(folder)
     saved = run_folder.load_model(folder)
     assert same(saved, weights(result))
 

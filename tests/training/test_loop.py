@@ -25,8 +25,8 @@ from toy_training import (
 from hand_lib import ROOT
 from hand_lib.files import write_json
 from hand_lib.training import loop, run_folder, runtime
-from hand_lib.training.log import read_log
 from hand_lib.training.loop import TrainingStopped, train
+from hand_lib.training.run_folder import read_log
 from hand_lib.training.setup import TrainingSetup
 
 
@@ -289,7 +289,7 @@ def test_the_command_line_trains_and_resumes_with_other_settings_on_request(
         loop.main(["--resume", str(folder), "steps", "6"])
     assert "steps was 4, now 6" in capsys.readouterr().err
     loop.main(["--resume", str(folder), "--allow-changes", "steps", "6"])
-    assert loop.read_run(folder).step == 6
+    assert run_folder.read_run(folder).step == 6
     for words, told in ((["steps"], "'steps' has no value"), (["--preset", "smal"], "'small'")):
         with pytest.raises(SystemExit):
             loop.main(["--folder", str(tmp_path / "other"), *words])

@@ -15,8 +15,8 @@ from toy_training import quiet, toy_config, toy_setup
 
 from hand_lib import ROOT
 from hand_lib.training import run_folder
-from hand_lib.training.log import read_log, write_log
 from hand_lib.training.loop import train
+from hand_lib.training.run_folder import read_log, write_log
 
 TIMES = ("seconds", "images_per_s")
 
