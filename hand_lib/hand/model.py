@@ -81,7 +81,7 @@ class HandModel(nn.Module):
         self.frames = frames
         tips = fingertip_vertices(fingertips, side) if fingertips else arrays["fingertips"]
         corrections = arrays["posedirs"] * float(pose_corrections)
-        self._arrays = {name: arrays[name] for name in MANO_SHAPES}
+        self._arrays = {name: np.array(arrays[name]) for name in MANO_SHAPES}
         self._arrays |= {"posedirs": corrections, "fingertips": tips}
         # R - I has its joint last here, first in posedirs
         corrections = corrections.reshape(-1, 3, 15, 9).swapaxes(2, 3).reshape(-1, 3, 135)
