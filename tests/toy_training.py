@@ -139,7 +139,7 @@ def _arm(die):
         "sync": (run_folder.os, "fsync"),
         "validation": (log, "geometric_scores"),
         "backward": (loop, "check"),
-        "disk": (loop, "save_state"),
+        "disk": (run_folder, "save_state"),
     }[die["where"]]
     original, calls = getattr(module, name), [0]
 

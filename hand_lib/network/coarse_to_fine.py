@@ -8,6 +8,9 @@ cell, how much of it shows the hand, and the rest position of the piece of skin 
 fresh encoder far faster than the mesh alone does.
 """
 
+import functools
+import operator
+
 import numpy as np
 import torch
 from scipy.sparse import identity
@@ -173,9 +176,7 @@ class CoarseToFineDecoder(nn.Module):
         self.blend_gate = nn.Linear(latent, 1)
         joints = regressor @ _tensor(hierarchy.vertices[0])
         self.register_buffer("mean_canonical", self.mean @ palm_frame(joints))
-        up = identity(sizes[0], format="csr")
-        for i in range(level):
-            up = up @ hierarchy.up[i]
+        up = functools.reduce(operator.matmul, hierarchy.up[:level], identity(sizes[0]))
         self.register_buffer("up", _tensor(up.toarray()))
         self.global_features = nn.Linear(latent, width)
         self.image_features = nn.Linear(reduced, width)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.interpolate import RBFInterpolator
-from scipy.sparse import identity
 from torch import Tensor, nn
 
 from hand_lib.hand.model import HandModel
@@ -70,9 +69,7 @@ class HandNetwork(nn.Module):
     view_size: side in pixels of what it was made to read; 0: crops as they come.
     """
 
-    def __init__(
-        self, encoder, decoder, regressor: Tensor, faces: Tensor, level_down: Tensor, view_size=0
-    ):
+    def __init__(self, encoder, decoder, regressor, faces, level_down, view_size: int):
         super().__init__()
         self.view_size = view_size
         self.normalize = NormalizeImages(encoder.mean, encoder.std)
@@ -127,7 +124,7 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
         spirals = hierarchy.spirals(config.spiral_length or 27, config.dilation)
         channels = config.channels or PUBLISHED_CHANNELS.get(config.backbone, (64, 128, 256, 512))
         decoder = YoutubehandDecoder(encoder.channels, hierarchy, channels, spirals)
-        down = np.zeros((0, count))
+        level_down = np.zeros((0, count))
     else:
         size = config.view_size or config.image_size
         encoder = GridEncoder(
@@ -136,12 +133,9 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
         spiral = config.spiral_length or 9, config.dilation
         channels = config.channels or (128, 512, 64)
         decoder = CoarseToFineDecoder(encoder.channels, hierarchy, regressor, spiral, channels)
-        down = identity(count, format="csr")
-        for i in range(decoder.level):
-            down = hierarchy.down[i] @ down
-        down = down.toarray()
-    down = torch.as_tensor(down.astype(np.float32))
-    return HandNetwork(encoder, decoder, regressor, faces, down, config.view_size)
+        level_down = np.eye(count)[hierarchy.kept(decoder.level)]
+    level_down = torch.tensor(level_down, dtype=torch.float32)
+    return HandNetwork(encoder, decoder, regressor, faces, level_down, config.view_size)
 
 
 def regressor_of(hand) -> np.ndarray:
