@@ -1,6 +1,5 @@
 """What one can see of a run while it goes and after it ended: log, scores, pictures, reasons."""
 
-import contextlib
 import math
 import sys
 import time
@@ -42,8 +41,6 @@ class RunLogger:
         self.say = say if main else lambda line: None
         self.metrics = read_json(self.folder / "metrics.json", optional=True) if main else None
         self.metrics = self.metrics or {"step": 0}
-        names = "waiting", "step", "logging", "validation", "checkpoint"
-        self.seconds_spent = dict.fromkeys(names, 0.0)
         self._run = self.board = None
         self._last = ""  # loss and speed in words
         self._since, self._peak_memory = (0, time.perf_counter()), 0
@@ -62,15 +59,6 @@ class RunLogger:
         self._keep("truth.npz", run.setup.validation)
         if run.setup.hierarchy is not None and not (self.folder / "hierarchy.npz").exists():
             run.setup.hierarchy.save(self.folder / "hierarchy.npz")
-
-    @contextlib.contextmanager
-    def clock(self, name: str):
-        """Count the seconds that the block takes as ``seconds_spent[name]``."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds_spent[name] += time.perf_counter() - start
 
     def bar(self, run) -> tqdm:
         """A progress bar for the steps of the run."""
@@ -101,23 +89,22 @@ class RunLogger:
         """Score the network on the fixed validation set; log, draw and keep what it predicts."""
         if not self.main:
             return
-        with self.clock("validation"):
-            device, total = run.accelerator.device, run.expected_steps
-            scores, prediction = evaluate(run.best_network, run.setup, self.config, device)
-            row = dict.fromkeys(("learning_rate", "gradient_norm", "loss"))
-            row |= {name: None for name in scores if name.startswith("loss_")}
-            self._write(run, row | {f"val_{name}": value for name, value in scores.items()})
-            self._keep(f"step_{run.step:07d}.npz", prediction)
-            self.metrics |= {"status": "running", "step": run.step, "steps": total}
-            self.metrics |= {"validation": scores, "template_only": run.setup.baseline}
-            write_json(self.folder / "metrics.json", self.metrics)
-            known = [_IN_WORDS[name].format(scores[name]) for name in _IN_WORDS if name in scores]
-            left = "begins"
-            if run.step:
-                minutes = math.ceil(run.seconds / run.step * (total - run.step) / 60)
-                left = f"{minutes} min left" if run.step < total else "done"
-            before = f"{self._last}; " if self._last else ""
-            self.say(f"step {run.step}/{total}: {before}validation {', '.join(known)}, {left}")
+        device, total = run.accelerator.device, run.expected_steps
+        scores, prediction = evaluate(run.best_network, run.setup, self.config, device)
+        row = dict.fromkeys(("learning_rate", "gradient_norm", "loss"))
+        row |= {name: None for name in scores if name.startswith("loss_")}
+        self._write(run, row | {f"val_{name}": value for name, value in scores.items()})
+        self._keep(f"step_{run.step:07d}.npz", prediction)
+        self.metrics |= {"status": "running", "step": run.step, "steps": total}
+        self.metrics |= {"validation": scores, "template_only": run.setup.baseline}
+        write_json(self.folder / "metrics.json", self.metrics)
+        known = [_IN_WORDS[name].format(scores[name]) for name in _IN_WORDS if name in scores]
+        left = "begins"
+        if run.step:
+            minutes = math.ceil(run.seconds / run.step * (total - run.step) / 60)
+            left = f"{minutes} min left" if run.step < total else "done"
+        before = f"{self._last}; " if self._last else ""
+        self.say(f"step {run.step}/{total}: {before}validation {', '.join(known)}, {left}")
 
     def __enter__(self) -> "RunLogger":
         return self
@@ -150,15 +137,12 @@ class RunLogger:
         memory = {"cpu": round(max(self._peak_memory, _memory()) / 2**20)}
         if run.accelerator.device.type == "cuda":
             memory["gpu"] = round(torch.cuda.max_memory_allocated() / 2**20)
-        spent = self.seconds_spent
-        inside = max(sum(spent.values()), 1e-9)
         return {
             "step": run.step,
             "steps": run.total_steps,
             "checkpoint": run.saved_step,
             "seconds": round(run.seconds, 2),
             "memory_mb": memory,
-            "share_of_time": {name: round(value / inside, 4) for name, value in spent.items()},
         }
 
     def _keep(self, name, arrays) -> None:

@@ -107,44 +107,40 @@ def fit(run: Run, stop: threading.Event) -> None:
             save(run)
         begun = time.perf_counter() - run.seconds
         while run.progress < 1:
-            with logger.clock("waiting"):
-                batch = next(batches)
-            with logger.clock("step"):
-                batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-                set_train_mode(network, config)
-                epoch = run.step // run.loader.steps_per_epoch
-                factor = learning_rate_factor(config, run.step, epoch, run.progress)
-                for group in run.optimizer.param_groups:
-                    group["lr"] = rate = group["base_lr"] * factor
+            batch = {k: value.to(device, non_blocking=True) for k, value in next(batches).items()}
+            set_train_mode(network, config)
+            epoch = run.step // run.loader.steps_per_epoch
+            factor = learning_rate_factor(config, run.step, epoch, run.progress)
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate = group["base_lr"] * factor
 
-                loss, parts = 0.0, {}
-                for number in range(pieces):
-                    piece = {name: value.chunk(pieces)[number] for name, value in batch.items()}
-                    last = number == pieces - 1  # processes share their gradients once
-                    with contextlib.nullcontext() if last else accelerator.no_sync(run.model):
-                        images = piece["image"].contiguous(memory_format=torch.channels_last)
-                        with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
-                            prediction = run.model(images)
-                        total, terms = run.setup.loss(prediction, piece, network, config)
-                        (total / pieces).backward()
-                    loss = loss + total.detach() / pieces
-                    for name, term in terms.items():
-                        parts[name] = parts.get(name, 0.0) + term / pieces
+            loss, parts = 0.0, {}
+            for number in range(pieces):
+                piece = {name: value.chunk(pieces)[number] for name, value in batch.items()}
+                last = number == pieces - 1  # processes share their gradients once
+                with contextlib.nullcontext() if last else accelerator.no_sync(run.model):
+                    images = piece["image"].contiguous(memory_format=torch.channels_last)
+                    with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
+                        prediction = run.model(images)
+                    total, terms = run.setup.loss(prediction, piece, network, config)
+                    (total / pieces).backward()
+                loss = loss + total.detach() / pieces
+                for name, term in terms.items():
+                    parts[name] = parts.get(name, 0.0) + term / pieces
 
-                norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip or math.inf)
-                now = {"loss": loss, "stop": stop.is_set(), "time": time.perf_counter() - begun}
-                loss, stopping, run.seconds = mean_over_processes(accelerator, now).values()
-                check(run, loss, float(norm), batch)
-                run.optimizer.step()
-                run.optimizer.zero_grad(set_to_none=True)
-                if run.average is not None:
-                    update_average(run.average, network, config.ema_decay, run.step)
+            norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip or math.inf)
+            now = {"loss": loss, "stop": stop.is_set(), "time": time.perf_counter() - begun}
+            loss, stopping, run.seconds = mean_over_processes(accelerator, now).values()
+            check(run, loss, float(norm), batch)
+            run.optimizer.step()
+            run.optimizer.zero_grad(set_to_none=True)
+            if run.average is not None:
+                update_average(run.average, network, config.ema_decay, run.step)
             run.step += 1
             done = run.progress >= 1
-            with logger.clock("logging"):
-                if run.step % config.log_every == 0:
-                    parts = mean_over_processes(accelerator, parts)
-                logger.step(run, loss, parts, norm, rate, bar)
+            if run.step % config.log_every == 0:
+                parts = mean_over_processes(accelerator, parts)
+            logger.step(run, loss, parts, norm, rate, bar)
             if done or run.step % config.validate_every == 0:
                 logger.validate(run)
             if done or stopping or run.step % config.checkpoint_every == 0:
@@ -156,9 +152,8 @@ def fit(run: Run, stop: threading.Event) -> None:
 def save(run: Run) -> None:
     """Write ``model.safetensors`` and ``state.pt``, in the first process."""
     if run.logger.main:
-        with run.logger.clock("checkpoint"):
-            run.logger.board.flush()
-            save_checkpoint(run.logger.folder, run)
+        run.logger.board.flush()
+        save_checkpoint(run.logger.folder, run)
     run.saved_step = run.step
 
 

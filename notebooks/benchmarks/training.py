@@ -12,7 +12,6 @@ import copy
 import dataclasses
 import functools
 import sys
-import tempfile
 import time
 
 import numpy as np
@@ -27,7 +26,6 @@ from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network
 from hand_lib.network.spiral_conv import SpiralConv, UnpoolConv
 from hand_lib.training.config import make_config
-from hand_lib.training.loop import train
 from hand_lib.training.runtime import device_name, faster_in_bf16
 from hand_lib.training.setup import make_optimizer, update_average
 
@@ -162,15 +160,6 @@ def peak_memory_mb(function, device) -> int | None:
     torch.cuda.reset_peak_memory_stats(device)
     function()
     return round(torch.cuda.max_memory_allocated(device) / 2**20)
-
-
-def loop_shares(config, setup) -> dict:
-    """Share of a real run's time that goes into waiting for data, logging and the step itself."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = train(config, f"{folder}/run", setup=setup, say=lambda line: None)
-    spent = result.metrics["share_of_time"]
-    loop = spent["waiting"] + spent["step"] + spent["logging"]
-    return {name: spent[name] / loop for name in ("waiting", "logging", "step")}
 
 
 def random_batch(config) -> dict:

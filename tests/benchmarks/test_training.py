@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from benchmarks import training as benchmarks
 from benchmarks.stopwatch import speed_up
-from toy_training import toy_config, toy_setup
 
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.model import build_network
@@ -67,9 +66,3 @@ def test_interleaved_times_are_medians_of_each_function():
         {"slow": lambda: time.sleep(0.02), "fast": lambda: None}, repeats=3, device=CPU
     )
     assert 0.02 <= times["slow"] < 0.2 and times["fast"] < 0.01
-
-
-def test_the_shares_of_the_loop_add_up_to_one():
-    config = toy_config(steps=4)
-    shares = benchmarks.loop_shares(config, toy_setup(config))
-    assert abs(sum(shares.values()) - 1) < 1e-9 and set(shares) == {"waiting", "logging", "step"}
