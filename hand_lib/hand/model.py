@@ -70,8 +70,7 @@ class HandModel(nn.Module):
         super().__init__()
         if side not in _SIDES:
             raise ValueError(f"side must be 'right' or 'left', found {side!r}")
-        self.side, self.flat_mean = side, flat_mean
-        self.fingertips = fingertips
+        self.side, self.flat_mean, self.fingertips = side, flat_mean, fingertips
         template, shapes, regressor = (
             arrays[key] for key in ("v_template", "shapedirs", "J_regressor")
         )
@@ -89,29 +88,27 @@ class HandModel(nn.Module):
         bones = joints[:, 1:] - joints[:, MANO_PARENTS[1:]]
         skeleton = np.concatenate([joints, bones], 1).transpose(2, 1, 0).reshape(93, 11)
 
-        def keep(name, value):
-            self.register_buffer(name, torch.from_numpy(np.array(value)))
-
-        def keep_float(name, value):
-            self.register_buffer(name, torch.from_numpy(np.array(value, order="C")).to(dtype))
-
-        def keep_vertices(name, value):  # coordinate-major, V filled up to whole cache lines
-            keep_float(name, np.pad(value.T, [(0, 0)] * (value.ndim - 1) + [(0, -self.count % 16)]))
+        def vertices_last(value):  # V filled up to whole cache lines
+            return np.pad(value.T, [(0, 0)] * (value.ndim - 1) + [(0, -self.count % 16)])
 
         self.count = len(template)
-        keep_vertices("template", template)  # (3, V)
-        directions = np.concatenate([shapes, corrections], 2)
-        keep_vertices("directions", directions)  # (145, 3, V): ten shapes, then pose corrections
-        keep_vertices("skin", arrays["weights"])  # (16, V)
-        keep_float("rest_skeleton", skeleton[:, :1])  # (93, 1): x of 16 joints and 15 bones, y, z
-        keep_float("skeleton_directions", skeleton[:, 1:])  # (93, 10)
-        keep_float("joint_regressor", regressor)  # (16, V)
-        keep_float("pose_mean", arrays["hands_mean"])  # (45,)
-        keep_float("pose_components", arrays["hands_components"])  # (45, 45), rows
-        keep_float("identity", np.eye(3).reshape(9).repeat(15)[:, None])  # (135, 1)
-        keep("faces", arrays["f"])  # (F, 3)
-        keep("tips", tips)  # (5,)
-        keep("joint_order", _MANO_OF_21)  # (21,)
+        floats = {
+            "template": vertices_last(template),  # (3, V)
+            # (145, 3, V): ten shapes, then pose corrections
+            "directions": vertices_last(np.concatenate([shapes, corrections], 2)),
+            "skin": vertices_last(arrays["weights"]),  # (16, V)
+            "rest_skeleton": skeleton[:, :1],  # (93, 1): x of 16 joints and 15 bones, y, z
+            "skeleton_directions": skeleton[:, 1:],  # (93, 10)
+            "joint_regressor": regressor,  # (16, V)
+            "pose_mean": arrays["hands_mean"],  # (45,)
+            "pose_components": arrays["hands_components"],  # (45, 45), rows
+            "identity": np.eye(3).reshape(9).repeat(15)[:, None],  # (135, 1)
+        }
+        for name, value in floats.items():
+            self.register_buffer(name, torch.from_numpy(np.array(value, order="C")).to(dtype))
+        indices = {"faces": arrays["f"], "tips": tips, "joint_order": _MANO_OF_21}
+        for name, value in indices.items():  # (F, 3), (5,), (21,)
+            self.register_buffer(name, torch.from_numpy(np.array(value)))
 
     @classmethod
     def builtin(
@@ -135,8 +132,7 @@ class HandModel(nn.Module):
         in smplx, FreiHAND and METRO) adds MANO's mean pose.
         fingertips: a table of ``joints.FINGERTIP_VERTICES``; None takes the file's own ids, and
         where it has none, the table ``freihand``.
-        The sign error of the official MANO_LEFT's shape directions is corrected, and the log says
-        so.
+        The sign error of the official MANO_LEFT's shape directions is corrected; the log says so.
         """
         log = logging.getLogger(__name__)
         path = Path(path or ROOT / "template")
@@ -244,14 +240,12 @@ class HandModel(nn.Module):
     def regress_joints(self, vertices):
         """21 joints of a mesh of this model.   vertices: (B, V, 3) or (V, 3), tensor or array."""
         if not torch.is_tensor(vertices):
-            found = self.regress_joints(torch.as_tensor(np.asarray(vertices)))
-            return found.cpu().numpy()
+            return self.regress_joints(torch.as_tensor(np.asarray(vertices))).cpu().numpy()
         if vertices.ndim not in (2, 3) or vertices.shape[-2:] != (self.count, 3):
             raise ValueError(
                 f"expected vertices (B, {self.count}, 3), found {tuple(vertices.shape)}"
             )
-        regressor = self.joint_regressor.to(vertices)
-        inner = regressor @ vertices
+        inner = self.joint_regressor.to(vertices) @ vertices
         tips = vertices[..., self.tips.to(vertices.device), :]
         return torch.cat([inner, tips], -2)[..., self.joint_order.to(vertices.device), :]
 
@@ -299,9 +293,8 @@ def builtin_hierarchy(
             if hierarchy.key == key:
                 return hierarchy
     vertices = np.asarray(model.vertices.cpu(), dtype=np.float64)
-    poses = posed_vertices(model, HIERARCHY_POSES)
-    hierarchy = build_hierarchy(vertices, np.asarray(model.faces.cpu()), factors, poses, method)
-    hierarchy = replace(hierarchy, key=key)
+    poses, faces = posed_vertices(model, HIERARCHY_POSES), np.asarray(model.faces.cpu())
+    hierarchy = replace(build_hierarchy(vertices, faces, factors, poses, method), key=key)
     with contextlib.suppress(OSError):  # a read-only checkout builds it each time
         hierarchy.save(path)
     return hierarchy
