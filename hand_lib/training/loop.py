@@ -24,11 +24,12 @@ from torch import nn
 from tqdm import tqdm
 
 from hand_lib.data.loader import HandLoader
-from hand_lib.files import read_json, write_text
-from hand_lib.training.config import FIELDS, TrainConfig, changes_from_words, make_config, replace
+from hand_lib.files import write_text
+from hand_lib.training.config import TrainConfig, changes_from_words, make_config, replace
 from hand_lib.training.log import RunLogger, TrainingStopped, check
 from hand_lib.training.run_folder import (
     RunResult,
+    config_to_continue,
     find_run,
     has_state,
     load_state,
@@ -182,7 +183,7 @@ def train(
         accelerator = make_accelerator(config or read_config(folder))
         if accelerator.is_main_process:
             if resume is not None:
-                config = _continued(config, folder, allow_changes)
+                config = config_to_continue(config, folder, allow_changes)
             stack.enter_context(locked(folder))
             if resume is None and has_state(folder):
                 raise FileExistsError(
@@ -202,8 +203,7 @@ def train(
         run = _prepare(config, setup, logger, accelerator)
         fit(run, stop)
     accelerator.wait_for_everyone()
-    log = read_log(folder)
-    return RunResult(folder, config, run.step, logger.metrics, log, run.best_network)
+    return RunResult(folder, config, run.step, logger.metrics, read_log(folder), run.best_network)
 
 
 def _prepare(config, setup, logger, accelerator) -> Run:
@@ -253,11 +253,11 @@ def train_or_continue(
     folder, settings = find_run(run_folder), {"run_folder": run_folder}
     if has_state(folder):
         settings = {"resume": folder, "allow_changes": allow_changes}
-        same = _continued(config, folder, allow_changes) == read_config(folder)
-        metrics = read_json(folder / "metrics.json", optional=True) or {}
-        if same and metrics.get("status") == "finished":
+        same = config_to_continue(config, folder, allow_changes) == read_config(folder)
+        before = read_run(folder)
+        if same and before.metrics.get("status") == "finished":
             say(f"{folder.name} is trained already; for another run choose another name")
-            return read_run(folder)
+            return before
     gpus = torch.cuda.device_count() if config.device == "auto" else 0
     processes = processes or max(gpus, 1)
     if processes == 1:
@@ -267,21 +267,6 @@ def train_or_continue(
     begin = notebook_launcher if gpus else debug_launcher  # the latter: processes on the CPU
     begin(functools.partial(train, config, **settings), num_processes=processes)
     return read_run(folder)
-
-
-def _continued(config, folder, allow_changes) -> TrainConfig:
-    """The config to continue a run with."""
-    old = read_config(folder)
-    if config is None or allow_changes:
-        return config or old
-    pairs = ((name, getattr(old, name), getattr(config, name)) for name in FIELDS)
-    changed = ", ".join(f"{name} was {a!r}, now {b!r}" for name, a, b in pairs if a != b)
-    if changed:
-        raise ValueError(
-            f"{folder} was begun with another config: {changed}. Resume without a config, or pass "
-            "allow_changes=True (--allow-changes on the command line)"
-        )
-    return config
 
 
 def main(arguments=None) -> None:
@@ -301,8 +286,6 @@ def main(arguments=None) -> None:
     parser.add_argument("--allow-changes", action="store_true", help="resume with another config")
     parser.add_argument("changes", nargs="*", metavar="NAME VALUE", help="fields of the config")
     given = parser.parse_args(arguments)
-    if bool(given.folder) == bool(given.resume):
-        parser.error("give either --folder or --resume")
     try:
         old = given.resume or given.config
         base = read_config(old) if old else make_config(given.preset)

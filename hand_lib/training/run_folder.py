@@ -30,7 +30,7 @@ from hand_lib.files import find_run, read_json, write_text, written_atomically
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.mesh.hierarchy import load_hierarchy
 from hand_lib.network.model import build_network
-from hand_lib.training.config import TrainConfig, config_from_json, replace
+from hand_lib.training.config import FIELDS, TrainConfig, config_from_json, replace
 
 STATE_FILE, PREVIOUS_FILE, MODEL_FILE = "state.pt", "previous.pt", "model.safetensors"
 _RENAMED = {
@@ -48,6 +48,21 @@ def read_config(folder) -> TrainConfig:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: there is no run in {path.parent}")
     return config_from_json(path.read_text(encoding="utf-8"), str(path))
+
+
+def config_to_continue(config, folder, allow_changes: bool) -> TrainConfig:
+    """The config to go on with: the run's own for None; one that differs must be allowed to."""
+    old = read_config(folder)
+    if config is None or allow_changes:
+        return config or old
+    pairs = ((name, getattr(old, name), getattr(config, name)) for name in FIELDS)
+    changed = ", ".join(f"{name} was {a!r}, now {b!r}" for name, a, b in pairs if a != b)
+    if changed:
+        raise ValueError(
+            f"{folder} was begun with another config: {changed}. Resume without a config, or pass "
+            "allow_changes=True (--allow-changes on the command line)"
+        )
+    return config
 
 
 def load_network(run_folder, device="cpu"):
