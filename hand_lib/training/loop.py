@@ -176,7 +176,7 @@ def train(
     """
     if (resume is None) == (run_folder is None) or (resume is None and config is None):
         raise ValueError(
-            "give either a config and run_folder (a new run) or resume (the folder of an old one)"
+            "give either a config and run_folder (--folder, new) or resume (--resume, an old run)"
         )
     folder = find_run(resume or run_folder)
     with contextlib.ExitStack() as stack:
