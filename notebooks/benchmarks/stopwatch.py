@@ -111,10 +111,12 @@ def compared(rows) -> list[dict]:
 def table(rows) -> str:
     """Rows as text, one line each; any further columns of a row follow by their own names.
 
+    Columns without a value in any row stay away.
     "faster" is theirs / ours. A star marks rows of unlike work, explained below the table.
     """
     rows = list(rows)
-    columns = list(dict.fromkeys(key for row in rows for key in row if key != "ratio"))
+    filled = (key for row in rows for key, value in row.items() if value is not None)
+    columns = list(dict.fromkeys(key for key in filled if key != "ratio"))
     heads = [_HEADINGS.get(column, column.replace("_", " ")) for column in columns]
     lines = [[_cell(row.get(column)) for column in columns] for row in rows]
     if "theirs_ms" in columns:

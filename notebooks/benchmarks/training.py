@@ -76,7 +76,7 @@ def data_rate(image_size=224, batch_size=64, workers=0, batches=20) -> dict:
     stream.close()
     what = f"data generation: {image_size} px, batch {batch_size}, {workers} processes"
     return {"what": what, "ours_ms": 1000 * seconds, "theirs_ms": None,
-            "images_per_s": batch_size / seconds, "device": "cpu"}  # fmt: skip
+            "images_per_s": batch_size / seconds}  # fmt: skip
 
 
 def step_costs(config, device, repeats=15) -> list[dict]:
@@ -117,9 +117,7 @@ def step_costs(config, device, repeats=15) -> list[dict]:
     return [
         {"what": f"{what}: {name}", "ours_ms": 1000 * times["whole"],
          "theirs_ms": 1000 * times[other], "ratio": times[other] / times["whole"],
-         "images_per_s": config.batch_size / times["whole"],
-         "theirs_images_per_s": config.batch_size / times[other],
-         "device": device.type, "peak_mb": peak}
+         "images_per_s": config.batch_size / times["whole"], "peak_mb": peak}
         for what, other in pairs
     ]  # fmt: skip
 
