@@ -36,6 +36,15 @@ export default () => {
       page.plotly ??= page.code.then((code) =>
         import(URL.createObjectURL(new Blob([code], { type: "text/javascript" }))));
       const plotly = await page.plotly;
+      if (model.get("_drops")) {
+        el.addEventListener("dragover", (event) => event.preventDefault());
+        el.addEventListener("drop", async (event) => {
+          event.preventDefault();
+          const files = [...event.dataTransfer.files];
+          const bytes = await Promise.all(files.map((file) => file.arrayBuffer()));
+          model.send({ dropped: files.map((file) => file.name) }, undefined, bytes);
+        });
+      }
       if (held) {
         const waiting = held;
         held = null;
@@ -58,9 +67,20 @@ class LiveFigure(go.FigureWidget):
 
     _esm = _LOADER
     _code = traitlets.Unicode().tag(sync=True)
+    _drops = traitlets.Bool(False).tag(sync=True)
     _sent = False
 
     @traitlets.default("_code")
     def _first_brings_it(self) -> str:
         first, LiveFigure._sent = not LiveFigure._sent, True
         return _CODE.read_text(encoding="utf-8") if first else ""
+
+    def on_drop(self, take) -> None:
+        """Call ``take`` with {name: bytes} of the files that somebody drops onto the figure."""
+
+        def heard(_figure, message, buffers):
+            if names := message.get("dropped"):
+                take(dict(zip(names, map(bytes, buffers), strict=True)))
+
+        self._drops = True
+        self.on_msg(heard)

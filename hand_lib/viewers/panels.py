@@ -337,8 +337,12 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
         open_picture(change["new"])
 
     def uploaded(change):
-        bad, found = [], {item["name"]: bytes(item["content"]) for item in change["new"]}
+        found = {item["name"]: bytes(item["content"]) for item in change["new"]}
         upload.value = ()  # the same file may come again
+        take(found)
+
+    def take(found):
+        bad = []
         for name, content in found.items():
             try:
                 read_image(content, name)
@@ -359,13 +363,14 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
         predict()
 
     unbox.on_click(forget_box)
+    picture.on_drop(take)
     for control, act in (
         (pick, chosen), (upload, uploaded), (side, predict), (way, predict), (show, switch),
         (opacity, paint), (wipe, paint), (look, turn),
     ):  # fmt: skip
         control.observe(act, "value")
     gap = {"grid_gap": "6px 14px", "flex_flow": "row wrap", "align_items": "center"}
-    hint = widgets.HTML("drag a box around a hand in the picture; drag the mesh to turn it")
+    hint = widgets.HTML("drop pictures of yours onto this; drag a box around a hand; turn the mesh")
     panel.children = [
         widgets.HBox([pick, upload, unbox, side], layout=gap),
         widgets.HBox([show, look], layout=gap),

@@ -4,6 +4,7 @@ They run wherever Chromium and playwright are installed. Cells that a panel does
 out: nbval runs those.
 """
 
+import base64
 import importlib.util
 import json
 
@@ -109,6 +110,17 @@ def test_the_demo_takes_a_box_a_side_a_wipe_and_an_upload_and_saves(lab, tmp_pat
         page.locator('button:has-text("upload")').first.click()
     changes(lambda: chooser.value.set_files([str(photo) for photo in photos]))
     assert pick.input_value() == "mine.png" and "another.png" in pick.inner_text()
+    dropped = page.evaluate_handle(
+        """text => {
+            const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
+            return data;
+        }""",
+        base64.b64encode(photos[0].read_bytes()).decode(),
+    )
+    changes(lambda: picture.dispatch_event("drop", {"dataTransfer": dropped}))
+    assert pick.input_value() == "dropped.png"
     page.locator(':text("nobody knows the camera")').first.wait_for(timeout=30_000)
     shot = tmp_path / "demo.png"
     page.screenshot(path=shot)

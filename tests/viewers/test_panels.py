@@ -224,6 +224,8 @@ def test_uploads_enter_the_list_and_the_same_one_may_come_again(panel, tmp_path)
     assert panel.box_figure.layout.images[0].sizex == 160
     upload(panel, "big.png", path.read_bytes())
     assert panel.box_figure.layout.images[0].sizex == 2000 and panel.upload.value == ()
+    panel.box_figure._handle_custom_msg({"dropped": ["mine.png"]}, [memoryview(path.read_bytes())])
+    assert panel.pick.value == "mine.png" and "big.png" in panel.pick.options
     upload(panel, "broken.png", b"no picture")
     assert "broken.png is not a picture" in panel.message.value
     assert "broken.png" not in panel.pick.options and panel.pick.value == "big.png"
