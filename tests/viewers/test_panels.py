@@ -228,7 +228,7 @@ def test_uploads_enter_the_list_and_the_same_one_may_come_again(panel, tmp_path)
     assert panel.pick.value == "mine.png" and "big.png" in panel.pick.options
     upload(panel, "broken.png", b"no picture")
     assert "broken.png is not a picture" in panel.message.value
-    assert "broken.png" not in panel.pick.options and panel.pick.value == "big.png"
+    assert "broken.png" not in panel.pick.options and panel.pick.value == "mine.png"
 
 
 def test_while_it_works_the_panel_says_so_and_shows_no_other_picture_s_hand():
