@@ -22,7 +22,7 @@ from hand_lib.fitting.prior import NetworkPrior, hold
 from hand_lib.fitting.skeleton import Skeleton
 from hand_lib.fitting.solver import State, evaluate, make_problem, minimise, smooth_track, solve
 from hand_lib.hand.model import mirror_pose
-from hand_lib.render.camera import guessed_intrinsics, project
+from hand_lib.render.camera import check_intrinsics, guessed_intrinsics, project
 
 MIN_JOINTS = 6
 """A hand with fewer visible joints is not fitted."""
@@ -249,6 +249,8 @@ def _cameras(intrinsics, points, weights, image_size):
     intrinsics = np.asarray(intrinsics, float)
     if intrinsics.shape not in ((3, 3), (batch, 3, 3)):
         raise ValueError(f"expected intrinsics (3, 3) or (B, 3, 3), found {intrinsics.shape}")
+    for matrix in np.unique(intrinsics.reshape(-1, 3, 3), axis=0):
+        check_intrinsics(matrix, *((60, 60) if image_size is None else image_size))
     return np.broadcast_to(intrinsics, (batch, 3, 3)).copy()
 
 

@@ -187,6 +187,9 @@ def test_bad_inputs_are_named(model):
         fit_hands(model, np.zeros((1, 21, 2)), -np.ones((1, 21)))
     with pytest.raises(ValueError, match="intrinsics"):
         fit_hands(model, np.zeros((1, 21, 2)), intrinsics=np.eye(4))
+    for fy, words in ((1.4, "look normalised"), (-400.0, "should be positive")):
+        with pytest.raises(ValueError, match=words):
+            fit_hands(model, np.zeros((1, 21, 2)), intrinsics=np.diag([400.0, fy, 1.0]))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
