@@ -207,6 +207,7 @@ def test_only_degenerate_predictions_still_give_numbers(truth):
     ("change", "note"),
     [
         (lambda j, v: (j - j[:, :1], v - j[:, :1]), "wrist is at the origin"),
+        (lambda j, v: (j - j[:, 9:10], v - j[:, 9:10]), "hand stands around the origin"),
         (lambda j, v: (j * [1, -1, -1], v * [1, -1, -1]), "OpenGL's axes"),
         (lambda j, v: (j[::-1], v[::-1]), "order shuffled"),
         (lambda j, v: (convert_joints(j, "interhand", back=True), v), "'interhand'"),
