@@ -61,8 +61,9 @@ def save_rigged(path, model, pose, betas=None, translation=None, colours=None) -
     """Write a hand with its 16 bones as GLB: what opens is the pose, and its joints can be turned.
 
     model: a ``HandModel``.   pose: (16, 3) axis-angle.   betas: (10,) or None.   translation: (3,)
-    metres or None.   colours: as in ``save_hands``. Linear blend skinning alone: the model's
-    corrections of bent joints are left out.   returns the path.
+    metres or None.   colours: as in ``save_hands``. What skinning does not do, the model's
+    corrections of bent joints, is a shape key for this pose; fade it for others.   returns the
+    path.
     """
     path, arrays = Path(path), model.arrays()
     if path.suffix.lower() != ".glb":
@@ -71,7 +72,10 @@ def save_rigged(path, model, pose, betas=None, translation=None, colours=None) -
     rest = arrays["v_template"] + arrays["shapedirs"][..., : len(betas)] @ betas
     joints, parents = arrays["J_regressor"] @ rest, model.parents
     turns = model.rotations(torch.as_tensor(np.asarray(pose, np.float32)).reshape(1, 16, 3))[0]
-    turns = Rotation.from_matrix(turns.cpu().numpy()).as_quat().tolist()
+    turns = turns.cpu().numpy()
+    bent = arrays["posedirs"] @ (turns[1:] - np.eye(3)).ravel()
+    bent *= bool(model.directions[10:].any())  # not of a model without corrections
+    turns = Rotation.from_matrix(turns).as_quat().tolist()
     starts = joints - np.where(parents[:, None] >= 0, joints[parents], 0)
     starts[0] += 0 if translation is None else translation
     vertices, faces, rgb = _checked(rest, arrays["f"], colours)
@@ -82,6 +86,8 @@ def save_rigged(path, model, pose, betas=None, translation=None, colours=None) -
     attributes = mesh["primitives"][0]["attributes"]
     most = np.where(weights > 0, most, 0).astype(np.uint16)  # as the standard's validator wants
     attributes["JOINTS_0"] = buffer.add(most, "VEC4")
+    mesh["primitives"][0]["targets"] = [{"POSITION": buffer.add(bent, "VEC3")}]
+    mesh |= {"weights": [1.0], "extras": {"targetNames": ["bent joints"]}}
     attributes["WEIGHTS_0"] = buffer.add(weights / weights.sum(1, keepdims=True), "VEC4")
     back = np.tile(np.eye(4), (16, 1, 1))
     back[:, 3, :3] = -joints  # the inverse of each bone's place, column after column
