@@ -155,12 +155,14 @@ def fit_hands(
     if prior is not None and not prior.wary:
         off = np.nan_to_num(fit.residual_px).max(1) > options.worst_joint * size
         off |= fit.reprojection_px > options.reprojection * size
+        off &= ~prior.doubted
         for row, held in ((off & known & ~alone, True), (known & alone, False)):
             if not len(row := np.flatnonzero(row)):
                 continue
             wary = prior.rows(row)._replace(wary=True) if held else None
             other = fit_hands(model, points[row], weights[row], fit.intrinsics[row], prior=wary)
-            taken = other.accepted | held
+            one_off = prior.doubted[row] & (other.reason == Reason.ONE_JOINT)
+            taken = other.accepted | one_off | held
             for name in vars(fit):
                 getattr(fit, name)[row[taken]] = getattr(other, name)[taken]
             alone[row[taken]] = False

@@ -22,7 +22,7 @@ from hand_lib.hand.kinematics import axis_angle_to_matrix
 from hand_lib.hand.model import mirror_pose
 from hand_lib.render.camera import solve_translation
 
-NOISE = 0.012
+NOISE = 0.010
 """Expected noise of key points, as a fraction of the hand's size in the picture."""
 
 READ_NOISE = 1.5
@@ -54,23 +54,27 @@ class NetworkPrior(NamedTuple):
     vertices: np.ndarray  # (B, V, 3) metres, camera axes, of the model's topology and side
     read: np.ndarray  # (B, 21, 2) px, its 2-D joints
     noise: np.ndarray  # (B,) px that these are expected to be off by
+    doubted: np.ndarray  # (B,) bool, by the network itself: key points may contradict it
     wary: bool = False  # hold it tightly, and doubt key points that lie off its joints
 
     def rows(self, index) -> "NetworkPrior":
         """Some of the hands."""
-        return NetworkPrior(*(np.asarray(part, np.float64)[index] for part in self[:3]), self.wary)
+        return NetworkPrior(*(np.asarray(part)[index] for part in self[:4]), self.wary)
 
 
-def network_prior(vertices, joints_2d, read=None) -> NetworkPrior:
+def network_prior(vertices, joints_2d, read=None, doubted=False) -> NetworkPrior:
     """The prior of a network's meshes.
 
     vertices: (B, V, 3) metres, camera axes.   joints_2d: (B, 21, 2) px, joints of the mesh.
     read: (B, 21, 2) px, joints read from the image; None: those of the mesh, of unknown merit.
+    doubted: (B,) bool, whether the network doubts what it read while key points lie where the hand
+    is: they may then lie off what it says, and one of them off the hand.
     """
     noise = 0.1 * np.ptp(joints_2d, axis=1).max(1)
     if read is not None:
         noise = READ_NOISE * np.linalg.norm(read - joints_2d, axis=2).mean(1)
-    return NetworkPrior(vertices, joints_2d if read is None else read, noise)
+    doubted = np.broadcast_to(doubted, noise.shape)
+    return NetworkPrior(vertices, joints_2d if read is None else read, noise, doubted)
 
 
 def hold(skeleton, prior: NetworkPrior, points, weights, cameras) -> tuple[Problem, State, tuple]:
@@ -119,7 +123,7 @@ def hold(skeleton, prior: NetworkPrior, points, weights, cameras) -> tuple[Probl
         pose_weight=POSE_WEIGHT, near=start, pull=put(pull),
         joints=JointPrior(rays, put(own**2), put((joints * mirror)[:, ORDER]), place),
     )  # fmt: skip
-    return problem, start, (agree, near)
+    return problem, start, (agree, near | prior.doubted)
 
 
 def lay_onto(points, weights, read, size) -> tuple:

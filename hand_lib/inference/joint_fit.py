@@ -12,7 +12,6 @@ from hand_lib.fitting.detection import find_landmarks
 from hand_lib.fitting.fit import fit_hands
 from hand_lib.fitting.prior import network_prior
 from hand_lib.hand.model import HandModel
-from hand_lib.inference.search import overlaps
 from hand_lib.render.camera import (
     apply_affine,
     crop_to_pixels,
@@ -21,8 +20,8 @@ from hand_lib.render.camera import (
     pixels_to_crop,
 )
 
-SAME_HAND = 0.3
-"""Box and detection that overlap by less (intersection over union) are different hands."""
+SAME_HAND = 0.5
+"""Key points whose middle lies further from a box's, over its longer side, are another hand's."""
 
 
 class HandParameters(NamedTuple):
@@ -74,9 +73,9 @@ def assign_keypoints(picture, boxes, sides, keypoints) -> tuple:
         else:
             keypoints = []
             for box in boxes:
-                fits = [overlaps(np.array(hand[2]), np.array(box, float)) for hand in found]
-                best = np.argmax(fits) if max(fits, default=0) > SAME_HAND else None
-                keypoints.append(np.zeros((21, 3)) if best is None else found[best][0])
+                apart = [_apart(hand[2], box) for hand in found]
+                near = min(apart, default=np.inf) < SAME_HAND
+                keypoints.append(found[np.argmin(apart)][0] if near else np.zeros((21, 3)))
     if keypoints is None:
         return boxes, sides, None
     points = np.asarray(keypoints, float)
@@ -103,6 +102,13 @@ def _box(points, picture) -> tuple[float, ...]:
     return (*np.clip(points.min(0), -0.5, edge), *np.clip(points.max(0), -0.5, edge))
 
 
+def _apart(box, other) -> float:
+    """How far the middles of two boxes are apart, over the longer side of the second one."""
+    low, high = np.reshape(np.asarray([box, other], float), (2, 2, 2)).swapaxes(0, 1)
+    middle = (low + high) / 2
+    return float(np.linalg.norm(middle[0] - middle[1]) / max((high - low)[1].max(), 1e-6))
+
+
 def refine_predictions(hands, direct, size: int) -> list:
     """Predictions, each replaced by the joint fit of its mesh and its key points.
 
@@ -126,14 +132,19 @@ def refine_predictions(hands, direct, size: int) -> list:
         read = direct
         if direct is not None:
             read = apply_affine(back, crop_to_pixels(direct[rows].astype(float), size))
+        points, doubted = np.zeros((len(rows), 21, 3)), np.zeros(len(rows), bool)
+        for k, hand in enumerate(group):
+            if hand.keypoints is not None and hand.keypoints[:, 2].any():
+                points[k] = hand.keypoints
+                seen = points[k, points[k, :, 2] > 0, :2]
+                place = (*seen.min(0), *seen.max(0))
+                doubted[k] = hand.doubtful and _apart(place, hand.box) < SAME_HAND
         prior = network_prior(
             np.stack([hand.vertices for hand in group]),
             np.stack([hand.joints_2d for hand in group]),
             read,
+            doubted,
         )
-        points = np.zeros((len(rows), 21, 3))
-        for k, hand in enumerate(group):
-            points[k] = 0 if hand.keypoints is None else hand.keypoints
         cameras = np.stack([hand.intrinsics for hand in group])
         fit = fit_hands(model, points[..., :2], points[..., 2], cameras, prior=prior)
         parameters = [part.astype(np.float32) for part in (fit.pose, fit.betas, fit.translation)]

@@ -33,7 +33,7 @@ SEARCHED_SIDE = 1024
 """Larger pictures are shrunk to so many pixels before they are searched."""
 
 KEPT = (10, 6, 4)
-"""So many boxes are looked at again, and again, each time where the last look saw the hand."""
+"""So many boxes, those read best, are looked at again, each time where the last look saw a hand."""
 
 STEADY = 0.5
 """The box of a hand that is looked at again is the same, by this share of the union at least."""
@@ -41,7 +41,7 @@ STEADY = 0.5
 SMALLEST = 0.05
 """Smaller hands, over the picture's longer side, are not looked for."""
 
-READ = 0.12
+READ = 0.2
 """A hand that was looked for has to be read so well: confidence times steadiness of its box."""
 
 MOST_HANDS, APART = 4, 0.3
@@ -69,27 +69,27 @@ def find_hands(predictor, picture, sides=None) -> list[FoundHand]:
         scale = np.tile(size / small, 2)
     tried = tuple(dict.fromkeys(sides or SIDES))
     crops, affines = windows(picture, predictor.network.view_size or predictor.image_size)
-    boxes, sure, _ = _look(predictor, crops, affines, n_crops=1)
+    boxes, rank, _ = _look(predictor, crops, affines, n_crops=1)
     seen = []
     for count in KEPT:
-        boxes = boxes[separate(boxes, sure, count)]
+        boxes = boxes[separate(boxes, rank, count)]
         places = np.repeat(boxes, len(tried), axis=0)
         mirrored = np.tile([side == "left" for side in tried], len(boxes))
         middle = (places[:, :2] + places[:, 2:]) / 2
         extent = np.maximum(BOX_MARGIN * (places[:, 2:] - places[:, :2]).max(axis=1), 16.0)
         affines = crop_affine(middle, extent, predictor.image_size, mirror=mirrored)
         crops = np.stack([cut(picture, affine, predictor.image_size) for affine in affines])
-        found, sure, read = _look(predictor, crops, affines)
+        found, sure, rank = _look(predictor, crops, affines)
         steady = overlaps(found, places)
         middle = (found[:, :2] + found[:, 2:]) / 2
         extent = (found[:, 2:] - found[:, :2]).max(axis=1)
         there = (middle < picture.shape[1::-1]).all(axis=1) & (found[:, 2:] > 0).all(axis=1)
         there &= extent > SMALLEST * max(picture.shape)
-        sure, read = sure * there, read * steady * there
+        sure, rank, read = sure * there, rank * there, rank * steady * there
         rows = np.arange(len(boxes)) * len(tried)
         rows += read.reshape(len(boxes), -1).argmax(axis=1)  # the side that is read better
-        boxes, sure = found[rows], sure[rows]
-        seen.append((boxes, sure * (steady[rows] > STEADY), read[rows], mirrored[rows].astype(int)))
+        boxes, rank, steady = found[rows], rank[rows], steady[rows]
+        seen.append((boxes, sure[rows] * (steady > STEADY), read[rows], mirrored[rows].astype(int)))
     boxes, sure, read, side = (np.concatenate(part) for part in zip(*seen, strict=True))
     known = predictor.calibration
     likely = (sure > known.hand.threshold) & (read > READ) if known else np.ones(len(boxes), bool)

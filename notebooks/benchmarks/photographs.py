@@ -32,9 +32,10 @@ def score_photographs(predictor, labels, keypoints=None, **options) -> dict:
 
     labels: path of the JSON.   keypoints: None, "detect", or (21, 3) arrays, one an entry or None.
     options: of ``Predictor.predict``, such as ``refined=False``.
-    returns source -> {"flat": (N,), "aligned_mm": (M,)}, hands with 3-D truth among them.
+    returns source -> {"flat": (N,), "given": (N,), "aligned_mm": (M,)}: 2-D errors of the answer
+    and of the key points it was held by, and the 3-D one of hands with 3-D truth.
     """
-    labels, found = Path(labels), defaultdict(lambda: {"flat": [], "aligned_mm": []})
+    labels, found = Path(labels), defaultdict(lambda: {"flat": [], "given": [], "aligned_mm": []})
     folders = labels.parent, labels.with_suffix("")
     for n, entry in enumerate(read_json(labels)):
         places = [folder / entry["file"] for folder in folders]
@@ -49,8 +50,10 @@ def score_photographs(predictor, labels, keypoints=None, **options) -> dict:
             points = None if keypoints[n] is None else np.asarray(keypoints[n])[None]
         hand = predictor.predict(image, [box], [entry["side"]], keypoints=points, **options)[0]
         row = found[entry.get("source", "all")]
-        apart = np.nanmean(np.linalg.norm(hand.joints_2d - true, axis=1)) / size
-        row["flat"].append(min(apart, LOST))
+        held = hand.keypoints if hand.keypoints is not None else np.zeros((21, 3))
+        for name, flat in (("flat", hand.joints_2d), ("given", held[:, :2])):
+            apart = np.nanmean(np.linalg.norm(flat - true, axis=1)) / size
+            row[name].append(min(apart, LOST) if name == "flat" or held[:, 2].any() else LOST)
         if entry.get("joints_3d") is not None:
             row["aligned_mm"].append(
                 joint_errors_mm(hand.joints[None], np.array(entry["joints_3d"], float)[None])[0]
@@ -60,16 +63,18 @@ def score_photographs(predictor, labels, keypoints=None, **options) -> dict:
 
 def table(found: dict) -> str:
     """The result of ``score_photographs`` as text."""
-    everything = {
-        name: [x for row in found.values() for x in row[name]] for name in ("flat", "aligned_mm")
-    }
+    names = ("flat", "given", "aligned_mm")
+    everything = {name: [x for row in found.values() for x in row[name]] for name in names}
     lines = [f"{'source':24}{'hands':>6}{'2-D mean':>10}{'median':>8}{'PA mean':>9}{'median':>8}"]
+    held = bool(min(everything["given"]) < LOST)
+    lines[0] += "   key points' own mean, median" * held
     for name, row in [*sorted(found.items()), ("all hands", everything)]:
         flat, aligned = row["flat"], row["aligned_mm"] or [np.nan]
         lines.append(
             f"{name:24}{len(flat):6}{np.mean(flat):10.3f}{np.median(flat):8.3f}"
             f"{np.mean(aligned):9.1f}{np.median(aligned):8.1f}"
         )
+        lines[-1] += f"{np.mean(row['given']):22.3f}{np.median(row['given']):8.3f}" * held
     return "\n".join(lines)
 
 

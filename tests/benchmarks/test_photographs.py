@@ -21,11 +21,13 @@ def test_labels_and_predictions_that_agree_have_no_error(tmp_path):
 
     def predict(image, boxes, sides, keypoints=None):
         seen.append((sides, keypoints))
-        return [SimpleNamespace(joints_2d=flat + len(seen) - 1, joints=2 * joints)]
+        held = None if keypoints is None else np.c_[flat, np.ones(21)]
+        return [SimpleNamespace(joints_2d=flat + len(seen) - 1, joints=2 * joints, keypoints=held)]
 
     predictor = SimpleNamespace(predict=predict)
     found = score_photographs(predictor, tmp_path / "labels.json", [np.ones((21, 3)), None])
     assert found["x"]["flat"] == [0] and found["x"]["aligned_mm"] == pytest.approx([0], abs=1e-6)
     assert 0.02 < found["y"]["flat"][0] < 0.05 and found["y"]["aligned_mm"] == []
     assert seen[0][0] == ["left"] and seen[0][1].shape == (1, 21, 3) and seen[1][1] is None
-    assert "all hands" in table(found)
+    assert found["x"]["given"] == [0] and found["y"]["given"] == [0.5]  # none found counts as lost
+    assert "all hands" in table(found) and "key points' own" in table(found)

@@ -41,8 +41,11 @@ def hands(request):
     )  # fmt: skip
 
 
-def refine(hands, points, confidence):
-    prior = NetworkPrior(hands.said, hands.read, np.full(COUNT, 1.5 * NOISE_PX))
+def refine(hands, points, confidence, read=None, doubted=False):
+    prior = NetworkPrior(
+        hands.said, hands.read if read is None else read, np.full(COUNT, 1.5 * NOISE_PX),
+        np.full(COUNT, doubted),
+    )  # fmt: skip
     found = fit_hands(hands.model, points, confidence, CAMERA, prior=prior)
     return found, found.joints
 
@@ -82,6 +85,16 @@ def test_without_confidence_the_network_is_as_good_as_before(hands):
     assert (found.reason == Reason.NO_HAND).all()
     assert (errors(hands, joints, project(joints, CAMERA)) <= 1.01 * network).all()
     assert np.isfinite(joints).all()
+
+
+def test_key_points_are_believed_where_the_network_doubts_that_it_looked_at_the_hand(hands):
+    points, confidence = spoil(hands.points, np.random.default_rng(5), 1.0, 0.0)
+    elsewhere = hands.read[:, :1] + (hands.read - hands.read[:, :1])[:, ::-1] + 150  # another hand
+    apart = []
+    for doubted in (False, True):
+        _, joints = refine(hands, points, confidence, elsewhere, doubted)
+        apart.append(np.linalg.norm(project(joints, CAMERA) - hands.points, axis=2).mean())
+    assert apart[1] < 0.1 * apart[0]
 
 
 def test_joint_limits_hold(hands):
