@@ -8,7 +8,7 @@ from hand_lib import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     fit_hands="fit",
-    fit_pose="pose",
+    fit_pose="prior",
     HandFit="fit",
     Keypoints="keypoints",
     read_keypoints="keypoints",

@@ -256,23 +256,15 @@ def _cameras(intrinsics, points, weights, image_size):
     return np.broadcast_to(intrinsics, (batch, 3, 3)).copy()
 
 
-def _model_parameters(skeleton: Skeleton, state: State):
-    """Pose (B, 16, 3), betas (B, 10) and translation (B, 3) for the skeleton's own model."""
-    pose = skeleton.pose(state.rotation, state.angles)
-    translation = state.wrist - skeleton.wrist - state.betas @ skeleton.wrist_shapes
-    if skeleton.mirror < 0:
-        pose = mirror_pose(pose)
-        translation = translation * translation.new_tensor([-1.0, 1.0, 1.0])
-    if not skeleton.model.flat_mean:
-        fingers = pose[:, 1:] - skeleton.model.pose_mean.to(pose).view(15, 3)
-        pose = torch.cat([pose[:, :1], fingers], 1)
-    return pose, state.betas, translation
-
-
 def _write(fit, rows, problem, state, points, weights) -> None:
     """Fill rows of a fit from a state, through the model itself."""
-    model = problem.skeleton.model
-    pose, betas, translation = _model_parameters(problem.skeleton, state)
+    skeleton, betas = problem.skeleton, state.betas
+    model, pose = skeleton.model, skeleton.pose(state.rotation, state.angles)
+    translation = state.wrist - skeleton.wrist - betas @ skeleton.wrist_shapes
+    if skeleton.mirror < 0:
+        pose, translation = mirror_pose(pose), translation * skeleton.put([-1.0, 1.0, 1.0])
+    if not model.flat_mean:
+        pose[:, 1:] -= model.pose_mean.to(pose).view(15, 3)
     with torch.no_grad():
         hand = model(*(part.to(model.template.dtype) for part in (pose, betas, translation)))
     joints = hand.joints.double().cpu().numpy()

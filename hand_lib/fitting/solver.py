@@ -1,9 +1,8 @@
 """The minimisation behind ``fit_hands``: many hands at once, Levenberg-Marquardt with limits.
 
 Everything happens in normalised camera coordinates and for right hands; left ones are mirrored at
-the door. ``Problem`` holds what is asked, ``State`` an answer, and functions lead from one to the
-other: ``first_guesses`` of a bank of posed hands seen from all sides, ``minimise`` from each,
-``solve`` keeps the best, ``smooth_track`` ties the frames of a track together.
+the door. From ``Problem`` to ``State``: ``first_guesses`` of a bank of posed hands seen from all
+sides, ``minimise`` from each, ``solve`` keeps the best, ``smooth_track`` ties frames together.
 """
 
 from functools import lru_cache
@@ -78,14 +77,9 @@ def make_problem(skeleton, points, weights, cameras, size, noise, proportions) -
     rays = rays[..., :2] * (skeleton.mirror, 1.0)
     focal = np.sqrt(np.abs(np.linalg.det(cameras[:, :2, :2])))
     weights = weights / np.maximum(weights.max(1, keepdims=True), 1e-9)
-    eye = torch.eye(10, dtype=skeleton.dtype, device=skeleton.device)
-    return Problem(
-        skeleton,
-        skeleton.put(rays[:, ORDER]),
-        skeleton.put(weights[:, ORDER]),
-        skeleton.put(np.maximum(noise * size, 0.5) / focal),
-        eye + proportions * skeleton.proportions,
-    )
+    rays, weights, sigma = rays[:, ORDER], weights[:, ORDER], np.maximum(noise * size, 0.5) / focal
+    shape = torch.eye(10).to(skeleton.proportions) + proportions * skeleton.proportions
+    return Problem(skeleton, *map(skeleton.put, (rays, weights, sigma)), shape)
 
 
 def solve(problem: Problem, starts: int, track: bool = False, history: list | None = None):
@@ -96,7 +90,7 @@ def solve(problem: Problem, starts: int, track: bool = False, history: list | No
     returns the state, its cost (B,), and the start (B,) that won.
     """
     batch = len(problem.rays)
-    many = State(*map(torch.cat, zip(*first_guesses(problem, starts), strict=True)))
+    many = first_guesses(problem, starts)
     if history is not None:
         history.append(many)
     repeated = problem._replace(
@@ -125,17 +119,15 @@ def _sphere(count):
     return np.stack([right, np.cross(forward, right), forward], 1)
 
 
-def first_guesses(problem: Problem, starts: int) -> list[State]:
-    """Pose and view of the bank whose picture fits best, and best ones seen from elsewhere.
+def first_guesses(problem: Problem, starts: int) -> State:
+    """(starts B) poses and views of the bank: whose picture fits best, then best from elsewhere.
 
     Pictures are compared up to shift, turn and scale, as complex numbers.
     """
     skeleton = problem.skeleton
     draws = skeleton.draws[:_POSES]
-    eye = torch.eye(3, dtype=draws.dtype, device=draws.device).expand(_POSES, 3, 3)
-    bank, _ = skeleton.place(
-        eye, draws.new_zeros(_POSES, 3), draws, draws.new_zeros(_POSES, 10), slopes=False
-    )
+    none, eye = draws.new_zeros(_POSES, 10), torch.eye(3).to(draws).expand(_POSES, 3, 3)
+    bank, _ = skeleton.place(eye, none[:, :3], draws, none, slopes=False)
     views = skeleton.put(_sphere(_VIEWS))
     seen = torch.einsum("vab,pjb->vpja", views, bank).reshape(-1, 21, 3)
     flat = torch.complex(seen[..., 0], seen[..., 1])  # (N, 21)
@@ -151,26 +143,17 @@ def first_guesses(problem: Problem, starts: int) -> list[State]:
         best = score.argmax(1)
         factor = cross[hand, best] / power[hand, best]  # scale and turn in the picture
         centre = middle[:, 0] - factor * mean[hand, best]
-        view, pose = views[best // _POSES], draws[best % _POSES]
-        found.append(_start(factor, centre, view, pose))
+        view, angles = views[best // _POSES], draws[best % _POSES]
+        zero, x, y = torch.zeros_like(centre.real), centre.real, centre.imag
+        turn = axis_angle_to_matrix(torch.stack([zero, zero, factor.angle()], 1))
+        ray = torch.stack([x, y, zero + 1], 1)
+        wrist = ray / factor.abs().clamp_min(1e-6)[:, None]
+        tilt = torch.stack([-y, x, zero], 1) / ray.norm(dim=1, keepdim=True)
+        turn = axis_angle_to_matrix(tilt) @ turn @ view  # seen along the hand's own ray
+        found.append(State(turn, wrist, angles, angles.new_zeros(len(angles), 10)))
         near = (view[:, 2] @ views[:, 2].T) > 0.7  # (B, views)
         score = score.masked_fill(near.repeat_interleave(_POSES, 1), -1.0)
-    return found
-
-
-def _start(factor, centre, view, angles) -> State:
-    """Scale and turn in the picture (complex, (B,)), its centre, view and pose as a state."""
-    cos, sin = (factor / factor.abs()).real, (factor / factor.abs()).imag
-    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
-    turn = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], 1).view(-1, 3, 3)
-    ray = torch.stack([centre.real, centre.imag, one], 1)
-    wrist = ray / factor.abs().clamp_min(1e-6)[:, None]
-    # the optical axis of each hand: the view is seen along its own ray
-    ray = torch.nn.functional.normalize(ray, dim=1)
-    tilt = torch.stack([-ray[:, 1], ray[:, 0], zero], 1)
-    return State(
-        axis_angle_to_matrix(tilt) @ turn @ view, wrist, angles, angles.new_zeros(len(angles), 10)
-    )
+    return State(*map(torch.cat, zip(*found, strict=True)))
 
 
 def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
@@ -259,19 +242,14 @@ def minimise(problem: Problem, state: State, rounds: int, history: list | None =
         tried = evaluate(problem, trial)
         better = tried.cost < terms.cost
         damping = torch.where(better[:, None], damping * 0.2, damping * 8).clamp(1e-6, 1e4)
-        state = State(*_choose(better, trial, state))
-        terms = Terms(*_choose(better, tried, terms))
+        state, terms = (
+            type(old)(*(torch.where(better.view(-1, *[1] * (one.ndim - 1)), one, other)
+                        for one, other in zip(new, old, strict=True)))
+            for new, old in ((trial, state), (tried, terms))
+        )  # fmt: skip
         if history is not None:
             history.append(state)
     return state, terms.cost
-
-
-def _choose(better, new, old):
-    """Row by row of every tensor, the new one where it is better."""
-    return (
-        torch.where(better.view(-1, *[1] * (one.ndim - 1)), one, other)
-        for one, other in zip(new, old, strict=True)
-    )
 
 
 def smooth_track(problem: Problem, state: State, cost: Tensor, smoothness: float) -> State:
@@ -302,14 +280,12 @@ def _between(state: State) -> State:
 
 
 def _smoothest(cost: Tensor, rotations: Tensor) -> Tensor:
-    """Which of K fits of each of T frames: least cost plus turning (Viterbi 1967).
+    """Which of K fits of each of T frames, (T,): least cost plus turning (Viterbi 1967).
 
-    cost: (K, T).   rotations: (K, T, 3, 3).   returns (T,) numbers below K. A turn of t radians
-    between frames costs (t / 0.15)^2, at most 100.
+    cost: (K, T).   rotations: (K, T, 3, 3). A turn of t radians costs (t / 0.15)^2, at most 100.
     """
-    count, frames = cost.shape
     best, came = cost[:, 0].clone(), []
-    for t in range(1, frames):
+    for t in range(1, cost.shape[1]):
         trace = torch.einsum("iab,jab->ij", rotations[:, t - 1], rotations[:, t])
         turn = ((trace - 1) / 2).clamp(-1, 1).acos()
         total = best[:, None] + ((turn / 0.15) ** 2).clamp_max(100.0)

@@ -15,7 +15,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from hand_lib.files import find_run
-from hand_lib.fitting.pose import fit_pose
+from hand_lib.fitting.prior import fit_pose
 from hand_lib.inference.joint_fit import (
     HandParameters,
     assign_keypoints,

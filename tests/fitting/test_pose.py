@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hand_lib.fitting.pose import fit_pose
+from hand_lib.fitting.prior import fit_pose
 from hand_lib.hand.kinematics import axis_angle_to_matrix
 from hand_lib.hand.model import HandModel
 
