@@ -61,20 +61,21 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_training_and_loading_work_without_the_modules_of_unix(tmp_path):
-    """As on Windows, where there is neither fcntl nor resource."""
+    """As on Windows, which has neither fcntl nor resource; and where nobody set a language."""
+    folder = tmp_path / "läuft 手"
     code = (
         "import sys; sys.modules['fcntl'] = sys.modules['resource'] = None\n"
         "from toy_training import run\n"
-        f"run({str(tmp_path / 'run')!r}, steps=2)\n"
+        "run(sys.argv[1], steps=2)\n"
         "from hand_lib.training.run_folder import load_network\n"
         "load_network('runs/reference')\n"
     )
     environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[1]}:{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT
-    )
+    environment |= {"LC_ALL": "C", "LANG": "", "PYTHONUTF8": ""}
+    command = [sys.executable, "-c", code, str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert (folder / "model.safetensors").exists()
 
 
 def test_what_a_failed_write_took_is_given_back_while_its_writer_is_still_open(tmp_path):
