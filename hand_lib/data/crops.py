@@ -29,19 +29,22 @@ from hand_lib.render.camera import (
     guessed_intrinsics,
     pixels_to_crop,
 )
+from hand_lib.render.raster import draw_faces, make_buffer, read_buffer, to_screen
 
 VERTEX_COUNT = 778
+CELLS = 16
+"""Cells along a side of a labelled surface map."""
+SURFACE_UNIT = 0.05
+"""Metres: rest positions in surface maps are in this unit, about the middle of the mesh."""
 
 
-def _label_arrays(count: int) -> dict[str, np.ndarray]:
-    """Empty labels of ``count`` hands: what is not filled in is zero and flagged unknown."""
-    shapes = {
-        "vertices": (VERTEX_COUNT, 3), "joints": (21, 3), "root": (3,), "joints_2d": (21, 2),
-        "intrinsics": (3, 3), "square": (3,),
-    }  # fmt: skip
-    flags = {"valid_2d": (21,), "has_vertices": (), "has_joints": (), "has_camera": (), "left": ()}
-    arrays = {name: np.zeros((count, *shape), np.float32) for name, shape in shapes.items()}
-    return arrays | {name: np.zeros((count, *shape), bool) for name, shape in flags.items()}
+_LABELS = np.dtype([
+    ("vertices", "f4", (VERTEX_COUNT, 3)), ("joints", "f4", (21, 3)), ("root", "f4", (3,)),
+    ("joints_2d", "f4", (21, 2)), ("intrinsics", "f4", (3, 3)), ("square", "f4", (3,)),
+    ("valid_2d", "?", (21,)), ("has_vertices", "?"), ("has_joints", "?"), ("has_camera", "?"),
+    ("left", "?"),
+])  # fmt: skip
+"""Of one hand: what is not filled in is zero and flagged unknown."""
 
 
 def _fill_labels(labels: dict, row: int, sample, square, size) -> None:
@@ -60,13 +63,6 @@ def _fill_labels(labels: dict, row: int, sample, square, size) -> None:
     labels["intrinsics"][row] = sample.intrinsics if known else guessed_intrinsics(*size)
     if known and sample.root is not None:
         labels["root"][row], labels["has_camera"][row] = sample.root, True
-
-
-def _shrink(image: np.ndarray, factor: int) -> np.ndarray:
-    """Average whole blocks of pixels; a rest at the right and lower border is dropped."""
-    height, width = image.shape[0] // factor, image.shape[1] // factor
-    block = image[: height * factor, : width * factor]
-    return cv2.resize(block, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _to_reduced(affine: np.ndarray, factor: int) -> np.ndarray:
@@ -140,8 +136,11 @@ class HandCrops:
         for row, (image, factor) in enumerate(zip(images, factors, strict=True)):
             affine = _to_reduced(affines[row], factor)
             more = reduction(1 / np.sqrt(abs(np.linalg.det(affine[:, :2]))))
-            if more > 1:
-                image, affine = _shrink(image, more), _to_reduced(affine, more)
+            if more > 1:  # the mean of whole blocks; a rest at the right and lower border goes
+                height, width = image.shape[0] // more, image.shape[1] // more
+                block = image[: height * more, : width * more]
+                image = cv2.resize(block, (width, height), interpolation=cv2.INTER_AREA)
+                affine = _to_reduced(affine, more)
             crop = cv2.warpAffine(np.ascontiguousarray(image), affine, (size, size))
             if self.augment:
                 crop = cv2.LUT(crop, tables[row][None])
@@ -171,7 +170,8 @@ class HandCrops:
 
     def _read(self, indices, scales, epochs):
         """Pictures, factors they are shrunk by, labels (dict of stacked arrays)."""
-        labels = _label_arrays(len(indices)) | {"index": indices.copy()}
+        labels = {name: np.zeros(len(indices), _LABELS[name]) for name in _LABELS.names}
+        labels["index"] = indices.copy()
         if self.dataset.in_batches:
             return self._read_batch(labels, indices, epochs)
         nearest = scales if self.tight is None else scales / 2
@@ -254,3 +254,40 @@ class InMemoryDataset(HandDataset):
         batch = {name: values[indices] for name, values in self.arrays.items()}
         image = self.images[indices].transpose(0, 3, 1, 2)
         return batch | {"image": image, "index": np.asarray(indices, np.int64)}
+
+
+class SurfaceMaps:
+    """Which piece of skin each cell of a crop shows, drawn from labelled meshes of one topology.
+
+    Any sample with vertices and a camera has one; what stands in front of the hand is not in it.
+    rest: (V, 3) metres, the mesh at rest.   faces: (F, 3).
+
+    >>> maps = SurfaceMaps(model.template, model.faces)
+    >>> maps.draw(vertices, roots, intrinsics, 64).shape        # B hands in crops of 64 px
+    (B, 4, 16, 16)
+    """
+
+    def __init__(self, rest, faces):
+        self.faces = np.ascontiguousarray(faces, dtype=np.int32)
+        places = (np.asarray(rest, np.float64) - np.mean(rest, 0, np.float64)) / SURFACE_UNIT
+        places = places[self.faces].mean(1)  # one per face is fine enough
+        self.rays = np.insert(places, 0, 1, axis=1).astype(np.float32)  # what one gives its cell
+
+    def draw(self, vertices, roots, intrinsics, size: int) -> np.ndarray:
+        """(B, 4, n, n) float32: share of the cell that shows the hand, mean rest position there.
+
+        vertices: (B, V, 3) metres, wrist at the origin.   roots: (B, 3) metres, the wrist in the
+        camera's frame.   intrinsics: (B, 3, 3) of the crop, pixels.   size: of the crop.
+        A hand that is not wholly in front of the camera has an empty map.
+        """
+        points = np.asarray(vertices, np.float64) + np.asarray(roots, np.float64)[:, None]
+        side, maps = 2 * CELLS, np.zeros((len(points), 4, CELLS, CELLS), np.float32)
+        for row in np.flatnonzero((points[..., 2] > 0.01).all(1)):
+            screen = to_screen(points[row], intrinsics[row], side / size)
+            seen = make_buffer(side, side)
+            draw_faces(screen, 0, self.faces, 0, 0, side, side, seen)
+            ids = read_buffer(seen, side, side)[0][..., None]
+            rays = np.where(ids >= 0, self.rays[ids[..., 0]], 0)
+            rays = sum(rays[y::2, x::2] for y in (0, 1) for x in (0, 1)).transpose(2, 0, 1)
+            maps[row, 0], maps[row, 1:] = rays[0] / 4, rays[1:] / np.maximum(rays[0], 1)
+        return maps

@@ -17,10 +17,9 @@ from torch import nn
 from tqdm import tqdm
 
 from hand_lib.data.augment import TightCrop
-from hand_lib.data.crops import HandCrops, InMemoryDataset
+from hand_lib.data.crops import HandCrops, InMemoryDataset, SurfaceMaps
 from hand_lib.data.open import choose_hand, find_mano, is_builtin, open_data
 from hand_lib.data.sample import split_unique
-from hand_lib.data.surface_maps import SurfaceMaps
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.files import find_run
 from hand_lib.hand.joints import fingertips_of

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from benchmarks import stopwatch as benchmarks
+from hand_lib.data.crops import CELLS, HandCrops
 from hand_lib.data.loader import HandLoader
-from hand_lib.data.surface_maps import CELLS
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.losses import total_loss
@@ -63,8 +63,6 @@ def gpu_table(
 
 def data_rate(image_size=224, batch_size=64, workers=0, batches=20) -> dict:
     """How fast endless synthetic pictures come out of the loader, as a row for the table."""
-    from hand_lib.data.crops import HandCrops
-
     hands = SyntheticHands(image_size, seed=0, count=batch_size * (batches + 4))
     data = HandCrops(hands, image_size)
     stream = HandLoader(data, batch_size, workers=workers).stream()

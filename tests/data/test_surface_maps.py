@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hand_lib.data.surface_maps import CELLS, SURFACE_UNIT, SurfaceMaps
+from hand_lib.data.crops import CELLS, SURFACE_UNIT, SurfaceMaps
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.hand.model import builtin_hierarchy
 
