@@ -16,8 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hand_lib.data.freihand import encode_jpeg
 from hand_lib.data.open import EXAMPLES
-from hand_lib.data.synthetic.clip import MovingHand
-from hand_lib.data.synthetic.hands import CLEAR, SyntheticHands
+from hand_lib.data.synthetic.hands import CLEAR, MovingHand, SyntheticHands
 from hand_lib.files import write_text
 
 SIZE, SEED, QUALITY = 288, 2024, 88

@@ -52,7 +52,7 @@ def fit(yes, no) -> tuple[tuple[float, ...], float]:
 
 def empty_crops(count: int, size: int, seed: int) -> np.ndarray:
     """Pieces of painted backgrounds without a hand, (count, size, size, 3) uint8."""
-    tiles, rng = background_bank(96, 256, seed), np.random.default_rng([seed, 5])
+    tiles, rng = background_bank(96, 256, seed)[0], np.random.default_rng([seed, 5])
     crops = np.empty((count, size, size, 3), np.uint8)
     for crop in crops:
         tile, side = tiles[rng.integers(len(tiles))], int(rng.integers(64, 257))

@@ -28,7 +28,7 @@ def photographs(folder, count: int = 24, seed: int = 0) -> tuple[list[Path], lis
     from hand_lib.data.synthetic.hands import SyntheticHands
 
     rng = np.random.default_rng(seed)
-    tiles = background_bank(8, 256, seed)
+    tiles = background_bank(8, 256, seed)[0]
     hands = SyntheticHands(256, seed=900 + seed, count=count)
     paths, boxes = [], []
     for n in range(count):

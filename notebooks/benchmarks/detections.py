@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hand_lib.data.synthetic.clip import MovingHand
-from hand_lib.data.synthetic.hands import CLEAR, SyntheticHands
+from hand_lib.data.synthetic.hands import CLEAR, MovingHand, SyntheticHands
 from hand_lib.files import write_json, write_text
 from hand_lib.fitting.fit import hand_size
 from hand_lib.fitting.keypoints import Keypoints, from_arrays

@@ -46,7 +46,7 @@ def photographs(count: int, seed: int = 0):
 
 def empty_photographs(count: int, seed: int = 0):
     """Yield pictures (960, 1280, 3) without a hand: painted tiles, large and in pieces."""
-    tiles, rng = background_bank(64, 256, seed), np.random.default_rng([seed, 4])
+    tiles, rng = background_bank(64, 256, seed)[0], np.random.default_rng([seed, 4])
 
     def piece(width, height):
         tile, zoom = tiles[rng.integers(len(tiles))], rng.uniform(0.25, 1.0) * 256

@@ -10,7 +10,7 @@ from inference.test_smoothing import lag_seconds
 from PIL import Image
 
 from hand_lib import ROOT
-from hand_lib.data.synthetic.clip import MovingHand
+from hand_lib.data.synthetic.hands import MovingHand
 from hand_lib.inference import video
 from hand_lib.inference.frames import Frames, write_video
 from hand_lib.inference.predictor import Predictor

@@ -11,5 +11,5 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     SyntheticHands="hands",
     SyntheticConfig="config",
-    MovingHand="clip",
+    MovingHand="hands",
 )

@@ -3,23 +3,19 @@
 A bank holds a few hundred square tiles, painted once; each picture cuts, turns, flips and tints a
 piece of one. Kinds: ``leaves`` (overlapping shapes whose sizes follow a power law, which have the
 edge and scale statistics of natural scenes; Lee, Mumford and Huang 2001), ``noise`` (1/f spectra;
-Field 1987), ``room`` (walls, tables, shelves, doors), ``desk`` (paper with writing, keyboards,
-boxes), ``fabric`` (stripes, checks, prints, weaves seen in perspective), ``foliage``, ``people``
-(skin, hair and clothes out of focus), ``bokeh`` and ``smooth``. A folder of the user's own pictures
-makes one more kind, ``photographs``.
+Field 1987), ``room``, ``desk``, ``fabric`` (seen in perspective), ``foliage``, ``people`` (skin,
+hair and clothes out of focus), ``bokeh``, ``smooth``. The user's own are ``photographs``.
 """
 
-from itertools import repeat
+import contextlib
+from itertools import islice, repeat
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hand_lib.files import natural_key, resolve
+from hand_lib.files import check_folder, natural_key, resolve
 from hand_lib.render.images import read_image
-
-KINDS = ("leaves", "noise", "room", "desk", "fabric", "foliage", "people", "bokeh", "smooth")
-SHARES = (0.18, 0.09, 0.19, 0.15, 0.12, 0.07, 0.08, 0.06, 0.06)
 
 
 def _colour(rng, saturation=0.35, light=(20, 235)):
@@ -76,9 +72,8 @@ def _leaves(rng, size, count=None):
     canvas = _plain(palette[0], size)
     smallest, largest = rng.uniform(1.5, 6) * size / 256, size * rng.uniform(0.25, 0.6)
     count = int(count or rng.integers(150, 700))
-    # radius ~ r^-3 between the two ends
     share = rng.uniform(0, 1, count)
-    radii = 1 / np.sqrt(share / smallest**2 + (1 - share) / largest**2)
+    radii = 1 / np.sqrt(share / smallest**2 + (1 - share) / largest**2)  # as r^-3 between the two
     for radius in radii[np.argsort(-radii * rng.uniform(0.4, 1, count))]:
         centre = rng.integers(0, size, 2).tolist()
         colour = palette[rng.integers(len(palette))] + rng.normal(0, 12)
@@ -93,11 +88,10 @@ def _rotation(angle):
 def _warped(rng, size, texture, strength=0.7):
     """A flat texture seen from a random slant."""
     corners = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32)
-    centre = size / 2
-    turned = (corners - centre) @ _rotation(rng.uniform(0, 2 * np.pi)).T
+    turned = (corners - size / 2) @ _rotation(rng.uniform(0, 2 * np.pi)).T
     target = turned * rng.uniform(1.4, 1.9)
     target *= 1 + strength * rng.uniform(-0.3, 0.3, (4, 1))
-    matrix = cv2.getPerspectiveTransform(corners, (target + centre).astype(np.float32))
+    matrix = cv2.getPerspectiveTransform(corners, (target + size / 2).astype(np.float32))
     kind = cv2.BORDER_REFLECT_101
     return cv2.warpPerspective(texture, matrix, (size, size), flags=cv2.INTER_AREA, borderMode=kind)
 
@@ -112,13 +106,11 @@ def _fabric(rng, size):
         cloth = first * wave + second * (1 - wave)
     elif kind == 1:  # checks
         u, v = ((np.floor(t / period) % 2)[..., None] for t in (x, y))
-        cloth = first * u + second * (1 - u)
-        cloth = 0.5 * cloth + 0.5 * (third * v + second * (1 - v))
+        cloth = 0.5 * (first * u + second * (1 - u)) + 0.5 * (third * v + second * (1 - v))
     elif kind == 2:  # tiles or bricks with joints
         shifted = x + (np.floor(y / period) % 2) * period * rng.choice([0, 1.0])
-        joint = ((y % period < period * 0.08) | (shifted % (2 * period) < period * 0.08))[..., None]
-        level = spectrum(rng, size, 0.9, 1) * 10
-        cloth = np.where(joint, first, second + level)
+        joint = (y % period < period * 0.08) | (shifted % (2 * period) < period * 0.08)
+        cloth = np.where(joint[..., None], first, second + spectrum(rng, size, 0.9, 1) * 10)
     elif kind == 3:  # a print of small flowers or dots
         cloth = _plain(first, size)
         palette = [second, third, _colour(rng, 0.9)]
@@ -145,24 +137,22 @@ def _room(rng, size):
     for _ in range(rng.integers(2, 9)):  # doors, windows, cupboards, screens, in frames
         x, y = rng.uniform(-0.2, 0.9, 2) * size
         w, h = rng.uniform(0.08, 0.7, 2) * size
-        inner, frame = _colour(rng, 0.5), _colour(rng, 0.2)
+        inner, frame = _colour(rng, 0.5).tolist(), _colour(rng, 0.2).tolist()
         a, b = (int(x), int(y)), (int(x + w), int(y + h))
-        cv2.rectangle(canvas, a, b, inner.tolist(), -1)
-        cv2.rectangle(canvas, a, b, frame.tolist(), int(rng.integers(1, 8)))
+        cv2.rectangle(canvas, a, b, inner, -1)
+        cv2.rectangle(canvas, a, b, frame, int(rng.integers(1, 8)))
     if rng.uniform() < 0.45:  # a shelf full of things
         x0, x1 = np.sort(rng.uniform(-0.1, 1.1, 2)) * size
         for top in np.arange(rng.uniform(0, 0.3), 1, rng.uniform(0.12, 0.35)) * size:
             x, tall = x0, rng.uniform(0.08, 0.2) * size
-            hues = [_colour(rng, 1.0) for _ in range(4)]
+            hues, low = [_colour(rng, 1.0) for _ in range(4)], int(top + tall)
             while x < x1:
                 wide = rng.uniform(0.015, 0.07) * size
-                a = int(x), int(top + tall * rng.uniform(0, 0.4))
-                b = int(x + wide), int(top + tall)
+                a, b = (int(x), int(top + tall * rng.uniform(0, 0.4))), (int(x + wide), low)
                 hue = hues[rng.integers(4)] * rng.uniform(0.7, 1.2)
                 cv2.rectangle(canvas, a, b, hue.tolist(), -1)
                 x += wide * rng.uniform(1, 1.2)
-            line = _colour(rng, 0.1).tolist()
-            cv2.line(canvas, (int(x0), int(top + tall)), (int(x1), int(top + tall)), line, 3)
+            cv2.line(canvas, (int(x0), low), (int(x1), low), _colour(rng, 0.1).tolist(), 3)
     for _ in range(rng.integers(0, 5)):  # pipes, cables, edges
         ends = (rng.uniform(-0.2, 1.2, (2, 2)) * size).astype(int).tolist()
         cv2.line(canvas, *ends, _colour(rng, 0.2).tolist(), int(rng.integers(1, 12)), cv2.LINE_AA)
@@ -198,8 +188,7 @@ def _desk(rng, size):
         turn, ends = np.deg2rad(rng.uniform(0, 360)), np.array([[0, 0], [w, 0], [0, h]], np.float32)
         place = (ends - [w / 2, h / 2]) @ _rotation(turn).T + rng.uniform(0, size, 2)
         matrix = cv2.getAffineTransform(ends, place.astype(np.float32))
-        over = np.dstack([sheet, np.ones((h, w), np.float32)])
-        over = cv2.warpAffine(over, matrix, (size, size))
+        over = cv2.warpAffine(np.dstack([sheet, _plain(1, h, w)[..., 0]]), matrix, (size, size))
         shadow = cv2.GaussianBlur(np.roll(over[..., 3:], 3, (0, 1)), (0, 0), 4)[..., None]
         canvas = canvas * (1 - 0.4 * shadow) * (1 - over[..., 3:]) + over[..., :3]
     return canvas
@@ -210,10 +199,9 @@ def _foliage(rng, size):
     canvas = _plain(hue * 0.4, size)
     for depth in np.linspace(0.4, 1.3, 500):
         centre = rng.integers(0, size, 2).tolist()
-        axes = (int(size * rng.uniform(0.01, 0.06)) + 1, int(size * rng.uniform(0.004, 0.02)) + 1)
-        colour = hue * depth * rng.uniform(0.7, 1.3) + rng.normal(0, 8, 3)
-        angle = float(rng.uniform(0, 180))
-        cv2.ellipse(canvas, centre, axes, angle, 0, 360, colour.tolist(), -1, cv2.LINE_AA)
+        axes = [int(size * rng.uniform(*ends)) + 1 for ends in ((0.01, 0.06), (0.004, 0.02))]
+        colour = (hue * depth * rng.uniform(0.7, 1.3) + rng.normal(0, 8, 3)).tolist()
+        cv2.ellipse(canvas, centre, axes, rng.uniform(0, 180), 0, 360, colour, -1, cv2.LINE_AA)
     return canvas
 
 
@@ -223,18 +211,16 @@ def _people(rng, size):
     canvas = canvas.astype(np.float32)
     for _ in range(rng.integers(1, 3)):
         skin = np.array([232, 190, 160]) * rng.uniform(0.3, 1.05) ** np.array([0.7, 1.0, 1.2])
-        x, y = rng.uniform(0, size), rng.uniform(0.1, 0.7) * size
+        middle = np.array([rng.uniform(0, size), rng.uniform(0.1, 0.7) * size])
         unit = rng.uniform(0.1, 0.3) * size
         cloth, hair = _colour(rng, 0.8), _colour(rng, 0.2, (5, 120))
-        middle = np.array([x, y])
 
         def at(dx, dy, middle=middle, unit=unit):
             return (middle + unit * np.array([dx, dy])).astype(int).tolist()
 
-        torso = (int(1.9 * unit), int(2.6 * unit))
+        torso, face = (int(1.9 * unit), int(2.6 * unit)), (int(0.75 * unit), int(unit))
         cv2.ellipse(canvas, at(0, 3.4), torso, 0, 0, 360, cloth.tolist(), -1, cv2.LINE_AA)
         cv2.circle(canvas, at(0, -0.25), int(1.02 * unit), hair.tolist(), -1, cv2.LINE_AA)
-        face = (int(0.75 * unit), int(unit))
         cv2.ellipse(canvas, at(0, 0.1), face, 0, 0, 360, skin.tolist(), -1, cv2.LINE_AA)
         for side in (-1, 1):
             end = at(side * rng.uniform(0.5, 3), rng.uniform(1, 5))
@@ -261,24 +247,23 @@ def _smooth(rng, size):
 
 
 _PAINTERS = {
-    "leaves": _leaves, "noise": _noise, "room": _room, "desk": _desk, "fabric": _fabric,
-    "foliage": _foliage, "people": _people, "bokeh": _bokeh, "smooth": _smooth,
+    "leaves": (_leaves, 0.18), "noise": (_noise, 0.09), "room": (_room, 0.19),
+    "desk": (_desk, 0.15), "fabric": (_fabric, 0.12), "foliage": (_foliage, 0.07),
+    "people": (_people, 0.08), "bokeh": (_bokeh, 0.06), "smooth": (_smooth, 0.06),
 }  # fmt: skip
+"""Each kind with its share of the bank."""
+KINDS = tuple(_PAINTERS)
 
 
 def paint_background(kind: str, size: int, rng: np.random.Generator) -> NDArray:
-    """One background of a kind.   returns (size, size, 3) uint8 RGB.
-
-    Light falls off across it, and focus and contrast vary, as in a photograph.
+    """One background of a kind, lit and in focus unevenly: (size, size, 3) uint8 RGB.
 
     >>> paint_background("leaves", 64, np.random.default_rng(0)).shape
     (64, 64, 3)
     """
     if kind not in _PAINTERS:
         raise ValueError(f"unknown background {kind!r}; known: {', '.join(KINDS)}")
-    if size < 8:
-        raise ValueError(f"a background needs at least 8 pixels a side, found {size}")
-    canvas = np.asarray(_PAINTERS[kind](rng, size), np.float32)
+    canvas = np.asarray(_PAINTERS[kind][0](rng, size), np.float32)
     y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
     fall = 1 + rng.normal(0, 0.25) * x + rng.normal(0, 0.3) * y
     fall -= rng.uniform(0, 0.5) * (x * x + y * y)
@@ -289,49 +274,28 @@ def paint_background(kind: str, size: int, rng: np.random.Generator) -> NDArray:
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
-def bank_kinds(count: int = 192, seed: int = 0) -> NDArray:
-    """The kind of each tile of ``background_bank``: (count,) words of ``KINDS``."""
-    kinds = np.repeat(KINDS, np.ceil(np.array(SHARES) * count).astype(int))
-    return kinds[np.random.default_rng([seed, 1]).permutation(len(kinds))[:count]]
-
-
-def background_bank(count: int = 192, size: int = 256, seed: int = 0) -> NDArray:
-    """Tiles (count, size, size, 3) uint8 in the shares of ``SHARES``, the same for a seed."""
+def background_bank(count: int = 192, size: int = 256, seed: int = 0) -> tuple[NDArray, NDArray]:
+    """Tiles (count, size, size, 3) uint8, the same for a seed, and the kind of each (count,)."""
+    kinds = np.repeat(KINDS, [int(np.ceil(share * count)) for _, share in _PAINTERS.values()])
+    kinds = kinds[np.random.default_rng([seed, 1]).permutation(len(kinds))[:count]]
     rngs = (np.random.default_rng([seed, 2, i]) for i in range(count))
-    return np.stack([*map(paint_background, bank_kinds(count, seed), repeat(size), rngs)])
+    return np.stack([*map(paint_background, kinds, repeat(size), rngs)]), kinds
 
 
-def photograph_bank(folder, size: int = 256, most: int = 192) -> NDArray:
-    """Tiles (N, size, size, 3) uint8 from the middles of a folder's pictures, N at most ``most``.
-
-    What cannot be read is left out; a folder without any picture is an error.
-    """
-    place = resolve(folder)
-    if not place.is_dir():
-        raise FileNotFoundError(f"background_folder: no folder {place}")
-    tiles = []
+def _middles(place, size):
+    """The middle squares of the pictures of a folder; what cannot be read is left out."""
     for path in sorted((p for p in place.iterdir() if p.is_file()), key=natural_key):
-        if len(tiles) == most:
-            break
-        try:
+        with contextlib.suppress(ValueError):
             picture = read_image(path)
-        except ValueError:
-            continue
-        side = min(picture.shape[:2])
-        top, left = ((extent - side) // 2 for extent in picture.shape[:2])
-        square = picture[top : top + side, left : left + side]
-        tiles.append(cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA))
-    if not tiles:
+            side = min(picture.shape[:2])
+            top, left = ((extent - side) // 2 for extent in picture.shape[:2])
+            square = picture[top : top + side, left : left + side]
+            yield cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def photograph_bank(folder, size: int = 256) -> NDArray:
+    """Tiles (N, size, size, 3) uint8 from the middles of a folder's pictures, 192 at most."""
+    place = check_folder(resolve(folder), "background_folder", "")
+    if not (tiles := list(islice(_middles(place, size), 192))):
         raise ValueError(f"background_folder: {place} holds no picture that can be read")
     return np.stack(tiles)
-
-
-def pack_tiles(tiles: NDArray) -> NDArray:
-    """One whole number per pixel, as the painter reads them.
-
-    tiles: (N, T, T, 3) uint8.   returns (N, T, T) uint32: red + 256 green + 65536 blue.
-
-    >>> hex(int(pack_tiles(np.array([1, 2, 3], np.uint8).reshape(1, 1, 1, 3))[0, 0, 0]))
-    '0x30201'
-    """
-    return tiles.astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)

@@ -102,18 +102,13 @@ class Draws:
     True
     """
 
-    MOST = 512
-
     def __init__(self, seed: int, indices):
-        indices = np.asarray(indices).tolist()
-        self.table = np.stack([np.random.default_rng((seed, i)).random(self.MOST) for i in indices])
-        self.taken = 0
+        indices, self.taken = np.asarray(indices).tolist(), 0
+        self.table = np.stack([np.random.default_rng((seed, i)).random(512) for i in indices])
 
     def uniform(self, count: int | None = None, low=0.0, high=1.0) -> NDArray:
         """(B, count) float64 in [low, high), or (B,) without a count."""
         first, self.taken = self.taken, self.taken + (count or 1)
-        if self.taken > self.MOST:
-            raise ValueError(f"a picture has {self.MOST} random numbers, asked for {self.taken}")
         values = low + (high - low) * self.table[:, first : self.taken]
         return values if count is not None else values[:, 0]
 

@@ -32,27 +32,33 @@ def _about(axis: str, angle):
     return Rotation.from_euler(axis, angle[:, None]).as_matrix()
 
 
+def _unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _circle(turns, reach, depth):
+    """Places (B, 3): so far from the axis of view, in a direction in turns, and so deep."""
+    angle = 2 * np.pi * turns
+    return np.stack([reach * np.cos(angle), reach * np.sin(angle), depth], 1)
+
+
 def sample_viewpoints(config: SyntheticConfig, draws: Draws) -> NDArray:
     """Rotations (B, 3, 3) that take distal, radial, dorsal of the hand into camera axes.
 
-    "photographs": the hand's long axis points mostly up, to a side or down in the image, the palm,
-    the back or an edge faces the camera, and it tilts out of the image plane; a few come from any
-    direction. "sphere": all do.
+    "photographs": its long axis points mostly up, to a side or down in the image, palm, back or an
+    edge faces the camera, and it tilts; a few come from any direction. "sphere": all do.
     """
     u, n = draws.uniform(8), draws.normal(4)
-    anywhere = n / np.linalg.norm(n, axis=1, keepdims=True)  # a quaternion, uniform
-    anywhere = Rotation.from_quat(anywhere).as_matrix()
+    anywhere = Rotation.from_quat(_unit(n)).as_matrix()
     spread = draws.normal(3) * np.deg2rad([config.in_plane_deg, config.turn_deg, config.tilt_deg])
-    edges = np.cumsum([config.up_share, config.side_share, config.down_share])
-    kind = (u[:, :1] >= edges).sum(axis=1)
-    half = np.full(len(u), np.pi)
-    side = np.where(u[:, 1] < 0.5, -1, 1) * half / 2
-    in_plane = np.choose(kind, [0 * half, side, half, 2 * half * u[:, 2]]) + spread[:, 0]
-    edges = np.cumsum([config.palm_share, config.back_share])
-    kind = (u[:, 3:4] >= edges).sum(axis=1)
-    edge = np.where(u[:, 4] < 0.6, 1, -1) * half / 2
-    turn = np.choose(kind, [half, 0 * half, edge]) + spread[:, 1]
-    far = np.where(u[:, 5] < 0.15, 0.42 * half * (2 * u[:, 6] - 1), 0)
+    shares = config.up_share, config.side_share, config.down_share
+    kind = (u[:, :1] >= np.cumsum(shares)).sum(axis=1)
+    side = np.where(u[:, 1] < 0.5, -1, 1) * np.pi / 2
+    in_plane = np.choose(kind, [0.0, side, np.pi, 2 * np.pi * u[:, 2]]) + spread[:, 0]
+    kind = (u[:, 3:4] >= np.cumsum([config.palm_share, config.back_share])).sum(axis=1)
+    edge = np.where(u[:, 4] < 0.6, 1, -1) * np.pi / 2
+    turn = np.choose(kind, [np.pi, 0.0, edge]) + spread[:, 1]
+    far = np.where(u[:, 5] < 0.15, 0.42 * np.pi * (2 * u[:, 6] - 1), 0)
     # fingers up, back of the hand to the camera: distal -y, radial -x, dorsal -z
     start = np.array([[0, -1, 0], [-1, 0, 0], [0, 0, -1]], float)
     turned = _about("z", in_plane) @ _about("x", spread[:, 2] + far) @ start @ _about("x", turn)
@@ -61,20 +67,15 @@ def sample_viewpoints(config: SyntheticConfig, draws: Draws) -> NDArray:
 
 
 def mix_poses(config: SyntheticConfig, draws: Draws, banks) -> NDArray:
-    """Poses (B, 16, 3): one of the banks', or on the way between two of them.
-
-    banks: ``hands.Banks``, with poses of the prior and named gestures.
-    """
+    """Poses (B, 16, 3): one of the banks' (``hands.Banks``), or on the way between two of them."""
     free, gestures, picks = banks.poses, banks.gestures, []
     for _ in range(2):
-        named = draws.chance(config.gestures)[:, None, None]
-        one = gestures[draws.whole(len(gestures))]
-        picks.append(np.where(named, one, free[draws.whole(len(free))]))
+        named, one = draws.chance(config.gestures), gestures[draws.whole(len(gestures))]
+        picks.append(np.where(named[:, None, None], one, free[draws.whole(len(free))]))
     u = draws.uniform(2)
     way = np.where(u[:, 0] < 1 - config.between, 0.0, u[:, 1])[:, None, None]
-    pose = picks[0] * (1 - way) + picks[1] * way
-    jitter = draws.normal(48).reshape(-1, 16, 3)
-    pose = pose + np.deg2rad(1.5) * jitter * banks.moves
+    jitter = np.deg2rad(1.5) * draws.normal(48).reshape(-1, 16, 3)
+    pose = picks[0] * (1 - way) + picks[1] * way + jitter * banks.moves
     pose[:, 0] = 0
     return pose
 
@@ -103,41 +104,34 @@ def _cloth(draws, tiles, out):
 def _harmonics(directions):
     """Real spherical harmonics up to order 2 at unit directions (B, 3) -> (B, 9)."""
     x, y, z = directions.T
-    one = np.ones_like(x)
-    return np.stack(
-        [0.282095 * one, 0.488603 * y, 0.488603 * z, 0.488603 * x, 1.092548 * x * y,
-         1.092548 * y * z, 0.315392 * (3 * z * z - 1), 1.092548 * x * z,
-         0.546274 * (x * x - y * y)], 1
-    )  # fmt: skip
+    second = [1.092548 * x * y, 1.092548 * y * z, 0.315392 * (3 * z * z - 1), 1.092548 * x * z,
+              0.546274 * (x * x - y * y)]  # fmt: skip
+    even = np.full_like(x, 0.282095)
+    return np.stack([even, 0.488603 * y, 0.488603 * z, 0.488603 * x, *second], 1)
 
 
 _COSINE = np.array([np.pi, *[2 * np.pi / 3] * 3, *[np.pi / 4] * 5])  # Ramamoorthi, Hanrahan 2001
 
 
-def _unit(vectors):
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def _temperature(u, strength=1.0):
+def _temperature(u, strength):
     """Lamp colours (B, 3) from warm to cool, luminance about 1."""
-    t = (u - 0.5)[:, None] * strength
-    return np.exp(t * np.array([0.55, 0.0, -0.75]))
+    return np.exp((u - 0.5)[:, None] * strength * np.array([0.55, 0.0, -0.75]))
 
 
 def _light(config, draws, out):
     n, u = draws.normal(6), draws.uniform(8)
-    key = n[:, :3] * [1.0, 0.8, 0.7] + [0, -0.75, -0.75]  # mostly above and before the hand
-    out["key"] = _unit(key)
+    # mostly above and before the hand
+    out["key"] = _unit(n[:, :3] * [1.0, 0.8, 0.7] + [0, -0.75, -0.75])
     low, high = config.key_light
-    direct = low * (high / max(low, 1e-6)) ** u[:, 0] if low > 0 else high * u[:, 0]
+    direct = low * (high / low) ** u[:, 0] if low > 1e-6 else high * u[:, 0]
     out["key_colour"] = direct[:, None] * _temperature(u[:, 1], config.lamp_warmth)
     sky = np.zeros((len(u), 9, 3))
-    lobes = [
-        (np.tile([0, -1.0, -0.2], (len(u), 1)), config.sky_above, u[:, 2], u[:, 3]),
+    above, below = np.array([[0, -1.0, -0.2]]), np.array([[0, 1.0, -0.1]])
+    for direction, strengths, place, warmth in (
+        (above, config.sky_above, u[:, 2], u[:, 3]),
         (n[:, 3:6], config.sky_anywhere, u[:, 4], u[:, 5]),
-        (np.tile([0, 1.0, -0.1], (len(u), 1)), config.sky_below, u[:, 6], 0.25 + 0.5 * u[:, 7]),
-    ]
-    for direction, strengths, place, warmth in lobes:
+        (below, config.sky_below, u[:, 6], 0.25 + 0.5 * u[:, 7]),
+    ):
         weights = _harmonics(_unit(direction)) * _COSINE / np.pi
         weights = weights * _between(strengths, place)[:, None]
         sky += weights[..., None] * _temperature(warmth, config.sky_warmth)[:, None]
@@ -173,10 +167,10 @@ def _camera(config, draws, out, size):
 
 def _background(config, draws, out, kinds):
     u, n, ground = draws.uniform(9), draws.normal(4), out["background"]
-    wanted = (*config.backgrounds, "photographs")  # these are in the bank only if asked for
-    chosen = np.flatnonzero(np.isin(kinds, wanted))
-    ground["tile"] = chosen[draws.whole(len(chosen))]
-    ground["second_tile"] = chosen[draws.whole(len(chosen))]
+    # photographs are in the bank only if asked for
+    chosen = np.flatnonzero(np.isin(kinds, (*config.backgrounds, "photographs")))
+    for name in ("tile", "second_tile"):
+        ground[name] = chosen[draws.whole(len(chosen))]
     ground["u"], ground["v"] = u[:, 0], u[:, 1]
     ground["zoom"] = 0.35 * (2.9 ** u[:, 2])  # share of the tile that the picture shows
     ground["angle"] = np.where(u[:, 3] < 0.6, 0.25 * (u[:, 4] - 0.5), 2 * np.pi * u[:, 4])
@@ -195,8 +189,7 @@ def _arm(config, draws, out, tiles):
     out["arm_bend"] = np.deg2rad(config.forearm_bend_deg) * n[:, 0]
     out["arm_side"] = np.deg2rad(config.forearm_side_deg) * n[:, 1]
     out["arm_girth"] = np.clip(1 + config.forearm_girth * n[:, 2], 0.3, 1.7)
-    length = draws.uniform(None, *config.forearm_m)
-    length = np.where(draws.chance(config.forearm), length, 0)
+    length = draws.uniform(None, *config.forearm_m) * draws.chance(config.forearm)
     out["arm_cut"] = np.maximum(ARM_STATIONS[-1] - length.astype(np.float32), 0)
     u = draws.uniform(4)
     start = np.where(u[:, 0] < 0.3, -0.012 + 0.02 * u[:, 1], 0.01 + 0.13 * u[:, 1])
@@ -221,10 +214,7 @@ def _solids(config, draws, out, tiles):
             solid["place"] = n[:, 3:6] * 0.004
         else:
             solid["size"] = 0.012 + 0.05 * u[:, 1:4] ** np.array([1, 1, 0.5])
-            turn, reach = 2 * np.pi * u[:, 4], 0.32 + 0.45 * u[:, 5]
-            solid["place"] = np.stack(
-                [reach * np.cos(turn), reach * np.sin(turn), 0.04 + 0.10 * u[:, 6]], 1
-            )
+            solid["place"] = _circle(u[:, 4], 0.32 + 0.45 * u[:, 5], 0.04 + 0.10 * u[:, 6])
         turn = n[:, :3] * (0.35 if name == "object" else 1.2)
         solid["turn"] = Rotation.from_rotvec(turn).as_matrix()
         _cloth(draws, tiles, solid["cloth"])
@@ -233,16 +223,13 @@ def _solids(config, draws, out, tiles):
 def _second_hand(config, draws, out, banks, axes):
     """Another hand: anywhere near, or lying on the first, palm to palm, or between its fingers.
 
-    A left hand is a right one mirrored in x. The mirror image of the first in a plane along its
-    palm is a hand that prays with it; one in a plane along its middle, moved to its back, is a hand
-    that covers it.
+    A left hand is a right one mirrored in x. Mirrored in a plane along the palm it prays with the
+    first; in one along the middle, and moved to its back, it covers it.
     """
     on, left = draws.chance(config.second_hand), draws.chance(0.85)
     pose, view = mix_poses(config, draws, banks), sample_viewpoints(config, draws)
     u, n = draws.uniform(8), draws.normal(4)
-    turn, reach = 2 * np.pi * u[:, 0], 0.11 + 0.09 * u[:, 1]
-    place = np.stack([reach * np.cos(turn), reach * np.sin(turn), 0.12 * (u[:, 2] - 0.35)], 1)
-
+    place = _circle(u[:, 0], 0.11 + 0.09 * u[:, 1], 0.12 * (u[:, 2] - 0.35))
     touching = draws.chance(config.touching)
     pray, own = u[:, 3] < 0.65, u[:, 4] < 0.4
     pose[touching & ~own] = out["pose"][touching & ~own]
@@ -252,20 +239,18 @@ def _second_hand(config, draws, out, banks, axes):
     # turned about the back's axis: a little, or across the first hand
     angle = np.where(u[:, 5] < 0.7, 0.2 * n[:, 0], np.sign(n[:, 1]) * (0.6 + u[:, 6]))
     twist = Rotation.from_rotvec(frame[:, :, 2] * angle[:, None]).as_matrix()
-    flip = np.diag([-1.0, 1, 1])
-    close = flip @ twist @ mirror @ frame
+    close = np.diag([-1.0, 1, 1]) @ twist @ mirror @ frame
     # how far both reach towards each other, by their joints and the thickness of fingers
     first, second = (_reach(hand, axes) for hand in (out["pose"], pose))  # (B, 16)
-    pressed = np.where(u[:, 7] < 0.4, 0.016, 0.002)  # fingers go between fingers, or pads touch
-    over = second.max(axis=1) + 2.2 * FLESH
-    gap = np.where(pray, (first + second).max(axis=1) + 2 * FLESH - pressed, -over)
-    across = np.where(u[:, 7] < 0.4, 0.010, 0.003 * n[:, 2])
+    between = u[:, 7] < 0.4  # fingers go between fingers, or pads touch
+    prayed = (first + second).max(axis=1) + 2 * FLESH - np.where(between, 0.016, 0.002)
+    gap = np.where(pray, prayed, -(second.max(axis=1) + 2.2 * FLESH))
+    across = np.where(between, 0.010, 0.003 * n[:, 2])
     beside = -gap[:, None] * frame[:, :, 2] + across[:, None] * frame[:, :, 1]
     beside += 0.012 * n[:, 3:4] * frame[:, :, 0]
-    touch = touching[:, None]
-    view = np.where(touch[..., None], close, view)
+    view = np.where(touching[:, None, None], close, view)
     out["second"] = np.where(on, np.where(left | touching, -1, 1), 0)
-    out["second_place"] = np.where(touch, beside, place)
+    out["second_place"] = np.where(touching[:, None], beside, place)
     pose[:, 0] = Rotation.from_matrix(view @ axes.T).as_rotvec()
     out["second_pose"], out["second_frame"] = pose, view
 
@@ -288,7 +273,6 @@ def sample_parameters(config: SyntheticConfig, seed: int, indices, size: int, ba
     out = np.zeros(len(draws.table), PARAMETERS)
     out["index"] = indices
     axes, tiles = banks.axes, len(banks.materials.tiles)
-
     pose, frame = mix_poses(config, draws, banks), sample_viewpoints(config, draws)
     pose[:, 0] = Rotation.from_matrix(frame @ axes.T).as_rotvec()
     out["pose"], out["frame"] = pose, frame
@@ -296,19 +280,14 @@ def sample_parameters(config: SyntheticConfig, seed: int, indices, size: int, ba
     low, high = config.distance_m
     out["distance"] = low * (high / low) ** draws.uniform()
     tangent = np.tan(np.deg2rad(config.off_axis_deg) * np.sqrt(draws.uniform()))
-    turn = 2 * np.pi * draws.uniform()
-    out["off_axis"] = tangent[:, None] * np.stack([np.cos(turn), np.sin(turn)], 1)
-    u = draws.uniform(3)
+    out["off_axis"] = _circle(draws.uniform(), tangent, tangent)[:, :2]
+    u, cut = draws.uniform(3), draws.chance(config.truncated)[:, None]
     out["framing"] = _between(config.framing, u[:, 0] ** 1.3)
-    cut = draws.chance(config.truncated)[:, None]
     near = np.clip(config.shift * draws.normal(2), -0.4, 0.4)
     out["shift"] = np.where(cut, 0.9 * (u[:, 1:3] - 0.5), near)
-
-    out["skin"] = _tone(config, draws)
-    same = draws.chance(0.8)[:, None]
+    out["skin"], same = _tone(config, draws), draws.chance(0.8)[:, None]
     out["second_skin"] = np.where(same, out["skin"], _tone(config, draws))
-    detail = out["detail"]
-    for name in detail.dtype.names:
+    for name in (detail := out["detail"]).dtype.names:
         detail[name] = draws.uniform(None, *config.detail)
     dark = 1 - np.clip(out["skin"].mean(axis=1) / 0.5, 0, 1)  # palms of dark hands differ more
     detail["palm"] *= 0.35 + 0.9 * dark
@@ -317,7 +296,6 @@ def sample_parameters(config: SyntheticConfig, seed: int, indices, size: int, ba
     colour = draws.uniform(3) ** 1.5 * np.array([1.0, 0.6, 0.7])
     bare = out["skin"] * 0.62 + np.array([0.36, 0.22, 0.20]) * 0.5
     out["nail"] = np.where(polish, colour, bare)
-
     _light(config, draws, out)
     _arm(config, draws, out, tiles)
     _solids(config, draws, out, tiles)

@@ -1,6 +1,6 @@
 """Before and after the painting: a background and the hand's shadow on it; what a camera does.
 
-The camera blurs, balances white, changes contrast, adds grain and makes a JPEG. Canvases are
+The camera turns light into tones, blurs, balances white, adds grain and makes a JPEG. Canvases are
 (3, S, S) float32, sRGB 0 to 255: one plane per colour, so that rows are contiguous.
 """
 
@@ -14,6 +14,28 @@ from hand_lib.render.raster import ID_MASK, PAD
 
 _F = np.float32
 _U = np.uint64  # indices known to be positive: no look whether to count from the end
+
+
+TONE_STEPS = 2048
+TONE_TOP = 4.0
+"""Linear light up to this is looked up; brighter is white."""
+
+
+def tone_curve() -> np.ndarray:
+    """Linear light in steps of TONE_TOP / TONE_STEPS -> sRGB 0 to 255, with a soft shoulder."""
+    light, knee = np.linspace(0, TONE_TOP, TONE_STEPS), 0.72
+    shoulder = knee + (1 - knee) * (1 - np.exp(-(light - knee) / (1 - knee)))
+    rolled = np.where(light < knee, light, shoulder)
+    return (255 * np.clip(rolled, 0, 1) ** (1 / 2.2)).astype(np.float32)
+
+
+def pack_tiles(tiles: np.ndarray) -> np.ndarray:
+    """(N, T, T, 3) uint8 -> (N, T, T) uint32, as pictures read them: the bytes red, green, blue, 0.
+
+    >>> hex(int(pack_tiles(np.array([[[[1, 2, 3]]]], np.uint8))[0, 0, 0]))
+    '0x30201'
+    """
+    return tiles.astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -41,9 +63,7 @@ def lay_background(ground, tiles, canvas):
     first, second = ground.tile * side * side, ground.second_tile * side * side
     edge, flip, left, top = ground.edge, ground.flip, ground.u, ground.v
     ex, ey, far = np.cos(edge * 1.7), np.sin(edge * 1.7), (left - 0.3) * size
-    one = _F(1 / 65536)
-    gain0, gain1, gain2 = ground.gain[0] * one, ground.gain[1] * one, ground.gain[2] * one
-    bias = ground.bias
+    gain, bias = ground.gain * _F(1 / 65536), ground.bias
     wide = 2 * side * 65536  # keeps places positive: the pattern repeats after 2 side
     places, found = np.empty((4, size), np.uint32), np.empty((4, size), np.uint32)
     parts = np.empty((2, size), np.float32)
@@ -63,20 +83,14 @@ def lay_background(ground, tiles, canvas):
             parts[0, x], parts[1, x] = u & 255, v & 255
         _look_up(texels, places, found)
         for x in range(size):
-            p00, p01, p10, p11 = found[0, x], found[1, x], found[2, x], found[3, x]
             a, b = parts[0, x], parts[1, x]  # whole numbers below 2^24: these sums are exact
             w11 = a * b
             w01, w10 = _F(256) * a - w11, _F(256) * b - w11
             w00 = _F(65536) - _F(256) * a - w10
-            level = w00 * _F(p00 & 255) + w01 * _F(p01 & 255)
-            level += w10 * _F(p10 & 255) + w11 * _F(p11 & 255)
-            canvas[0, y, x] = level * gain0 + bias
-            level = w00 * _F(p00 >> 8 & 255) + w01 * _F(p01 >> 8 & 255)
-            level += w10 * _F(p10 >> 8 & 255) + w11 * _F(p11 >> 8 & 255)
-            canvas[1, y, x] = level * gain1 + bias
-            level = w00 * _F(p00 >> 16 & 255) + w01 * _F(p01 >> 16 & 255)
-            level += w10 * _F(p10 >> 16 & 255) + w11 * _F(p11 >> 16 & 255)
-            canvas[2, y, x] = level * gain2 + bias
+            for c in range(3):
+                level = w00 * _F(found[0, x] >> 8 * c & 255) + w01 * _F(found[1, x] >> 8 * c & 255)
+                level += w10 * _F(found[2, x] >> 8 * c & 255) + w11 * _F(found[3, x] >> 8 * c & 255)
+                canvas[c, y, x] = level * gain[c] + bias
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

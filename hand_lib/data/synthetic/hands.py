@@ -11,29 +11,32 @@ import hashlib
 import json
 import shutil
 import threading
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from hand_lib.data.freihand import write_freihand
 from hand_lib.data.sample import HandDataset, HandSample
-from hand_lib.data.synthetic.backgrounds import (
-    background_bank,
-    bank_kinds,
-    pack_tiles,
-    photograph_bank,
-)
+from hand_lib.data.synthetic.backgrounds import background_bank, photograph_bank
 from hand_lib.data.synthetic.config import SyntheticConfig, flat_fields
 from hand_lib.data.synthetic.draw import sample_parameters
-from hand_lib.data.synthetic.effects import cast_on_background, expose, lay_background
-from hand_lib.data.synthetic.layout import ARM, make_layout, resting_arm
-from hand_lib.data.synthetic.paint import Materials, Pictures, paint, tone_curve
+from hand_lib.data.synthetic.effects import (
+    cast_on_background,
+    expose,
+    lay_background,
+    pack_tiles,
+    tone_curve,
+)
+from hand_lib.data.synthetic.layout import ARM, Materials, Pictures, make_layout, resting_arm
+from hand_lib.data.synthetic.paint import paint
 from hand_lib.data.synthetic.scene import (
     Posed,
+    aim,
     draw_buffers,
     light_vertices,
     make_scratch,
@@ -52,13 +55,14 @@ SIZES, POSES = (16, 1280), 4096
 GROUP = 32  # pictures that are drawn together
 CLEAR = {"occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "truncated": 0.0}
 """Knobs of pictures with one whole hand that nothing hides."""
+CLIP_MARGIN = 1.25
+"""Side of a clip's pictures over the side of the square that all its joints lie in."""
 STAMP = "synthetic.json"
 SYNTHETIC_TEST = {"seed": 20_200_401, "count": 2000, "size": 128}
 """The fixed benchmark ``synthetic-test``, drawn with the default ``SyntheticConfig``."""
 
 
-@dataclass(frozen=True)
-class Banks:
+class Banks(NamedTuple):
     """What all pictures share: the hand, its poses, what it is painted with, and film grain."""
 
     model: HandModel  # float64, so that a picture does not depend on its neighbours in a batch
@@ -89,8 +93,7 @@ def make_banks(background_folder=None) -> Banks:
         banks, more = make_banks(None), pack_tiles(photograph_bank(background_folder))
         tiles = np.concatenate([banks.materials.tiles, more])
         kinds = np.concatenate([banks.kinds, np.full(len(more), "photographs")])
-        materials = banks.materials._replace(tiles=tiles)
-        return dataclasses.replace(banks, materials=materials, kinds=kinds)
+        return banks._replace(materials=banks.materials._replace(tiles=tiles), kinds=kinds)
     model = HandModel.builtin(flat_mean=True, dtype=torch.float64)
     arrays = model.arrays()
     template, faces = arrays["v_template"], arrays["f"]
@@ -100,13 +103,13 @@ def make_banks(background_folder=None) -> Banks:
     surface = to_builtin_rest(surface, arrays["weights"], rest)
     texels = skin_texels(surface, layout.faces[: layout.face_start[ARM + 1]])
     inverse_tone = ((np.arange(256) / 255) ** 2.2).astype(np.float32)
-    texels, tiles = texels.view(np.uint64).reshape(-1), pack_tiles(background_bank())
-    materials = Materials(layout, texels, tiles, tone_curve(), inverse_tone)
+    texels, (tiles, kinds) = texels.view(np.uint64).reshape(-1), background_bank()
+    materials = Materials(layout, texels, pack_tiles(tiles), tone_curve(), inverse_tone)
     rng = np.random.default_rng([0, 11])
     poses = sample_poses(POSES, rng, gestures_share=0.0)
     moves, gestures = np.abs(poses).max(axis=0) > 1e-3, np.stack(list(GESTURES.values()))
     grain = rng.standard_normal((256, 256)).astype(np.float32)
-    return Banks(model, axes, materials, poses, moves, gestures, bank_kinds(), grain)
+    return Banks(model, axes, materials, poses, moves, gestures, kinds, grain)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -162,16 +165,14 @@ class SyntheticHands(HandDataset):
         return self.count
 
     def __getstate__(self):
-        made = ("banks", "_scratch")
-        return {name: value for name, value in self.__dict__.items() if name not in made}
+        return {k: value for k, value in self.__dict__.items() if k not in ("banks", "_scratch")}
 
     def _check(self, indices) -> NDArray:
-        indices = np.atleast_1d(np.asarray(indices))
-        if indices.dtype.kind not in "iu" or indices.ndim != 1:
+        indices = np.asarray(indices)
+        if indices.dtype.kind not in "iu":
             raise TypeError(f"indices should be whole numbers (B,), found {indices.dtype}")
-        bad = (indices < 0) | (indices >= self.count)
-        if bad.any():
-            raise IndexError(f"index {indices[bad][0]} is outside this set of {self.count}")
+        if (bad := indices[(indices < 0) | (indices >= self.count)]).size:
+            raise IndexError(f"index {bad[0]} is outside this set of {self.count}")
         return indices.astype(np.int64)
 
     def parameters(self, indices, epochs=0) -> NDArray:
@@ -181,12 +182,11 @@ class SyntheticHands(HandDataset):
 
     def posed(self, parameters: NDArray) -> Posed:
         """The hands of some pictures."""
-        count, there = len(parameters), np.flatnonzero(parameters["second"])
+        count, there = len(parameters), parameters["second"] != 0
         poses = np.concatenate([parameters["pose"], parameters["second_pose"][there]])
         betas = np.concatenate([parameters["betas"], parameters["betas"][there]])
         vertices, joints = self.banks.pose(poses, betas)
-        rows = np.zeros(count, np.int64)
-        rows[there] = np.arange(len(there))
+        rows = np.maximum(np.cumsum(there) - 1, 0)
         return Posed(vertices[:count], joints[:count], vertices[count:], rows)
 
     def fetch_batch(self, indices, epochs=0) -> dict[str, NDArray]:
@@ -215,28 +215,18 @@ class SyntheticHands(HandDataset):
             posed = Posed(vertices[rows], joints[rows], second, second_row[rows])
             pictures = Pictures(canvas[: len(some)], masks[rows], roots[rows], lenses[rows])
             _render(some, posed, banks.materials, self._scratch.buffers, pictures)
-            for number, (one, plane) in enumerate(zip(some["camera"], canvas, strict=False)):
-                images[first + number] = expose(one, plane, banks.grain).transpose(2, 0, 1)
+            for image, one, plane in zip(images[rows], some["camera"], canvas, strict=False):
+                image[:] = expose(one, plane, banks.grain).transpose(2, 0, 1)
         intrinsics = np.eye(3, dtype=np.float32) * lenses[:, :1, None]
         intrinsics[:, :2, 2], intrinsics[:, 2, 2] = lenses[:, 1:], 1
         pixels = project((joints + roots[:, None]).astype(float), intrinsics.astype(float))
         pose = parameters["pose"].reshape(batch, 48).copy()
         pose[:, 3:] -= banks.model.pose_mean.numpy().astype(np.float32)
-        return {
-            "image": images,
-            "mask": masks,
-            "vertices": vertices,
-            "joints": joints,
-            "root": roots,
-            "joints_2d": pixels_to_crop(pixels, size).astype(np.float32),
-            "valid_2d": np.ones((batch, 21), bool),
-            "has_vertices": np.ones(batch, bool),
-            "has_joints": np.ones(batch, bool),
-            "intrinsics": intrinsics,
-            "pose": pose,
-            "betas": parameters["betas"].copy(),
-            "index": self._check(indices),
-        }
+        found = {"image": images, "mask": masks, "vertices": vertices, "joints": joints}
+        found |= {"root": roots, "joints_2d": pixels_to_crop(pixels, size).astype(np.float32)}
+        found |= {"intrinsics": intrinsics, "pose": pose, "betas": parameters["betas"].copy()}
+        found |= {name: np.ones(batch, bool) for name in ("has_vertices", "has_joints")}
+        return found | {"valid_2d": np.ones((batch, 21), bool), "index": self._check(indices)}
 
     def sample(self, index: int) -> HandSample:
         one = {key: value[0] for key, value in self.fetch_batch([index]).items()}
@@ -246,17 +236,87 @@ class SyntheticHands(HandDataset):
         image = np.ascontiguousarray(one["image"].transpose(1, 2, 0))
         return self.make(image, int(one["index"]), **fields)
 
-    def fingerprint(self, indices=None) -> str:
-        """SHA-256 of the numbers that some pictures are made of, by default 16 of them.
+    def fingerprint(self) -> str:
+        """SHA-256 of the numbers that 16 of the pictures are made of.
 
         They are rounded to 0.001, so that another processor's last bit does not change it.
         """
-        if indices is None:
-            indices = np.linspace(0, self.count - 1, min(16, self.count)).astype(int)
+        some = np.linspace(0, self.count - 1, min(16, self.count)).astype(int)
         digest = hashlib.sha256(f"synthetic {VERSION} {self.size} {self.seed}".encode())
-        for numbers in flat_fields(self.parameters(indices)).values():
+        for numbers in flat_fields(self.parameters(some)).values():
             digest.update(np.round(numbers * 1000).astype(np.int64).tobytes())
         return digest.hexdigest()
+
+
+class MovingHand(SyntheticHands):
+    """A clip: frame n is sample n, one hand that travels, turns and changes its gesture.
+
+    The camera does not move.   size: side of the frames in pixels.   seed: which clip.   count:
+    frames.   fps: per second.   speed: 1 changes the gesture about once a second; 0 keeps the hand
+    still.   knobs: fields of ``SyntheticConfig``; by default nothing hides the hand.
+
+    >>> clip = MovingHand(size=256, seed=1, count=60, fps=30.0)
+    >>> clip[0].image.shape, clip.times[-1]    # a sample per frame, labels as in SyntheticHands
+    ((256, 256, 3), 1.966...)
+    """
+
+    def __init__(
+        self, size: int = 256, seed: int = 0, count: int = 90, fps: float = 30.0,
+        speed: float = 1.0, **knobs,
+    ):  # fmt: skip
+        super().__init__(size, seed, count, split="clip", **{**CLEAR, **knobs})
+        if not (fps > 0 and speed >= 0):
+            raise ValueError(f"fps should be positive and speed not negative, found {fps}, {speed}")
+        self.fps, self.times = float(fps), np.arange(self.count) / fps  # (T,) seconds
+        self._frames = self._make(self.times * speed)
+
+    def parameters(self, indices, epochs=0) -> NDArray:
+        """The numbers that the frames are made of, (B,) of ``PARAMETERS``."""
+        return self._frames[self._check(indices)].copy()
+
+    def _make(self, way):
+        rng = np.random.default_rng([self.seed, 5])
+        first = sample_parameters(self.config, self.seed, [0], self.size, self.banks)
+        out = np.repeat(first, self.count)
+        out["index"] = np.arange(self.count)
+        out["pose"] = _between_gestures(rng, way)
+        turn = Rotation.from_rotvec(_wander(rng, way, 3) * np.deg2rad([16, 22, 16])).as_matrix()
+        out["frame"] = turn @ first["frame"][0].astype(float)
+        out["pose"][:, 0] = Rotation.from_matrix(out["frame"] @ self.banks.axes.T).as_rotvec()
+        out["off_axis"] = 0.10 * _wander(rng, way, 2)
+        out["distance"] = first["distance"] * np.exp(0.12 * _wander(rng, way, 1)[:, 0])
+        for name in ("grain_u", "grain_v"):
+            out["camera"][name] = rng.integers(0, 4096, self.count)
+        # framing and shift that undo each frame's own aim: one focal length and centre for all
+        out["framing"], out["shift"] = 1.0, 0.0
+        aims, root = np.empty((self.count, 3), np.float32), np.empty(3, np.float32)
+        for frame, joints, lens in zip(out, self.posed(out).joints, aims, strict=True):
+            aim(frame, joints, self.size, root, lens)
+        aims = aims.astype(float)
+        side = self.size / aims[:, :1]  # of the joints' bounding square, tangents
+        middle = ((self.size - 1) / 2 - aims[:, 1:]) / aims[:, :1]
+        low, high = (middle - side / 2).min(axis=0), (middle + side / 2).max(axis=0)
+        seen = CLIP_MARGIN * (high - low).max()
+        out["framing"], out["shift"] = seen / side[:, 0], (middle - (low + high) / 2) / seen
+        return out
+
+
+def _wander(rng, way, count):
+    """Smooth curves (T, count) of spread about 1: three slow waves each."""
+    rates = np.array([0.17, 0.31, 0.53])[:, None]
+    waves = np.sin(2 * np.pi * (way[:, None, None] * rates + rng.random((3, count))))
+    return (waves * np.array([0.9, 0.7, 0.4])[:, None]).sum(axis=1) / 1.2
+
+
+def _between_gestures(rng, way):
+    """Poses (T, 16, 3): half a second from one named gesture to the next, half a second there."""
+    stops = int(np.floor(way[-1])) + 2
+    table = np.stack(list(GESTURES.values()))
+    picks = rng.integers(0, len(table), stops + 1)
+    at = np.minimum(way.astype(int), stops - 1)
+    part = np.clip((way - at) * 2, 0, 1)
+    part = (part * part * (3 - 2 * part))[:, None, None]
+    return table[picks[at]] * (1 - part) + table[picks[at + 1]] * part
 
 
 def synthetic_test() -> SyntheticHands:
@@ -265,16 +325,15 @@ def synthetic_test() -> SyntheticHands:
 
 
 def write_synthetic_freihand(
-    folder, count: int = 1000, size: int = 224, seed: int = 0, split: str = "training",
-    progress=None, **knobs,
-) -> Path:  # fmt: skip
+    folder, count: int = 1000, size: int = 224, seed: int = 0, split="training", progress=None
+) -> Path:
     """Write ``count`` synthetic hands as FreiHAND's release has them, or reuse them.
 
     size: pixels (FreiHAND's are 224).   split: "training" or "evaluation".   progress: see
-    ``write_freihand``.   knobs: see ``SyntheticHands``.   returns the folder, which appears whole,
-    by a rename. One that already holds exactly this set is kept; anything else is refused.
+    ``write_freihand``.   returns the folder, which appears whole, by a rename. One that already
+    holds exactly this set is kept; anything else is refused.
     """
-    hands, folder = SyntheticHands(size, seed, count, split=split, **knobs), Path(folder)
+    hands, folder = SyntheticHands(size, seed, count, split=split), Path(folder)
     recipe = {
         "version": VERSION, "count": count, "size": size, "seed": seed, "split": split,
         "fingerprint": hands.fingerprint(),

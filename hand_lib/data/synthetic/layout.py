@@ -36,11 +36,29 @@ class Layout(NamedTuple):
     rim: np.ndarray  # (R,) int32 vertices of the hand's open wrist, in order
 
 
+class Materials(NamedTuple):
+    """What all pictures are painted with."""
+
+    layout: Layout
+    texels: np.ndarray  # (N,) uint64, a byte for each channel of the skin (``skin.CHANNELS``)
+    tiles: np.ndarray  # (N, T, T) uint32 backgrounds and patterns: bytes red, green, blue, 0
+    tone: np.ndarray  # linear light -> sRGB, see ``effects.tone_curve``
+    inverse_tone: np.ndarray  # (256,) float32, sRGB byte -> linear light
+
+
+class Pictures(NamedTuple):
+    """What is filled for a batch of pictures."""
+
+    canvas: np.ndarray  # (B, 3, S, S) float32 sRGB 0 to 255
+    mask: np.ndarray  # (B, S, S) bool, the hand covers at least half a pixel
+    root: np.ndarray  # (B, 3) float32 metres, the wrist in the camera's frame
+    lens: np.ndarray  # (B, 3) float32 focal length, cx, cy, pixels
+
+
 def hand_axes(rest: np.ndarray) -> np.ndarray:
     """(3, 3) columns distal, radial, dorsal of a right hand.   rest: (16, 3) joints, metres."""
-    distal = rest[4] - rest[0]
+    distal, radial = rest[4] - rest[0], rest[1] - rest[7]
     distal = distal / np.linalg.norm(distal)
-    radial = rest[1] - rest[7]
     radial = radial - distal * (distal @ radial)
     radial = radial / np.linalg.norm(radial)
     return np.stack([distal, radial, np.cross(distal, radial)], axis=1)
@@ -54,16 +72,11 @@ def wrist_rim(vertices: np.ndarray, faces: np.ndarray, axes: np.ndarray) -> np.n
     return rim[np.argsort(np.arctan2(around[:, 1], around[:, 0]))].astype(np.int32)
 
 
-def _tube_faces(first) -> np.ndarray:
-    """Faces of a tube that look out if the rings run clockwise seen along the tube.
-
-    first: vertex ids (rings, around).
-    """
-    a, b = first[:-1], first[1:]
+def _tube_faces(ids) -> np.ndarray:
+    """Faces between rings of vertices (rings, around): out, if these run clockwise seen along."""
+    a, b = ids[:-1], ids[1:]
     c, d = np.roll(a, -1, axis=1), np.roll(b, -1, axis=1)
-    return np.concatenate(
-        [np.stack([a, b, c], -1).reshape(-1, 3), np.stack([c, b, d], -1).reshape(-1, 3)]
-    )
+    return np.concatenate([np.stack(one, -1).reshape(-1, 3) for one in ((a, b, c), (c, b, d))])
 
 
 def make_layout(template, faces, rest) -> tuple[Layout, np.ndarray]:
@@ -74,31 +87,22 @@ def make_layout(template, faces, rest) -> tuple[Layout, np.ndarray]:
     """
     axes, vertices = hand_axes(rest), len(template)
     rim, faces = wrist_rim(template - rest[0], faces, axes), np.asarray(faces, np.int64)
-    around = len(rim)
-    latitudes, longitudes = GRID
-    rings = {"arm": len(ARM_STATIONS) - 1, "sleeve": len(SLEEVE_STATIONS)}
+    arm, (latitudes, longitudes) = np.linspace(0, 1, len(ARM_STATIONS) - 1), GRID
+    rings = {"arm": arm, "sleeve": SLEEVE_STATIONS / 0.3}  # where they lie in the texture
     vertex_start, face_start, all_faces, all_uv = [0], [0], [], []
     for part in PARTS:
-        first = vertex_start[-1]
-        kind = part.rstrip("2")
+        first, kind = vertex_start[-1], part.rstrip("2")
         if kind == "hand":
-            count, part_faces, uv = vertices, faces + first, np.zeros((vertices, 2))
-        elif kind in rings:
-            n = rings[kind]
-            ids = first + np.arange(n * around).reshape(n, around)
+            part_faces, uv = faces + first, np.zeros((vertices, 2))
+        else:
+            steps = rings.get(kind, np.linspace(0, 1, latitudes))
+            around = len(rim) if kind in rings else longitudes
+            uv = np.stack(np.meshgrid(np.abs(np.linspace(-1, 1, around)), steps), -1).reshape(-1, 2)
+            ids = first + np.arange(len(uv)).reshape(-1, around)
             if kind == "arm":
                 ids = np.concatenate([(rim + first - vertices)[None], ids])
-            count, part_faces = n * around, _tube_faces(ids)
-            steps = SLEEVE_STATIONS / 0.3 if kind == "sleeve" else np.linspace(0, 1, n)
-            uv = np.stack(np.meshgrid(np.abs(np.linspace(-1, 1, around)), steps), -1).reshape(-1, 2)
-        else:
-            ids = first + np.arange(latitudes * longitudes).reshape(latitudes, longitudes)
-            count, part_faces = latitudes * longitudes, _tube_faces(ids)[:, ::-1]
-            v, u = np.meshgrid(
-                np.linspace(0, 1, latitudes), np.abs(np.linspace(-1, 1, longitudes)), indexing="ij"
-            )
-            uv = np.stack([u.reshape(-1), v.reshape(-1)], 1)
-        vertex_start.append(first + count)
+            part_faces = _tube_faces(ids)[:, :: 1 if kind in rings else -1]
+        vertex_start.append(first + len(uv))
         face_start.append(face_start[-1] + len(part_faces))
         all_faces.append(part_faces)
         all_uv.append(uv)

@@ -1,21 +1,11 @@
 """One picture's pixels: skin, cloth, light and shadow over a background."""
 
-from typing import NamedTuple
-
 import numba as nb
 import numpy as np
 
-from hand_lib.data.synthetic.layout import (
-    ARM,
-    ARM2,
-    HAND2,
-    OBJECT,
-    OCCLUDER,
-    SLEEVE,
-    SLEEVE2,
-    Layout,
-)
-from hand_lib.data.synthetic.scene import LAMP, NORMAL, POINT, SCREEN, SHADOW_SIDE, SKY
+from hand_lib.data.synthetic.effects import TONE_STEPS, TONE_TOP
+from hand_lib.data.synthetic.layout import ARM, ARM2, HAND2, OBJECT, OCCLUDER, SLEEVE, SLEEVE2
+from hand_lib.data.synthetic.scene import LAMP, NORMAL, POINT, SCREEN, SKY, share_lit
 from hand_lib.hand.skin import TEXELS
 from hand_lib.render.raster import DEPTH_STEPS, ID_BITS, ID_MASK, PAD
 
@@ -24,73 +14,17 @@ _U = np.uint64  # indices known to be positive: no look whether to count from th
 _ANGLES = np.pi * (np.arange(3) / 3 + np.arange(8)[:, None] / 24)
 _FAR = np.array([0.95, 0.65, 0.35], np.float32)
 _CIRCLE = (_FAR[:, None] * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=-1)).astype(np.float32)
-_LAMP_ROW = SHADOW_SIDE + PAD
 _STEP = _F(1 / DEPTH_STEPS)
 _JUMP = _F(0.012)
 """Share of the inverse depth that two neighbours on one smooth surface may differ by."""
 SHARED_SIZE = 160
 BAND = 16
 """Rows whose pixels are shaded together; even, so that squares lie within a band."""
-TONE_STEPS = 2048
-TONE_TOP = 4.0
-"""Linear light up to this is looked up; brighter is white."""
-
-
-class Materials(NamedTuple):
-    """What all pictures are painted with."""
-
-    layout: Layout
-    texels: np.ndarray  # (N,) uint64, a byte for each channel of the skin (``skin.CHANNELS``)
-    tiles: np.ndarray  # (N, T, T) uint32 backgrounds and patterns: bytes red, green, blue, 0
-    tone: np.ndarray  # linear light -> sRGB, see ``tone_curve``
-    inverse_tone: np.ndarray  # (256,) float32, sRGB byte -> linear light
-
-
-class Pictures(NamedTuple):
-    """What is filled for a batch of pictures."""
-
-    canvas: np.ndarray  # (B, 3, S, S) float32 sRGB 0 to 255
-    mask: np.ndarray  # (B, S, S) bool, the hand covers at least half a pixel
-    root: np.ndarray  # (B, 3) float32 metres, the wrist in the camera's frame
-    lens: np.ndarray  # (B, 3) float32 focal length, cx, cy, pixels
-
-
-def tone_curve() -> np.ndarray:
-    """Linear light in steps of TONE_TOP / TONE_STEPS -> sRGB 0 to 255, with a soft shoulder."""
-    light = np.linspace(0, TONE_TOP, TONE_STEPS)
-    knee = 0.72
-    rolled = np.where(
-        light < knee, light, knee + (1 - knee) * (1 - np.exp(-(light - knee) / (1 - knee)))
-    )
-    return (255 * np.clip(rolled, 0, 1) ** (1 / 2.2)).astype(np.float32)
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def _share_lit(lamp_seen, u, v, w, step, bias):
-    """Share of the lamp that reaches a point: nine looks into its depth map."""
-    i, j = int(u), int(v)
-    if i < step or j < step or i >= SHADOW_SIDE - step - 1 or j >= SHADOW_SIDE - step - 1:
-        return _F(1)
-    a, b = u - _F(i), v - _F(j)
-    top = np.int64((w + bias) * DEPTH_STEPS) << ID_BITS
-    one, none, d = _F(0.5), _F(0), _U(step)
-    at, down = _U(j * _LAMP_ROW + i), _U(step * _LAMP_ROW)
-    total = none
-    for k in range(3):
-        m = at + _U(k) * down - down
-        line = one if lamp_seen[m] < top else none
-        line += (one if lamp_seen[m - d] < top else none) * (_F(1) - a)
-        line += (one if lamp_seen[m + d] < top else none) * a
-        total += line * (_F(0.5) if k == 1 else _F(0.5) * b if k == 2 else _F(0.5) * (_F(1) - b))
-    return total
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
 def _nearness(seen, side, x, y, w, reach, focal):
-    """How much nearer surface surrounds a point, 0 to 1.
-
-    Three pairs of opposite looks: what rises on one side of a slope falls on the other.
-    """
+    """How much nearer surface surrounds a point, 0 to 1, by three pairs of opposite looks."""
     z2 = _F(1) / (w * w)
     steep = focal * w / reach
     hidden = _F(0)
@@ -153,9 +87,8 @@ def _colour_skin(p, texels, count, texel, second, words, colour):
         vein, mottle = _F(word >> 32 & byte) * s4, _F(word >> 40 & byte) * s5 + b5
         fine, knuckle = _F(word >> 48 & byte) * s6 + b6, _F(word >> 56 & byte) * s7
         shade = (one + _F(0.03) * (mottle + fine)) * (one - _F(0.20) * knuckle)
-        palm = min(palm, _F(0.9))
-        red, green = red0 + second[n] * red1, green0 + second[n] * green1
-        blue = blue0 + second[n] * blue1
+        palm, other = min(palm, _F(0.9)), second[n]
+        red, green, blue = red0 + other * red1, green0 + other * green1, blue0 + other * blue1
         red += palm * (_F(0.30) - _F(0.38) * red)
         green += palm * (_F(0.165) - _F(0.38) * green)
         blue += palm * (_F(0.125) - _F(0.38) * blue)
@@ -172,18 +105,16 @@ def _colour_skin(p, texels, count, texel, second, words, colour):
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _cloth_colour(cloth, u, v, tiles, inverse_tone):
-    """Red, green and blue of a cloth or an object at texture coordinates u, v."""
+def _cloth_colour(cloth, u, v, tiles, inverse_tone, colour):
+    """Red, green and blue of a cloth or an object at texture coordinates u, v.   colour: filled."""
     side = tiles.shape[1]
     period = 2 * side - 1
     i = int((u * cloth.scale + cloth.shift) * side) & period
     j = int((v * cloth.scale + cloth.shift * _F(3.7)) * side) & period
-    i, j = min(i, period - i), min(j, period - j)
-    texel, share = tiles[cloth.tile, j, i], cloth.pattern
-    red = cloth.colour[0] + share * (inverse_tone[texel & 255] - cloth.colour[0])
-    green = cloth.colour[1] + share * (inverse_tone[texel >> 8 & 255] - cloth.colour[1])
-    blue = cloth.colour[2] + share * (inverse_tone[texel >> 16 & 255] - cloth.colour[2])
-    return red, green, blue
+    texel = tiles[cloth.tile, min(j, period - j), min(i, period - i)]
+    for c in range(3):
+        plain = cloth.colour[c]
+        colour[c] = plain + cloth.pattern * (inverse_tone[texel >> 8 * c & 255] - plain)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -195,7 +126,6 @@ def light_points(p, seen, side, lamp_seen, focal, count, mixes, lights):
     """
     one, none = _F(1), _F(0)
     kx, ky, kz = p.key[0], p.key[1], p.key[2]
-    lamp_r, lamp_g, lamp_b = p.key_colour[0], p.key_colour[1], p.key_colour[2]
     gloss, power, shadow, occlusion = p.gloss, p.gloss_power, p.shadow, p.occlusion
     step = 1 + int(p.shadow_m * _F(200))
     for j in range(count):
@@ -216,7 +146,7 @@ def light_points(p, seen, side, lamp_seen, focal, count, mixes, lights):
         if towards > _F(-0.3) and shadow > none:
             bias = _F(0.0035) + _F(0.0035) * _F(step) * (_F(1.2) - abs(towards))
             u, v, s = mixes[j, LAMP], mixes[j, LAMP + 1], mixes[j, LAMP + 2]
-            lit -= shadow * (one - _share_lit(lamp_seen, u, v, s, step, bias))
+            lit -= shadow * (one - share_lit(lamp_seen, u, v, s, step, bias))
         reach = max(_F(2), _F(0.013) * focal * w)
         hidden = _nearness(seen, side, x, y, w, reach, focal)
         open_ = one - occlusion * min(one, _F(1.7) * hidden)
@@ -227,23 +157,17 @@ def light_points(p, seen, side, lamp_seen, focal, count, mixes, lights):
             half /= np.sqrt(hx * hx + hy * hy + hz * hz + _F(1e-9))
             half = half / (power - power * half + half)  # half ** power (Schlick 1994)
             shine = gloss * half * (power + _F(8)) * _F(0.06) * lit * towards
-        edge = one - min(one, max(facing, none))
-        edge *= edge
+        edge = (one - min(one, max(facing, none))) ** 2
         rim = gloss * (_F(0.10) + edge * edge)
         lit *= inside * (_F(0.5) + _F(0.5) * open_)
         # light that entered the skin comes out past the edge, redder
-        wrap = _F(0.05) if cloth else _F(0.30)
+        wrap, less = (_F(0.05), _F(0.05)) if cloth else (_F(0.30), _F(0.15))
         direct = max(none, (towards + wrap) / (one + wrap)) * lit
-        wrap = _F(0.05) if cloth else _F(0.15)
-        cold = max(none, (towards + wrap) / (one + wrap)) * lit
-        sky_r, sky_g = mixes[j, SKY] * open_, mixes[j, SKY + 1] * open_
-        sky_b = mixes[j, SKY + 2] * open_
-        lights[j, 0] = inside * sky_r + direct * lamp_r
-        lights[j, 1] = inside * sky_g + cold * lamp_g
-        lights[j, 2] = inside * sky_b + cold * lamp_b
-        lights[j, 3] = shine * lamp_r + rim * sky_r
-        lights[j, 4] = shine * lamp_g + rim * sky_g
-        lights[j, 5] = shine * lamp_b + rim * sky_b
+        cold = max(none, (towards + less) / (one + less)) * lit
+        for c in range(3):
+            sky, lamp = mixes[j, SKY + c] * open_, p.key_colour[c]
+            lights[j, c] = inside * sky + (direct if c == 0 else cold) * lamp
+            lights[j, 3 + c] = shine * lamp + rim * sky
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -303,17 +227,17 @@ def _list_points(layout, seen, size, first, stop, kept, whole_numbers, floats, c
                 floats[2, n], floats[3, n], floats[4, n] = share, w, middle
                 before, part_before = w, part
                 count += 1
-            rest = _F(1) - covered
             for c in range(3):
-                canvas[c, y, x] *= rest
+                canvas[c, y, x] *= _F(1) - covered
     return count, lights
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _place_all(layout, corners, count, whole_numbers, floats, texel, mixes):
+def _place_all(layout, corners, count, whole_numbers, floats, texel, second, mixes):
     """Where on their faces the listed points lie: the skin's texel, what the light needs.
 
-    floats: rows 4 to 6 become barycentric coordinates.   mixes: see ``light_points``.
+    floats: rows 4 to 6 become barycentric coordinates.   second: 1 on the second hand's parts.
+    mixes: see ``light_points``.
     """
     faces, face_part = layout.faces, layout.face_part
     second_first, size = layout.face_start[HAND2], _F(TEXELS - 0.01)
@@ -324,6 +248,7 @@ def _place_all(layout, corners, count, whole_numbers, floats, texel, mixes):
         la, lb, lc = place_on(corners, a, b, c, x + middle, y + middle)
         floats[4, n], floats[5, n], floats[6, n] = la, lb, lc
         part = face_part[_U(t)]
+        second[n] = _F(part >= HAND2)
         same = t - second_first if part >= HAND2 else t
         same = same if part <= ARM or part == HAND2 or part == ARM2 else 0
         texel[n] = (same * TEXELS + int(la * size)) * TEXELS + int(lb * size)
@@ -342,9 +267,8 @@ def _blend(count, whole_numbers, floats, colour, lights, tone, canvas):
     pixels = canvas.reshape(3, -1)
     for n in range(count):
         pixel, j, share = _U(whole_numbers[0, n]), _U(whole_numbers[2, n]), floats[2, n]
-        gloss = colour[3, n]
         for c in range(3):
-            light = colour[c, n] * lights[j, c] + gloss * lights[j, 3 + c]
+            light = colour[c, n] * lights[j, c] + colour[3, n] * lights[j, 3 + c]
             k = min(max(int(light * scale), 0), top)
             pixels[c, pixel] += share * tone[_U(k)]
 
@@ -353,16 +277,14 @@ def _blend(count, whole_numbers, floats, colour, lights, tone, canvas):
 def paint(p, materials, scratch, canvas, focal, mask):
     """Shade every pixel that the scene covers, blended over the canvas by coverage.
 
-    The four sub-pixels of a pixel are shaded together where they see one smooth surface, apart
-    where a silhouette passes. Up to SHARED_SIZE pixels a side, the four pixels of a square share
-    their light (not their colour) where they lie on one smooth surface. BAND rows at a time, points
-    are listed, looked up, coloured, lit and blended, each step for all of them: so that the
-    processor waits for many pieces of memory at once.   canvas: (3, S, S).   focal: pixels.
-    mask: (S, S) bool, filled: the hand covers at least half a pixel.
+    A pixel's four sub-pixels are shaded together where they see one smooth surface; up to
+    SHARED_SIZE pixels a side, four pixels of one share their light (not their colour). BAND rows at
+    a time, points are listed, looked up, coloured, lit and blended, each step for all of them: so
+    the processor waits for many pieces of memory at once.   canvas: (3, S, S).   focal: pixels.
+    mask: (S, S) bool, filled.
     """
     layout, tiles, inverse = materials.layout, materials.tiles, materials.inverse_tone
-    seen, size = scratch.seen, canvas.shape[1]
-    most = 4 * BAND * size
+    seen, size, most = scratch.seen, canvas.shape[1], 4 * BAND * canvas.shape[1]
     kept = (np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.float32))
     whole_numbers, floats = np.empty((4, most), np.int32), np.empty((7, most), np.float32)
     texel, words = np.empty(most, np.uint32), np.empty(most, np.uint64)
@@ -375,26 +297,20 @@ def paint(p, materials, scratch, canvas, focal, mask):
         )
         if count == 0:
             continue
-        _place_all(layout, scratch.corners, count, whole_numbers, floats, texel, mixes)
-        for n in range(count):
-            second[n] = _F(whole_numbers[1, n] >= layout.face_start[HAND2])
+        _place_all(layout, scratch.corners, count, whole_numbers, floats, texel, second, mixes)
         _colour_skin(p, materials.texels, count, texel, second, words, colour)
         for n in range(count):
             t = _U(whole_numbers[1, n])
             part = layout.face_part[t]
-            if part == SLEEVE or part == SLEEVE2 or part == OBJECT or part == OCCLUDER:
+            solid = part == OBJECT or part == OCCLUDER
+            if solid or part == SLEEVE or part == SLEEVE2:
                 a, b, c = layout.faces[t, 0], layout.faces[t, 1], layout.faces[t, 2]
                 la, lb, lc = floats[4, n], floats[5, n], floats[6, n]
                 u = la * layout.uv[a, 0] + lb * layout.uv[b, 0] + lc * layout.uv[c, 0]
                 v = la * layout.uv[a, 1] + lb * layout.uv[b, 1] + lc * layout.uv[c, 1]
-                gloss = _F(1)
-                if part == OBJECT:
-                    rgb = _cloth_colour(p.object.cloth, u, v, tiles, inverse)
-                elif part == OCCLUDER:
-                    rgb = _cloth_colour(p.occluder.cloth, u, v, tiles, inverse)
-                else:
-                    rgb, gloss = _cloth_colour(p.sleeve_cloth, u, v, tiles, inverse), _F(0.1)
-                colour[0, n], colour[1, n], colour[2, n] = rgb
-                colour[3, n] = gloss
+                cloth = p.object.cloth if part == OBJECT else p.occluder.cloth
+                cloth = cloth if solid else p.sleeve_cloth
+                _cloth_colour(cloth, u, v, tiles, inverse, colour[:, n])
+                colour[3, n] = _F(1) if solid else _F(0.1)
         light_points(p, seen, 2 * size, scratch.lamp_seen, _F(2) * focal, lit, mixes, lights)
         _blend(count, whole_numbers, floats, colour, lights, materials.tone, canvas)

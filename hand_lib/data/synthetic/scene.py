@@ -22,7 +22,7 @@ from hand_lib.data.synthetic.layout import (
     forearm,
     superquadric,
 )
-from hand_lib.render.raster import draw_faces, make_buffer
+from hand_lib.render.raster import DEPTH_STEPS, ID_BITS, PAD, draw_faces, make_buffer
 
 SHADOW_SIDE = 96
 SHADOW_REACH = 0.17
@@ -86,21 +86,12 @@ def _dress(p, points, arm, frame, first):
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _limb(p, points, rim, arm, frame, side, first):
-    """Forearm behind a hand whose vertices start at ``first - V``; also fills ``arm``.
+    """Forearm behind a hand, its vertices from ``first`` on; ``arm`` is filled, whole even if cut.
 
-    side: 1, or -1 where the arm leaves to the other side. Where it is cut, ``arm`` is whole all
-    the same.
+    side: 1, or -1 where the arm leaves to the other side.
     """
-    around = rim.shape[0]
-    border = np.empty((around, 3), np.float32)
-    for i in range(around):
-        for a in range(3):
-            border[i, a] = points[rim[i], a]
-    forearm(border, frame, p.arm_bend, side * p.arm_side, p.arm_girth, ARM_STATIONS, arm)
-    for s in range(1, arm.shape[0]):
-        for i in range(around):
-            for a in range(3):
-                points[first + (s - 1) * around + i, a] = arm[s, i, a]
+    forearm(points[rim], frame, p.arm_bend, side * p.arm_side, p.arm_girth, ARM_STATIONS, arm)
+    points[first : first + arm[1:].size // 3] = arm[1:].copy().reshape(-1, 3)
     if p.arm_cut > 0.0:
         _cut_limb(points, arm, ARM_STATIONS[-1] - p.arm_cut, first)
 
@@ -113,25 +104,17 @@ def _cut_limb(points, arm, length, first):
         last += 1
     t = (length - ARM_STATIONS[last]) / (ARM_STATIONS[last + 1] - ARM_STATIONS[last])
     ring, middle = points[first + last * around : first + (last + 1) * around], np.zeros(3)
+    ring[:] = arm[last] * (1 - t) + arm[last + 1] * t
     for i in range(around):
-        for a in range(3):
-            ring[i, a] = arm[last, i, a] * (1 - t) + arm[last + 1, i, a] * t
-            middle[a] += ring[i, a] / around
-    for v in range(first + (last + 1) * around, first + (arm.shape[0] - 1) * around):
-        for a in range(3):
-            points[v, a] = middle[a]
+        middle += ring[i] / around
+    points[first + (last + 1) * around : first + (arm.shape[0] - 1) * around] = middle
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _grasped(thing, out, grid, joints, frame):
     """A solid where the fingers would hold it, as large as the room between them."""
-    centre = np.zeros(3)
-    for a in range(3):
-        centre[a] = (
-            0.3 * joints[9, a] + 0.25 * joints[12, a] + 0.2 * joints[8, a] + 0.25 * joints[4, a]
-        )
-    radius = 0.0
-    reach = 0.0
+    centre = 0.3 * joints[9] + 0.25 * joints[12] + 0.2 * joints[8] + 0.25 * joints[4]
+    radius = reach = 0.0
     for a in range(3):
         reach += (joints[12, a] - joints[9, a]) ** 2
     for k in (6, 10, 14):
@@ -210,10 +193,8 @@ def place_parts(p, b, posed, layout, scratch, size, root, lens):
         if p.sleeve_start < 1.0:
             active[SLEEVE2] = p.second
             _dress(p, points, arm, p.second_frame, start[SLEEVE2])
-        for v in range(first, stop):
-            points[v, 0] *= p.second  # a left hand is a mirrored right one
-            for a in range(3):
-                points[v, a] += p.second_place[a]
+        points[first:stop, 0] *= p.second  # a left hand is a mirrored right one
+        points[first:stop] += p.second_place
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -227,11 +208,11 @@ def light_vertices(p, layout, scratch, root, lens):
     long = _F(1) / np.sqrt(ax * ax + ay * ay + az * az)
     ax, ay, az = ax * long, ay * long, az * long
     bx, by, bz = key[1] * az - key[2] * ay, key[2] * ax - key[0] * az, key[0] * ay - key[1] * ax
-    mx, my, mz = _F(0), _F(0), _F(0)
+    mx = my = mz = _F(0)
     count = layout.vertex_start[1]
-    share = _F(1) / _F(count)
     for v in range(count):
         mx, my, mz = mx + points[v, 0], my + points[v, 1], mz + points[v, 2]
+    share = _F(1) / _F(count)
     mx, my, mz = mx * share, my * share, mz * share
     per_metre, reach = _F(SHADOW_SIDE / (2 * SHADOW_REACH)), _F(SHADOW_REACH)
     kx, ky, kz = key[0], key[1], key[2]
@@ -287,8 +268,24 @@ def draw_buffers(p, layout, scratch, side):
         draw_faces(scratch.corners, SCREEN, faces, first, cull, side, side, scratch.seen)
         if p.shadow > 0:
             # the lamp's axes are left-handed: faces that look at it turn the other way
-            turned = 0 if cull == 0 else -turn
-            draw_faces(
-                scratch.corners, LAMP, faces, first, turned, SHADOW_SIDE, SHADOW_SIDE,
-                scratch.lamp_seen,
-            )  # fmt: skip
+            lamp, wide = scratch.lamp_seen, SHADOW_SIDE
+            draw_faces(scratch.corners, LAMP, faces, first, -cull, wide, wide, lamp)
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def share_lit(lamp_seen, u, v, w, step, bias):
+    """Share of the lamp that reaches a point: nine looks into its depth map."""
+    i, j = int(u), int(v)
+    if i < step or j < step or i >= SHADOW_SIDE - step - 1 or j >= SHADOW_SIDE - step - 1:
+        return _F(1)
+    a, b = u - _F(i), v - _F(j)
+    top = np.int64((w + bias) * DEPTH_STEPS) << ID_BITS
+    one, none, d = _F(0.5), _F(0), _U(step)
+    at, down, total = _U(j * (SHADOW_SIDE + PAD) + i), _U(step * (SHADOW_SIDE + PAD)), none
+    for k in range(3):
+        m = at + _U(k) * down - down
+        line = one if lamp_seen[m] < top else none
+        line += (one if lamp_seen[m - d] < top else none) * (_F(1) - a)
+        line += (one if lamp_seen[m + d] < top else none) * a
+        total += line * (_F(0.5) if k == 1 else _F(0.5) * b if k == 2 else _F(0.5) * (_F(1) - b))
+    return total

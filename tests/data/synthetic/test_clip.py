@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hand_lib.data.synthetic.clip import MovingHand
+from hand_lib.data.synthetic.hands import MovingHand
 from hand_lib.render.camera import pixels_to_crop, project
 
 CLIP = MovingHand(size=64, seed=3, count=24, fps=12.0)
