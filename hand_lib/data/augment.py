@@ -115,11 +115,9 @@ def draw_changes(config: Augmentation | None, random: np.ndarray) -> Changes:
 
 def colour_tables(changes: Changes) -> np.ndarray:
     """(B, 256, 3) uint8: what each grey level of each channel becomes."""
-    levels = np.arange(256, dtype=np.float32)[None, :, None]
-    tables = levels * changes.gain[:, None].astype(np.float32)
-    tables += changes.offset[:, None, None].astype(np.float32) + np.float32(0.5)
-    np.clip(tables, 0, 255, out=tables)
-    return tables.astype(np.uint8)
+    gain, offset = (x.astype(np.float32) for x in (changes.gain, changes.offset))
+    tables = np.arange(256, dtype=np.float32)[:, None] * gain[:, None]
+    return np.clip(tables + (offset[:, None, None] + np.float32(0.5)), 0, 255).astype(np.uint8)
 
 
 def degrade(image: np.ndarray, config: Augmentation, random: np.ndarray) -> np.ndarray:
@@ -143,17 +141,14 @@ def degrade(image: np.ndarray, config: Augmentation, random: np.ndarray) -> np.n
             cv2.fillPoly(image, [np.rint(box.points()).astype(np.int32)], colour)
     if random[12] < config.jpeg:
         low, high = config.jpeg_quality
-        quality = int(low + (high - low + 1) * random[13])
-        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        flags = [cv2.IMWRITE_JPEG_QUALITY, int(low + (high - low + 1) * random[13])]
+        data = cv2.imencode(".jpg", image, flags)[1]
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # in and out alike, so channels keep places
     return image
 
 
 class TightCrop(NamedTuple):
-    """Some training crops are upright and tight, for a network that reads every hand twice.
-
-    They are what its second crop shows: turned upright by the (labelled) joints, with some noise.
-    """
+    """Some training crops are as second crops are: turned upright by the joints, with noise."""
 
     fraction: float = 0.65  # of the crops that are tight; the rest are first ones
     turn_deg: float = 18.0  # standard deviation about upright
@@ -175,9 +170,8 @@ def tight_affines(affines, joints_2d, valid_2d, random, size: int, config: Tight
         return affines
     maps, uniform = affines[chosen], random[chosen]
     joints = pixels_to_crop(apply_affine(maps, joints_2d[chosen]), size)
-    weight = valid[chosen][..., None]
+    weight, normal = valid[chosen][..., None], _normals(uniform[:, 1:5], uniform[:, 5:9])
     middle = (joints * weight).sum(1, keepdims=True) / weight.sum(1, keepdims=True)
-    normal = _normals(uniform[:, 1:5], uniform[:, 5:9])
     turned = np.deg2rad(config.turn_deg) * normal[:, 0]
     turn, centre, half = upright_square(np.where(weight, joints, middle), turned=turned)
     half = half * np.exp(config.scale * normal[:, 1])

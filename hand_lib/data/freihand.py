@@ -36,7 +36,6 @@ _WHERE = (
     "there, or write a synthetic one with hand_lib.data.freihand.write_freihand."
 )
 _FIELDS = {"K": (3, 3), "xyz": (21, 3), "verts": (778, 3), "mano": (61,), "scale": ()}
-_PRECISE = {"K": np.float64, "mano": np.float64, "scale": np.float64}
 _PICTURE = re.compile(r"(\d+)\.(?:jpe?g|png)", re.IGNORECASE)
 
 
@@ -46,9 +45,8 @@ class FreiHand(HandDataset):
     root: folder with ``training/``, ``training_K.json`` and so on.   split: "training" or
     "evaluation".   versions: names from ``VERSIONS``; all that are there when None.
     model: a MANO ``HandModel``: vertices then come from ``mano.json`` instead of ``verts.json``.
-    masks: read the hand masks too.   on_error: "raise" or "skip" broken and missing pictures;
-    the names of the latter are in ``missing``.
-    The number of unique hands is the length of ``<split>_K.json``.
+    masks: read the hand masks too.   on_error: "raise" or "skip" broken and missing pictures, whose
+    names are in ``missing``.   ``unique``: how many hands there are, by ``<split>_K.json``.
     """
 
     dataset = "FreiHAND"
@@ -67,41 +65,36 @@ class FreiHand(HandDataset):
         self._check_lists()
         self._list_pictures(versions)
         note = self.root / f"{split}_box.json"
-        self.crop_share = read_json(note) if note.is_file() else FREIHAND_CROP
-        if not isinstance(self.crop_share, int | float) or not 0 < self.crop_share <= 4:
-            raise ValueError(
-                f"FreiHAND: {note} should hold a number, the fraction of the picture's side that "
-                f"crops show, found {self.crop_share!r}"
-            )
+        found = self.crop_share = read_json(note) if note.is_file() else FREIHAND_CROP
+        if not isinstance(found, int | float) or not 0 < found <= 4:
+            what = "a number, the fraction of the picture's side that crops show"
+            raise ValueError(f"FreiHAND: {note} should hold {what}, found {found!r}")
 
     def _check_lists(self) -> None:
         """Every list of this split is there that must be, and all are of one length."""
+        listed = f"{self.split}_K.json"
         if self.values("K") is None:
-            hint = _WHERE
-            for inside in self.root.glob(f"*/{self.split}_K.json"):
-                hint = f"It is one level down: pass {inside.parent}."
-            for split in SPLITS:
-                if (self.root / f"{split}_K.json").is_file():
-                    hint = f"It holds the split {split!r}."
-            names = ", ".join(sorted(path.name for path in self.root.iterdir())[:6])
+            inside = (path.parent for path in self.root.glob(f"*/{listed}"))
+            hints = [f"It is one level down: pass {folder}." for folder in inside]
+            there = (s for s in SPLITS if (self.root / f"{s}_K.json").is_file())
+            hint = [*(f"It holds the split {split!r}." for split in there), *hints, _WHERE][0]
+            names = ", ".join(sorted(path.name for path in self.root.iterdir())[:6]) or "nothing"
             raise FileNotFoundError(
-                f"FreiHAND: {self.root} has no {self.split}_K.json. There is: "
-                f"{names or 'nothing'}. {hint}"
+                f"FreiHAND: {self.root} has no {listed}. There is: {names}. {hint}"
             )
         self.unique = len(self.values("K"))
+        needed = {"xyz": self.split == "training" or self.model, "mano": self.model}
         for field in _FIELDS:
             values = self.values(field)
-            if values is not None and len(values) != self.unique:
-                raise ValueError(
-                    f"FreiHAND/{self.split}: {self.split}_{field}.json has {len(values)} entries, "
-                    f"but {self.split}_K.json has {self.unique}; both must come from one release"
-                )
-        needed = {"xyz": self.split == "training" or self.model, "mano": self.model}
-        for field in (field for field, asked in needed.items() if asked):
-            if self.values(field) is None:
+            if values is None and needed.get(field):
                 raise FileNotFoundError(
                     f"FreiHAND: {self.root} has no {self.split}_{field}.json, which training and "
                     "vertices by a hand model need"
+                )
+            if values is not None and len(values) != self.unique:
+                raise ValueError(
+                    f"FreiHAND/{self.split}: {self.split}_{field}.json has {len(values)} entries, "
+                    f"but {listed} has {self.unique}; both must come from one release"
                 )
 
     def _list_pictures(self, versions) -> None:
@@ -117,10 +110,10 @@ class FreiHand(HandDataset):
                 f"{self.split}_K.json has {self.unique} entries, so the pictures end at "
                 f"{len(allowed) * self.unique - 1:08d}"
             )
-        there = {number // self.unique for number in names} or {0}
-        self.versions = tuple(VERSIONS[n] for n in sorted(there))
-        if versions is not None:
-            self.versions = (versions,) if isinstance(versions, str) else tuple(versions)
+        if versions is None:
+            there = {number // self.unique for number in names} or {0}
+            versions = [VERSIONS[n] for n in sorted(there)]
+        self.versions = (versions,) if isinstance(versions, str) else tuple(versions)
         if unknown := [name for name in self.versions if name not in allowed]:
             raise ValueError(
                 f"FreiHAND/{self.split} has the versions {', '.join(allowed)}; asked for {unknown}"
@@ -131,10 +124,10 @@ class FreiHand(HandDataset):
         self.missing = [f"{number:08d}.jpg" for number in self.pictures[~known]]
         if self.missing and (self.on_error == "raise" or not known.any()):
             there = ", ".join(sorted(os.listdir(folder))[:4]) or "nothing"
+            lost = f"{len(self.missing)} of {len(known)} labelled pictures, first {self.missing[0]}"
             raise FileNotFoundError(
-                f"FreiHAND/{self.split}[{int(np.argmin(known))}]: {folder} lacks "
-                f"{len(self.missing)} of {len(known)} labelled pictures, first {self.missing[0]} "
-                f"(there is: {there}); unpack again, or pass on_error='skip'"
+                f"FreiHAND/{self.split}[{int(np.argmin(known))}]: {folder} lacks {lost} (there is: "
+                f"{there}); unpack again, or pass on_error='skip'"
             )
         self.pictures = self.pictures[known]
         self.backgrounds = 1 if self.missing else len(self.versions)
@@ -148,28 +141,22 @@ class FreiHand(HandDataset):
         return self.__dict__ | {"_arrays": {}}  # a worker maps the files again
 
     def values(self, field: str) -> np.ndarray | None:
-        """The whole list of one JSON file (N, ...), or None where the release has none.
-
-        field: "K", "xyz", "verts", "mano" or "scale".
-        """
+        """The list of ``<split>_<field>.json`` (N, ...), or None where the release has none."""
         if field not in self._arrays:
             path, name = self.root / f"{self.split}_{field}.json", f"FreiHAND/{self.split}/{field}"
-            kind = _PRECISE.get(field, np.float32)
-            there = path.is_file()
-            found = load_json_array(path, _FIELDS[field], name, kind) if there else None
+            kind = np.float64 if field in ("K", "mano", "scale") else np.float32
+            found = load_json_array(path, _FIELDS[field], name, kind) if path.is_file() else None
             self._arrays[field] = found
         return self._arrays[field]
 
     def jpeg(self, index: int) -> bytes:
-        """The picture as it lies on the disk."""
         path = self.root / self.split / "rgb" / str(self._names[index])
         return read_bytes(path, self.name(index))
 
     def labels(self, index: int) -> dict:
-        """All of a sample but its picture: fields of ``HandSample``; no truth, no entry."""
         at = int(self.groups[index])
         fields = {"intrinsics": self.values("K")[at], "key": f"{int(self.pictures[index]):08d}"}
-        xyz, verts, mano = (self.values(name) for name in ("xyz", "verts", "mano"))
+        xyz, verts, mano = map(self.values, ("xyz", "verts", "mano"))
         if mano is not None:
             fields |= {"pose": mano[at, :48], "betas": mano[at, 48:58]}
         if xyz is not None:
@@ -181,17 +168,10 @@ class FreiHand(HandDataset):
                 fields["vertices"] = vertices - joints[0]
             elif verts is not None:
                 fields["vertices"] = verts[at] - root
-        if self.masks:
-            fields["mask"] = self._mask(index)
+        if found := self._mask_names.get(at):
+            path, name = self.root / self.split / "mask" / found, f"{self.name(index)} mask"
+            fields["mask"] = decode_picture(read_bytes(path, name), name)[:, :, 0] > 127
         return fields
-
-    def _mask(self, index: int) -> np.ndarray | None:
-        """(H, W) bool of the sample's unique hand, None where there is none."""
-        if (found := self._mask_names.get(int(self.groups[index]))) is None:
-            return None
-        path = self.root / self.split / "mask" / found
-        name = f"{self.name(index)} mask"
-        return decode_picture(read_bytes(path, name), name)[:, :, 0] > 127
 
 
 def _numbered(folder) -> dict[int, str]:
@@ -264,10 +244,7 @@ def freihand_rows(sample: HandSample, split: str = "training") -> dict:
 def plain_numbers(value):
     """Lists with as many digits as the type carries: a float32 reads back the same."""
     value = np.asarray(value)
-    if value.dtype == np.float32:
-        text = [float(str(number)) for number in value.ravel()]
-        return np.array(text).reshape(value.shape).tolist()
-    return value.tolist()
+    return (value.astype(str).astype(float) if value.dtype == np.float32 else value).tolist()
 
 
 def write_freihand(
@@ -275,11 +252,10 @@ def write_freihand(
 ) -> Path:
     """Write samples in FreiHAND's layout: ``<split>/rgb``, masks and ``<split>_*.json``.
 
-    folder: made when absent.   samples: a data set or any iterable of right-handed samples; where
-    it has several ``backgrounds`` of each hand, they share one label.   split: "training" or
-    "evaluation".   quality: of the JPEGs that the data set has no file of; files are copied byte
-    by byte.   progress: wraps the iterator, as ``tqdm`` does.   Where crops show another fraction
-    of the picture than FreiHAND's, ``<split>_box.json`` says which.
+    folder: made when absent.   samples: a data set or any iterable of right-handed samples; several
+    ``backgrounds`` of a hand share one label.   split: "training" or "evaluation".   quality: of
+    the JPEGs that the data set has no file of; files are copied byte by byte.   progress: wraps the
+    iterator, as ``tqdm`` does.   ``<split>_box.json`` says what crops show, if not what FreiHAND's.
     returns the folder. The label lists appear last, so a broken run leaves none.
     """
     if split not in SPLITS:
@@ -289,14 +265,14 @@ def write_freihand(
     (folder / split / "rgb").mkdir(parents=True, exist_ok=True)
     lists, written = {}, samples_to_write(data, progress, quality)
     for count, (sample, jpeg, shown) in enumerate(written):
-        picture = folder / split / "rgb" / f"{count:08d}.jpg"
-        picture.write_bytes(jpeg)
+        name = f"{count:08d}.jpg"
+        (folder / split / "rgb" / name).write_bytes(jpeg)
         if count >= unique:
             continue
         if sample.mask is not None:
             mask = np.repeat(sample.mask[:, :, None].astype(np.uint8) * 255, 3, axis=2)
             (folder / split / "mask").mkdir(exist_ok=True)
-            (folder / split / "mask" / picture.name).write_bytes(encode_jpeg(mask))
+            (folder / split / "mask" / name).write_bytes(encode_jpeg(mask))
         entries = freihand_rows(sample, split)
         if count == 0:
             fraction, lists = shown, {name: [] for name in entries}
@@ -312,8 +288,7 @@ def write_freihand(
             f"{len(data) - count - 1} of {len(data)} samples were skipped, so the backgrounds no "
             "longer line up; backgrounds = 1 gives each picture a label of its own"
         )
-    note = folder / f"{split}_box.json"
-    note.unlink(missing_ok=True)
+    (note := folder / f"{split}_box.json").unlink(missing_ok=True)
     if abs(fraction - FREIHAND_CROP) > 1e-6:
         write_text(note, json.dumps(fraction))
     for name, values in lists.items():

@@ -22,14 +22,12 @@ class HandLoader:
 
     datasets: one or a list of what gives batches through ``fetch_batch(indices, epochs)``:
     ``HandCrops``, synthetic hands.   batch_size: items a batch, of all processes together.
-    seed, epoch: decide the order.   start_batch: batches of this epoch that are skipped because
-    they have been seen.   workers: loading processes, 0 for none.   drop_last: leave out an
-    unfilled last batch; what is left over waits for another shuffling.   process, processes: take
-    this process's part of every batch, of so many that train together.
+    seed, epoch: decide the order.   start_batch: batches of this epoch that have been seen.
+    workers: loading processes, 0 for none.   drop_last: leave out an unfilled last batch.
+    process, processes: take this process's part of every batch, of so many that train together.
 
-    An epoch shows every item of every data set once. ``skipped`` holds the numbers of the items
-    that broken samples were replaced in. ``index`` in a batch counts through all data sets, one
-    after another.
+    An epoch shows every item of every data set once. ``index`` in a batch counts through all data
+    sets, one after another; ``skipped`` holds those that broken samples were replaced in.
     """
 
     def __init__(
@@ -52,10 +50,8 @@ class HandLoader:
                 f"expected workers >= 0 and a batch_size >= 1 that {processes} processes can "
                 f"share, found {workers} and {batch_size}"
             )
-        images = int(self.sizes.sum())
-        self.steps_per_epoch = images // batch_size
-        if not drop_last and processes == 1:
-            self.steps_per_epoch = -(-images // batch_size)
+        images, rest = int(self.sizes.sum()), 0 if drop_last or processes > 1 else batch_size - 1
+        self.steps_per_epoch = (images + rest) // batch_size
         if self.steps_per_epoch == 0:
             raise ValueError(f"{images} images are fewer than batch_size {batch_size}")
         if not 0 <= start_batch <= self.steps_per_epoch:

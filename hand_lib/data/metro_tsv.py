@@ -34,30 +34,24 @@ _WHERE = (
 )
 
 
-def find_lines(path: Path) -> np.ndarray:
-    """(N,) int64 byte offset of every line of a file, found by reading it through."""
-    starts, base = [np.zeros(1, np.int64)], 0
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 24):
-            starts.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == 10) + (base + 1))
-            base += len(chunk)
-    offsets = np.concatenate(starts)
-    return offsets[offsets < base]
-
-
 class TsvFile:
-    """Rows of a tab-separated file by number.   path: the file; its lines are found once."""
+    """Rows of a tab-separated file by number.   path: the file; its lines are found once.
+
+    offsets: (N,) int64 byte at which each line starts.
+    """
 
     def __init__(self, path):
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"no file {self.path}. {_WHERE}")
-        status = self.path.stat()
+        status, starts, at = self.path.stat(), [], 0
         key = f"{self.path.stem}-lines-{status.st_size:x}-{status.st_mtime_ns:x}.npy"
-        found = find_cache(self.path, key)
-        self.offsets = find_lines(self.path) if found is None else np.load(found)
-        if found is None:
-            store_cache(self.path, key, self.offsets)
+        if (found := find_cache(self.path, key)) is None:
+            while at < status.st_size:
+                starts.append(at)
+                at = self._data.find(b"\n", at) + 1 or status.st_size
+            found = store_cache(self.path, key, np.array(starts, np.int64))
+        self.offsets = found if isinstance(found, np.ndarray) else np.load(found)
 
     @functools.cached_property
     def _data(self) -> mmap.mmap:
@@ -66,9 +60,6 @@ class TsvFile:
 
     def __getstate__(self):  # a loading process maps the file for itself
         return {name: value for name, value in self.__dict__.items() if name != "_data"}
-
-    def __len__(self) -> int:
-        return len(self.offsets)
 
     def row(self, number: int, name: str) -> list[bytes]:
         """The two cells of one row, key and content.   name: what errors call the sample."""
@@ -109,19 +100,17 @@ class FreiHandTsv(HandDataset):
             raise ValueError(f"FreiHAND-TSV: {self.path} is not YAML ({error})") from None
         names = [config.get(k) for k in ("img", "label")] if isinstance(config, dict) else [None]
         if not all(isinstance(name, str) for name in names):
-            raise ValueError(
-                f"FreiHAND-TSV: {self.path} should map img and label to a file name each"
-            )
+            raise ValueError(f"FreiHAND-TSV: {self.path} should map img and label to a file each")
         self.pictures, self.annotations = (TsvFile(self.path.parent / name) for name in names)
-        rows = [len(self.pictures), len(self.annotations)]
-        if rows[0] != rows[1]:
+        count, other = len(self.pictures.offsets), len(self.annotations.offsets)
+        if count != other:
             raise ValueError(
-                f"FreiHAND-TSV/{self.split}: {self.pictures.path} has {rows[0]} rows, "
-                f"{self.annotations.path} {rows[1]}; one of them is cut off or of another set"
+                f"FreiHAND-TSV/{self.split}: {self.pictures.path} has {count} rows, "
+                f"{self.annotations.path} {other}; one of them is cut off or of another set"
             )
-        self.lines = np.arange(rows[0])  # (N,) the row of each sample
+        self.lines = np.arange(count)  # (N,) the row of each sample
         if "linelist" in config:
-            self.lines = self._read_lines(self.path.parent / str(config["linelist"]), rows[0])
+            self.lines = self._read_lines(self.path.parent / str(config["linelist"]), count)
 
     def _read_lines(self, path: Path, count: int) -> np.ndarray:
         if not path.is_file():
@@ -132,8 +121,7 @@ class FreiHandTsv(HandDataset):
             lines = np.empty((0, 0))
         if lines.ndim != 1:
             raise ValueError(f"FreiHAND-TSV: {path} needs one whole number a row")
-        bad = np.flatnonzero((lines < 0) | (lines >= count))
-        if len(bad):
+        if len(bad := np.flatnonzero((lines < 0) | (lines >= count))):
             raise ValueError(
                 f"FreiHAND-TSV/{self.split}[{bad[0]}]: {path} points to row {lines[bad[0]]}, but "
                 f"the files have {count} rows; one is cut off"
@@ -152,8 +140,7 @@ class FreiHandTsv(HandDataset):
         key = key.decode(errors="replace")
         try:
             label = json.loads(text)
-            label = label[0] if isinstance(label, list) else label
-            return key, dict(label)
+            return key, dict(label[0] if isinstance(label, list) else label)
         except (ValueError, TypeError, IndexError) as error:
             raise SampleError(
                 f"{self.name(index)}: the label of {key!r} is not whole JSON with one object "
@@ -166,14 +153,11 @@ class FreiHandTsv(HandDataset):
         except (TypeError, ValueError):
             value = np.empty(0)
         if value.shape not in (shape, (1, *shape)):
-            raise SampleError(
-                f"{self.name(index)}: label field {name} should have shape {shape}, found "
-                f"{value.shape}"
-            )
+            wanted = f"label field {name} should have shape {shape}, found {value.shape}"
+            raise SampleError(f"{self.name(index)}: {wanted}")
         return value.reshape(shape)
 
     def jpeg(self, index: int) -> bytes:
-        """The picture's JPEG bytes."""
         key, text = self._cells(self.pictures, index)
         theirs = self._cells(self.annotations, index)[0]
         if key != theirs:
@@ -194,7 +178,6 @@ class FreiHandTsv(HandDataset):
         return x, y, 200 * float(self._numbers(label, "scale", (), index))
 
     def labels(self, index: int) -> dict:
-        """All of a sample but its picture, as ``HandSample`` takes it; no truth, no entry."""
         key, label = self.annotation(index)
         fields, kept = {"key": key}, label.get("freihand", {})
         if "K" in kept:
@@ -209,10 +192,9 @@ class FreiHandTsv(HandDataset):
             fields["root"] = self._numbers(kept, "xyz", (21, 3), index)[0]
         if label.get("has_smpl") and label.get("has_3d_joints"):  # a test split's pose is a dummy
             pose = self._numbers(label, "pose", (48,), index)
-            betas = self._numbers(label, "betas", (10,), index)
-            fields |= {"pose": pose, "betas": betas}
+            fields |= {"pose": pose, "betas": self._numbers(label, "betas", (10,), index)}
             if self.model is not None:
-                vertices, joints = hand_from_model(self.model, pose, betas)
+                vertices, joints = hand_from_model(self.model, pose, fields["betas"])
                 fields |= {"vertices": vertices - joints[0], "joints": joints - joints[0]}
         return fields
 
@@ -248,10 +230,9 @@ def tsv_label(sample: HandSample, share: float = FREIHAND_CROP) -> dict:
     share: of the picture that the crop shows.
     """
     height, width = sample.image.shape[:2]
-    flat = np.zeros((21, 3), np.float32)
+    flat, solid = np.zeros((21, 3), np.float32), np.zeros((21, 4), np.float32)
     if sample.joints_2d is not None:
         flat[:, :2], flat[:, 2] = sample.joints_2d, sample.valid_2d
-    solid = np.zeros((21, 4), np.float32)
     if sample.joints is not None:
         solid[:, :3], solid[:, 3] = sample.joints, 1
     posed = sample.pose is not None and sample.betas is not None
@@ -275,9 +256,8 @@ def write_freihand_tsv(folder, samples, split: str = "train", progress=None) -> 
 
     folder: made when absent.   samples: a data set or any iterable of right-handed samples.
     split: stem of the files, "train" or "test".   progress: wraps the iterator, as ``tqdm`` does.
-    JPEG files that a reader holds are copied byte by byte. Beside METRO's fields a label keeps the
-    intrinsics and joints of the camera's frame under ``freihand``; METRO has no place for vertices
-    and masks.   returns the path of the YAML, which appears last.
+    JPEG files that a reader holds are copied byte by byte; METRO has no place for vertices and
+    masks.   returns the path of the YAML, which appears last.
     """
     data, folder = as_dataset(samples), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

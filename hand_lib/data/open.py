@@ -48,17 +48,15 @@ def open_data(place, split="training", model=None, on_error="raise", **options) 
     try:
         path = resolve(place, ROOT)
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{error}; data/README.md says where data sets come from, and hand_lib.data.freihand "
-            "writes hands in FreiHAND's layout"
-        ) from None
+        what = "data/README.md says where data sets come from and how hands of yours are written"
+        raise FileNotFoundError(f"{error}; {what}") from None
     if split not in SPLITS:
         raise ValueError(f"split must be 'training' or 'evaluation', found {split!r}")
     options |= {"model": model, "on_error": on_error}
     if path.is_dir() and not (path / f"{split}_K.json").is_file():
-        names = {"training": ("train",), "evaluation": ("test", "val")}[split]
-        names = [*(f"{name}.yaml" for name in names), *(f"youtube_{name}.json" for name in names)]
-        path = next((path / name for name in names if (path / name).is_file()), path)
+        names = ("train",) if split == "training" else ("test", "val")
+        files = [path / form.format(n) for form in ("{}.yaml", "youtube_{}.json") for n in names]
+        path = next((file for file in files if file.is_file()), path)
     if path.suffix in (".yaml", ".yml"):
         return FreiHandTsv(path, **options)
     if path.suffix == ".json":
@@ -86,9 +84,7 @@ def choose_hand(hand: str = "auto", vertices=None) -> HandModel:
     raises FileNotFoundError where MANO is needed and missing, ValueError where a hand does not fit.
     """
     model = HandModel.builtin() if hand in ("auto", "builtin") else find_mano(hand)
-    if hand == "auto" and not fits(model, vertices):
-        model = find_mano()
-    if model is None:
+    if hand == "auto" and not fits(model, vertices) and (model := find_mano()) is None:
         raise FileNotFoundError(
             "the data's vertices are not those of the built-in hand; if they are MANO's "
             "(FreiHAND, YouTube 3D Hands), put MANO_RIGHT.pkl into template/ (free for "
@@ -186,26 +182,21 @@ def convert(source, target, to: str, split=None, versions=None, **options) -> li
 
 def main(arguments=None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hand_lib.data.open",
-        description="Convert hand data sets between FreiHAND's own layout and METRO's TSV.",
-    )
-    parser.add_argument("source", help="FreiHAND folder, METRO .yaml, or folder of .yaml files")
-    parser.add_argument("target", help="folder to write into; made when absent")
-    parser.add_argument("--to", required=True, choices=LAYOUTS, help="layout to write")
-    parser.add_argument("--split", choices=SPLITS, help="one split only")
-    parser.add_argument("--versions", nargs="+", choices=VERSIONS, help="backgrounds to take")
-    parser.add_argument("--mano", help="MANO_RIGHT.pkl: vertices from the parameters instead")
-    parser.add_argument(
-        "--on-error", choices=("raise", "skip"), default="raise", help="what to do with broken ones"
-    )
-    given = parser.parse_args(arguments)
+    about = "Convert hand data sets between FreiHAND's own layout and METRO's TSV."
+    parser = argparse.ArgumentParser(prog="python -m hand_lib.data.open", description=about)
+    add, modes = parser.add_argument, ("raise", "skip")
+    add("source", help="FreiHAND folder, METRO .yaml, or folder of .yaml files")
+    add("target", help="folder to write into; made when absent")
+    add("--to", required=True, choices=LAYOUTS, help="layout to write")
+    add("--split", choices=SPLITS, help="one split only")
+    add("--versions", nargs="+", choices=VERSIONS, help="backgrounds to take")
+    add("--mano", dest="model", help="MANO_RIGHT.pkl: vertices from the parameters instead")
+    add("--on-error", choices=modes, default="raise", help="what to do with broken ones")
+    given = vars(parser.parse_args(arguments))
     try:
-        model = HandModel.from_mano(resolve(given.mano)) if given.mano else None
-        lines = convert(
-            given.source, given.target, given.to, split=given.split, versions=given.versions,
-            model=model, on_error=given.on_error,
-        )  # fmt: skip
+        if given["model"]:
+            given["model"] = HandModel.from_mano(resolve(given["model"]))
+        lines = convert(**given)
     except (ValueError, FileNotFoundError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -12,16 +12,8 @@ import numpy as np
 from hand_lib.files import SampleError
 from hand_lib.render.images import REDUCTIONS, decode_picture, picture_size
 
-_SHAPES = {
-    "vertices": (None, 3),
-    "joints": (21, 3),
-    "root": (3,),
-    "joints_2d": (21, 2),
-    "vertices_px": (None, 3),
-    "intrinsics": (3, 3),
-    "pose": (48,),
-    "betas": (10,),
-}
+_SHAPES = {"vertices": (None, 3), "vertices_px": (None, 3), "joints": (21, 3), "root": (3,)}
+_SHAPES |= {"joints_2d": (21, 2), "intrinsics": (3, 3), "pose": (48,), "betas": (10,)}
 
 
 @dataclass(frozen=True)
@@ -61,9 +53,8 @@ class HandSample:
         image = np.asarray(self.image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             self._refuse("image", "(H, W, 3) uint8", f"{image.shape} {image.dtype}")
-        fields = {"image": image}
         known = (field for field in _SHAPES if getattr(self, field) is not None)
-        fields |= {field: self._checked(field, _SHAPES[field]) for field in known}
+        fields = {"image": image} | {field: self._checked(field) for field in known}
         if self.joints_2d is not None and self.valid_2d is None:
             fields["valid_2d"] = np.ones(21, bool)
         for field, shape in (("valid_2d", (21,)), ("mask", image.shape[:2])):
@@ -75,8 +66,8 @@ class HandSample:
             self._refuse("side", "'right' or 'left'", repr(self.side))
         self.__dict__.update(fields)  # frozen: nobody else sets a field
 
-    def _checked(self, field: str, shape) -> np.ndarray:
-        value = np.asarray(getattr(self, field), dtype=np.float32)
+    def _checked(self, field: str) -> np.ndarray:
+        value, shape = np.asarray(getattr(self, field), dtype=np.float32), _SHAPES[field]
         if value.shape != tuple(n or len(value) for n in shape):
             self._refuse(field, tuple(n or "V" for n in shape), value.shape)
         if not np.isfinite(value).all():
@@ -95,10 +86,9 @@ class HandDataset:
     """Labelled hands, one ``HandSample`` at a time: derive from it to read a data set of your own.
 
     Give ``__len__`` and ``sample(index)``, which makes its sample by ``self.make(image, index,
-    ...)`` so that errors name data set, split and index. Everything else may stay as it is here:
-    ``groups``, ``crop_square`` and ``jpeg`` say more about a data set that knows more.
-    Readers of picture files may give ``labels(index)`` and ``jpeg(index)`` instead of ``sample``;
-    crops then decode large JPEGs at a fraction of their size.
+    ...)`` so that errors name data set, split and index; or, where pictures are files,
+    ``labels(index)`` and ``jpeg(index)``: crops then decode large JPEGs at a fraction of their
+    size. Everything else may stay as it is here, or say more about a data set that knows more.
 
     ``dataset[i]`` is ``sample(i)``; iterating leaves out broken samples under
     ``on_error = "skip"`` and counts them in ``skipped``.
@@ -268,12 +258,10 @@ def split_unique(dataset, validation_share: float, seed: int = 0) -> tuple[Subse
     if not 0 < validation_share < 1:
         raise ValueError(f"validation_share must lie in (0, 1), found {validation_share}")
     groups = np.asarray(as_dataset(dataset).groups)
-    unique = np.unique(groups)
-    if len(unique) < 2:
+    if len(unique := np.unique(groups)) < 2:
         raise ValueError(f"{len(unique)} unique hands cannot be split in two")
     count = int(np.clip(round(validation_share * len(unique)), 1, len(unique) - 1))
-    chosen = np.random.default_rng(seed).permutation(unique)[:count]
-    held_out = np.isin(groups, chosen)
+    held_out = np.isin(groups, np.random.default_rng(seed).permutation(unique)[:count])
     return Subset(dataset, np.flatnonzero(~held_out)), Subset(dataset, np.flatnonzero(held_out))
 
 

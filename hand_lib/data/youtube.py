@@ -58,9 +58,8 @@ class YouTubeHands(HandDataset):
         self.path = Path(json_file).expanduser()
         if not self.path.is_file():
             raise FileNotFoundError(f"YouTube3D: no file {self.path}. {_WHERE_JSON}")
-        self.split = self.path.stem.removeprefix("youtube_")
+        self.split, self.model = self.path.stem.removeprefix("youtube_"), model
         self.root = check_folder(frames_root, self.dataset, _WHERE_FRAMES)
-        self.model = model
         self.fingertips = "smplx" if model is None else fingertips_of(model)
         index = self._load()
         try:
@@ -74,8 +73,7 @@ class YouTubeHands(HandDataset):
             ) from None
         there = {name: self._find_frame(name) for name in {hand[3] for hand in hands}}
         self.missing = sorted(name for name, path in there.items() if path is None)
-        self._frames = {name: path for name, path in there.items() if path is not None}
-        self._scales: dict[str, float] = {}
+        self._frames, self._scales = {name: path for name, path in there.items() if path}, {}
         self.hands = [hand for hand in hands if hand[3] in self._frames]
         if hands and not self.hands:
             raise FileNotFoundError(
@@ -127,16 +125,14 @@ class YouTubeHands(HandDataset):
         """Size of the frame on the disk over the size that its labels are for."""
         _row, image_id, _left, name = self.hands[index]
         if name not in self._scales:
-            image, found = self.images[image_id], picture_size(self.jpeg(index))
-            recorded = image["width"], image["height"]
-            found = recorded if found is None else found  # not a picture: decoding will say so
-            wide, high = found[0] / recorded[0], found[1] / recorded[1]
-            if abs(wide / high - 1) > 0.01:
+            w, h = self.images[image_id]["width"], self.images[image_id]["height"]
+            wide, high = picture_size(self.jpeg(index)) or (w, h)  # no picture: decoding says so
+            if abs(wide / w / (high / h) - 1) > 0.01:
                 raise SampleError(
-                    f"{self.name(index)}: frame {name} is {found[0]} x {found[1]}, its labels are "
-                    f"for {recorded[0]} x {recorded[1]}; download the video in that aspect ratio"
+                    f"{self.name(index)}: frame {name} is {wide} x {high}, its labels are for "
+                    f"{w} x {h}; download the video in that aspect ratio"
                 )
-            self._scales[name] = wide
+            self._scales[name] = wide / w
         return self._scales[name]
 
     def __len__(self) -> int:
@@ -155,7 +151,6 @@ class YouTubeHands(HandDataset):
         return square_around(self.vertices_px(index)[:, :2], MESH_BOX_MARGIN)
 
     def labels(self, index: int) -> dict:
-        """All of a sample but its picture, as ``HandSample`` takes it."""
         _row, _image, is_left, name = self.hands[index]
         vertices = self.vertices_px(index)
         fields = {"key": name, "side": "left" if is_left else "right", "vertices_px": vertices}
@@ -169,14 +164,11 @@ class YouTubeHands(HandDataset):
         if not length_px > 0:
             raise SampleError(f"{self.name(index)}: the mesh has no extent")
         scale = self._knuckle_m / length_px
-        return fields | {
-            "vertices": (vertices - joints[0]) * scale,
-            "joints": (joints - joints[0]) * scale,
-            "joints_2d": joints[:, :2],
-        }
+        solid = {"vertices": vertices - joints[0], "joints": joints - joints[0]}
+        fields |= {name: points * scale for name, points in solid.items()}
+        return fields | {"joints_2d": joints[:, :2]}
 
     def jpeg(self, index: int) -> bytes:
-        """The frame as it lies on the disk."""
         return read_bytes(self.root / self._frames[self.hands[index][3]], self.name(index))
 
 
@@ -199,15 +191,12 @@ def split_vertices(data, name: str) -> tuple[np.ndarray, bytes]:
         try:
             numbers = flat_numbers(data[match.end() : end.end()]).astype(np.float32)
         except ValueError as error:
-            raise ValueError(
-                f"{name}: mesh {len(meshes)} should be rows of three finite numbers ({error})"
-            ) from None
+            what = f"mesh {len(meshes)} should be rows of three finite numbers ({error})"
+            raise ValueError(f"{name}: {what}") from None
         expected = meshes[0].size if meshes else numbers.size
         if numbers.size == 0 or numbers.size % 3 or numbers.size != expected:
-            raise ValueError(
-                f"{name}: mesh {len(meshes)} has {numbers.size} numbers, expected "
-                f"{expected or 778 * 3} (vertices times 3)"
-            )
+            what = f"mesh {len(meshes)} has {numbers.size} numbers, expected {expected or 778 * 3}"
+            raise ValueError(f"{name}: {what} (vertices times 3)")
         meshes.append(numbers.reshape(-1, 3))
         rest += [data[at : match.end()], b"null"]
         at = end.end()
