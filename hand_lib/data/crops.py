@@ -57,8 +57,8 @@ def _fill_labels(labels: dict, row: int, sample, square, size) -> None:
     for name in ("vertices", "joints", "joints_2d", "valid_2d"):
         if (value := getattr(sample, name)) is not None:
             labels[name][row] = value
-    labels["has_vertices"][row] = sample.vertices is not None
-    labels["has_joints"][row] = sample.joints is not None
+    for name in ("vertices", "joints"):
+        labels[f"has_{name}"][row] = getattr(sample, name) is not None
     known = sample.intrinsics is not None
     labels["intrinsics"][row] = sample.intrinsics if known else guessed_intrinsics(*size)
     if known and sample.root is not None:
@@ -122,7 +122,7 @@ class HandCrops:
         if self.augment or self.tight:
             random = uniforms(self.seed, epochs, indices)
         changes = draw_changes(self.augment, random)
-        images, factors, labels = self._read(indices, changes.scale, epochs)
+        pictures, labels = self._read(indices, changes.scale, epochs)
         square, mirror = labels.pop("square").astype(float), labels.pop("left")
         side = square[:, 2] * self.margin
         centers = square[:, :2] + changes.shift * side[:, None]
@@ -133,7 +133,7 @@ class HandCrops:
 
         crops = np.empty((len(indices), size, size, 3), np.uint8)
         tables = colour_tables(changes) if self.augment else None
-        for row, (image, factor) in enumerate(zip(images, factors, strict=True)):
+        for row, (image, factor) in enumerate(pictures):
             affine = _to_reduced(affines[row], factor)
             more = reduction(1 / np.sqrt(abs(np.linalg.det(affine[:, :2]))))
             if more > 1:  # the mean of whole blocks; a rest at the right and lower border goes
@@ -169,33 +169,27 @@ class HandCrops:
         }
 
     def _read(self, indices, scales, epochs):
-        """Pictures, factors they are shrunk by, labels (dict of stacked arrays)."""
+        """Pictures, each with the factor it is shrunk by; labels (dict of stacked arrays)."""
         labels = {name: np.zeros(len(indices), _LABELS[name]) for name in _LABELS.names}
         labels["index"] = indices.copy()
         if self.dataset.in_batches:
             return self._read_batch(labels, indices, epochs)
         nearest = scales if self.tight is None else scales / 2
-        images, factors = [], []
-        for row, index in enumerate(indices.tolist()):
-            image, factor, shown = self._read_or_next(labels, row, index, nearest[row])
-            labels["index"][row] = shown
-            images.append(image)
-            factors.append(factor)
-        return images, factors, labels
+        rows = zip(range(len(indices)), indices.tolist(), nearest, strict=True)
+        return [self._read_or_next(labels, *each) for each in rows], labels
 
     def _read_batch(self, labels, indices, epochs):
         """The same from a data set that gives whole batches of square pictures."""
         batch = self.dataset.fetch_batch(indices, epochs)
-        images = batch["image"].transpose(0, 2, 3, 1)
-        pixels = images.shape[1]
+        pixels = batch["image"].shape[2]
         labels["has_camera"][:] = True
         labels |= {name: batch[name] for name in labels if name in batch}
         labels["joints_2d"] = crop_to_pixels(labels["joints_2d"], pixels)
         labels["square"][:] = self.dataset.square(0, pixels, pixels)
-        return images, np.ones(len(indices), int), labels
+        return [(image, 1) for image in batch["image"].transpose(0, 2, 3, 1)], labels
 
     def _read_or_next(self, labels, row, index, scale):
-        """A picture, the factor it is shrunk by, and the sample's number; labels go to ``row``."""
+        """A picture and the factor it is shrunk by; its labels go to ``row``."""
         dataset, pixels = self.dataset, self.image_size / (self.margin * scale)
         tries = min(len(self), 100) if dataset.on_error == "skip" else 1
         for at in (np.arange(index, index + tries) % len(self)).tolist():
@@ -203,7 +197,8 @@ class HandCrops:
                 sample, factor = dataset.read(at, pixels)
                 size = (sample.image.shape[1] * factor, sample.image.shape[0] * factor)
                 _fill_labels(labels, row, sample, dataset.square(at, *size), size)
-                return sample.image, factor, at
+                labels["index"][row] = at
+                return sample.image, factor
             except SampleError as error:
                 problem = error
             except Exception as error:  # a worker must say which sample it died of

@@ -60,8 +60,7 @@ class FreiHand(HandDataset):
         if split not in SPLITS:
             raise ValueError(f"split must be 'training' or 'evaluation', found {split!r}")
         self.split, self.model, self.masks, self.on_error = split, model, masks, on_error
-        self.fingertips = fingertips_of(self.root)
-        self._arrays: dict[str, np.ndarray | None] = {}
+        self.fingertips, self._arrays = fingertips_of(self.root), {}
         self._check_lists()
         self._list_pictures(versions)
         note = self.root / f"{split}_box.json"

@@ -167,8 +167,7 @@ def _desk(rng, size):
     for _ in range(rng.integers(2, 12)):
         w, h = (int(v) for v in rng.uniform(0.1, 0.6, 2) * size)
         paper = _colour(rng, 0.2, (150, 250)) if rng.uniform() < 0.5 else _colour(rng, 0.8)
-        sheet = _plain(paper, h, w)
-        ink = _colour(rng, 0.4, (0, 110)).tolist()
+        sheet, ink = _plain(paper, h, w), _colour(rng, 0.4, (0, 110)).tolist()
         kind = rng.integers(4)
         if kind == 0:  # writing
             gap = max(3, int(size * rng.uniform(0.012, 0.04)))

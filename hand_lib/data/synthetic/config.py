@@ -75,7 +75,7 @@ class SyntheticConfig:
     jpeg: Chance = 0.55
     jpeg_quality: Range = (28, 95)
     drop_shadow: Chance = 0.35  # the hand darkens a surface behind it
-    backgrounds: tuple[Literal[KINDS], ...] = KINDS  # kinds to take, in the shares of their bank
+    backgrounds: Annotated[tuple[Literal[KINDS], ...], Field(min_length=1)] = KINDS  # to take from
     background_folder: str | None = None  # your own photographs, as one more kind
     background_edge: Chance = 0.25  # an edge, beyond which lies a second background
 
@@ -85,11 +85,8 @@ class SyntheticConfig:
             value = getattr(self, name)
             if hint is Range and not (0 <= value[0] <= value[1] < np.inf):
                 raise ValueError(f"{name} should be (low, high), both >= 0, found {value}")
-        if not self.backgrounds:
-            raise ValueError(f"backgrounds should be some of {KINDS}, found none")
         for names in (("up_share", "side_share", "down_share"), ("palm_share", "back_share")):
-            total = sum(getattr(self, name) for name in names)
-            if total > 1 + 1e-9:
+            if (total := sum(getattr(self, name) for name in names)) > 1 + 1e-9:
                 raise ValueError(f"{' + '.join(names)} exceed 1: {total:.3g}")
         return self
 

@@ -13,8 +13,7 @@ SKIN_TONES = np.array(
      (132, 88, 62), (98, 63, 45), (66, 44, 35)], float
 )  # fmt: skip
 """sRGB, lightest to darkest; pictures interpolate and vary them."""
-FLESH = 0.009
-"""Metres from the bones of a finger to its skin."""
+FLESH = 0.009  # metres from the bones of a finger to its skin
 
 
 def linear(srgb):
@@ -106,8 +105,7 @@ def _harmonics(directions):
     x, y, z = directions.T
     second = [1.092548 * x * y, 1.092548 * y * z, 0.315392 * (3 * z * z - 1), 1.092548 * x * z,
               0.546274 * (x * x - y * y)]  # fmt: skip
-    even = np.full_like(x, 0.282095)
-    return np.stack([even, 0.488603 * y, 0.488603 * z, 0.488603 * x, *second], 1)
+    return np.stack([0 * x + 0.282095, 0.488603 * y, 0.488603 * z, 0.488603 * x, *second], 1)
 
 
 _COSINE = np.array([np.pi, *[2 * np.pi / 3] * 3, *[np.pi / 4] * 5])  # Ramamoorthi, Hanrahan 2001
@@ -195,8 +193,7 @@ def _arm(config, draws, out, tiles):
     start = np.where(u[:, 0] < 0.3, -0.012 + 0.02 * u[:, 1], 0.01 + 0.13 * u[:, 1])
     worn = draws.chance(config.sleeve) & (start <= length)
     out["sleeve_start"] = np.where(worn, start, 9.0)
-    out["sleeve_thickness"] = 0.002 + 0.007 * u[:, 2]
-    out["sleeve_flare"] = 0.006 * u[:, 3]
+    out["sleeve_thickness"], out["sleeve_flare"] = 0.002 + 0.007 * u[:, 2], 0.006 * u[:, 3]
     _cloth(draws, tiles, out["sleeve_cloth"])
 
 
@@ -257,10 +254,8 @@ def _second_hand(config, draws, out, banks, axes):
 
 def _reach(pose, axes):
     """(B, 16) metres by which joints stand out to the palm's side from the wrist's middle."""
-    still = np.array(pose, float)
-    still[:, 0] = 0
-    joints = pose_joints(still)[1] - REST_JOINTS[0]
-    return np.maximum(-(joints @ axes[:, 2]), 0)
+    still = pose.astype(float) * (np.arange(16) > 0)[:, None]
+    return np.maximum(-((pose_joints(still)[1] - REST_JOINTS[0]) @ axes[:, 2]), 0)
 
 
 def sample_parameters(config: SyntheticConfig, seed: int, indices, size: int, banks) -> NDArray:

@@ -5,7 +5,6 @@ path, about a thousandth of a second per picture at 128 px on one core. The knob
 ``SyntheticConfig``.
 """
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -74,14 +73,6 @@ class Banks(NamedTuple):
     kinds: NDArray  # (N,) words, the kind of each tile
     grain: NDArray  # (256, 256) float32
 
-    def pose(self, poses: NDArray, betas: NDArray) -> tuple[NDArray, NDArray]:
-        """Vertices (B, V, 3) and joints (B, 21, 3), float32 metres, wrists at the origin."""
-        with torch.no_grad():
-            tensors = (torch.from_numpy(array.astype(np.float64)) for array in (poses, betas))
-            hand = self.model(*tensors)
-        wrist = hand.joints[:, :1]
-        return tuple((p - wrist).float().numpy() for p in (hand.vertices, hand.joints))
-
 
 @functools.lru_cache(maxsize=4)
 def make_banks(background_folder=None) -> Banks:
@@ -131,7 +122,7 @@ class SyntheticHands(HandDataset):
     """A data set of synthetic hand pictures.
 
     size: side in pixels, 16 to 1,280.   seed: another seed, another endless set.   count: how many
-    of it.   knobs: fields of ``SyntheticConfig``, or ``config=`` one of them.
+    of it.   knobs: fields of ``SyntheticConfig``.
 
     >>> hands = SyntheticHands(size=64, seed=1, count=3)
     >>> hands[2].image.shape, hands.fetch_batch([0, 1])["joints_2d"].shape
@@ -140,16 +131,13 @@ class SyntheticHands(HandDataset):
 
     dataset, fingertips, in_batches = "synthetic", None, True
 
-    def __init__(
-        self, size: int = 128, seed: int = 0, count: int = 2000, split="training",
-        config: SyntheticConfig | None = None, **knobs,
-    ):  # fmt: skip
+    def __init__(self, size=128, seed=0, count=2000, split="training", **knobs):
         if not SIZES[0] <= size <= SIZES[1]:
             raise ValueError(f"size should be from {SIZES[0]} to {SIZES[1]} pixels, found {size}")
         if count < 1:
             raise ValueError(f"count should be at least 1, found {count}")
         self.size, self.seed, self.count, self.split = int(size), int(seed), int(count), split
-        self.config = dataclasses.replace(config or SyntheticConfig(), **knobs)
+        self.config = SyntheticConfig(**knobs)
         _ = self.banks  # now, so that a folder that is missing is named now
 
     @functools.cached_property
@@ -185,7 +173,10 @@ class SyntheticHands(HandDataset):
         count, there = len(parameters), parameters["second"] != 0
         poses = np.concatenate([parameters["pose"], parameters["second_pose"][there]])
         betas = np.concatenate([parameters["betas"], parameters["betas"][there]])
-        vertices, joints = self.banks.pose(poses, betas)
+        with torch.no_grad():
+            hand = self.banks.model(*(torch.from_numpy(x.astype(float)) for x in (poses, betas)))
+        parts = ((p - hand.joints[:, :1]).float().numpy() for p in (hand.vertices, hand.joints))
+        vertices, joints = parts
         rows = np.maximum(np.cumsum(there) - 1, 0)
         return Posed(vertices[:count], joints[:count], vertices[count:], rows)
 
@@ -260,10 +251,7 @@ class MovingHand(SyntheticHands):
     ((256, 256, 3), 1.966...)
     """
 
-    def __init__(
-        self, size: int = 256, seed: int = 0, count: int = 90, fps: float = 30.0,
-        speed: float = 1.0, **knobs,
-    ):  # fmt: skip
+    def __init__(self, size=256, seed=0, count=90, fps=30.0, speed=1.0, **knobs):
         super().__init__(size, seed, count, split="clip", **{**CLEAR, **knobs})
         if not (fps > 0 and speed >= 0):
             raise ValueError(f"fps should be positive and speed not negative, found {fps}, {speed}")
