@@ -11,11 +11,7 @@ from data_fixtures import make_hand, write_freihand_fixture
 
 from hand_lib.data.crops import HandCrops
 from hand_lib.data.freihand import FreiHand
-from hand_lib.data.metro_tsv import (
-    FreiHandTsv,
-    TsvFile,
-    write_freihand_tsv,
-)
+from hand_lib.data.metro_tsv import FreiHandTsv, TsvFile, write_freihand_tsv
 from hand_lib.files import SampleError
 from hand_lib.hand.model import HandModel
 

@@ -11,15 +11,7 @@ from hand_lib.data import open as door
 from hand_lib.data.crops import HandCrops
 from hand_lib.data.freihand import FreiHand, write_freihand
 from hand_lib.data.metro_tsv import FreiHandTsv, write_freihand_tsv
-from hand_lib.data.open import (
-    choose_hand,
-    convert,
-    find_mano,
-    fits,
-    is_builtin,
-    main,
-    open_data,
-)
+from hand_lib.data.open import choose_hand, convert, find_mano, fits, is_builtin, main, open_data
 from hand_lib.data.sample import Subset
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import sample_poses
@@ -125,10 +117,8 @@ def test_freihand_written_from_freihand_is_the_same_release(release, tmp_path):
     assert all((one.mask == other.mask).all() for one, other in zip(*readers, strict=True))
 
 
-def test_freihand_to_tsv_and_back_keeps_what_metro_defines(release, tmp_path):
+def test_a_tsv_of_freihand_keeps_what_metro_defines(release, tmp_path):
     yaml_file = write_freihand_tsv(tmp_path / "tsv", FreiHand(release))
-    back = write_freihand(tmp_path / "back", FreiHandTsv(yaml_file))
-    same_release(release, back, lost=("mask", "verts"))
     assert FreiHandTsv(yaml_file).crop_square(3) == pytest.approx((111.5, 111.5, 180))
     for one, other in zip(FreiHand(release), FreiHandTsv(yaml_file), strict=True):
         for field in ("joints", "root", "joints_2d", "intrinsics", "pose", "betas"):
@@ -163,8 +153,7 @@ def test_the_command_line_converts_there_and_back(release, tmp_path, capsys):
     assert main([str(release), tsv, "--to", "tsv"]) == 0
     assert "train.yaml: 12 hands" in capsys.readouterr().out
     assert main([f"{tsv}/train.yaml", back, "--to", "freihand"]) == 0
-    streams = capsys.readouterr()
-    assert "12/12" in streams.err  # progress
+    assert "12/12" in capsys.readouterr().err  # progress
     same_release(release, tmp_path / "back", lost=("mask", "verts"))
     assert main([tsv, str(tmp_path / "third"), "--to", "freihand", "--split", "training"]) == 0
     same_release(release, tmp_path / "third", lost=("mask", "verts"))

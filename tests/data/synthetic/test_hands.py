@@ -10,26 +10,21 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from hand_lib.data.freihand import FreiHand
 from hand_lib.data.synthetic import hands as synthetic_hands
 from hand_lib.data.synthetic.backgrounds import KINDS, background_bank, paint_background, spectrum
 from hand_lib.data.synthetic.config import Draws, SyntheticConfig
 from hand_lib.data.synthetic.draw import sample_viewpoints
-from hand_lib.data.synthetic.hands import (
-    STAMP,
-    SyntheticHands,
-    write_synthetic_freihand,
-)
-from hand_lib.data.synthetic.layout import superquadric
+from hand_lib.data.synthetic.hands import CLEAR, STAMP, SyntheticHands, write_synthetic_freihand
+from hand_lib.data.synthetic.layout import ARM, OBJECT, superquadric
+from hand_lib.data.synthetic.scene import light_vertices, make_scratch, place_parts
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.skin import CHANNELS, texel_points, to_builtin_rest, waves
 from hand_lib.mesh.topology import face_normals
 from hand_lib.render.camera import crop_to_pixels, project
 from hand_lib.render.raster import rasterise
 
-PLAIN = {
-    "occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "sleeve": 0.0,
-    "truncated": 0.0,
-}  # fmt: skip
+PLAIN = CLEAR | {"sleeve": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +75,8 @@ def test_a_picture_is_the_same_alone_in_a_batch_and_in_another_worker(hands):
 def test_a_sample_holds_what_the_batch_holds(hands):
     sample, batch = hands[9], hands.fetch_batch([9])
     np.testing.assert_array_equal(sample.image, batch["image"][0].transpose(1, 2, 0))
-    np.testing.assert_allclose(
-        sample.joints_2d, crop_to_pixels(batch["joints_2d"][0], 96), atol=1e-4
-    )
+    expected = crop_to_pixels(batch["joints_2d"][0], 96)
+    np.testing.assert_allclose(sample.joints_2d, expected, atol=1e-4)
     np.testing.assert_array_equal(sample.mask, batch["mask"][0])
     assert sample.index == 9 and sample.side == "right" and len(hands) == 400
     assert hands[-1].index == 399
@@ -126,6 +120,13 @@ def test_each_chance_switches_what_it_names():
         assert 0.3 < shows(share(**{name: 0.5})).mean() < 0.7, name
 
 
+def nearest_gesture(hands, **knobs):
+    """How far poses are from the nearest of the named ones, radians."""
+    some = SyntheticHands(size=32, seed=2, count=60, gestures=1.0, **knobs)
+    poses = some.parameters(range(60))["pose"][:, None, 1:]
+    return np.abs(poses - hands.banks.gestures[None, :, 1:]).mean(axis=(2, 3)).min(axis=1)
+
+
 def test_backgrounds_and_mixed_poses_are_what_is_asked_for(hands):
     kinds = hands.banks.kinds
     assert set(kinds) == set(KINDS) and len(kinds) == len(hands.banks.materials.tiles)
@@ -133,24 +134,15 @@ def test_backgrounds_and_mixed_poses_are_what_is_asked_for(hands):
     ground = some.parameters(range(200))["background"]
     assert set(kinds[ground["tile"]]) == {"desk", "bokeh"}
     assert set(kinds[ground["second_tile"]]) == {"desk", "bokeh"}
-    apart = SyntheticHands(size=32, seed=2, count=60, between=0.0, gestures=1.0)
-    poses = apart.parameters(range(60))["pose"][:, None, 1:]
-    nearest = np.abs(poses - hands.banks.gestures[None, :, 1:]).mean(axis=(2, 3)).min(axis=1)
+    nearest = nearest_gesture(hands, between=0.0)
     assert nearest.max() < np.deg2rad(2)  # what the jitter adds
-    mixed = SyntheticHands(size=32, seed=2, count=60, between=1.0, gestures=1.0)
-    poses = mixed.parameters(range(60))["pose"][:, None, 1:]
-    away = np.abs(poses - hands.banks.gestures[None, :, 1:]).mean(axis=(2, 3)).min(axis=1)
+    away = nearest_gesture(hands, between=1.0)
     assert np.median(away) > 2 * np.median(nearest)
 
 
 def test_things_are_visible():
-    still = {
-        "noise": (0.0, 0.0),
-        "jpeg": 0.0,
-        "defocus": 0.0,
-        "motion_blur": 0.0,
-        "drop_shadow": 0.0,
-    }
+    still = dict.fromkeys(("jpeg", "defocus", "motion_blur", "drop_shadow"), 0.0)
+    still["noise"] = (0.0, 0.0)
     base = SyntheticHands(size=96, seed=6, count=12, **{**PLAIN, **still}).fetch_batch(range(12))
     for name in ("sleeve", "object_in_hand", "occluder", "second_hand"):
         knobs = {**PLAIN, **still, name: 1.0}
@@ -225,9 +217,6 @@ def test_the_skin_of_another_hand_lies_where_the_builtin_ones_does():
 
 
 def test_forearms_and_objects_look_outwards(hands):
-    from hand_lib.data.synthetic.layout import ARM, OBJECT
-    from hand_lib.data.synthetic.scene import light_vertices, make_scratch, place_parts
-
     some, layout = SyntheticHands(32, 2, 4, object_in_hand=1.0), hands.banks.materials.layout
     parameters, scratch = some.parameters([0]), make_scratch(layout, 32)
     root, lens = np.zeros(3, np.float32), np.zeros(3, np.float32)
@@ -263,18 +252,14 @@ def test_a_bank_mixes_kinds_and_spectra_fall_as_stated():
     noise = spectrum(np.random.default_rng(0), 256, 1.0, 1)[..., 0]
     power = np.abs(np.fft.rfft2(noise)) ** 2
     radius = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256)[None])
-    low, high = (
-        power[(radius > 0.03) & (radius < 0.05)].mean(),
-        power[(radius > 0.3) & (radius < 0.5)].mean(),
-    )
+    ends = ((0.03, 0.05), (0.3, 0.5))
+    low, high = (power[(radius > near) & (radius < far)].mean() for near, far in ends)
     assert 0.5 < (low / high) / 100 < 2  # ten times the frequency, a hundredth of the power
     with pytest.raises(ValueError, match="leaves"):
         paint_background("sea", 32, np.random.default_rng(0))
 
 
 def test_freihand_layout_reads_back(tmp_path):
-    from hand_lib.data.freihand import FreiHand
-
     folder = write_synthetic_freihand(tmp_path / "set", count=3, size=64, seed=2)
     hands, read = SyntheticHands(size=64, seed=2, count=3), FreiHand(folder, "training")
     for k in range(3):
