@@ -42,8 +42,7 @@ class YouTubeHands(HandDataset):
     model: a MANO ``HandModel``, whose regressor gives the joints and whose size gives the metres.
     Without it the file yields no joint but the five fingertips in the picture (table ``smplx``,
     the authors' own), hence neither wrist-relative vertices nor joints.
-    on_error: for frames that cannot be read. Frames that are not there (videos vanish) are left
-    out, counted in ``missing`` and named in one warning.
+    on_error: for frames that cannot be read; those that are not there are in ``missing``.
 
     Vertices in the file are pixels, z too. Here they are metres about the wrist, scaled so that
     wrist to middle knuckle is as long as in the model's template; where the camera stands is not

@@ -256,16 +256,9 @@ class MovingHand(SyntheticHands):
         if not (fps > 0 and speed >= 0):
             raise ValueError(f"fps should be positive and speed not negative, found {fps}, {speed}")
         self.fps, self.times = float(fps), np.arange(self.count) / fps  # (T,) seconds
-        self._frames = self._make(self.times * speed)
-
-    def parameters(self, indices, epochs=0) -> NDArray:
-        """The numbers that the frames are made of, (B,) of ``PARAMETERS``."""
-        return self._frames[self._check(indices)].copy()
-
-    def _make(self, way):
-        rng = np.random.default_rng([self.seed, 5])
+        rng, way = np.random.default_rng([self.seed, 5]), self.times * speed
         first = sample_parameters(self.config, self.seed, [0], self.size, self.banks)
-        out = np.repeat(first, self.count)
+        self._frames = out = np.repeat(first, self.count)
         out["index"] = np.arange(self.count)
         out["pose"] = _between_gestures(rng, way)
         turn = Rotation.from_rotvec(_wander(rng, way, 3) * np.deg2rad([16, 22, 16])).as_matrix()
@@ -286,7 +279,10 @@ class MovingHand(SyntheticHands):
         low, high = (middle - side / 2).min(axis=0), (middle + side / 2).max(axis=0)
         seen = CLIP_MARGIN * (high - low).max()
         out["framing"], out["shift"] = seen / side[:, 0], (middle - (low + high) / 2) / seen
-        return out
+
+    def parameters(self, indices, epochs=0) -> NDArray:
+        """The numbers that the frames are made of, (B,) of ``PARAMETERS``."""
+        return self._frames[self._check(indices)].copy()
 
 
 def _wander(rng, way, count):
@@ -298,10 +294,8 @@ def _wander(rng, way, count):
 
 def _between_gestures(rng, way):
     """Poses (T, 16, 3): half a second from one named gesture to the next, half a second there."""
-    stops = int(np.floor(way[-1])) + 2
-    table = np.stack(list(GESTURES.values()))
-    picks = rng.integers(0, len(table), stops + 1)
-    at = np.minimum(way.astype(int), stops - 1)
+    stops, table = int(np.floor(way[-1])) + 2, np.stack(list(GESTURES.values()))
+    picks, at = rng.integers(0, len(table), stops + 1), np.minimum(way.astype(int), stops - 1)
     part = np.clip((way - at) * 2, 0, 1)
     part = (part * part * (3 - 2 * part))[:, None, None]
     return table[picks[at]] * (1 - part) + table[picks[at + 1]] * part

@@ -55,23 +55,6 @@ class Pictures(NamedTuple):
     lens: np.ndarray  # (B, 3) float32 focal length, cx, cy, pixels
 
 
-def hand_axes(rest: np.ndarray) -> np.ndarray:
-    """(3, 3) columns distal, radial, dorsal of a right hand.   rest: (16, 3) joints, metres."""
-    distal, radial = rest[4] - rest[0], rest[1] - rest[7]
-    distal = distal / np.linalg.norm(distal)
-    radial = radial - distal * (distal @ radial)
-    radial = radial / np.linalg.norm(radial)
-    return np.stack([distal, radial, np.cross(distal, radial)], axis=1)
-
-
-def wrist_rim(vertices: np.ndarray, faces: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """The vertices of the open wrist, in order round it."""
-    rim = boundary_loops(faces)[0]
-    around = vertices[rim] @ axes[:, 1:]
-    around = around - around.mean(axis=0)
-    return rim[np.argsort(np.arctan2(around[:, 1], around[:, 0]))].astype(np.int32)
-
-
 def _tube_faces(ids) -> np.ndarray:
     """Faces between rings of vertices (rings, around): out, if these run clockwise seen along."""
     a, b = ids[:-1], ids[1:]
@@ -83,10 +66,17 @@ def make_layout(template, faces, rest) -> tuple[Layout, np.ndarray]:
     """Lay out the scene's parts.
 
     template: (V, 3) and faces: (F, 3) of the hand.   rest: (16, 3) its joints, metres.
-    returns the layout and the hand's axes (3, 3) at rest, see ``hand_axes``.
+    returns the layout, and the hand's axes (3, 3) at rest: columns distal, radial, dorsal.
     """
-    axes, vertices = hand_axes(rest), len(template)
-    rim, faces = wrist_rim(template - rest[0], faces, axes), np.asarray(faces, np.int64)
+    distal, radial = rest[4] - rest[0], rest[1] - rest[7]
+    distal = distal / np.linalg.norm(distal)
+    radial = radial - distal * (distal @ radial)
+    radial = radial / np.linalg.norm(radial)
+    axes = np.stack([distal, radial, np.cross(distal, radial)], axis=1)
+    rim, faces, vertices = boundary_loops(faces)[0], np.asarray(faces, np.int64), len(template)
+    around = (template - rest[0])[rim] @ axes[:, 1:]
+    around = around - around.mean(axis=0)
+    rim = rim[np.argsort(np.arctan2(around[:, 1], around[:, 0]))].astype(np.int32)  # in order
     arm, (latitudes, longitudes) = np.linspace(0, 1, len(ARM_STATIONS) - 1), GRID
     rings = {"arm": arm, "sleeve": SLEEVE_STATIONS / 0.3}  # where they lie in the texture
     vertex_start, face_start, all_faces, all_uv = [0], [0], [], []
@@ -116,7 +106,7 @@ def make_layout(template, faces, rest) -> tuple[Layout, np.ndarray]:
         np.repeat(np.arange(len(PARTS), dtype=np.uint8), np.diff(face_start)),
         np.concatenate(all_uv).astype(np.float32),
         grid.astype(np.float32),
-        np.ascontiguousarray(rim, np.int32),
+        rim,
     )
     return layout, axes
 

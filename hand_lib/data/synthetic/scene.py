@@ -208,15 +208,11 @@ def light_vertices(p, layout, scratch, root, lens):
     long = _F(1) / np.sqrt(ax * ax + ay * ay + az * az)
     ax, ay, az = ax * long, ay * long, az * long
     bx, by, bz = key[1] * az - key[2] * ay, key[2] * ax - key[0] * az, key[0] * ay - key[1] * ax
-    mx = my = mz = _F(0)
-    count = layout.vertex_start[1]
-    for v in range(count):
-        mx, my, mz = mx + points[v, 0], my + points[v, 1], mz + points[v, 2]
-    share = _F(1) / _F(count)
-    mx, my, mz = mx * share, my * share, mz * share
+    middle = np.zeros(3, np.float32)
+    for v in range(layout.vertex_start[1]):
+        middle += points[v]
+    middle *= _F(1) / _F(layout.vertex_start[1])
     per_metre, reach = _F(SHADOW_SIDE / (2 * SHADOW_REACH)), _F(SHADOW_REACH)
-    kx, ky, kz = key[0], key[1], key[2]
-    rx, ry, rz = root[0], root[1], root[2]
     for part in range(active.shape[0]):
         if active[part] != 0:
             first, stop = layout.face_start[part], layout.face_start[part + 1]
@@ -241,11 +237,11 @@ def light_vertices(p, layout, scratch, root, lens):
                 light += h4 * s[4, c] + h5 * s[5, c] + h6 * s[6, c] + h7 * s[7, c] + h8 * s[8, c]
                 corners[v, SKY + c] = max(light, _F(0.03))
             px, py, pz = points[v, 0], points[v, 1], points[v, 2]
-            dx, dy, dz = px - mx, py - my, pz - mz
+            dx, dy, dz = px - middle[0], py - middle[1], pz - middle[2]
             corners[v, LAMP] = (dx * ax + dy * ay + dz * az + reach) * per_metre
             corners[v, LAMP + 1] = (dx * bx + dy * by + dz * bz + reach) * per_metre
-            corners[v, LAMP + 2] = _F(1) + dx * kx + dy * ky + dz * kz
-            px, py, pz = px + rx, py + ry, pz + rz
+            corners[v, LAMP + 2] = _F(1) + dx * key[0] + dy * key[1] + dz * key[2]
+            px, py, pz = px + root[0], py + root[1], pz + root[2]
             corners[v, POINT], corners[v, POINT + 1], corners[v, POINT + 2] = px, py, pz
             w = 1.0 / np.float64(pz) if pz > _F(0.02) else 0.0
             corners[v, SCREEN] = 2 * (px * w * lens[0] + lens[1]) + 0.5
