@@ -165,7 +165,7 @@ def histograms(description: Description):
         "turn in the picture, degrees": description.turn_deg,
         "distance to mean pose, radii": description.pose_spread,
         "hand over picture": description.fill,
-        "brightness": description.brightness,
+        "brightness, 0 to 255": description.brightness,
         "middle finger's first bone, mm": description.bones_mm[:, BONE_NAMES.index("middle_pip")],
     }
     shown = {title: v[np.isfinite(v)] for title, v in shown.items() if np.isfinite(v).any()}
