@@ -195,10 +195,9 @@ def follow_fit(
     for start in sorted(range(options.starts), key=lambda n: n != won):
         path = [states.rows([start]) for states in first]
         path += history[len(first) :] if start == won else []
-        fits = [empty_fit(cameras) for _ in path]
-        for fit, state in zip(fits, path, strict=True):
+        paths.append([empty_fit(cameras) for _ in path])
+        for fit, state in zip(paths[-1], path, strict=True):
             _write(fit, np.arange(1), problem, state, points, weights)
-        paths.append(fits)
     return paths
 
 
@@ -226,8 +225,7 @@ def empty_fit(cameras) -> HandFit:
 
 def _check_keypoints(keypoints, confidence):
     keypoints = np.asarray(keypoints, float)
-    if keypoints.ndim == 2:
-        keypoints = keypoints[None]
+    keypoints = keypoints[None] if keypoints.ndim == 2 else keypoints
     if keypoints.ndim != 3 or keypoints.shape[1:] != (21, 2):
         raise ValueError(f"expected keypoints_2d (B, 21, 2), found {keypoints.shape}")
     if confidence is None:

@@ -215,23 +215,18 @@ class Predictor:
             raise ValueError(
                 f"expected crops (B, S, S, 3) uint8, found {crops.shape} {crops.dtype}"
             )
-        starts = range(0, len(crops), batch_size)
-        parts = [self._look(crops[at : at + batch_size], n_crops or self.n_crops) for at in starts]
+        names, parts = ("vertices", "joints", "camera", "joints_2d", "joints_2d_direct"), []
+        for some in torch.from_numpy(np.ascontiguousarray(crops)).split(batch_size):
+            images = some.to(self.device).permute(0, 3, 1, 2)
+            with torch.inference_mode():
+                out = predict_crops(self.network, images, n_crops or self.n_crops)
+                found = {name: getattr(out, name) for name in names} | {"evidence": evidence(out)}
+            parts.append({k: v.float().cpu().numpy() for k, v in found.items() if v is not None})
         out = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         known = self.calibration or UNCALIBRATED
         out["sureness"] = known.hand.chance(out["evidence"])
         out["confidence"] = known.well_read.chance(out["evidence"])
         return out
-
-    @torch.inference_mode()
-    def _look(self, crops, n_crops: int) -> dict[str, np.ndarray]:
-        images = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device)
-        out = predict_crops(self.network, images.permute(0, 3, 1, 2), n_crops)
-        names = ["vertices", "joints", "camera", "joints_2d"]
-        if out.joints_2d_direct is not None:
-            names.append("joints_2d_direct")
-        found = {name: getattr(out, name) for name in names} | {"evidence": evidence(out)}
-        return {name: value.float().cpu().numpy() for name, value in found.items()}
 
     @functools.cached_property
     def finds(self) -> bool:

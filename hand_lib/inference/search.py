@@ -8,13 +8,14 @@ laid over it, and the surest of them lead to boxes that are looked at twice more
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor
 
 from hand_lib.files import read_json
@@ -213,9 +214,9 @@ def evidence(prediction: Prediction) -> Tensor:
 class Logistic(NamedTuple):
     """A logistic regression on the first of ``EVIDENCE``."""
 
-    weights: tuple[float, ...]
-    offset: float
-    threshold: float  # a smaller chance is a no
+    weights: tuple[FiniteFloat, ...]
+    offset: FiniteFloat
+    threshold: FiniteFloat  # a smaller chance is a no
 
     def chance(self, signs) -> np.ndarray:
         """The chance of a yes, (B,) 0 to 1.   signs: (B, 5) by ``evidence``."""
@@ -233,10 +234,10 @@ class Calibration:
 
     hand: Logistic  # is there a hand? By it a picture is searched
     well_read: Logistic  # is there one, off by less than ``WRONG``? The confidence that is shown
-    doubted: float  # share of held-out synthetic hands called doubtful
-    doubts_wrong: float  # of these, the share that is read badly
-    others_wrong: float  # the same of the others
-    caught: float  # share of held-out backgrounds without a hand called doubtful
+    doubted: FiniteFloat  # share of held-out synthetic hands called doubtful
+    doubts_wrong: FiniteFloat  # of these, the share that is read badly
+    others_wrong: FiniteFloat  # the same of the others
+    caught: FiniteFloat  # share of held-out backgrounds without a hand called doubtful
     count: int  # pictures of each kind that these shares were measured on
 
 
@@ -250,23 +251,16 @@ UNCALIBRATED = Calibration(
 
 def load_calibration(run_folder) -> Calibration | None:
     """The calibration of a run, None where nobody made one; ValueError for a damaged one."""
-    path, names = Path(run_folder) / "confidence.json", [f.name for f in fields(Calibration)]
+    path = Path(run_folder) / "confidence.json"
     numbers = read_json(path, optional=True)
-    if numbers is None:
-        return None
     try:
-        two = {name: Logistic(**numbers[name]) for name in ("hand", "well_read")}
-        two = {name: one._replace(weights=tuple(one.weights)) for name, one in two.items()}
-        found = Calibration(**numbers | two)
-        if [len(one.weights) for one in two.values()] != [4, len(EVIDENCE)]:
-            raise TypeError(f"4 and {len(EVIDENCE)} weights")
-        plain = [value for name, value in numbers.items() if name not in two]
-        if not np.isfinite(np.concatenate([plain, *map(np.hstack, two.values())])).all():
-            raise TypeError("a number is not finite")
-    except (TypeError, KeyError) as error:
+        found = TypeAdapter(Calibration | None).validate_python(numbers)
+        if found and (len(found.hand.weights), len(found.well_read.weights)) != (4, len(EVIDENCE)):
+            raise ValueError(f"expected 4 and {len(EVIDENCE)} weights")
+    except ValueError as error:
         raise ValueError(
-            f"{path} is damaged ({error}): expected finite numbers {names}; make it anew with "
-            f"python -m benchmarks.calibrate {run_folder}, in the folder notebooks"
+            f"{path} is damaged ({error}); make it anew with python -m benchmarks.calibrate "
+            f"{run_folder}, in the folder notebooks"
         ) from None
     return found
 

@@ -243,8 +243,8 @@ def overlay_frames(video, sequences, progress: bool = True) -> Iterable[np.ndarr
 
 
 def process_video(
-    predictor, video, folder, boxes=None, sides=None, intrinsics=None,
-    settings: OneEuro | None = None, both_ways=True, meshes="", progress=True,
+    predictor, video, folder, boxes=None, sides=None, intrinsics=None, both_ways=True, meshes="",
+    progress=True,
 ) -> dict[str, Path]:  # fmt: skip
     """A video in; overlay video, arrays and a report out, and one mesh file per frame if wanted.
 
@@ -255,28 +255,26 @@ def process_video(
     """
     if meshes and f".{meshes}" not in MESH_FORMATS:
         raise ValueError(f"meshes should be one of {', '.join(MESH_FORMATS)}, found {meshes!r}")
-    folder, settings = Path(folder), settings or OneEuro()
-    frames = video if isinstance(video, Frames) else Frames(video)
+    folder, frames = Path(folder), video if isinstance(video, Frames) else Frames(video)
     raw = follow_hands(predictor, frames, boxes, sides, intrinsics, progress=progress)
-    steady = [smooth_sequence(s, settings, both_ways) for s in raw]
+    steady = [smooth_sequence(s, both_ways=both_ways) for s in raw]
     drawn = overlay_frames(frames, steady, progress)
     paths = {"overlay": write_video(folder / "overlay.mp4", drawn, frames.fps, frames.times)}
-    rows = []
+    report = []
     for n, (before, after) in enumerate(zip(raw, steady, strict=True)):
         tail = f"_{n + 1}" if n else ""
         paths["arrays" + tail] = save_sequence(folder / f"meshes{tail}.npz", after)
-        rows.append(_report(before, after, settings, both_ways))
+        report.append(_report(before, after, both_ways))
     if meshes:
         paths["meshes"] = folder / "meshes"
         for n in tqdm(range(len(frames)), "meshes", disable=not progress):
             hands = [(s.camera_vertices[n], s.faces) for s in steady]
             save_hands(folder / "meshes" / f"{n:06d}.{meshes}", hands, PREDICTION)
-    paths["report"] = folder / "report.json"
-    write_json(paths["report"], {"hands": rows})
-    return paths
+    write_json(folder / "report.json", {"hands": report})
+    return paths | {"report": folder / "report.json"}
 
 
-def _report(before, after, settings, both_ways) -> dict:
+def _report(before, after, both_ways) -> dict:
     """What happened to one hand, for people and programs; ``None`` is what cannot be known."""
     shaking = [jitter(s.joints, s.times) if len(s.times) > 2 else None for s in (before, after)]
     known = np.isfinite(after.confidence).any()
@@ -284,7 +282,7 @@ def _report(before, after, settings, both_ways) -> dict:
         "side": after.side,
         "frames": len(after.times),
         "seconds": round(float(after.times[-1]), 4),
-        "lag_at_rest_s": 0.0 if both_ways else round(settings.lag_at_rest_s, 4),
+        "lag_at_rest_s": 0.0 if both_ways else round(OneEuro().lag_at_rest_s, 4),
         "jitter_before_m_s2": shaking[0],
         "jitter_after_m_s2": shaking[1],
         "confidence_median": round(float(np.nanmedian(after.confidence)), 3) if known else None,

@@ -76,14 +76,12 @@ def fit_keypoints(
     boxes: (B, 4) px or None.
     Of two detections in the same place of a frame the less confident one is rejected.
     """
-    options = options or FitOptions()
+    options, batch = options or FitOptions(), len(keypoints)
     models = models or {side: HandModel.builtin(side) for side in ("right", "left")}
-    batch = len(keypoints)
     cameras = None if intrinsics is None else np.broadcast_to(intrinsics, (batch, 3, 3))
     if image_size is None and batch:
         image_size = keypoints.points[keypoints.confidence > 0].max(0) + 1
-    fit = empty_fit(np.zeros((batch, 3, 3)))
-    sides = np.array(keypoints.sides, object)
+    fit, sides = empty_fit(np.zeros((batch, 3, 3))), np.array(keypoints.sides, object)
     groups = [np.flatnonzero(sides == side) for side in ("right", "left")]
     for rows in tracks(keypoints) if options.track else filter(len, groups):
         part = fit_hands(
@@ -140,15 +138,13 @@ def tracks(keypoints: Keypoints, gap: int = 3) -> list[np.ndarray]:
         for track in found:
             last = track[-1]
             passed = keypoints.frames[row] - keypoints.frames[last]
-            if keypoints.sides[last] != keypoints.sides[row] or not 0 < passed <= gap:
-                continue
             distance = np.linalg.norm(middle[row] - middle[last]) / max(size[last], 1e-6)
-            if distance < min(least, 1.0 * passed):
+            near = distance < min(least, passed) and 0 < passed <= gap
+            if near and keypoints.sides[last] == keypoints.sides[row]:
                 best, least = track, distance
         if best is None:
-            found.append([int(row)])
-        else:
-            best.append(int(row))
+            found.append(best := [])
+        best.append(int(row))
     return [np.array(track) for track in found]
 
 
@@ -179,11 +175,9 @@ def overrule(labels: WeakLabels, row: int, keep: bool) -> None:
 
 def save_review(path, labels: WeakLabels) -> Path:
     """Write what is kept and why not, per hand, as JSON that a person can edit and read back."""
-    hands = {
-        labels.name(row): {"keep": bool(labels.fit.accepted[row]), "filters": labels.filters(row)}
-        for row in range(len(labels))
-    }
-    path = Path(path)
+    path, hands = Path(path), {}
+    for row, keep in enumerate(labels.fit.accepted.tolist()):
+        hands[labels.name(row)] = {"keep": keep, "filters": labels.filters(row)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"hands": hands})
     return path
@@ -219,10 +213,9 @@ def apply_review(path, labels: WeakLabels) -> int:
 
 def fitted_hand(model, fit, rows):
     """Vertices (N, V, 3) and joints (N, 21, 3), metres, camera axes, of some rows of a fit."""
-    kind = model.template
     parts = (fit.pose[rows], fit.betas[rows], fit.translation[rows])
     with torch.no_grad():
-        hand = model(*(torch.as_tensor(x, dtype=kind.dtype, device=kind.device) for x in parts))
+        hand = model(*(torch.as_tensor(part).to(model.template) for part in parts))
     return hand.vertices.cpu().numpy(), hand.joints.cpu().numpy()
 
 
@@ -236,8 +229,7 @@ def kept_samples(labels: WeakLabels, frames, crop: int | None = 224):
     """
     for side in ("right", "left"):
         for row in labels.rows(side):
-            image = _frame(labels, frames, row)
-            if image is not None:
+            if (image := _frame(labels, frames, row)) is not None:
                 yield _sample(labels, int(row), np.asarray(image), crop)
 
 
@@ -286,15 +278,14 @@ def export_youtube(folder, labels: WeakLabels, frames, video: str = "clip") -> P
     for row in np.flatnonzero(fit.accepted):
         name = f"youtube/{video}/video/frames/{int(numbers[row])}.png"
         if name not in images:
-            picture = _frame(labels, frames, row)
-            if picture is None:
+            if (picture := _frame(labels, frames, row)) is None:
                 continue
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
                 raise OSError(f"{path}: the frame could not be written")
-            size = {"width": picture.shape[1], "height": picture.shape[0]}
-            images[name] = {"name": name, **size, "id": len(images)}
+            height, width = picture.shape[:2]
+            images[name] = dict(name=name, width=width, height=height, id=len(images))
         model = labels.models[labels.keypoints.sides[row]]
         vertices, joints = (x[0].astype(float) for x in fitted_hand(model, fit, [row]))
         pixels = project(vertices, fit.intrinsics[row])
