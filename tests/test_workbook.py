@@ -157,13 +157,16 @@ def test_a_kernel_that_dies_is_one_line(notebook, capsys):
     assert "its kernel died" in line
 
 
-def test_a_stop_by_the_user_says_how_to_go_on(notebook, monkeypatch, capsys):
-    def stopped(*_, **__):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("problem, code, said", [
+    (KeyboardInterrupt, 130, "the same command goes on from here"),
+    (OSError("disk full"), 2, "disk full"),
+])  # fmt: skip
+def test_a_stop_by_the_user_or_by_the_disk_is_answered(monkeypatch, capsys, problem, code, said):
+    def stopped(_):
+        raise problem
 
-    monkeypatch.setattr(workbook, "run_notebook", stopped)
-    assert workbook.main([str(notebook)]) == 130
-    assert "the same command goes on from here" in capsys.readouterr().err
+    monkeypatch.setattr(workbook, "run_all", stopped)
+    assert workbook.main([]) == code and said in capsys.readouterr().err
 
 
 def test_notebooks_are_found_by_path_and_by_the_beginning_of_their_name(notebook, monkeypatch):
@@ -269,11 +272,3 @@ def test_the_whole_run_passes_on_what_each_notebook_needs(root, monkeypatch):
     assert [name for name, _ in called] == ["01_a", "04_evaluation", "05_demo"]
     workbook.run_all("half", log)
     assert ("03_train", {"preset": "small", "resume": "half"}) in called
-
-
-def test_the_command_line_answers_instead_of_tracing(monkeypatch, capsys):
-    def full(run):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(workbook, "run_all", full)
-    assert workbook.main([]) == 2 and "disk full" in capsys.readouterr().err

@@ -23,18 +23,20 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from hand_lib import metrics
-from hand_lib.evaluation.predictions import read_predictions, read_truth
+from hand_lib.evaluation.predictions import (
+    UNITS,
+    explanation,
+    read_predictions,
+    read_truth,
+    spread,
+)
 from hand_lib.files import resolve, write_json, write_text
-from hand_lib.hand.joints import JOINT_SOURCES, convert_joints, fingertips_of
+from hand_lib.hand.joints import fingertips_of
 
 MIRROR_TOLERANCE = 1e-4
 """A hand counts as mirrored when its mean errors after the two alignments differ by more (m)."""
-
-UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
-"""Metres in one unit of length that predictions come in."""
 
 MEANS = {
     "none": ("", "as given, camera space"),
@@ -164,11 +166,11 @@ def report(
     joints, true, notes = np.nan_to_num(arrays[0], posinf=0, neginf=0), arrays[2], [*found.notes]
     if mirror:
         notes.append("x of all predictions was negated before scoring, as told")
-    collapsed = np.setdiff1d(np.flatnonzero(_spread(joints) < 1e-9), found.missing)
+    collapsed = np.setdiff1d(np.flatnonzero(spread(joints) < 1e-9), found.missing)
     if len(collapsed):
         notes.append(f"{_some(collapsed)} are a single point: aligned, the truth's centre")
     good = np.setdiff1d(np.arange(len(joints)), [*found.missing, *collapsed])
-    notes += [found for found in [_explanation(joints[good], true[good])] if found]
+    notes += [found for found in [explanation(joints[good], true[good])] if found]
     if len(found.mirrored):
         notes.append(
             f"{_some(found.mirrored)} fit better mirrored: official and rotation-only alignment "
@@ -238,53 +240,6 @@ def _measure_all(arrays, kinds) -> ScoreReport:
                     f[kind][start + new] = metrics.f_scores(moved[new], true[start + new])
     vertex_errors, f = (errors[1], f) if len(scored) == 2 else ({}, {})
     return ScoreReport(errors[0], vertex_errors, f, np.flatnonzero(bad), tuple(notes))
-
-
-def _spread(points) -> np.ndarray:
-    """Root mean square distance from the centre.   points: (N, P, 3) -> (N,), the same unit."""
-    return np.sqrt(((points - points.mean(1, keepdims=True)) ** 2).sum(2).mean(1))
-
-
-def _explanation(joints, true) -> str:
-    """What explains predictions twice as well as what they claim to be; "" for nothing.
-
-    joints, true: (N, 21, 3) metres, hands with a size.
-    """
-    if not len(joints):
-        return ""
-    ratio = float(np.median(_spread(joints) / _spread(true)))
-    if not 0.5 < ratio < 2:
-        unit = min(UNITS, key=lambda name: abs(np.log(ratio * UNITS[name])))
-        hint = "an unknown unit or scale" if unit == "m" else f"in {unit}? (--units {unit})"
-        return f"hands are {ratio:.3g} times the size of the true ones: {hint}"
-    pick = np.linspace(0, len(true) - 1, min(len(true), 400)).astype(int)
-    hands, targets, all_true = ((p - p[:, :1]) for p in (joints[pick], true[pick], true))
-    others = {
-        "look like left hands, FreiHAND's are right: --mirror negates x": hands * [-1, 1, 1],
-        "look as if in OpenGL's axes: negate y and z": hands * [1, -1, -1],
-    }
-    for source in JOINT_SOURCES:
-        other = convert_joints(hands, source)
-        text = f"look as if their joints were in the order of {source!r} (convert_joints)"
-        others[text] = other - other[:, :1]
-    error = {"": 0.5 * metrics.point_errors(hands, targets).mean()}  # first: it wins a tie
-    error |= {text: metrics.point_errors(p, targets).mean() for text, p in others.items()}
-    nearest = cKDTree(all_true.reshape(len(true), -1)).query(hands.reshape(len(hands), -1))[1]
-    if len(set(nearest)) > 0.8 * len(pick):  # each another hand: an order, not one mean hand
-        text = "fit other hands of the truth better than their own: is their order shuffled?"
-        error[text] = metrics.point_errors(hands, all_true[nearest]).mean()
-    if best := min(error, key=error.get):
-        return f"the predictions {best}; they are scored as they are"
-    wrist, hand, there = (
-        np.median(np.linalg.norm(p, axis=1)) for p in (joints[:, 0], joints.mean(1), true.mean(1))
-    )
-    if hand < 0.12 < there:  # whichever joint they count from
-        what = "wrist is at" if wrist < 0.02 else "hand stands around"
-        return (
-            f"every predicted {what} the origin, the truth is in the camera frame: un-aligned "
-            "scores measure the missing position; root-relative and aligned ones are meaningful"
-        )
-    return ""
 
 
 def _some(indices, limit=8) -> str:

@@ -1,4 +1,4 @@
-"""The predictions file: FreiHAND's ``pred.json`` and its zip, read and written, and the truth.
+"""The predictions file: FreiHAND's ``pred.json``, read, written and explained, and the truth.
 
 It is a list of two lists, joints (N, 21, 3) and vertices (N, V, 3), metres, camera frame, in the
 order of the evaluation set, without keys. The truth is ``<set>_xyz.json`` and ``<set>_verts.json``.
@@ -11,8 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import simdjson
+from scipy.spatial import cKDTree
 
+from hand_lib import metrics
 from hand_lib.files import written_atomically
+from hand_lib.hand.joints import JOINT_SOURCES, convert_joints
+
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+"""Metres in one unit of length that predictions come in."""
 
 
 def read_predictions(path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -148,3 +154,50 @@ def write_predictions(path, joints, vertices) -> Path:
                 stream.write((", " + text if index else text).encode())
             stream.write(after)
     return path
+
+
+def spread(points) -> np.ndarray:
+    """Root mean square distance from the centre.   points: (N, P, 3) -> (N,), the same unit."""
+    return np.sqrt(((points - points.mean(1, keepdims=True)) ** 2).sum(2).mean(1))
+
+
+def explanation(joints, true) -> str:
+    """What explains predictions twice as well as what they claim to be; "" for nothing.
+
+    joints, true: (N, 21, 3) metres, hands with a size.
+    """
+    if not len(joints):
+        return ""
+    ratio = float(np.median(spread(joints) / spread(true)))
+    if not 0.5 < ratio < 2:
+        unit = min(UNITS, key=lambda name: abs(np.log(ratio * UNITS[name])))
+        hint = "an unknown unit or scale" if unit == "m" else f"in {unit}? (--units {unit})"
+        return f"hands are {ratio:.3g} times the size of the true ones: {hint}"
+    pick = np.linspace(0, len(true) - 1, min(len(true), 400)).astype(int)
+    hands, targets, all_true = ((p - p[:, :1]) for p in (joints[pick], true[pick], true))
+    others = {
+        "look like left hands, FreiHAND's are right: --mirror negates x": hands * [-1, 1, 1],
+        "look as if in OpenGL's axes: negate y and z": hands * [1, -1, -1],
+    }
+    for source in JOINT_SOURCES:
+        other = convert_joints(hands, source)
+        text = f"look as if their joints were in the order of {source!r} (convert_joints)"
+        others[text] = other - other[:, :1]
+    error = {"": 0.5 * metrics.point_errors(hands, targets).mean()}  # first: it wins a tie
+    error |= {text: metrics.point_errors(p, targets).mean() for text, p in others.items()}
+    nearest = cKDTree(all_true.reshape(len(true), -1)).query(hands.reshape(len(hands), -1))[1]
+    if len(set(nearest)) > 0.8 * len(pick):  # each another hand: an order, not one mean hand
+        text = "fit other hands of the truth better than their own: is their order shuffled?"
+        error[text] = metrics.point_errors(hands, all_true[nearest]).mean()
+    if best := min(error, key=error.get):
+        return f"the predictions {best}; they are scored as they are"
+    wrist, hand, there = (
+        np.median(np.linalg.norm(p, axis=1)) for p in (joints[:, 0], joints.mean(1), true.mean(1))
+    )
+    if hand < 0.12 < there:  # whichever joint they count from
+        what = "wrist is at" if wrist < 0.02 else "hand stands around"
+        return (
+            f"every predicted {what} the origin, the truth is in the camera frame: un-aligned "
+            "scores measure the missing position; root-relative and aligned ones are meaningful"
+        )
+    return ""

@@ -220,8 +220,7 @@ def error_parts(evaluation: Evaluation) -> dict[str, np.ndarray]:
 
     The wrists are brought together; then the hand gets its true size (root mean square distance
     from the wrist); then it is turned about the wrist as fits best; then place, turn and size all
-    fit best (PA). "across" and "in depth" are the first error's parts along the picture and along
-    the viewing direction.
+    fit best (PA). Each is named by what was put right.
     """
     true = evaluation.truth["vertices"] - evaluation.truth["joints"][:, :1]
     hand = (evaluation.vertices - evaluation.joints[:, :1]).astype(float)
@@ -231,14 +230,14 @@ def error_parts(evaluation: Evaluation) -> dict[str, np.ndarray]:
     # points and their mirror images in the wrist: the centre that Procrustes takes is the wrist
     both = (np.concatenate([points, -points], 1) for points in (sized, true))
     turned = sized @ procrustes(*both).rotation.swapaxes(1, 2)
-    off = 1000 * (hand - true)
+    off, apart = 1000 * (hand - true), metrics.point_errors
     return {
-        "wrists together": 1000 * evaluation.scores.vertex_errors["root"].mean(1),
-        "across": np.linalg.norm(off[..., :2], axis=2).mean(1),
-        "in depth": np.abs(off[..., 2]).mean(1),
-        "true size": 1000 * metrics.point_errors(sized, true).mean(1),
-        "turned about the wrist": 1000 * metrics.point_errors(turned, true).mean(1),
-        "PA": evaluation.pa_mm,
+        "wrists brought together": 1000 * evaluation.scores.vertex_errors["root"].mean(1),
+        "of it along the picture": np.linalg.norm(off[..., :2], axis=2).mean(1),
+        "of it along the viewing direction": np.abs(off[..., 2]).mean(1),
+        "and the true size given": 1000 * apart(sized, true).mean(1),
+        "and turned about the wrist as fits best": 1000 * apart(turned, true).mean(1),
+        "and placed as fits best (PA)": evaluation.pa_mm,
     }
 
 

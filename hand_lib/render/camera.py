@@ -139,10 +139,10 @@ UPRIGHT_SMALLEST, UPRIGHT_LARGEST = 0.6, 2.0
 """It covers at least and at most so much of the crop's side."""
 
 
-def upright_square(joints_2d, margin: float = UPRIGHT_MARGIN, turned=None):
+def upright_square(joints_2d, turned=None):
     """The square around a hand, its knuckles straight above its wrist.
 
-    joints_2d: (B, 21, 2) crop units, NumPy or torch.   margin: see ``UPRIGHT_MARGIN``.
+    joints_2d: (B, 21, 2) crop units, NumPy or torch.
     turned: (B,) radians, clockwise on the screen, by which the knuckles shall be away from above.
     returns turn (B, 2, 2), centre (B, 2) and half (B,) of the side: a point u of the crop lies at
     turn (u - centre) / half of the square.
@@ -156,7 +156,8 @@ def upright_square(joints_2d, margin: float = UPRIGHT_MARGIN, turned=None):
     upright = joints_2d @ turn.swapaxes(1, 2)
     low, high = xp.amin(upright, 1), xp.amax(upright, 1)
     centre = (((low + high) / 2)[:, None] @ turn)[:, 0]
-    half = xp.clip(xp.amax(high - low, 1) / 2 * margin, UPRIGHT_SMALLEST, UPRIGHT_LARGEST)
+    half = xp.amax(high - low, 1) / 2 * UPRIGHT_MARGIN
+    half = xp.clip(half, UPRIGHT_SMALLEST, UPRIGHT_LARGEST)
     return turn, centre, half
 
 
@@ -234,13 +235,12 @@ def check_intrinsics(intrinsics, width: int, height: int) -> np.ndarray:
     return matrix
 
 
-def solve_translation(points, joints_2d, intrinsics, weights=None) -> np.ndarray:
+def solve_translation(points, joints_2d, intrinsics) -> np.ndarray:
     """Where the hand stands: the translation under which its points project onto 2-D points.
 
     points: (B, N, 3) metres, camera axes, wrist at the origin.   joints_2d: (B, N, 2) pixels.
-    intrinsics: (3, 3) or (B, 3, 3).   weights: (B, N), 0 leaves a point out.
-    returns (B, 3) metres, the weighted least-squares solution of the linearised projection
-    (x - cx)(Z + tz) = fx (X + tx), and the same in y.
+    intrinsics: (3, 3) or (B, 3, 3).   returns (B, 3) metres, the least-squares solution of the
+    linearised projection (x - cx)(Z + tz) = fx (X + tx), and the same in y.
     """
     points, joints_2d = np.asarray(points, float), np.asarray(joints_2d, float)
     batch, count = points.shape[:2]
@@ -250,17 +250,12 @@ def solve_translation(points, joints_2d, intrinsics, weights=None) -> np.ndarray
             f"found {points.shape} and {joints_2d.shape}"
         )
     inverse = np.linalg.inv(np.broadcast_to(np.asarray(intrinsics, float), (batch, 3, 3)))
-    ones = np.ones((batch, count, 1))
-    rays = np.concatenate([joints_2d, ones], axis=2) @ inverse.swapaxes(1, 2)  # (B, N, 3), z = 1
-    weights = ones[..., 0] if weights is None else np.asarray(weights, float)
-    few = np.count_nonzero(weights, axis=1) < 2
-    if few.any():
-        raise ValueError(f"hand {few.argmax()}: its place takes two points of some weight or more")
+    homogeneous = np.concatenate([joints_2d, np.ones((batch, count, 1))], axis=2)
+    rays = homogeneous @ inverse.swapaxes(1, 2)  # (B, N, 3), z = 1
     rows = np.zeros((batch, count, 2, 3))
     rows[:, :, 0, 0] = rows[:, :, 1, 1] = 1
     rows[:, :, :, 2] = -rays[:, :, :2]
-    right = rays[:, :, :2] * points[:, :, 2:] - points[:, :, :2]
-    rows = (rows * weights[:, :, None, None]).reshape(batch, -1, 3)
-    right = (right * weights[:, :, None]).reshape(batch, -1, 1)
+    right = (rays[:, :, :2] * points[:, :, 2:] - points[:, :, :2]).reshape(batch, -1, 1)
+    rows = rows.reshape(batch, -1, 3)
     normal = rows.swapaxes(1, 2) @ rows
     return np.linalg.solve(normal, rows.swapaxes(1, 2) @ right)[..., 0]

@@ -120,11 +120,6 @@ def draw_faces(corners, offset, faces, first_id, cull, height, width, seen):
                 seen[start + k] = max(seen[start + k], key if inside else 0)
 
 
-def read_buffer(seen, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Face ids (H, W) int32, -1 where nothing is, and inverse depths (H, W) float64, 0 there."""
-    keys = seen[: height * (width + PAD)].reshape(height, -1)[:, :width]
-    ids = np.where(keys > 0, keys & ID_MASK, -1).astype(np.int32)
-    return ids, (keys >> ID_BITS) / DEPTH_STEPS
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -167,6 +162,19 @@ def to_screen(vertices, intrinsics, supersample: int = 1) -> np.ndarray:
     return np.ascontiguousarray(np.concatenate([xy, (seen / safe)[:, None]], axis=1))
 
 
+def find_faces(vertices, faces, intrinsics, height: int, width: int, fine: int = 1, cull: int = 0):
+    """What every pixel of a checked scene sees.   fine: sub-pixels per side.   cull: of draw_faces.
+
+    returns the vertices of ``to_screen``, face ids (H, W) int32, -1 where nothing is, and inverse
+    depths (H, W) float64, 0 there.
+    """
+    screen, seen = to_screen(vertices, intrinsics, fine), make_buffer(height, width)
+    draw_faces(screen, 0, faces, 0, cull, height, width, seen)
+    keys = seen[: height * (width + PAD)].reshape(height, -1)[:, :width]
+    ids = np.where(keys > 0, keys & ID_MASK, -1).astype(np.int32)
+    return screen, ids, (keys >> ID_BITS) / DEPTH_STEPS
+
+
 def rasterise(vertices, faces, intrinsics, size, two_sided: bool = True) -> Fragments:
     """Find the face that each pixel's ray meets first.
 
@@ -179,13 +187,11 @@ def rasterise(vertices, faces, intrinsics, size, two_sided: bool = True) -> Frag
     >>> int(rasterise(triangle, np.array([[0, 1, 2]]), camera, 16).face[8, 8])
     0
     """
-    vertices, faces, height, width = check_scene(vertices, faces, intrinsics, size)
-    screen = to_screen(vertices, intrinsics)
-    seen = make_buffer(height, width)
-    draw_faces(screen, 0, faces, 0, 0 if two_sided else 1, height, width, seen)
-    ids, inverse_depth = read_buffer(seen, height, width)
-    barycentric = np.zeros((height, width, 3), dtype=np.float32)
-    depth = np.full((height, width), np.inf, dtype=np.float32)
+    vertices, faces, *shape = check_scene(vertices, faces, intrinsics, size)
+    cull = 0 if two_sided else 1
+    screen, ids, inverse_depth = find_faces(vertices, faces, intrinsics, *shape, cull=cull)
+    barycentric = np.zeros((*shape, 3), dtype=np.float32)
+    depth = np.full(shape, np.inf, dtype=np.float32)
     _resolve(screen, faces, inverse_depth, ids, barycentric, depth)
     return Fragments(ids, barycentric, depth)
 

@@ -11,15 +11,7 @@ from PIL import Image
 
 from hand_lib.mesh.topology import vertex_normals
 from hand_lib.render.camera import project
-from hand_lib.render.raster import (
-    NEAR,
-    barycentric_at,
-    check_scene,
-    draw_faces,
-    make_buffer,
-    read_buffer,
-    to_screen,
-)
+from hand_lib.render.raster import NEAR, barycentric_at, check_scene, find_faces
 
 PREDICTION = (226, 172, 138)
 """sRGB of predicted meshes in every figure."""
@@ -153,11 +145,11 @@ def render_mesh(
         count += len(points)
     points, normals, linear, triangles = map(np.concatenate, zip(*parts, strict=True))
 
-    fine = np.zeros((height * supersample, width * supersample, 4), dtype=np.float32)
-    rows, columns = fine.shape[:2]
-    seen, screen = make_buffer(rows, columns), to_screen(points, intrinsics, supersample)
-    draw_faces(screen, 0, triangles, 0, 0, rows, columns, seen)
-    ids, inverse_depth = read_buffer(seen, rows, columns)
+    rows, columns = height * supersample, width * supersample
+    fine = np.zeros((rows, columns, 4), dtype=np.float32)
+    screen, ids, inverse_depth = find_faces(
+        points, triangles, intrinsics, rows, columns, supersample
+    )
     occlusion = np.empty_like(inverse_depth)
     _occlusion(inverse_depth, float(intrinsics[0][0]) * supersample, occlusion)
     _shade(screen, points, normals, linear, triangles, ids, occlusion, fine)

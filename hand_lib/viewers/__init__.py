@@ -7,7 +7,7 @@ from hand_lib import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
-    show="figures",
+    show="flat",
     hand_figure="figures",
     image_grid="flat",
     hand_explorer="explorer",

@@ -73,15 +73,15 @@ def _wound(sample, faces):
     return faces[:, ::-1] if faces is not None and sample.side == "left" else faces
 
 
-def camera_frame(intrinsics, size, depth: float = 0.12) -> np.ndarray:
+def camera_frame(intrinsics, size) -> np.ndarray:
     """Corners of the camera's pyramid: (5, 3) metres, the camera first, then its picture's corners.
 
-    size: (H, W).   depth: metres from the camera to the drawn picture.
+    size: (H, W) of the picture, which is drawn 12 cm from the camera.
     """
     height, width = np.array(size) - 0.5
     corners = [[-0.5, -0.5, 1], [width, -0.5, 1], [width, height, 1], [-0.5, height, 1]]
     rays = np.array(corners) @ np.linalg.inv(intrinsics).T
-    return np.concatenate([np.zeros((1, 3)), rays * depth])
+    return np.concatenate([np.zeros((1, 3)), rays * 0.12])
 
 
 def sample_hand(sample, faces=None, camera: bool = False) -> figures.DrawnHand:
@@ -125,7 +125,7 @@ def sample_still(sample, faces=None, size: int = 200):
     return flat.image_grid(panels, titles, columns=4)
 
 
-def viewpoint_sphere(description: Description, size: int = 340):
+def viewpoint_sphere(description: Description):
     """From where the hands are seen, on a sphere around a hand: Plotly figure and still.
 
     A dot is a camera. Colour: how it sees the hand turned, cyan with the fingers up, red down.
@@ -133,7 +133,7 @@ def viewpoint_sphere(description: Description, size: int = 340):
     known = np.isfinite(description.toward_camera).all(axis=1)
     points, turn = description.toward_camera[known], description.turn_deg[known]
     if not len(points):
-        blank = np.full((size // 8, size, 3), 255, np.uint8)
+        blank = np.full((42, 340, 3), 255, np.uint8)
         return None, flat.image_grid([blank], ["viewpoint: not known without joints"])
     shown, colours = figures.to_camera_view(points), figures.mapped("hsv", turn / 360 + 0.5)
     coarse = builtin_hierarchy()  # its second level keeps the notebook light
@@ -148,14 +148,13 @@ def viewpoint_sphere(description: Description, size: int = 340):
     hand = figures.DrawnHand(rest, coarse.faces[1], more=axes)
     flat_hand = figures.DrawnHand(rest, coarse.faces[1], more=axes[:2])  # palm and back: titles
     dots = figures.DrawnHand(shown, colour=colours, name="cameras")
-    halves, titles, views = [], [], []
+    halves, titles, views = [], [], ["front", "back"]
     for name, side in (("palm", shown[:, 2] < 0), ("back", shown[:, 2] >= 0)):
         half = figures.DrawnHand(shown[side], colour=colours[side])
         halves.append([flat_hand, half] if side.any() else [flat_hand])
         titles.append(f"{name} seen: {side.mean():.0%}\ncyan: fingers up, red: down")
-        views.append("front" if name == "palm" else "back")
-    figure = figures.hand_figure([[hand, dots]], ["every dot is a camera: turn it"], height=size)
-    return figure, figures.still(halves, titles, views, size)
+    figure = figures.hand_figure([[hand, dots]], ["every dot is a camera: turn it"], height=340)
+    return figure, figures.still(halves, titles, views, 340)
 
 
 def histograms(description: Description):
@@ -189,10 +188,12 @@ def browser(dataset, description: Description, faces):
     and ``.scene``.
     """
     by = widgets.Dropdown(options=list(ORDERS), description="order", layout={"width": "230px"})
-    place = widgets.IntSlider(0, min=0, max=len(description) - 1, description="place")
-    place.layout.width, place.style.description_width = "220px", "40px"
-    caption, near, pictures = widgets.HTML(), widgets.Image(), widgets.Image()
-    near.layout = pictures.layout = widgets.Layout(max_width="100%", object_fit="contain")
+    place = widgets.IntSlider(
+        0, min=0, max=len(description) - 1, description="place", layout={"width": "220px"},
+        style={"description_width": "40px"},
+    )  # fmt: skip
+    fitted = {"max_width": "100%", "object_fit": "contain"}
+    caption, near, pictures = widgets.HTML(), *(widgets.Image(layout=fitted) for _ in range(2))
     scene = LiveFigure()
 
     def draw(_=None):
@@ -212,10 +213,9 @@ def browser(dataset, description: Description, faces):
 
     by.observe(draw, "value")
     place.observe(draw, "value")
-    label = widgets.HTML("nearest in pose:")
-    left = widgets.VBox([widgets.HBox([by, place]), caption, pictures, label, near])
-    left.layout = widgets.Layout(width="470px", max_width="100%")
-    panel = widgets.HBox([left, scene], layout=widgets.Layout(flex_flow="row wrap"))
+    left = [widgets.HBox([by, place]), caption, pictures, widgets.HTML("nearest in pose:"), near]
+    left = widgets.VBox(left, layout={"width": "470px", "max_width": "100%"})
+    panel = widgets.HBox([left, scene], layout={"flex_flow": "row wrap"})
     panel.order, panel.place, panel.scene, panel.pictures = by, place, scene, pictures
     draw()
     return panel

@@ -20,7 +20,6 @@ from hand_lib.viewers.figures import (
     DrawnHand,
     hand_figure,
     hand_traces,
-    move_traces,
     scene_layout,
     skin_of,
     to_camera_view,
@@ -52,8 +51,6 @@ def explorer_hand(model, angles, betas, colouring="skin", tone=TONE) -> DrawnHan
     colouring: one of ``COLOURINGS``; a hand that is not the built-in one has no skin and is plain.
     tone: 0 (light) to 1 (dark).
     """
-    if colouring not in COLOURINGS:
-        raise ValueError(f"colouring should be one of {COLOURINGS}, found {colouring!r}")
     pose = torch.as_tensor(pose_from_angles(np.asarray(angles, float)[None]))
     hand = model(pose.to(model.template), torch.as_tensor(betas).to(model.template)[None])
     vertices, joints = (to_camera_view(p[0].numpy()) for p in (hand.vertices, hand.joints))
@@ -73,21 +70,10 @@ def _slider(name, low, high, step, form):
     )  # fmt: skip
 
 
-def _joint_sliders() -> dict:
-    """One slider in degrees per angle that moves: (joint, axis) -> widget."""
-    found = {}
-    for joint, axis in np.ndindex(16, 3):
-        low, high = np.rad2deg(JOINT_LIMITS[joint, axis]) if joint else (-180, 180)
-        if high - low >= 2:
-            name = f"{MANO_JOINT_NAMES[joint].split('_')[-1]} {ANGLE_NAMES[axis]} (°)"
-            found[joint, axis] = _slider(name, low, high, 1, ".0f")
-    return found
-
-
-def hand_explorer(model, height: int = 440):
+def hand_explorer(model):
     """Sliders for every joint and shape, gestures to pick, colours and skeleton to switch.
 
-    model: a ``HandModel``.   returns a widget; ``.figure`` is the Plotly ``FigureWidget``, and
+    model: a ``HandModel``.   returns a widget; ``.figure`` is the ``LiveFigure``, and
     ``.sliders``, ``.shape_sliders``, ``.gesture``, ``.colouring``, ``.tone``, ``.skeleton`` and
     ``.reset`` move it.
     """
@@ -98,7 +84,12 @@ def hand_explorer(model, height: int = 440):
     tone = widgets.FloatSlider(TONE, min=0, max=1, step=0.05, description="tone")
     skeleton = widgets.Checkbox(False, description="skeleton", indent=False)
     reset = widgets.Button(description="reset")
-    sliders = _joint_sliders()
+    sliders = {}  # (joint, axis) of every angle that moves -> degrees
+    for joint, axis in np.ndindex(16, 3):
+        low, high = np.rad2deg(JOINT_LIMITS[joint, axis]) if joint else (-180, 180)
+        if high - low >= 2:
+            name = f"{MANO_JOINT_NAMES[joint].split('_')[-1]} {ANGLE_NAMES[axis]} (°)"
+            sliders[joint, axis] = _slider(name, low, high, 1, ".0f")
     shapes = [_slider(name.replace("_", " "), -3, 3, 0.1, ".1f") for name in names]
     quiet = []
 
@@ -111,7 +102,7 @@ def hand_explorer(model, height: int = 440):
     def redraw(_=None):
         if not quiet:
             with figure.batch_update():
-                move_traces(figure, hand_traces(hand()))
+                figure.move(hand_traces(hand()))
 
     def switch(_=None):
         with figure.batch_update():
@@ -133,10 +124,10 @@ def hand_explorer(model, height: int = 440):
         begin = [(slider, 0.0) for slider in shapes]
         settle(np.zeros((16, 3)), [(pick, ""), (tone, TONE), (colouring, "skin"), *begin])
 
-    figure = hand_figure([hand()], height=height)
+    figure = hand_figure([hand()], height=440)
     layout = {"aspectmode": "manual", "aspectratio": {"x": 1.7, "y": 1.7, "z": 1.7}}
     layout |= {f"{axis}axis": {"visible": False, "range": [-0.14, 0.14]} for axis in "xyz"}
-    figure.update_layout(scene=layout, width=round(0.86 * height), margin={"t": 0})
+    figure.update_layout(scene=layout, width=378, margin={"t": 0})
     switch()
     figure = LiveFigure(figure)
     pick.observe(lambda c: c["new"] and settle(GESTURE_ANGLES[c["new"]]), "value")
@@ -169,20 +160,20 @@ def mesh_after(vertices, faces, collapses, n: int) -> DrawnHand:
     return DrawnHand(vertices[kept], left, colour=PREDICTION, edges=True, path=edge)
 
 
-def slider_panel(draw, name: str, top: int, start: int = 0, height: int = 430):
+def slider_panel(draw, name: str, top: int, start: int = 0):
     """A slider from 0 to ``top`` above the one hand that it picks.
 
-    draw: number -> (DrawnHand, title).   returns a widget with ``.figure`` (a ``FigureWidget``) and
+    draw: number -> (DrawnHand, title).   returns a widget with ``.figure`` (a ``LiveFigure``) and
     ``.slider``.
     """
     hand, title = draw(start)
-    figure = hand_figure([hand], [title], height=height, widget=True)
+    figure = hand_figure([hand], [title], height=430, widget=True)
     slider = widgets.IntSlider(start, 0, top, description=name, layout={"width": "90%"})
 
     def redraw(_=None):
         hand, title = draw(slider.value)
         with figure.batch_update():
-            move_traces(figure, hand_traces(hand))
+            figure.move(hand_traces(hand))
             figure.layout.annotations[0].text = title
 
     slider.observe(redraw, "value")
@@ -224,11 +215,8 @@ def spiral_panel(vertices, faces, spirals, vertex: int = 0):
         """Turn the hand until the vertex is seen."""
         normal, camera = normals[panel.slider.value], panel.figure.layout.scene.camera
         if normal @ [camera.eye[axis] for axis in "xyz"] < 0.6:
-            up = [0.0, -1.0, 0.0] if abs(normal[1]) < 0.9 else [0.0, 0.0, -1.0]
-            camera.update(
-                eye=dict(zip("xyz", 1.9 * normal, strict=True)),
-                up=dict(zip("xyz", up, strict=True)),
-            )
+            up = {"x": 0, "y": -1, "z": 0} if abs(normal[1]) < 0.9 else {"x": 0, "y": 0, "z": -1}
+            camera.update(eye=dict(zip("xyz", 1.9 * normal, strict=True)), up=up)
 
     def clicked(_trace, points, _state):
         if points.point_inds:

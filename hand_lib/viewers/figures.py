@@ -9,12 +9,10 @@ The named views are one fixed camera each: "front" (from the camera), "back", "l
 >>> show(hand_figure([hand], ["prediction"]), still([hand], ["prediction"]))  # to turn; for GitHub
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
-import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 from PIL import ImageColor
@@ -25,23 +23,14 @@ from hand_lib.mesh.topology import boundary_loops, unique_edges
 from hand_lib.render.camera import project
 from hand_lib.render.raster import rasterise
 from hand_lib.render.render import PREDICTION, TRUTH, render_mesh  # noqa: F401
-from hand_lib.viewers.flat import (
-    PAPER,
-    draw_points,
-    draw_walk,
-    image_grid,
-    jpeg_bytes,
-    png_bytes,
-    still_bundle,
-    write,
-)
+from hand_lib.viewers import flat
+from hand_lib.viewers.flat import show  # noqa: F401
 from hand_lib.viewers.live import LiveFigure
 
 EDGE = (96, 72, 58)
 RIM = (30, 110, 200)
 """Colours of edges and of open borders."""
 ERROR_SCALE = "Inferno"
-CONFIG = {"displaylogo": False}
 LIGHTING = {"ambient": 0.5, "diffuse": 0.75, "specular": 0.12, "roughness": 0.7,
             "facenormalsepsilon": 0, "vertexnormalsepsilon": 0}  # fmt: skip
 """Of live surfaces; faces of a hand in metres are no smaller than what Plotly takes for nothing."""
@@ -135,19 +124,14 @@ class DrawnHand:
 
 def skin_of(faces, tone: float = 0.3):
     """Skin (V, 3) of the built-in hand, right or left; ``PREDICTION`` for any other faces."""
-    return skin_colours(tone) if _has_skin(faces) else np.array(PREDICTION)
-
-
-def _has_skin(faces) -> bool:
-    """Whether faces are the built-in hand's, right or left, so that its nails fit."""
     own, faces = np.sort(stored()["f"], axis=1), np.sort(() if faces is None else faces)
-    return np.array_equal(faces, own)
+    return skin_colours(tone) if np.array_equal(faces, own) else np.array(PREDICTION)
 
 
 def _surface(hand: DrawnHand) -> tuple:
     """Vertices, faces and colours that a still shows; of skin in detail, where no edges show."""
     plain = hand.colour is not None or hand.error_mm is not None or hand.edges
-    if plain or not _has_skin(hand.faces):
+    if plain or hand.colours().ndim == 1:
         return hand.vertices, np.asarray(hand.faces), hand.colours()
     return fine_skin(hand.vertices, hand.faces, 0.3)
 
@@ -181,10 +165,9 @@ def mesh_trace(hand: DrawnHand):
             "cmin": 0, "cmax": hand.error_top_mm(),
             "colorbar": {"title": "mm", "thickness": 12, "len": 0.7},
         }  # fmt: skip
-    elif np.ndim(colours) == 2:
-        style = {"vertexcolor": np.asarray(colours, np.uint8)}
     else:
-        style = {"color": _css(colours)}
+        whole = np.ndim(colours) == 1
+        style = {"color": _css(colours)} if whole else {"vertexcolor": colours.astype(np.uint8)}
     return go.Mesh3d(
         x=x, y=y, z=z, i=i, j=j, k=k, name=hand.name, opacity=hand.opacity, hoverinfo="name",
         lighting=LIGHTING, lightposition={"x": -600, "y": -1200, "z": -1500}, **style,
@@ -247,7 +230,6 @@ def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoo
     returns a Plotly figure.
     """
     panels = _panels(panels, titles, view)
-    figure = go.Figure()
     layout, traces = {"annotations": []}, []
     for n, (hands, title, name) in enumerate(panels):
         key, left, right = f"scene{n + 1 if n else ''}", n / len(panels), (n + 1) / len(panels)
@@ -258,7 +240,7 @@ def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoo
              "yanchor": "bottom", "showarrow": False, "font": {"size": 14}}
         )  # fmt: skip
         traces += [t.update(scene=key) for hand in hands for t in hand_traces(hand)]
-    figure.add_traces(traces)
+    figure = go.Figure(traces)
     for trace in [trace for trace in figure.data if "intensity" in trace][:-1]:
         trace.showscale = trace.intensity is None  # one bar of colours is enough
     bar = {"orientation": "v", "remove": ["toimage", "hoverclosest3d", "resetcameralastsave3d"]}
@@ -267,33 +249,6 @@ def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoo
         paper_bgcolor="white", template="none", **layout,
     )  # fmt: skip
     return LiveFigure(figure) if widget else figure
-
-
-def link_cameras(figure):
-    """Let every 3-D panel of a ``FigureWidget`` follow the one that is being turned."""
-    scenes = [name for name in figure.layout if name.startswith("scene")]
-
-    def follow(_scene, camera):
-        with figure.batch_update():
-            for name in scenes:
-                if figure.layout[name].camera != camera:
-                    figure.layout[name].camera = camera
-
-    for name in scenes:
-        figure.layout[name].on_change(follow, "camera")
-    return figure
-
-
-def move_traces(figure, traces) -> None:
-    """Put the traces of a ``FigureWidget`` where others are, without a flicker.
-
-    traces: as many as the figure has, of the same kinds, already in ``figure.batch_update()`` or
-    not; places, faces and colours of vertices are taken over.
-    """
-    for old, new in zip(figure.data, traces, strict=True):
-        for name in ("x", "y", "z", "i", "j", "k", "vertexcolor"):
-            if name in new and new[name] is not None and new[name] is not old[name]:
-                old[name] = new[name]
 
 
 def still(panels, titles=None, view="front", size: int = 300, columns: int | None = None):
@@ -310,7 +265,7 @@ def still(panels, titles=None, view="front", size: int = 300, columns: int | Non
     for (hands, _, name), points in zip(panels, seen, strict=True):
         shift = [0, 0, _FAR * extent] - (points.min(axis=0) + points.max(axis=0)) / 2
         pictures.append(_still(hands, lambda x, n=name, s=shift: x @ VIEWS[n].T + s, extent, size))
-    return image_grid(pictures, [title for _, title, _ in panels], columns or len(pictures))
+    return flat.image_grid(pictures, [title for _, title, _ in panels], columns or len(pictures))
 
 
 def _still(hands, place, extent, size) -> np.ndarray:
@@ -318,10 +273,10 @@ def _still(hands, place, extent, size) -> np.ndarray:
     side = _FINE * size
     focal, middle = 0.86 * _FAR * side, (side - 1) / 2
     camera = np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1.0]])
-    image, texts = np.full((side, side, 3), PAPER, np.uint8), []
+    image, texts = np.full((side, side, 3), flat.PAPER, np.uint8), []
     meshes = [h for h in hands if h.faces is not None and h.vertices is not None]
-    solid, clear = ([h for h in meshes if (h.opacity == 1) == whole] for whole in (True, False))
-    for group in ([solid] if solid else []) + [[h] for h in clear]:
+    groups = [[h for h in meshes if h.opacity == 1], *([h] for h in meshes if h.opacity != 1)]
+    for group in filter(None, groups):
         vertices, faces, colours = map(list, zip(*map(_surface, group), strict=True))
         image = render_mesh(
             [place(x) for x in vertices], faces, colours, camera, side, background=image,
@@ -331,11 +286,9 @@ def _still(hands, place, extent, size) -> np.ndarray:
         if hand.vertices is not None and hand.faces is None:
             points = place(hand.vertices)
             pixels = np.c_[project(points, camera), points[:, 2]]
-            image = draw_points(image, pixels, hand.colours())
-        near = None
+            image = flat.draw_points(image, pixels, hand.colours())
         if hand.edges:
-            faces = np.asarray(hand.faces)
-            near = rasterise(place(hand.vertices), faces, camera, (side, side)).depth
+            near = rasterise(place(hand.vertices), hand.faces, camera, side).depth
         for stroke in hand.strokes():
             width = round(stroke.width * (1 if stroke.dots else 0.5))
             for line in stroke.lines:
@@ -343,42 +296,7 @@ def _still(hands, place, extent, size) -> np.ndarray:
                 pixels = project(points, camera)
                 if stroke.hidden:
                     x, y = ((pixels[1:] + pixels[:-1]) / 2).astype(int).clip(0, side - 1).T
-                    depth = (points[1:, 2] + points[:-1, 2]) / 2
-                    seen = depth <= near[y, x] + 0.02 * extent
-                draw_walk(image, pixels, stroke.colour, width, 2.2 * stroke.dots, seen)
+                    seen = (points[1:, 2] + points[:-1, 2]) / 2 <= near[y, x] + 0.02 * extent
+                flat.draw_walk(image, pixels, stroke.colour, width, 2.2 * stroke.dots, seen)
                 texts += zip(pixels / _FINE, stroke.texts, strict=False)
-    return write(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), texts)
-
-
-def show(figure, picture, text: str = "figure", private: bool = False) -> None:
-    """Display one output: the live figure where somebody can turn it, its still anywhere else.
-
-    figure: a Plotly figure or None.   picture: a PIL image or (H, W, 3) uint8.
-    A cell run in JupyterLab gets the live figure alone, because Lab prefers a PNG to Plotly's JSON;
-    a cell run headless (papermill, nbval) gets both, so that GitHub shows the PNG.
-    private: somebody's own picture. JupyterLab shows it by a widget, whose bytes no notebook keeps,
-    and ``workbook`` leaves it out of notebooks that it refreshes for git.
-    """
-    from IPython.display import display
-
-    if private and in_live_frontend():
-        display(widgets.Image(value=jpeg_bytes(picture, 88), layout={"max_width": "100%"}))
-        return
-    bundle = {"text/plain": text}
-    if figure is None:
-        bundle |= still_bundle(picture)
-    else:
-        live = json.loads(figure.to_json()) | {"config": CONFIG}
-        bundle["application/vnd.plotly.v1+json"] = live
-        if not in_live_frontend():
-            bundle["image/png"] = png_bytes(picture)
-    display(bundle, raw=True, metadata={"private": True} if private else None)
-
-
-def in_live_frontend() -> bool:
-    """True when the running cell was sent by JupyterLab (whose requests name the cell)."""
-    from IPython import get_ipython
-
-    kernel = getattr(get_ipython(), "kernel", None)
-    request = kernel.get_parent() if kernel is not None else {}
-    return "cellId" in (request or {}).get("metadata", {})
+    return flat.write(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), texts)

@@ -22,17 +22,17 @@ GOOD, BAD = (46, 139, 87), (190, 60, 50)
 """Frames of kept and of rejected hands."""
 
 
-def keypoint_grid(frames, keypoints, rows, side: int = 150, columns: int = 6):
+def keypoint_grid(frames, keypoints, rows, side: int = 150):
     """Detections over their frames, unseen joints left out.   rows: of the keypoints."""
     pictures, titles = [], []
     if len(rows) == 0:
         raise ValueError("no hand was detected in any frame; see the keypoints' problems")
     for row in rows:
-        frame = frames[int(keypoints.frames[row])]
-        drawn = flat.draw_joints(frame, keypoints.points[row], keypoints.confidence[row] > 0)
+        number, seen = int(keypoints.frames[row]), keypoints.confidence[row] > 0
+        drawn = flat.draw_joints(frames[number], keypoints.points[row], seen)
         pictures.append(flat.fit_square(drawn, side))
-        titles.append(f"{int(keypoints.frames[row])} {keypoints.sides[row]}")
-    return flat.image_grid(pictures, titles, columns)
+        titles.append(f"{number} {keypoints.sides[row]}")
+    return flat.image_grid(pictures, titles, 6)
 
 
 def step_choice(path, count: int = 5) -> list[int]:
@@ -65,11 +65,9 @@ def fit_steps_panel(model, path):
 
 def fit_steps_still(model, image, points, confidence, path, steps, side: int = 190):
     """The same steps over the picture and from the side; the keypoints are drawn on top."""
-    hands, above = step_hands(model, path, steps), []
-    for hand in hands:
-        mesh = draw_meshes(image, hand.vertices, hand.faces, path[-1].intrinsics[0])
-        drawn = flat.draw_joints(mesh, points, np.asarray(confidence) > 0)
-        above.append(flat.fit_square(drawn, side))
+    hands, seen, camera = step_hands(model, path, steps), confidence > 0, path[-1].intrinsics[0]
+    meshes = (draw_meshes(image, hand.vertices, hand.faces, camera) for hand in hands)
+    above = [flat.fit_square(flat.draw_joints(mesh, points, seen), side) for mesh in meshes]
     below = [np.asarray(figures.still([hand], view="right", size=side)) for hand in hands]
     titles = [f"step {s}\n{path[s].reprojection_px[0]:.1f} px" for s in steps]
     titles += ["from its right"] * len(steps)
@@ -100,8 +98,9 @@ def review_grid(labels: WeakLabels, frames, rows, side: int = 150, columns: int 
     for row in rows:
         reason = fit.kind(row) or f"kept, {fit.reprojection_px[row]:.1f} px"
         titles.append(f"{int(found.frames[row])} {found.sides[row]}\n{reason}")
-    pictures = [labelled_picture(labels, frames, row, side) for row in rows]
-    return flat.image_grid(pictures, titles, columns)
+    return flat.image_grid(
+        [labelled_picture(labels, frames, row, side) for row in rows], titles, columns
+    )
 
 
 def mixed_rows(labels: WeakLabels, count: int) -> np.ndarray:
@@ -112,17 +111,21 @@ def mixed_rows(labels: WeakLabels, count: int) -> np.ndarray:
     return np.sort(np.concatenate([bad, good[picks]]))
 
 
-def review_panel(labels: WeakLabels, frames, path, rows=None, side: int = 150, page: int = 12):
+def review_panel(labels: WeakLabels, frames, path, side: int = 150, page: int = 12):
     """The review as widgets: tick what to keep; every change is saved at once.
 
     labels: changed in place.   path: JSON of ``save_review``; one that is there already is read
-    first, so that decisions outlive the kernel, or set aside when it is of other hands.
-    rows: which detections, default all, ``page`` of them at a time.
+    first, so that decisions outlive the kernel, or renamed when it is of other hands.
+    page: detections shown at a time.
     returns a widget with ``.checks``: row -> checkbox, ``.pager`` and ``.message``.
     """
-    rows = list(range(len(labels)) if rows is None else rows)
     message, grid = widgets.HTML(), widgets.Box(layout={"flex_flow": "row wrap"})
-    said, checks, cards = take_review(path, labels), {}, {}
+    path, checks, cards = Path(path), {}, {}
+    try:
+        said = f", {apply_review(path, labels)} overruled in {path.name}" if path.is_file() else ""
+    except ValueError:  # nobody's work is lost
+        aside = path.replace(path.with_name(f"{path.stem}-before{path.suffix}"))
+        said = f"; {path.name} was of other hands and is now {aside.name}"
 
     def tell(text=""):
         message.value = f"{labels.fit.accepted.sum()} of {len(labels)} kept{text}"
@@ -158,14 +161,14 @@ def review_panel(labels: WeakLabels, frames, path, rows=None, side: int = 150, p
 
     def turn(_=None):
         first = page * (pager.value - 1)
-        grid.children = [card(row) for row in rows[first : first + page]]
+        grid.children = [card(row) for row in range(len(labels))[first : first + page]]
 
-    for row in rows:
+    for row in range(len(labels)):
         kept = bool(labels.fit.accepted[row])
         checks[row] = widgets.Checkbox(value=kept, description="keep", indent=False)
         checks[row].layout.width = f"{side}px"
         checks[row].observe(lambda change, r=row: decide(r, change["new"]), "value")
-    pager = pages(len(rows), page, turn)
+    pager = pages(len(labels), page, turn)
     save_review(path, labels)
     turn()
     tell(said)
@@ -174,19 +177,6 @@ def review_panel(labels: WeakLabels, frames, path, rows=None, side: int = 150, p
     return panel
 
 
-def take_review(path, labels: WeakLabels) -> str:
-    """Apply an earlier review if there is one; a word on what became of it, or "".
-
-    A review of other hands is renamed to ``<name>-before.json``, so that nobody's work is lost.
-    """
-    path = Path(path)
-    if not path.is_file():
-        return ""
-    try:
-        return f", {apply_review(path, labels)} overruled in {path.name}"
-    except ValueError:
-        aside = path.replace(path.with_name(f"{path.stem}-before{path.suffix}"))
-        return f"; {path.name} was of other hands and is now {aside.name}"
 
 
 def kept_figure(labels: WeakLabels):

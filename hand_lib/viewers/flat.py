@@ -4,9 +4,11 @@ Everything takes and gives arrays (H, W, 3) uint8 or PIL images.
 """
 
 import io
+import json
 from itertools import pairwise
 
 import cv2
+import ipywidgets as widgets
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
@@ -15,8 +17,6 @@ from hand_lib.render.render import TRUTH
 
 INK = (40, 44, 52)
 PAPER = (255, 255, 255)
-JPEG_BELOW = 0.7
-"""A still is stored as JPEG when that takes less than this share of the PNG's bytes."""
 
 
 def png_bytes(picture, colours: int = 48) -> bytes:
@@ -39,8 +39,7 @@ def _rgb(picture) -> Image.Image:
 def still_bundle(picture) -> dict[str, bytes]:
     """MIME type and bytes of a still: a PNG, or a JPEG where that is much smaller (photographs)."""
     drawn, photo = png_bytes(picture), jpeg_bytes(picture)
-    small = len(photo) < JPEG_BELOW * len(drawn)
-    return {"image/jpeg": photo} if small else {"image/png": drawn}
+    return {"image/jpeg": photo} if len(photo) < 0.7 * len(drawn) else {"image/png": drawn}
 
 
 def draw_walk(image, pixels, colour, width: int, dots: float = 0, seen=None) -> None:
@@ -177,19 +176,42 @@ def chart(rows: int = 1, columns: int = 1, size=(7, 3.2), grid: bool = True, **o
     return figure, axes
 
 
-def curves(series: dict, x_label: str, y_label: str, log_y: bool = False, title: str = ""):
-    """Line chart as a Matplotlib figure.   series: name -> (x, y) arrays."""
-    figure, ((axis,),) = chart()
-    for name, (x, y) in series.items():
-        axis.plot(x, y, label=name, linewidth=1.8)
-    axis.set(xlabel=x_label, ylabel=y_label, title=title, yscale="log" if log_y else "linear")
-    if len(series) > 1:
-        axis.legend(frameon=False)
-    return figure
-
-
 def as_picture(figure, dpi: int = 80) -> Image.Image:
     """A Matplotlib figure as a small PIL image, so that a notebook stays light."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=dpi)
     return Image.open(buffer).convert("RGB")
+
+
+def show(figure, picture, text: str = "figure", private: bool = False) -> None:
+    """Display one output: the live figure where somebody can turn it, its still anywhere else.
+
+    figure: a Plotly figure or None.   picture: a PIL image or (H, W, 3) uint8.
+    A cell run in JupyterLab gets the live figure alone, because Lab prefers a PNG to Plotly's JSON;
+    a cell run headless (papermill, nbval) gets both, so that GitHub shows the PNG.
+    private: somebody's own picture. JupyterLab shows it by a widget, whose bytes no notebook keeps,
+    and ``workbook`` leaves it out of notebooks that it refreshes for git.
+    """
+    from IPython.display import display
+
+    if private and in_live_frontend():
+        display(widgets.Image(value=jpeg_bytes(picture, 88), layout={"max_width": "100%"}))
+        return
+    bundle = {"text/plain": text}
+    if figure is None:
+        bundle |= still_bundle(picture)
+    else:
+        live = json.loads(figure.to_json()) | {"config": {"displaylogo": False}}
+        bundle["application/vnd.plotly.v1+json"] = live
+        if not in_live_frontend():
+            bundle["image/png"] = png_bytes(picture)
+    display(bundle, raw=True, metadata={"private": True} if private else None)
+
+
+def in_live_frontend() -> bool:
+    """True when the running cell was sent by JupyterLab (whose requests name the cell)."""
+    from IPython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    request = kernel.get_parent() if kernel is not None else {}
+    return "cellId" in (request or {}).get("metadata", {})

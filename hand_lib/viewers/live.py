@@ -84,3 +84,28 @@ class LiveFigure(go.FigureWidget):
 
         self._drops = True
         self.on_msg(heard)
+
+    def link_cameras(self):
+        """Let every 3-D panel follow the one that is being turned.   returns the figure."""
+        scenes = [name for name in self.layout if name.startswith("scene")]
+
+        def follow(_scene, camera):
+            with self.batch_update():
+                for name in scenes:
+                    if self.layout[name].camera != camera:
+                        self.layout[name].camera = camera
+
+        for name in scenes:
+            self.layout[name].on_change(follow, "camera")
+        return self
+
+    def move(self, traces) -> None:
+        """Put the traces where others are, without a flicker.
+
+        traces: as many as the figure has, of the same kinds, already in ``batch_update()`` or not;
+        places, faces and colours of vertices are taken over.
+        """
+        for old, new in zip(self.data, traces, strict=True):
+            for name in ("x", "y", "z", "i", "j", "k", "vertexcolor"):
+                if name in new and new[name] is not None and new[name] is not old[name]:
+                    old[name] = new[name]

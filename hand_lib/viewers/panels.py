@@ -19,9 +19,6 @@ from hand_lib.render.render import draw_meshes, for_screen
 from hand_lib.viewers import figures, flat
 from hand_lib.viewers.live import LiveFigure
 
-SHOWN_SIDE = 900
-"""Longest side in pixels of the picture sent to the browser; prediction uses the whole one."""
-
 SIDES = ("any", "right", "left")
 SHOWS = ("mesh", "skeleton", "both")
 WAYS = {"network": {"refined": False}, "joint fit": {}, "key points": {"keypoints": "detect"}}
@@ -41,11 +38,11 @@ def draw_hands(image, hands) -> dict[str, np.ndarray]:
     returns pictures (H', W', 3) uint8, at most ``render.LONGEST_SIDE`` pixels a side.
     """
     small, _, scale = for_screen(image)
-    mesh = small
+    drawn = dict.fromkeys(("picture", *SHOWS), small)
     for hand in hands:
         _, matrix, _ = for_screen(image, hand.intrinsics)
-        mesh = draw_meshes(mesh, hand.camera_vertices, hand.faces, matrix)
-    drawn = {"picture": small, "mesh": mesh, "skeleton": small, "both": mesh}
+        drawn["mesh"] = draw_meshes(drawn["mesh"], hand.camera_vertices, hand.faces, matrix)
+    drawn["both"] = drawn["mesh"]
     for hand in hands:
         joints = (hand.joints_2d + 0.5) * scale - 0.5
         for name in ("skeleton", "both"):
@@ -55,22 +52,20 @@ def draw_hands(image, hands) -> dict[str, np.ndarray]:
 
 def summary(hands) -> str:
     """A word over a picture: sides and confidences, or that nothing was found."""
-    if not hands:
-        return "no hand found"
     words = []
     for hand in hands:
         sure = "" if hand.confidence is None else f" {hand.confidence:.2f}"
         words.append(f"{hand.side}{sure}{'?' if hand.doubtful else ''}")
-    return ", ".join(words)
+    return ", ".join(words) or "no hand found"
 
 
 def remark(hands, other: str | None = None) -> str:
     """What one should know about the hands of a picture, as HTML.
 
-    other: the side that the network is surer of than of the one that was named.
+    other: the side that the network would have named for the first of them.
     """
     parts = [html.escape(summary(hands)), " &nbsp; " if hands else ": drag a box around one"]
-    if other:
+    if other and other != hands[0].side:
         parts.append(_chip(f"looks like a {other} hand", *_DOUBT))
     if any(hand.doubtful or hand.absent for hand in hands):
         doubt = "is there a hand" if any(hand.absent for hand in hands) else "is it read well"
@@ -80,12 +75,6 @@ def remark(hands, other: str | None = None) -> str:
     return "".join(parts)
 
 
-def surer_side(predictor, image, hand) -> str | None:
-    """The other side, where the network is surer of it than of the one that was named."""
-    if hand.side_from != "given":
-        return None
-    free = predictor.predict(image, [hand.box], refined=False)[0]  # both sides are tried
-    return free.side if free.side_from == "found" and free.side != hand.side else None
 
 
 def _chip(text: str, paper: str, ink: str, link: str = "") -> str:
@@ -98,25 +87,22 @@ def _chip(text: str, paper: str, ink: str, link: str = "") -> str:
     )
 
 
-def download_links(hands, overlay, name: str = "hand") -> str:
+def download_links(hands, overlay) -> str:
     """HTML with one link per format that saves the hands of a picture from the browser.
 
     hands: HandPredictions.   overlay: (H, W, 3) uint8, offered as PNG.
     """
     links = "save &nbsp; "
     with tempfile.TemporaryDirectory() as folder:
-        for kind in ("ply", "obj", "glb", "json", "png"):
-            path = Path(folder) / f"{name}.{kind}"
-            if kind == "json":
-                save_predictions(path, hands)
-            elif kind == "png":
-                Image.fromarray(overlay).save(path)
-            else:
-                save_hands(path, hands, figures.PREDICTION)
+        paths = [Path(folder) / f"hand.{kind}" for kind in ("ply", "obj", "glb", "json", "png")]
+        for path in paths[:3]:
+            save_hands(path, hands, figures.PREDICTION)
+        save_predictions(paths[3], hands)
+        Image.fromarray(overlay).save(paths[4])
+        for path in paths:
             data = base64.b64encode(path.read_bytes()).decode()
-            href = f'href="data:application/octet-stream;base64,{data}"'
-            target = f'download="{html.escape(path.name)}" {href}'
-            links += _chip(kind.upper(), "#e9edf2", "#1d3557", target)
+            href = f'download="{path.name}" href="data:application/octet-stream;base64,{data}"'
+            links += _chip(path.suffix[1:].upper(), "#e9edf2", "#1d3557", href)
     return links
 
 
@@ -129,11 +115,11 @@ def pages(count: int, size: int, turn):
     return pager
 
 
-def results_panel(predictor, pictures: dict, sides=None, page: int = 6, side: int = 190):
+def results_panel(predictor, pictures: dict, sides=None, page: int = 6):
     """Pages of many pictures with the hands found in them; a page is read when it is opened.
 
     pictures: name -> path, array or PIL image.   sides: name -> "right" or "left" where known.
-    side: of a picture, pixels.   returns a widget with ``.pager`` and ``.grid``.
+    returns a widget with ``.pager`` and ``.grid``.
     """
     grid = widgets.Image(format="jpeg", layout={"max_width": "100%", "object_fit": "contain"})
 
@@ -150,7 +136,7 @@ def results_panel(predictor, pictures: dict, sides=None, page: int = 6, side: in
             except (ValueError, OSError):
                 shown.append(np.full((9, 9, 3), 230, np.uint8))
                 titles.append(f"{name}\ncannot be read")
-        squares = [flat.fit_square(picture, side) for picture in shown]
+        squares = [flat.fit_square(picture, 190) for picture in shown]
         grid.value = flat.jpeg_bytes(flat.image_grid(squares, titles, 4), 88)
 
     pager = pages(len(pictures), page, turn)
@@ -184,17 +170,13 @@ def _drawn(figure, message) -> bool:
     are taken from its message here.
     """
     changes = (message or {}).get("relayout_data") or {}
-    shapes = changes.get("shapes")
-    corners = {}
-    if isinstance(shapes, (list, tuple)) and shapes:
-        corners = shapes[-1]
-    elif figure.layout.shapes:  # an existing box was moved: shapes[0].x0 and so on
-        corners = {key.split(".")[-1]: v for key, v in changes.items() if key.startswith("shapes[")}
-    if all(isinstance(corners.get(k), (int, float)) for k in ("x0", "y0", "x1", "y1")):
-        place = {k: float(corners[k]) for k in ("x0", "y0", "x1", "y1")}
-        figure.layout.shapes = ({"type": "rect", "editable": True, "line": _BOX_LINE, **place},)
-        return True
-    return False
+    moved = {key.split(".")[-1]: v for key, v in changes.items() if key.startswith("shapes[")}
+    corners = (changes.get("shapes") or [moved])[-1]  # an existing box: shapes[0].x0 and so on
+    place = {key: corners.get(key) for key in ("x0", "y0", "x1", "y1")}
+    if not all(isinstance(value, (int, float)) for value in place.values()):
+        return False
+    figure.layout.shapes = ({"type": "rect", "editable": True, "line": _BOX_LINE, **place},)
+    return True
 
 
 def set_picture(figure, shown, size) -> None:
@@ -259,53 +241,61 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
         raise ValueError("the demo needs at least one picture to start with")
     panel, state = widgets.VBox(), {"quiet": False}
     panel.hands = []
-    pick = widgets.Dropdown(options=list(pictures), description="picture")
-    pick.layout, pick.style.description_width = widgets.Layout(width="210px"), "52px"
-    upload = widgets.FileUpload(accept="image/*", multiple=True, description="upload")
-    unbox = widgets.Button(description="without a box")
-    upload.layout = unbox.layout = widgets.Layout(width="120px")
-    side, show, look = _toggle("side", SIDES), _toggle("show", SHOWS), _toggle("from", LOOKS)
-    way = _toggle("by", WAYS, "joint fit")
-    opacity, wipe = _share("opacity", 1.0), _share("wipe", 0.0)
-    message, links = widgets.HTML(), widgets.HTML()
-    picture = box_figure(height, lambda: predict())
-    scene = LiveFigure(layout=_frame(height, 0.9) | {"scene": figures.scene_layout("front")})
+    panel.pick = widgets.Dropdown(
+        options=list(pictures), description="picture", layout={"width": "210px"},
+        style={"description_width": "52px"},
+    )  # fmt: skip
+    narrow = {"width": "120px"}
+    panel.upload = widgets.FileUpload(
+        accept="image/*", multiple=True, description="upload", layout=narrow
+    )
+    panel.unbox = widgets.Button(description="without a box", layout=narrow)
+    panel.side, panel.way = _toggle("side", SIDES), _toggle("by", WAYS, "joint fit")
+    panel.show, panel.look = _toggle("show", SHOWS), _toggle("from", LOOKS)
+    panel.opacity, panel.wipe = _share("opacity", 1.0), _share("wipe", 0.0)
+    panel.message, panel.links = widgets.HTML(), widgets.HTML()
+    panel.box_figure = box_figure(height, lambda: predict())
+    layout = _frame(height, 0.9) | {"scene": figures.scene_layout("front")}
+    panel.hand_figure = LiveFigure(layout=layout)
 
     def say(text, colours):
-        message.value = _chip(html.escape(text), *colours)
+        panel.message.value = _chip(html.escape(text), *colours)
 
     def predict(_=None):
         if state["quiet"] or "image" not in state:
             return
-        image, links.value, panel.hands = state["image"], "", []
+        image, panel.links.value, panel.hands = state["image"], "", []
         say("working ...", _BUSY)
         state["drawn"] = dict.fromkeys(("picture", *SHOWS), image)
         switch()
         try:
-            box, named = last_box(picture, image), None if side.value == "any" else [side.value]
-            boxes = None if box is None else [box]
-            hands = predictor.predict(image, boxes, named, state["focal"], **WAYS[way.value])
+            box, side = last_box(panel.box_figure, image), panel.side.value
+            asked = [box] if box else None, [side] if side != "any" else None, state["focal"]
+            hands = predictor.predict(image, *asked, **WAYS[panel.way.value])
         except (ValueError, OSError, ImportError) as error:
             say(str(error), _WRONG)
             return
-        panel.hands, state["drawn"] = hands, draw_hands(image, hands)
+        panel.hands, state["drawn"], other = hands, draw_hands(image, hands), None
         switch()
-        message.value = remark(hands, surer_side(predictor, image, hands[0]) if hands else None)
-        links.value = download_links(hands, state["drawn"][show.value]) if hands else ""
+        if hands and hands[0].side_from == "given":  # is the network surer of the other side?
+            free = predictor.predict(image, [hands[0].box], refined=False)[0]
+            other = free.side if free.side_from == "found" else None
+        panel.message.value = remark(hands, other)
+        panel.links.value = download_links(hands, state["drawn"][panel.show.value]) if hands else ""
 
     def paint(_=None):
         under, over = (
-            for_screen(state["drawn"][name], longest=SHOWN_SIDE)[0]
-            for name in ("picture", show.value)
+            for_screen(state["drawn"][name], longest=900)[0]  # what is sent to the browser
+            for name in ("picture", panel.show.value)
         )
-        shown = flat.mixed(under, over, opacity.value, wipe.value)
-        set_picture(picture, shown, state["image"].shape[:2])
+        shown = flat.mixed(under, over, panel.opacity.value, panel.wipe.value)
+        set_picture(panel.box_figure, shown, state["image"].shape[:2])
 
     def switch(_=None):
         if "drawn" not in state:
             return
         paint()
-        body, joints = (show.value in (name, "both") for name in ("mesh", "skeleton"))
+        body, joints = (panel.show.value in (name, "both") for name in ("mesh", "skeleton"))
         traces = []
         for hand in panel.hands:
             drawn = figures.DrawnHand(
@@ -313,78 +303,72 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
                 hand.joints + hand.translation if joints else None, opacity=0.55 if joints else 1.0,
             )  # fmt: skip
             traces += figures.hand_traces(drawn)
-        with scene.batch_update():
-            scene.data = []
-            scene.add_traces(traces)
+        with panel.hand_figure.batch_update():
+            panel.hand_figure.data = []
+            panel.hand_figure.add_traces(traces)
 
     def turn(_=None):
-        scene.layout.scene.camera = figures.scene_layout(LOOKS[look.value])["camera"]
+        camera = figures.scene_layout(LOOKS[panel.look.value])["camera"]
+        panel.hand_figure.layout.scene.camera = camera
 
-    def open_picture(name):
+    def open_picture(_=None):
+        if state["quiet"]:
+            return
+        name = panel.pick.value
         try:
             state["image"] = read_image(pictures[name], name)
             state["focal"] = exif_focal(pictures[name])
         except (ValueError, OSError) as error:
             say(str(error), _WRONG)
             return
-        picture.layout.shapes = ()
         state["quiet"] = True  # the side may change too: one prediction for both
-        side.value = sides.get(name, "any")
+        panel.side.value = sides.get(name, "any")
         state["quiet"] = False
-        predict()
-
-    def chosen(change):
-        open_picture(change["new"])
+        forget_box()
 
     def uploaded(change):
-        found = {item["name"]: bytes(item["content"]) for item in change["new"]}
-        upload.value = ()  # the same file may come again
-        take(found)
+        panel.upload.value = ()  # the same file may come again
+        take({item["name"]: bytes(item["content"]) for item in change["new"]})
 
     def take(found):
-        bad = []
+        bad, good = [], []
         for name, content in found.items():
             try:
                 read_image(content, name)
                 pictures[name] = content
+                good.append(name)
             except (ValueError, OSError) as error:
                 bad.append(str(error))
-        good = [name for name in found if name in pictures]
         if good:
-            pick.unobserve(chosen, "value")
-            pick.options, pick.value = list(pictures), good[0]
-            pick.observe(chosen, "value")
-            open_picture(good[0])
+            state["quiet"] = True
+            panel.pick.options, panel.pick.value = list(pictures), good[0]
+            state["quiet"] = False
+            open_picture()
         if bad:
             say("; ".join(bad), _WRONG)
 
-    def forget_box(_):
-        picture.layout.shapes = ()
+    def forget_box(_=None):
+        panel.box_figure.layout.shapes = ()
         predict()
 
-    unbox.on_click(forget_box)
-    picture.on_drop(take)
+    panel.unbox.on_click(forget_box)
+    panel.box_figure.on_drop(take)
     for control, act in (
-        (pick, chosen), (upload, uploaded), (side, predict), (way, predict), (show, switch),
-        (opacity, paint), (wipe, paint), (look, turn),
+        (panel.pick, open_picture), (panel.upload, uploaded), (panel.side, predict),
+        (panel.way, predict), (panel.show, switch), (panel.opacity, paint), (panel.wipe, paint),
+        (panel.look, turn),
     ):  # fmt: skip
         control.observe(act, "value")
     gap = {"grid_gap": "6px 14px", "flex_flow": "row wrap", "align_items": "center"}
-    hint = widgets.HTML("drop pictures of yours onto this; drag a box around a hand; turn the mesh")
+    shown = [panel.box_figure, panel.hand_figure]
     panel.children = [
-        widgets.HBox([pick, upload, unbox, side], layout=gap),
-        widgets.HBox([show, look], layout=gap),
-        widgets.HBox([way, opacity, wipe], layout=gap),
-        message,
-        widgets.HBox([picture, scene], layout={"grid_gap": "8px", "flex_flow": "row wrap"}),
-        hint,
-        links,
+        widgets.HBox([panel.pick, panel.upload, panel.unbox, panel.side], layout=gap),
+        widgets.HBox([panel.show, panel.look], layout=gap),
+        widgets.HBox([panel.way, panel.opacity, panel.wipe], layout=gap),
+        panel.message,
+        widgets.HBox(shown, layout={"grid_gap": "8px", "flex_flow": "row wrap"}),
+        widgets.HTML("drop pictures of yours onto this; drag a box around a hand; turn the mesh"),
+        panel.links,
     ]
-    for name, part in {
-        "pick": pick, "upload": upload, "unbox": unbox, "side": side, "show": show, "look": look,
-        "way": way, "opacity": opacity, "wipe": wipe, "message": message, "links": links,
-        "box_figure": picture, "hand_figure": scene,
-    }.items():  # fmt: skip
-        setattr(panel, name, part)
-    open_picture(next(iter(pictures)))
+    open_picture()
     return panel

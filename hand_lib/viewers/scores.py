@@ -49,16 +49,14 @@ def results_table(evaluations) -> str:
 
 def means_table(evaluations) -> str:
     """Markdown: every mean error in mm with its 95 % interval, one column per run."""
-    rows = []
+    rows, placed = [], all(e.truth["has_camera"].all() for e in evaluations)
     for what, field in (("joints", "joint_errors"), ("vertices", "vertex_errors")):
-        for kind, (_, words) in MEANS.items():
-            if kind == "none" and not all(e.truth["has_camera"].all() for e in evaluations):
-                continue
-            row = [f"{what}, {words}"]
+        for kind, (_, words) in MEANS.items() if placed else list(MEANS.items())[1:]:
+            rows.append([f"{what}, {words}"])
             for evaluation in evaluations:
                 errors = 1000 * getattr(evaluation.scores, field)[kind].mean(1)
-                row.append("{:.1f} ({:.1f} to {:.1f})".format(*metrics.bootstrap_interval(errors)))
-            rows.append(row)
+                interval = metrics.bootstrap_interval(errors)
+                rows[-1].append("{:.1f} ({:.1f} to {:.1f})".format(*interval))
     pixels = (f"{np.nanmean(e.joint_error_px):.1f} of {e.image_size}" for e in evaluations)
     rows.append(("joints in the picture, px", *pixels))
     return _markdown(["mm", *(e.name for e in evaluations)], rows)
@@ -66,30 +64,23 @@ def means_table(evaluations) -> str:
 
 def parts_table(evaluations) -> str:
     """Markdown: what is left of the mean vertex error as more of the pose is put right."""
-    names = {
-        "wrists together": "wrists brought together",
-        "across": "of it along the picture",
-        "in depth": "of it along the viewing direction",
-        "true size": "and the true size given",
-        "turned about the wrist": "and turned about the wrist as fits best",
-        "PA": "and placed as fits best (PA)",
-    }
     parts = [error_parts(e) for e in evaluations]
-    rows = [(words, *(f"{part[key].mean():.1f}" for part in parts)) for key, words in names.items()]
+    rows = [(words, *(f"{part[words].mean():.1f}" for part in parts)) for words in parts[0]]
     return _markdown(["vertices, mm", *(e.name for e in evaluations)], rows)
 
 
-def pck_figure(evaluations, high_mm: float = 50.0):
+def pck_figure(evaluations):
     """Share of vertices within a distance, wrists together and PA, per run.  -> Matplotlib."""
-    thresholds = np.linspace(0, high_mm / 1000, 101)
-    series = {}
+    thresholds, (figure, ((axis,),)) = np.linspace(0, 0.05, 101), flat.chart()
     for evaluation in evaluations:
         for kind, words in (("rotation", "PA"), ("root", "wrists together")):
             errors = evaluation.scores.vertex_errors[kind]
-            area = metrics.auc(errors, 0.0, high_mm / 1000)
+            name = f"{evaluation.name}, {words}: AUC {metrics.auc(errors):.3f}"
             curve = 100 * metrics.pck(errors, thresholds)
-            series[f"{evaluation.name}, {words}: AUC {area:.3f}"] = (1000 * thresholds, curve)
-    return flat.curves(series, "distance, mm", "% of vertices")
+            axis.plot(1000 * thresholds, curve, label=name, linewidth=1.8)
+    axis.set(xlabel="distance, mm", ylabel="% of vertices")
+    axis.legend(frameon=False)
+    return figure
 
 
 def joint_figure(evaluations):
@@ -210,7 +201,7 @@ def case_browser(evaluation: Evaluation, rows):
         row = menu.value
         crop.value = flat.png_bytes(evaluation.pictures([row])[0], 256)
         figure = figures.hand_figure(*case_panels(evaluation, row), widget=True)
-        place.children = [figures.link_cameras(figure)]
+        place.children = [figure.link_cameras()]
 
     menu.observe(choose, "value")
     choose()

@@ -18,7 +18,12 @@ from hand_lib.network.second_look import (
     predict_crops,
     turn_back,
 )
-from hand_lib.render.camera import KNUCKLES, project_weak_perspective, upright_square
+from hand_lib.render.camera import (
+    KNUCKLES,
+    UPRIGHT_MARGIN,
+    project_weak_perspective,
+    upright_square,
+)
 
 
 def joints_2d(count=6, seed=0):
@@ -28,12 +33,12 @@ def joints_2d(count=6, seed=0):
 
 def test_a_look_turns_the_knuckles_above_the_wrist_and_fills_its_square():
     joints = joints_2d()
-    square = Square(*upright_square(joints, 1.25))
+    square = Square(*upright_square(joints))
     seen = (joints - square.centre[:, None]) / square.half[:, None, None] @ square.turn.mT
     along = seen[:, list(KNUCKLES)].mean(1) - seen[:, 0]
     assert along[:, 0].abs().max() < 1e-5 and (along[:, 1] < 0).all()
     extent = (seen.amax(1) - seen.amin(1)).amax(1)
-    torch.testing.assert_close(extent, torch.full((6,), 2 / 1.25))
+    torch.testing.assert_close(extent, torch.full((6,), 2 / UPRIGHT_MARGIN))
     torch.testing.assert_close(seen.amax(1) + seen.amin(1), torch.zeros(6, 2), atol=1e-5, rtol=0)
     torch.testing.assert_close(square.back(seen), joints)
 

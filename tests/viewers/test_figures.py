@@ -210,7 +210,7 @@ def test_show_gives_a_png_headless_and_the_live_figure_alone_in_jupyterlab(monke
             return {"metadata": {"cellId": "abc"}}
 
     monkeypatch.setattr("IPython.get_ipython", lambda: type("Shell", (), {"kernel": Kernel()})())
-    assert v.in_live_frontend()
+    assert flat.in_live_frontend()
     v.show(v.hand_figure([HAND]), v.still([HAND], size=40))
     assert "image/png" not in shown[1] and "application/vnd.plotly.v1+json" in shown[1]
     v.show(None, v.still([HAND], size=40))
@@ -257,10 +257,3 @@ def test_rows_have_words_beside_them():
     assert left > 20 and sheet.height == plain.height
     rows = (np.asarray(sheet)[:, :left] < 128).any((1, 2))
     assert rows[:15].any() and rows[15:30].any() and rows[34:49].any()
-
-
-def test_curves_are_labelled_lines():
-    figure = flat.curves({"a": ([0, 1], [2, 3]), "b": ([0, 1], [3, 1])}, "step", "mm", log_y=True)
-    (axis,) = figure.axes
-    assert axis.get_xlabel() == "step" and axis.get_yscale() == "log" and len(axis.lines) == 2
-    assert axis.lines[1].get_ydata().tolist() == [3, 1]

@@ -25,10 +25,10 @@ def has(picture, colour):
 
 def test_keypoints_are_drawn_on_their_frames_and_unseen_ones_are_not(reviewed):
     scene, _labels = reviewed
-    drawn = np.asarray(v.keypoint_grid(scene.images, scene.keypoints, [0, 1, 2], 96, 3))
+    drawn = np.asarray(v.keypoint_grid(scene.images, scene.keypoints, [0, 1, 2], 96))
     assert drawn.shape[1] >= 3 * 96
     hidden = replace(scene.keypoints, confidence=0 * scene.keypoints.confidence)
-    plain = np.asarray(v.keypoint_grid(scene.images, hidden, [0, 1, 2], 96, 3))
+    plain = np.asarray(v.keypoint_grid(scene.images, hidden, [0, 1, 2], 96))
     assert (plain != drawn).any()
     np.testing.assert_allclose(plain[-96:, :96].astype(int), scene.images[0], atol=25)
 

@@ -16,7 +16,7 @@ from mano_fixture import mano_bytes
 from hand_lib import ROOT
 from hand_lib.data.freihand import FreiHand
 from hand_lib.data.open import open_data
-from hand_lib.data.sample import HandSample, fits_mesh
+from hand_lib.data.sample import HandSample
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.data.youtube import WrongHandModel, YouTubeHands
 from hand_lib.evaluation import describe
@@ -98,15 +98,9 @@ def test_every_kind_of_place_is_opened(sets, mano, tmp_path):
         open_data(tmp_path / "nowhere")
 
 
-def test_a_mesh_in_another_order_is_noticed(sets, mano):
-    builtin = HandModel.builtin()
-    template, faces = builtin.vertices.numpy(), builtin.faces.numpy()
-    for hand in SyntheticHands(32, 0, 12):
-        assert fits_mesh(hand.vertices * 37, template, faces)
-        assert not fits_mesh(hand.vertices, mano.vertices.numpy(), mano.faces.numpy())
-    assert not fits_mesh(template[:-1], template, faces)
+def test_a_mesh_in_another_order_is_noticed(sets):
     with pytest.raises(WrongHandModel, match="another vertex order"):
-        YouTubeHands(sets / "youtube" / "youtube_train.json", sets / "youtube", builtin)
+        YouTubeHands(sets / "youtube" / "youtube_train.json", sets / "youtube", HandModel.builtin())
 
 
 def test_the_mesh_lies_on_the_picture_with_and_without_a_camera():
