@@ -101,8 +101,6 @@ def pck(errors, thresholds) -> np.ndarray:
     errors, thresholds = np.asarray(errors, float).ravel(), np.asarray(thresholds, float)
     if errors.size == 0:
         raise ValueError("no errors to count: the share of no points is undefined")
-    if thresholds.ndim != 1 or not len(thresholds) or (np.diff(thresholds) <= 0).any():
-        raise ValueError("thresholds should be a list of ascending numbers")
     first = np.searchsorted(thresholds, errors)  # NaN is beyond the last
     return np.cumsum(np.bincount(first, minlength=len(thresholds) + 1)[:-1]) / errors.size
 
@@ -167,11 +165,8 @@ def mean_per_finger(joint_errors) -> dict[str, float]:
     >>> mean_per_finger(np.arange(21.0)[None])["thumb"]
     2.5
     """
-    joint_errors = np.asarray(joint_errors)
-    if joint_errors.shape[-1] != 21:
-        raise ValueError(f"expected joint errors (N, 21), found {joint_errors.shape}")
     groups = {"wrist": (0,), **FINGERS}
-    return {name: float(joint_errors[..., list(ids)].mean()) for name, ids in groups.items()}
+    return {name: float(joint_errors[:, list(ids)].mean()) for name, ids in groups.items()}
 
 
 def bootstrap_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:

@@ -13,6 +13,7 @@ from hand_lib import metrics
 from hand_lib.data.sample import fits_mesh
 from hand_lib.evaluation.runs import Evaluation
 from hand_lib.hand.joints import BONES, JOINT_NAMES, fingertips_of
+from hand_lib.mesh.topology import procrustes_align
 from hand_lib.render.camera import project
 from hand_lib.render.raster import rasterise
 
@@ -55,21 +56,17 @@ def in_plane_angles_deg(joints) -> np.ndarray:
     return np.degrees(np.arctan2(x, -y))
 
 
-def aligned_poses(points) -> tuple[np.ndarray, np.ndarray, float]:
-    """Hands laid on the mean hand of the set, which is that of hands so laid (Gower, 1975).
+def aligned_poses(points) -> tuple[np.ndarray, np.ndarray]:
+    """Hands laid on the mean of hands so laid (Gower, 1975), and that mean (P, 3).
 
-    points: (N, P, 3), NaN where unknown.   returns them aligned, each one's mean distance to the
-    mean hand (N,), and that hand's radius, all in the unit of the points.
+    points: (N, P, 3), NaN where unknown.
     """
     known, pose = np.isfinite(points).all(axis=(1, 2)), np.full_like(points, np.nan)
-    if not known.any():
-        return pose, pose[:, 0, 0], np.nan
-    mean, some = points[known][0], points[known]
-    for _ in range(3):
-        mean = metrics.align(some, np.broadcast_to(mean, some.shape), "rotation").mean(0)
-    pose[known] = metrics.align(some, np.broadcast_to(mean, some.shape), "rotation")
-    radius = np.sqrt(((mean - mean.mean(axis=0)) ** 2).sum(axis=1).mean())
-    return pose, np.linalg.norm(pose - mean, axis=2).mean(axis=1), radius
+    mean, some = points[known.argmax()], points[known]
+    for _ in range(3 if known.any() else 0):
+        pose[known] = procrustes_align(some, np.broadcast_to(mean, some.shape))
+        mean = pose[known].mean(axis=0)
+    return pose, mean
 
 
 def hand_axes(joints) -> np.ndarray:
@@ -124,7 +121,8 @@ def describe(dataset, count: int = 400, seed: int = 0) -> Description:
         raise ValueError(f"none of {len(picks)} samples could be read; the first: {broken[0]}")
     columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     joints, mesh, root = (columns.pop(key) for key in ("joints", "mesh", "root"))
-    pose, distance, radius = aligned_poses(joints if np.isfinite(joints).any() else mesh)
+    pose, mean = aligned_poses(joints if np.isfinite(joints).any() else mesh)
+    radius = np.sqrt(((mean - mean.mean(axis=0)) ** 2).sum(axis=1).mean())
     ray = -root / np.linalg.norm(root, axis=1, keepdims=True)
     return Description(
         **columns,
@@ -134,7 +132,7 @@ def describe(dataset, count: int = 400, seed: int = 0) -> Description:
         turn_deg=in_plane_angles_deg(joints),
         toward_camera=np.einsum("nij,nj->ni", hand_axes(joints), ray),
         pose=pose,
-        pose_spread=distance / radius,
+        pose_spread=np.linalg.norm(pose - mean, axis=2).mean(axis=1) / radius,
         broken=tuple(broken),
     )
 
@@ -286,10 +284,11 @@ def circumstances(evaluation: Evaluation) -> dict[str, np.ndarray]:
     """What may make a hand hard, one number per hand: viewpoint, turn, pose and occlusion."""
     truth, joints = evaluation.truth, evaluation.truth["joints"].astype(float)
     roots = truth["root"] if truth["has_camera"].all() else None
+    mean = np.broadcast_to(aligned_poses(joints)[1], joints.shape)
     found = {
         "palm to camera, degrees": palm_angles_deg(joints, roots),
         "turn in the picture, degrees": in_plane_angles_deg(joints),
-        "distance from the mean pose, mm": 1000 * aligned_poses(joints)[1],
+        "distance from the mean pose, mm": 1000 * metrics.mesh_errors(joints, mean)["pa"],
     }
     if roots is not None:
         hidden = hidden_shares(

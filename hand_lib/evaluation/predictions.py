@@ -75,8 +75,6 @@ def _read_bytes(path: Path) -> tuple[bytes, str]:
                 f"{path} should hold pred.json or a single json file, found {len(found)}"
             )
         path = found[0]
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; expected a pred.json, a zip or a folder")
     if not zipfile.is_zipfile(path):
         return path.read_bytes(), path.name
     with zipfile.ZipFile(path) as archive:

@@ -171,11 +171,6 @@ def guessed_intrinsics(width: int, height: int, fov_deg: float = 60.0) -> np.nda
 
     returns (3, 3). 60 degrees along the long side is a phone's main camera; say so when it matters.
     """
-    if width < 1 or height < 1 or not 0 < fov_deg < 180:
-        raise ValueError(
-            f"need a positive picture size and a field of view in (0, 180) degrees, "
-            f"found {width} x {height} and {fov_deg}"
-        )
     focal = max(width, height) / 2 / np.tan(np.deg2rad(fov_deg) / 2)
     return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
 
@@ -244,11 +239,6 @@ def solve_translation(points, joints_2d, intrinsics) -> np.ndarray:
     """
     points, joints_2d = np.asarray(points, float), np.asarray(joints_2d, float)
     batch, count = points.shape[:2]
-    if points.shape != (batch, count, 3) or joints_2d.shape != (batch, count, 2):
-        raise ValueError(
-            f"expected points (B, N, 3) and joints_2d (B, N, 2), "
-            f"found {points.shape} and {joints_2d.shape}"
-        )
     inverse = np.linalg.inv(np.broadcast_to(np.asarray(intrinsics, float), (batch, 3, 3)))
     homogeneous = np.concatenate([joints_2d, np.ones((batch, count, 1))], axis=2)
     rays = homogeneous @ inverse.swapaxes(1, 2)  # (B, N, 3), z = 1

@@ -123,8 +123,6 @@ def render_mesh(
     >>> render_mesh(triangle, np.array([[0, 1, 2]]), intrinsics=camera, size=16).shape
     (16, 16, 3)
     """
-    if intrinsics is None:
-        raise ValueError("render_mesh needs intrinsics (3, 3); camera.guessed_intrinsics makes one")
     if not isinstance(vertices, list):
         vertices, faces, colours = [vertices], [faces], [colours]
     if not len(vertices) == len(faces) == len(colours):

@@ -19,7 +19,7 @@ from hand_lib.evaluation.describe import (
     ordered,
 )
 from hand_lib.hand.model import builtin_hierarchy
-from hand_lib.render.camera import project
+from hand_lib.render.camera import fit_weak_perspective, project
 from hand_lib.render.render import draw_meshes
 from hand_lib.viewers import figures, flat
 from hand_lib.viewers.live import LiveFigure
@@ -30,8 +30,7 @@ _FAR_M = 100.0
 def mesh_in_picture(sample) -> np.ndarray | None:
     """(V, 3) x, y pixels of the picture and depth on the same scale, or None where unknown.
 
-    Without a camera the scale s and shift t come from the joints as the least squares of
-    s X + t = joints_2d over those that are known.
+    Without a camera scale and shift are those that carry the joints onto joints_2d.
     """
     if sample.vertices_px is not None or sample.vertices is None:
         return sample.vertices_px
@@ -41,12 +40,9 @@ def mesh_in_picture(sample) -> np.ndarray | None:
         return np.c_[project(placed, sample.intrinsics), placed[:, 2] * scale]
     if sample.joints is None or sample.joints_2d is None or sample.valid_2d.sum() < 3:
         return None
-    known = sample.valid_2d
-    solid, seen = sample.joints[known, :2].astype(float), sample.joints_2d[known].astype(float)
-    centred = solid - solid.mean(0)
-    scale = (centred * (seen - seen.mean(0))).sum() / max((centred**2).sum(), 1e-12)
-    shift = seen.mean(0) - scale * solid.mean(0)
-    return sample.vertices * scale + np.append(shift, 0)
+    labels = (one[None, sample.valid_2d] for one in (sample.joints, sample.joints_2d))
+    ((scale, x, y),) = fit_weak_perspective(*(one.astype(float) for one in labels))
+    return (sample.vertices + [x, y, 0]) * scale
 
 
 def sample_pictures(sample, faces=None) -> list[np.ndarray]:

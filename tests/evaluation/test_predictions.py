@@ -33,7 +33,7 @@ def test_a_folder_with_one_json_is_enough(hands, tmp_path):
     predictions.write_predictions(tmp_path / "other.json", *hands)
     with pytest.raises(FileNotFoundError, match="found 2"):
         predictions.read_predictions(tmp_path)
-    with pytest.raises(FileNotFoundError, match="nothing.json does not exist"):
+    with pytest.raises(FileNotFoundError, match="nothing.json"):
         predictions.read_predictions(tmp_path / "nothing.json")
 
 

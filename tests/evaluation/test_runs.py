@@ -78,13 +78,6 @@ def test_a_flat_hand_seen_from_the_front_hides_less_than_one_seen_from_its_edge(
     assert 0.25 < found[0] < 0.6 < found[1] < 0.95
 
 
-def test_circumstances_are_one_number_per_hand(perfect):
-    found = describe.circumstances(perfect)
-    assert len(found) == 4
-    for values in found.values():
-        assert values.shape == (6,) and np.isfinite(values).all() and np.ptp(values) > 0
-
-
 def test_the_parts_of_an_error_are_put_right_one_after_the_other(model, samples, test_set):
     cos, sin = np.cos(0.3), np.sin(0.3)
     turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])

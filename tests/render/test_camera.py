@@ -66,8 +66,6 @@ def test_guessed_camera_sees_the_long_side_under_the_given_angle():
     guess = c.guessed_intrinsics(640, 480, fov_deg=60)
     edge = guess[0, 0] * np.tan(np.deg2rad(30)) + guess[0, 2]
     assert np.isclose(edge, 639.5) and np.isclose(guess[1, 2], 239.5)
-    with pytest.raises(ValueError, match="field of view"):
-        c.guessed_intrinsics(640, 480, 180)
 
 
 def test_translation_is_recovered_from_exact_projections():
@@ -76,8 +74,6 @@ def test_translation_is_recovered_from_exact_projections():
     places = np.array([[0, 0, 0.5], [0.1, -0.05, 0.7], [-0.2, 0.1, 1.1], [0.0, 0.2, 0.4]])
     joints_2d = c.project(points + places[:, None], K)
     assert np.allclose(c.solve_translation(points, joints_2d, K), places)
-    with pytest.raises(ValueError, match=r"\(B, N, 3\)"):
-        c.solve_translation(points[0], joints_2d, K)
 
 
 def test_crops_of_a_batch_equal_single_crops():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -101,8 +103,6 @@ def test_the_error_is_painted_on_one_scale_for_all_runs(runs, model):
 
 
 def test_a_failed_run_does_not_darken_the_scale_of_the_others(runs, model):
-    from dataclasses import replace
-
     errors = {"rotation": 100 * runs[1].scores.vertex_errors["rotation"]}
     failed = replace(runs[1], scores=replace(runs[1].scores, vertex_errors=errors))
     rest, faces = model(torch.zeros(1, 16, 3)).vertices[0].numpy(), model.faces.numpy()
@@ -140,8 +140,6 @@ def test_case_pictures_show_crop_truth_and_prediction(runs):
 
 
 def test_a_prediction_behind_the_camera_leaves_its_picture_bare(runs):
-    from dataclasses import replace
-
     behind = replace(runs[0], translation=-runs[0].translation)
     picture = np.asarray(viewers_scores.cases_picture(behind, [3], side=64))
     assert (picture[-64:, -64:] == 30).all()
