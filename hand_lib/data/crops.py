@@ -29,7 +29,7 @@ from hand_lib.render.camera import (
     guessed_intrinsics,
     pixels_to_crop,
 )
-from hand_lib.render.raster import draw_faces, make_buffer, read_buffer, to_screen
+from hand_lib.render.raster import find_faces
 
 VERTEX_COUNT = 778
 CELLS = 16
@@ -278,10 +278,8 @@ class SurfaceMaps:
         points = np.asarray(vertices, np.float64) + np.asarray(roots, np.float64)[:, None]
         side, maps = 2 * CELLS, np.zeros((len(points), 4, CELLS, CELLS), np.float32)
         for row in np.flatnonzero((points[..., 2] > 0.01).all(1)):
-            screen = to_screen(points[row], intrinsics[row], side / size)
-            seen = make_buffer(side, side)
-            draw_faces(screen, 0, self.faces, 0, 0, side, side, seen)
-            ids = read_buffer(seen, side, side)[0][..., None]
+            found = find_faces(points[row], self.faces, intrinsics[row], side, side, side / size)
+            ids = found[1][..., None]
             rays = np.where(ids >= 0, self.rays[ids[..., 0]], 0)
             rays = sum(rays[y::2, x::2] for y in (0, 1) for x in (0, 1)).transpose(2, 0, 1)
             maps[row, 0], maps[row, 1:] = rays[0] / 4, rays[1:] / np.maximum(rays[0], 1)

@@ -162,7 +162,7 @@ def to_screen(vertices, intrinsics, supersample: int = 1) -> np.ndarray:
     return np.ascontiguousarray(np.concatenate([xy, (seen / safe)[:, None]], axis=1))
 
 
-def find_faces(vertices, faces, intrinsics, height: int, width: int, fine: int = 1, cull: int = 0):
+def find_faces(vertices, faces, intrinsics, height: int, width: int, fine=1, cull=0):
     """What every pixel of a checked scene sees.   fine: sub-pixels per side.   cull: of draw_faces.
 
     returns the vertices of ``to_screen``, face ids (H, W) int32, -1 where nothing is, and inverse
