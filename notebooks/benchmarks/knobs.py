@@ -60,9 +60,9 @@ def variations(size: int = 64, seed: int = 4, index: int = 264) -> dict[str, np.
 
 
 SEEN = (
-    "none of them", "viewpoints", "framing", "gestures", "skin_tone", "forearm_bend_deg", "sleeve",
-    "object_in_hand", "occluder", "touching", "key_light", "sky_warmth", "exposure", "contrast",
-    "motion_blur", "noise", "on leaves", "on people",
+    "none of them", "viewpoints", "framing", "gestures", "skin_tone", "betas_spread", "tint",
+    "object_in_hand", "occluder", "touching", "key_light", "exposure", "contrast", "motion_blur",
+    "noise", "on leaves", "on fabric", "on people",
 )  # fmt: skip
 """The variations that one sees at once."""
 
