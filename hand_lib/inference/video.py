@@ -23,17 +23,15 @@ from hand_lib.inference.predictor import Predictor
 from hand_lib.render.camera import solve_translation
 from hand_lib.render.render import PREDICTION, draw_meshes
 
-ROUNDS = 4
-"""Looks at the first frame, each into the box that the last one found."""
+ROUNDS, PATIENCE = 4, 10
+"""Looks at the first frame, each into the box that the last one found; doubtful frames in a row
+after which a lone hand is looked for in the whole picture again."""
 
 JOINTS_MARGIN = 0.06
 """Flesh around the outermost joints, over the longer side of their box."""
 
 FOLLOWING = 0.3
 """Share of a change of size that the next box takes over; with 1.0 one bad frame loses the hand."""
-
-PATIENCE = 10
-"""Doubtful frames in a row after which a lone hand is looked for in the whole picture again."""
 
 
 @dataclass(frozen=True)
@@ -260,36 +258,31 @@ def process_video(
     steady = [smooth_sequence(s, both_ways=both_ways) for s in raw]
     drawn = overlay_frames(frames, steady, progress)
     paths = {"overlay": write_video(folder / "overlay.mp4", drawn, frames.fps, frames.times)}
-    report = []
+    hands = []
     for n, (before, after) in enumerate(zip(raw, steady, strict=True)):
         tail = f"_{n + 1}" if n else ""
         paths["arrays" + tail] = save_sequence(folder / f"meshes{tail}.npz", after)
-        report.append(_report(before, after, both_ways))
+        shaking = [jitter(s.joints, s.times) if len(s.times) > 2 else None for s in (before, after)]
+        known = np.isfinite(after.confidence).any()
+        hands.append({
+            "side": after.side,
+            "frames": len(after.times),
+            "seconds": round(float(after.times[-1]), 4),
+            "lag_at_rest_s": 0.0 if both_ways else round(OneEuro().lag_at_rest_s, 4),
+            "jitter_before_m_s2": shaking[0],
+            "jitter_after_m_s2": shaking[1],
+            "confidence_median": round(float(np.nanmedian(after.confidence)), 3) if known else None,
+            "doubtful_frames": int(after.doubtful.sum()),
+            "intrinsics_assumed": after.assumed_intrinsics,
+            "intrinsics_px": after.intrinsics.tolist(),
+        })  # fmt: skip
     if meshes:
         paths["meshes"] = folder / "meshes"
         for n in tqdm(range(len(frames)), "meshes", disable=not progress):
-            hands = [(s.camera_vertices[n], s.faces) for s in steady]
-            save_hands(folder / "meshes" / f"{n:06d}.{meshes}", hands, PREDICTION)
-    write_json(folder / "report.json", {"hands": report})
+            pairs = [(s.camera_vertices[n], s.faces) for s in steady]
+            save_hands(folder / "meshes" / f"{n:06d}.{meshes}", pairs, PREDICTION)
+    write_json(folder / "report.json", {"hands": hands})
     return paths | {"report": folder / "report.json"}
-
-
-def _report(before, after, both_ways) -> dict:
-    """What happened to one hand, for people and programs; ``None`` is what cannot be known."""
-    shaking = [jitter(s.joints, s.times) if len(s.times) > 2 else None for s in (before, after)]
-    known = np.isfinite(after.confidence).any()
-    return {
-        "side": after.side,
-        "frames": len(after.times),
-        "seconds": round(float(after.times[-1]), 4),
-        "lag_at_rest_s": 0.0 if both_ways else round(OneEuro().lag_at_rest_s, 4),
-        "jitter_before_m_s2": shaking[0],
-        "jitter_after_m_s2": shaking[1],
-        "confidence_median": round(float(np.nanmedian(after.confidence)), 3) if known else None,
-        "doubtful_frames": int(after.doubtful.sum()),
-        "intrinsics_assumed": after.assumed_intrinsics,
-        "intrinsics_px": after.intrinsics.tolist(),
-    }
 
 
 def main(arguments=None) -> int:

@@ -97,13 +97,6 @@ def test_joint_limits_hold_whatever_the_keypoints_say(model):
     assert not fit.accepted.any()
 
 
-def test_a_model_with_a_mean_pose_is_fitted_alike():
-    model = HandModel.builtin(flat_mean=False)
-    joints, picture, camera = known_hands(16, model=model)
-    fit = fit_hands(model, picture, intrinsics=camera)
-    assert np.median(aligned_errors(fit, joints)) < 5
-
-
 def test_a_guessed_camera_still_finds_the_pose(model):
     joints, picture, _ = known_hands(32, seed=2)
     fit = fit_hands(model, picture, image_size=(224, 224))
