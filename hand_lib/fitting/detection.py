@@ -25,16 +25,16 @@ PIECES = (1, 2)
 by half: MediaPipe shrinks whatever it gets to 192 pixels."""
 
 
-def find_landmarks(image, model_file=None) -> list[tuple]:
+def find_landmarks(image) -> list[tuple]:
     """Joints of the hands in a picture, the surest hand first.
 
-    image: (H, W, 3) uint8 RGB, not mirrored.   model_file: None: ``template/hand_landmarker.task``.
+    image: (H, W, 3) uint8 RGB, not mirrored.
     returns for each hand its joints (21, 2) pixels in the FreiHAND order, which may lie outside the
     picture; its side, "right" or "left"; and a confidence from 0 to 1, of the side.
     raises ModuleNotFoundError without MediaPipe, FileNotFoundError without its model; both say how
     to get it.
     """
-    finder, sides = _finder(str(model_file or MODEL_FILE)), np.array(np.shape(image)[1::-1])
+    finder, sides = _finder(MODEL_FILE), np.array(np.shape(image)[1::-1])
     kept: list[tuple] = []
     for pieces in PIECES:
         size, found = -(-sides // pieces), []
@@ -54,7 +54,7 @@ def find_landmarks(image, model_file=None) -> list[tuple]:
 
 
 @functools.lru_cache(maxsize=2)
-def _finder(model_file: str):
+def _finder(model_file: Path):
     """A function image -> list of landmarks (21, 2), side and score, of whichever MediaPipe."""
     try:
         import mediapipe
@@ -65,7 +65,7 @@ def _finder(model_file: str):
         ) from error
     if hasattr(mediapipe, "solutions"):
         return _with_solutions(mediapipe)
-    return _with_tasks(mediapipe, Path(model_file))
+    return _with_tasks(mediapipe, model_file)
 
 
 def _with_solutions(mediapipe):

@@ -145,15 +145,12 @@ def read_openpose(place, size=None) -> Keypoints:
     The frame index is the last number in the file's name. All people and both hands are returned.
     size: (width, height) of the pictures, for --keypoint_scale 3.
     """
-    place = Path(place)
-    if not place.exists():
-        raise FileNotFoundError(f"{place}: no such folder or file of OpenPose JSON")
-    files = sorted(place.glob("*.json"), key=lambda path: natural_key(path.name))
-    if place.is_file():
-        files = [place]
+    place, files = Path(place), [Path(place)]
+    if not place.is_file():
+        files = sorted(place.glob("*.json"), key=lambda path: natural_key(path.name))
     if not files:
         raise FileNotFoundError(
-            f"{place}: no .json files; run OpenPose with --hand --write_json {place.name}"
+            f"{place}: no .json files here; run OpenPose with --hand --write_json {place.name}"
         )
     into = _Collector()
     for order, path in enumerate(files):
@@ -161,36 +158,31 @@ def read_openpose(place, size=None) -> Keypoints:
         frame = int(digits[-1]) if digits and place.is_dir() else order
         try:
             people = read_json(path)["people"]
+            if not isinstance(people, list) or not all(isinstance(p, dict) for p in people):
+                raise TypeError("people is no list of objects")
         except (ValueError, KeyError, TypeError, OSError) as error:
             reason = str(error).replace(str(path), "it")
             into.problems.append(f"{path.name}: not OpenPose's JSON ({reason})")
             continue
-        if not isinstance(people, list) or not all(isinstance(p, dict) for p in people):
-            into.problems.append(f"{path.name}: not OpenPose's JSON (people is no list of objects)")
-            continue
         with into.frame(path.name):
             for person, side in itertools.product(people, ("left", "right")):
-                if not (values := person.get(f"hand_{side}_keypoints_2d")):
-                    continue
                 try:
-                    hand, fault = np.array(values, float).ravel(), ""
-                except (ValueError, TypeError):
-                    hand, fault = np.zeros(63), "is not a list of numbers"
-                if len(hand) != 63:
+                    hand = np.array(person.get(f"hand_{side}_keypoints_2d") or [], float).ravel()
                     fault = f"has {len(hand)} numbers, expected 63 (21 joints)"
-                if fault:
-                    into.problems.append(f"{path.name}: {side} hand {fault}")
-                else:
+                except (ValueError, TypeError):
+                    hand, fault = np.zeros(1), "is not a list of numbers"
+                if len(hand) == 63:
                     hand = hand.reshape(21, 3)
                     into.add(hand[:, :2], hand[:, 2], frame, side, path.name)
+                elif len(hand):
+                    into.problems.append(f"{path.name}: {side} hand {fault}")
     return into.finish(place, size)
 
 
-def detect_mediapipe(frames, model_file=None, hands: int = 2) -> Keypoints:
-    """Let MediaPipe find the hands, where it is installed (extra ``detect``).
+def detect_mediapipe(frames) -> Keypoints:
+    """Let MediaPipe find the two surest hands of every frame, where it is installed.
 
     frames: ``Frames`` (a video, a folder) or pictures (H, W, 3) uint8 RGB of any sizes.
-    model_file: see ``detection.find_landmarks``.   hands: at most so many per frame, the surest.
     """
     into = _Collector()
     for number in range(len(frames)):
@@ -201,7 +193,7 @@ def detect_mediapipe(frames, model_file=None, hands: int = 2) -> Keypoints:
             into.problems.append(f"{name}: left out, {error}")
             continue
         with into.frame(name):
-            for points, side, score in find_landmarks(picture, model_file)[:hands]:
+            for points, side, score in find_landmarks(picture)[:2]:
                 into.add(points, np.full(21, score), number, side, name)
     return into.finish("MediaPipe")
 
