@@ -136,13 +136,6 @@ Surg. 15A, active flexion.
 """
 
 
-def _check_rows(array, name: str) -> NDArray:
-    array = np.asarray(array, dtype=np.float64)
-    if array.shape[-2:] != (16, 3):
-        raise ValueError(f"{name} must end in (16, 3), joints in MANO's order; found {array.shape}")
-    return array
-
-
 def bone_frames(rest: NDArray) -> NDArray:
     """Axes (16, 3, 3) of the joints of any right hand's rest skeleton, columns as in ``FRAMES``.
 
@@ -167,19 +160,21 @@ def pose_from_angles(angles: NDArray, frames: NDArray = FRAMES) -> NDArray:
     joints' axes F at rest.
     returns (..., 16, 3) axis-angle, radians, rest frame axes.
     """
-    local = Rotation.from_euler("YZX", _check_rows(angles, "angles")).as_rotvec()
+    if np.shape(angles)[-2:] != (16, 3):
+        raise ValueError(f"angles must end in (16, 3), MANO's order; found {np.shape(angles)}")
+    local = Rotation.from_euler("YZX", angles).as_rotvec()
     return (frames @ local[..., None])[..., 0]
 
 
 def angles_from_pose(pose: NDArray, frames: NDArray = FRAMES) -> NDArray:
     """Inverse of ``pose_from_angles``. pose: (..., 16, 3) axis-angle; returns (..., 16, 3)."""
-    local = frames.transpose(0, 2, 1) @ _check_rows(pose, "pose")[..., None]
+    local = frames.transpose(0, 2, 1) @ np.asarray(pose, np.float64)[..., None]
     return Rotation.from_rotvec(local[..., 0]).as_euler("YZX", suppress_warnings=True)
 
 
 def clamp_angles(angles: NDArray) -> NDArray:
     """Angles held within ``JOINT_LIMITS``; the wrist's row passes through."""
-    angles = _check_rows(angles, "angles").copy()
+    angles = np.array(angles, np.float64)
     low, high = JOINT_LIMITS[1:, :, 0], JOINT_LIMITS[1:, :, 1]
     angles[..., 1:, :] = np.clip(angles[..., 1:, :], low, high)
     return angles
@@ -191,7 +186,7 @@ def pose_joints(pose: NDArray) -> tuple[NDArray, NDArray]:
     pose: (N, 16, 3) axis-angle.
     returns rotations (N, 16, 3, 3) of each bone and joint centres (N, 16, 3), metres.
     """
-    local = Rotation.from_rotvec(_check_rows(pose, "pose")).as_matrix()
+    local = Rotation.from_rotvec(pose).as_matrix()
     rotations, joints = np.empty_like(local), np.zeros(local.shape[:-1])
     rotations[:, 0] = local[:, 0]
     for j in range(1, 16):

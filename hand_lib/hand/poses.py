@@ -252,14 +252,9 @@ def sample_angles(n: int, rng: np.random.Generator, gestures_share: float = 0.3)
 
 
 def _keep(n: int, rng: np.random.Generator, draw) -> NDArray:
-    """Draw until n poses pass: hands open a little where skin meets, those that do not part go.
-
-    After eight rounds the rest is shrunk towards rest.
-    """
+    """Draw until n poses pass: hands open a little where skin meets, those that do not part go."""
     found, count = [np.zeros((0, 16, 3))], 0
-    for _ in range(8):
-        if count >= n:
-            break
+    while count < n:
         angles = clamp_angles(draw(int(1.5 * (n - count)) + 8, rng))
         good = penetration_depth(pose_from_angles(angles)) <= MAX_PENETRATION
         for _ in range(4):
@@ -268,14 +263,7 @@ def _keep(n: int, rng: np.random.Generator, draw) -> NDArray:
             good[bad] = penetration_depth(pose_from_angles(angles[bad])) <= MAX_PENETRATION
         found.append(angles[good])
         count += int(good.sum())
-    angles = np.concatenate(found)[:n]
-    if len(angles) < n:
-        rest = clamp_angles(draw(n - len(angles), rng))
-        for _ in range(12):
-            deep = penetration_depth(pose_from_angles(rest)) > MAX_PENETRATION
-            rest[deep] *= 0.75
-        angles = np.concatenate([angles, rest])
-    return angles
+    return np.concatenate(found)[:n]
 
 
 def sample_poses(n: int, rng: np.random.Generator, gestures_share: float = 0.3) -> NDArray:

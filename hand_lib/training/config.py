@@ -173,22 +173,21 @@ def make_config(preset: str = "small", **overrides) -> TrainConfig:
     preset: a key of ``PRESETS``.   overrides: fields of ``TrainConfig``; None keeps the preset's.
     """
     check_name(preset, PRESETS, "preset")
-    return _changed({"preset": preset, **PRESETS[preset]}, overrides)
+    return replace(_checked({"preset": preset, **PRESETS[preset]}), **overrides)
 
 
 def replace(config: TrainConfig, **overrides) -> TrainConfig:
-    """A copy with some fields changed; ``steps`` given alone unsets ``epochs``, and back."""
-    return _changed(dataclasses.asdict(config), overrides)
+    """A copy with some fields changed, not those that are None.
 
-
-def _changed(fields: dict, overrides: dict) -> TrainConfig:
+    ``steps`` given alone unsets ``epochs``, and back; ``start_from`` brings its run's network.
+    """
+    fields = dataclasses.asdict(config)
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if overrides.get("start_from"):
         path = find_run(overrides["start_from"]) / "config.json"
         if path.is_file():  # else it is said when the weights are wanted
             source = config_from_json(path.read_text(encoding="utf-8"), str(path))
-            fields = fields | {name: getattr(source, name) for name in OF_NETWORK}
-            fields["pretrained"] = False
+            fields |= {name: getattr(source, name) for name in OF_NETWORK} | {"pretrained": False}
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
         if overrides.get(one):
             overrides.setdefault(other, 0)
