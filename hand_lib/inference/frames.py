@@ -16,7 +16,7 @@ from hand_lib.data.open import load_examples
 from hand_lib.files import natural_key, resolve, written_atomically
 from hand_lib.render.images import read_image
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 PHOTOS = "data/photos"
 """Where demos look for one's own pictures, from the workbook's folder."""
 VIDEOS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
