@@ -98,7 +98,6 @@ def test_no_file_is_longer_than_one_reads():
     assert [name for name, count in lines().items() if count > 400] == []
 
 
-@SMALLER
 def test_few_files_are_long():
     assert len([name for name, count in lines().items() if count > 300]) <= MOST_LONG_FILES
 

@@ -27,9 +27,6 @@ from hand_lib.viewers import flat
 from hand_lib.viewers.flat import show  # noqa: F401
 from hand_lib.viewers.live import LiveFigure
 
-EDGE = (96, 72, 58)
-RIM = (30, 110, 200)
-"""Colours of edges and of open borders."""
 ERROR_SCALE = "Inferno"
 LIGHTING = {"ambient": 0.5, "diffuse": 0.75, "specular": 0.12, "roughness": 0.7,
             "facenormalsepsilon": 0, "vertexnormalsepsilon": 0}  # fmt: skip
@@ -104,8 +101,8 @@ class DrawnHand:
         if self.edges:
             faces = np.asarray(self.faces)
             rims = [self.vertices[np.append(loop, loop[0])] for loop in boundary_loops(faces)]
-            yield Stroke(self.vertices[unique_edges(faces)], EDGE, 1.5, hidden=True)
-            yield Stroke(rims, RIM, 6, hidden=True)
+            yield Stroke(self.vertices[unique_edges(faces)], (96, 72, 58), 1.5, hidden=True)
+            yield Stroke(rims, (30, 110, 200), 6, hidden=True)
         for finger, chain in FINGERS.items() if self.joints is not None else ():
             line = np.asarray(self.joints)[[0, *chain]]
             yield Stroke([line], ImageColor.getrgb(FINGER_COLOURS[finger]), dots=4, name=finger)
