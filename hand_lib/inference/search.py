@@ -36,13 +36,13 @@ SEARCHED_SIDE = 1024
 KEPT = (10, 6, 4)
 """So many boxes, those read best, are looked at again, each time where the last look saw a hand."""
 
-STEADY = 0.5
+STEADY = 0.4
 """The box of a hand that is looked at again is the same, by this share of the union at least."""
 
 SMALLEST = 0.05
 """Smaller hands, over the picture's longer side, are not looked for."""
 
-READ = 0.2
+READ = 0.25
 """A hand that was looked for has to be read so well: confidence times steadiness of its box."""
 
 MOST_HANDS, APART = 4, 0.3
@@ -98,7 +98,7 @@ def find_hands(predictor, picture, sides=None) -> list[FoundHand]:
     if known is None:
         rows = rows[:1]
     elif sides is None:  # nobody says that there is a second one: it has to be read well
-        good = STEADY * known.well_read.threshold
+        good = known.well_read.threshold / 2
         rows = [row for row in rows if row == rows[0] or read[row] > good]
     hands = [
         FoundHand(tuple((scale * (boxes[row] + 0.5) - 0.5).tolist()), SIDES[side[row]], sure[row])
