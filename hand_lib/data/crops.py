@@ -266,7 +266,8 @@ class SurfaceMaps:
         self.faces = np.ascontiguousarray(faces, dtype=np.int32)
         places = (np.asarray(rest, np.float64) - np.mean(rest, 0, np.float64)) / SURFACE_UNIT
         places = places[self.faces].mean(1)  # one per face is fine enough
-        self.rays = np.insert(places, 0, 1, axis=1).astype(np.float32)  # what one gives its cell
+        rays = np.insert(places, 0, 1, axis=1)  # what a ray gives its cell; the last hits nothing
+        self.rays = np.append(rays, np.zeros((1, 4)), axis=0).astype(np.float32)
 
     def draw(self, vertices, roots, intrinsics, size: int) -> np.ndarray:
         """(B, 4, n, n) float32: share of the cell that shows the hand, mean rest position there.
@@ -279,8 +280,7 @@ class SurfaceMaps:
         side, maps = 2 * CELLS, np.zeros((len(points), 4, CELLS, CELLS), np.float32)
         for row in np.flatnonzero((points[..., 2] > 0.01).all(1)):
             found = find_faces(points[row], self.faces, intrinsics[row], side, side, side / size)
-            ids = found[1][..., None]
-            rays = np.where(ids >= 0, self.rays[ids[..., 0]], 0)
+            rays = self.rays[found[1]]
             rays = sum(rays[y::2, x::2] for y in (0, 1) for x in (0, 1)).transpose(2, 0, 1)
             maps[row, 0], maps[row, 1:] = rays[0] / 4, rays[1:] / np.maximum(rays[0], 1)
         return maps
