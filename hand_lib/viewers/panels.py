@@ -215,7 +215,7 @@ def _toggle(name, options, value=None):
     return widgets.ToggleButtons(
         options=list(options), description=name, value=value or next(iter(options)),
         layout={"width": wide, "min_width": wide, "overflow": "hidden"},
-        style={"button_width": "84px", "description_width": "42px"},
+        style={"button_width": "92px", "description_width": "42px"},
     )  # fmt: skip
 
 
