@@ -104,8 +104,12 @@ def sample_figure(sample, faces=None, height: int = 420):
     hand = sample_hand(sample, faces, camera=True)
     figure = figures.hand_figure([hand], height=height)
     if hand.more:
-        eye = {"x": -1.6, "y": -0.6, "z": -0.7}
-        figure.update_layout(scene={"camera": {"eye": eye, "projection": {"type": "perspective"}}})
+        eye, span = {"x": -1.6, "y": -0.6, "z": -0.7}, np.ptp(hand.places(), axis=0)
+        figure.update_layout(
+            scene_camera={"eye": eye, "projection": {"type": "perspective"}},
+            scene_aspectmode="manual",  # of "data" a narrow page shows no more than the middle
+            scene_aspectratio=dict(zip("xyz", 1.2 * span / span.max(), strict=True)),
+        )
     return figure
 
 

@@ -137,7 +137,8 @@ def results_panel(predictor, pictures: dict, sides=None, page: int = 6):
                 shown.append(np.full((9, 9, 3), 230, np.uint8))
                 titles.append(f"{name}\ncannot be read")
         squares = [flat.fit_square(picture, 190) for picture in shown]
-        grid.value = flat.jpeg_bytes(flat.image_grid(squares, titles, 4), 88)
+        sheet = flat.image_grid(squares, titles, 4)
+        grid.value, grid.layout.width = flat.jpeg_bytes(sheet, 88), f"{sheet.width}px"
 
     pager = pages(len(pictures), page, turn)
     turn()
