@@ -139,7 +139,7 @@ RENAMED = {
 
 _SYNTHETIC = dict(
     image_size=128, view_size=96, backbone="tf_efficientnet_lite0", pretrained=True,
-    learning_rate=1e-3, encoder_learning_rate=5e-4, weight_decay=1e-2, warmup_steps=100,
+    learning_rate=1e-3, weight_decay=1e-2, warmup_steps=100,
     loss_edges=0.0, loss_normals=0.0, loss_canonical=50.0,
 )  # fmt: skip
 
