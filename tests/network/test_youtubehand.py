@@ -231,6 +231,9 @@ def test_one_step_of_the_preset_is_that_of_the_published_recipe(tmp_path):
     with torch.no_grad():
         for parameter in network.decoder.parameters():
             parameter *= 3  # so that the encoder's gradients are far from zero
+        for name, parameter in network.encoder.named_parameters():
+            if name.endswith("bn2.weight"):  # zero at first, which keeps gradients out of a block
+                parameter.fill_(1.0)
     batch = random_batch(network, 4)
     start = copy.deepcopy(network).train()
     config = make_config(
@@ -282,7 +285,9 @@ def test_one_step_of_the_preset_is_that_of_the_published_recipe(tmp_path):
     found = [p for p in result.network.parameters() if p.requires_grad]
     pairs = zip(found, learnt, strict=True)
     gaps = torch.cat([(ours - theirs).detach().abs().flatten() for ours, theirs in pairs])
+    slopes = torch.cat([(p.grad.abs() / p.grad.abs().max()).flatten() for p in learnt])
     # Adam's first step is the gradient's sign, which rounding decides where it is all but zero
-    assert (gaps > 1e-5).float().mean() < 1e-3 and gaps.max() < 2.1e-4
+    clear = slopes > 1e-5
+    assert clear.float().mean() > 0.95 and gaps[clear].max() < 1e-5 and gaps.max() < 2.1e-4
     rates = [learning_rate_factor(config, 0, epoch, 0.0) for epoch in (0, 29, 30, 37)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1])
