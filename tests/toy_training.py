@@ -88,6 +88,20 @@ def toy_setup(config, **data):
     return TrainingSetup(ToyNetwork(dropout), ToyData(**data), validation, toy_loss)
 
 
+def interrupted(setup, call):
+    """The setup, with a Ctrl-C in the n-th call of its loss."""
+    loss, calls = setup.loss, []
+
+    def interrupting(*arguments):
+        calls.append(1)
+        if len(calls) == call:
+            signal.raise_signal(signal.SIGINT)
+        return loss(*arguments)
+
+    setup.loss = interrupting
+    return setup
+
+
 def toy_config(**changes):
     settings = dict(
         steps=24, batch_size=8, image_size=32, log_every=1, validate_every=6, checkpoint_every=4,

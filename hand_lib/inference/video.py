@@ -89,7 +89,7 @@ def follow_hands(
                 places = [hand.box for hand in again] or places
         points = keypoints[n] if isinstance(keypoints, list) else keypoints
         hands = predictor.predict(frame, places, sides, intrinsics, points)
-        history.append(hands)
+        history.append([replace(h, vertices=h.vertices.astype(np.float32)) for h in hands])
         places = [
             old if hand.absent else _next_box(hand.joints_2d, old, frame.shape, FOLLOWING)
             for hand, old in zip(hands, places, strict=True)
@@ -164,7 +164,7 @@ def smooth(points, times, settings: OneEuro | None = None, both_ways: bool = Tru
     pass forwards and one backwards, whose lags cancel; False: what a live filter would show.
     returns (T, N, 2 or 3).
     """
-    points, times = np.asarray(points, float), np.asarray(times, float)
+    points, times = np.asarray(points), np.asarray(times, float)
     if points.ndim != 3 or times.shape != points.shape[:1]:
         raise ValueError(
             f"expected points (T, N, 2 or 3) and times (T,), found {points.shape}, {times.shape}"
@@ -173,28 +173,32 @@ def smooth(points, times, settings: OneEuro | None = None, both_ways: bool = Tru
         frame = int(np.argmax(np.diff(times) <= 0)) + 1
         raise ValueError(f"times should increase, frame {frame} does not come after the last")
     settings = settings or OneEuro()
-    forwards = _one_euro(points, times, settings)
-    if not both_ways:
-        return forwards
-    return (forwards + _one_euro(points[::-1], -times[::-1], settings)[::-1]) / 2
+    steady = np.empty(points.shape, np.result_type(points, np.float32))
+    for n, frame in enumerate(_one_euro(points, times, settings)):
+        steady[n] = frame
+    if both_ways:
+        for n, frame in enumerate(_one_euro(points[::-1], -times[::-1], settings), 1):
+            steady[-n] = (steady[-n] + frame) / 2
+    return steady
 
 
-def _one_euro(points, times, settings: OneEuro) -> np.ndarray:
-    """The causal filter. All points of a frame share one cutoff, from their mean speed, so that a
-    mesh stays a blend of meshes and is not torn."""
+def _one_euro(points, times, settings: OneEuro) -> Iterable[np.ndarray]:
+    """The causal filter, frame by frame. All points of a frame share one cutoff, from their mean
+    speed, so that a mesh stays a blend of meshes and is not torn."""
 
     def weight(cutoff_hz, step):  # of the new value in a first-order low-pass
         turn = 2 * np.pi * cutoff_hz * step
         return turn / (1 + turn)
 
-    smoothed, velocity = points.copy(), np.zeros_like(points[:1])
-    for n, step in enumerate(np.diff(times), 1):
-        change = points[n] - smoothed[n - 1]
-        velocity += weight(settings.speed_cutoff_hz, step) * (change / step - velocity)
-        speed = np.linalg.norm(velocity[0], axis=-1).mean()
+    yield from points[:1]
+    smoothed, velocity = points[:1].astype(float), 0.0
+    for point, step in zip(points[1:], np.diff(times), strict=False):
+        change = point - smoothed
+        velocity = velocity + weight(settings.speed_cutoff_hz, step) * (change / step - velocity)
+        speed = np.linalg.norm(velocity, axis=-1).mean()
         cutoff = settings.min_cutoff_hz + settings.beta * speed
-        smoothed[n] = smoothed[n - 1] + weight(cutoff, step) * change
-    return smoothed
+        smoothed = smoothed + weight(cutoff, step) * change
+        yield smoothed[0]
 
 
 def jitter(points, times) -> float:
@@ -216,7 +220,7 @@ def smooth_sequence(
     Vertices and joints are filtered together, 2-D joints in the metres that a pixel spans at the
     hand's distance; the place in space then follows from both.
     """
-    joined = np.concatenate([sequence.vertices, sequence.joints], axis=1)
+    joined = np.concatenate([sequence.vertices, sequence.joints], axis=1, dtype=np.float32)
     joined = smooth(joined, sequence.times, settings, both_ways)
     vertices, joints = np.split(joined, [sequence.vertices.shape[1]], axis=1)
     metres = np.median(sequence.translation[:, 2]) / sequence.intrinsics[0, 0]
@@ -236,7 +240,8 @@ def overlay_frames(video, sequences, progress: bool = True) -> Iterable[np.ndarr
         frame = frames[n]
         for s in sequences:
             alpha = 0.35 if s.doubtful[n] else 0.85
-            frame = draw_meshes(frame, s.camera_vertices[n], s.faces, s.intrinsics, alpha=alpha)
+            place = s.vertices[n] + s.translation[n]
+            frame = draw_meshes(frame, place, s.faces, s.intrinsics, alpha=alpha)
         yield frame
 
 
@@ -279,7 +284,7 @@ def process_video(
     if meshes:
         paths["meshes"] = folder / "meshes"
         for n in tqdm(range(len(frames)), "meshes", disable=not progress):
-            pairs = [(s.camera_vertices[n], s.faces) for s in steady]
+            pairs = [(s.vertices[n] + s.translation[n], s.faces) for s in steady]
             save_hands(folder / "meshes" / f"{n:06d}.{meshes}", pairs, PREDICTION)
     write_json(folder / "report.json", {"hands": hands})
     return paths | {"report": folder / "report.json"}

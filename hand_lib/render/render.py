@@ -19,7 +19,8 @@ TRUTH = (122, 158, 196)
 """sRGB of true meshes."""
 LONGEST_SIDE = 1600
 """Overlays of larger pictures are drawn at this size: enough for a screen, quick at any size."""
-
+LARGE = 12_000_000
+"""Hands in windows of so many bytes, 2000 x 2000 pixels, are drawn without sub-pixels."""
 
 # Light of a still; directions point from the surface to the lamp, in camera axes, unit length.
 _KEY = (-0.485, -0.661, -0.573)  # main lamp: above, left, beside the camera
@@ -36,6 +37,9 @@ _OCCLUSION_RADIUS = 0.018  # metres
 def _occlusion(depth_inverse, focal, out):
     """Darkening of points with nearer surface around them on the image."""
     height, width = depth_inverse.shape
+    angles = 0.3927 * np.arange(16).reshape(16, 1) + 2.399963 * np.arange(20)
+    right, down = np.cos(angles), np.sin(angles)  # (16, 20), of each pixel of the pattern
+    far = np.sqrt((np.arange(20) + 0.5) / 20.0)
     for y in range(height):
         for x in range(width):
             w = depth_inverse[y, x]
@@ -45,12 +49,11 @@ def _occlusion(depth_inverse, focal, out):
             z = 1.0 / w
             reach = max(2.0, _OCCLUSION_RADIUS * focal * w)
             hidden = 0.0
-            turn = ((x * 7 + y * 11) % 16) * 0.3927  # rotates the pattern from pixel to pixel
+            turn = (x * 7 + y * 11) % 16  # rotates the pattern from pixel to pixel
             for k in range(20):
-                angle = turn + 2.399963 * k
-                distance = reach * np.sqrt((k + 0.5) / 20.0)
-                u = int(x + distance * np.cos(angle) + 0.5)
-                v = int(y + distance * np.sin(angle) + 0.5)
+                distance = reach * far[k]
+                u = int(x + distance * right[turn, k] + 0.5)
+                v = int(y + distance * down[turn, k] + 0.5)
                 if 0 <= u < width and 0 <= v < height and depth_inverse[v, u] > 0.0:
                     rise = z - 1.0 / depth_inverse[v, u]
                     if rise > 0.0:
@@ -151,7 +154,8 @@ def render_mesh(
     occlusion = np.empty_like(inverse_depth)
     _occlusion(inverse_depth, float(intrinsics[0][0]) * supersample, occlusion)
     _shade(screen, points, normals, linear, triangles, ids, occlusion, fine)
-    fine[..., :3] = np.clip(fine[..., :3], 0, 1) ** (1 / 2.2)  # mixed as a screen shows them
+    drawn = fine[..., 3] > 0
+    fine[drawn, :3] = np.clip(fine[drawn, :3], 0, 1) ** (1 / 2.2)  # mixed as a screen shows them
     blocks = fine.reshape(height, supersample, width, supersample, 4).mean(axis=(1, 3))
     background = np.asarray((255, 255, 255) if background is None else background)
     if background.shape not in ((3,), (height, width, 3)):
@@ -183,7 +187,7 @@ def draw_meshes(image, vertices, faces, intrinsics, colour=PREDICTION, alpha: fl
     shifted[:2, 2] -= [x0, y0]
     window = image[y0:y1, x0:x1]
     out[y0:y1, x0:x1] = render_mesh(
-        vertices, faces, colour, shifted, window.shape[:2], background=window, alpha=alpha
+        vertices, faces, colour, shifted, window.shape[:2], window, 1 + (window.size < LARGE), alpha
     )
     return out
 

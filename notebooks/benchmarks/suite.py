@@ -8,6 +8,8 @@ import torch
 
 from benchmarks import accuracy, data, demo, mesh, metrics, model, network, render, training
 from benchmarks.ablation import table as equal_times  # noqa: F401
+from benchmarks.scale import plot as scale_plot  # noqa: F401
+from benchmarks.scale import table as scale_table  # noqa: F401
 from benchmarks.stopwatch import answer, machine, ratio_chart, table, use_threads  # noqa: F401
 from hand_lib import ROOT
 from hand_lib.data.synthetic.hands import synthetic_test

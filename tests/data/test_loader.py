@@ -90,3 +90,13 @@ def test_a_stream_goes_on_from_any_step_across_epochs():
     stream.close()
     epochs = [HandLoader(Numbers(23), 5, seed=3, epoch=n, drop_last=True) for n in (0, 1)]
     assert sum(found, []) == [*order_of(epochs[0]), *order_of(epochs[1])][10:40]
+
+
+def test_two_processes_share_the_batches_of_one_from_any_step_on():
+    loaders = [HandLoader(Numbers(23), 6, seed=3, drop_last=True)]
+    loaders += [HandLoader(Numbers(23), 6, seed=3, process=p, processes=2) for p in (0, 1)]
+    for step in (0, 2, 7):
+        streams = [loader.stream(step) for loader in loaders]
+        for _ in range(5):
+            whole, first, second = (next(stream)["index"].tolist() for stream in streams)
+            assert whole == first + second

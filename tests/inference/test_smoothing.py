@@ -1,5 +1,7 @@
 """Steadiness and lag of the filters, on curves whose answer is known."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,15 @@ def test_jitter_is_the_acceleration_also_when_frames_are_uneven():
     times = np.cumsum(np.random.default_rng(1).uniform(0.01, 0.1, 50))
     path = times[:, None, None] ** 2 * np.ones((1, 4, 3))
     assert np.isclose(jitter(path, times), 2 * 3**0.5)
+
+
+def test_smoothing_takes_the_memory_of_its_answer():
+    points = np.zeros((400, 200, 3), np.float32)
+    tracemalloc.start()
+    smooth(points, np.arange(400) / FPS)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1.2 * points.nbytes
 
 
 def test_what_cannot_be_smoothed_is_answered():

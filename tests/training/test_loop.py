@@ -13,6 +13,7 @@ import torch
 from toy_training import (
     ToyData,
     ToyNetwork,
+    interrupted,
     quiet,
     run,
     same,
@@ -75,6 +76,9 @@ def test_two_processes_give_the_weights_of_one_and_train_every_encoder_family(tm
     """With the doubled batch. A parameter that never gets a gradient would stop them."""
     settings = dict(steps=20, freeze_norm=True, learning_rate=1e-3)
     one = run(tmp_path / "one", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        setup = interrupted(toy_setup(one.config), 3)
+        run(tmp_path / "handed over", setup=setup, **settings)
     path = f"{ROOT / 'tests'}:{ROOT}"
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     script = tmp_path / "pair.py"
@@ -85,9 +89,6 @@ def test_two_processes_give_the_weights_of_one_and_train_every_encoder_family(tm
         env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    two = run_folder.load_model(tmp_path / "two")
-    for name, value in weights(one).items():
-        torch.testing.assert_close(two[name], value, atol=1e-4, rtol=0)
     moved = (one.network.decoder.weight - toy_setup(one.config).network.decoder.weight).abs().max()
     assert moved > 0.003  # twenty steps went somewhere
     assert json.loads((tmp_path / "two" / "provenance.json").read_text())["processes"] == 2
@@ -103,6 +104,11 @@ def test_two_processes_give_the_weights_of_one_and_train_every_encoder_family(tm
     # asked to stop in the second process only, both stop after the same step
     metrics = json.loads((tmp_path / "stopped" / "metrics.json").read_text())
     assert (metrics["status"], metrics["checkpoint"]) == ("interrupted", 3)
+    train(resume=tmp_path / "stopped", setup=toy_setup(one.config), say=quiet)  # by one alone
+    for folder in ("two", "handed over", "stopped"):
+        two = run_folder.load_model(tmp_path / folder)
+        for name, value in weights(one).items():
+            torch.testing.assert_close(two[name], value, atol=1e-4, rtol=0)
 
 
 FAMILIES = """
@@ -128,30 +134,22 @@ torch.distributed.destroy_process_group()
 """
 
 PAIR = """
-import json, os, signal, sys
-import toy_training
+import json, os, sys
 from hand_lib.training.loop import TrainingStopped, train
-from toy_training import quiet, toy_config, toy_loss, toy_setup
+from toy_training import interrupted, quiet, toy_config, toy_setup
 
 folder, settings = sys.argv[1], json.loads(sys.argv[2])
 config = toy_config(**settings)
 train(config, folder + "/two", setup=toy_setup(config), say=quiet)
+train(resume=folder + "/handed over", setup=toy_setup(config), say=quiet)
 try:
     train(config, folder + "/poisoned", setup=toy_setup(config, poison=13), say=quiet)
     raise SystemExit("a poisoned sample went unseen")
 except TrainingStopped:
     pass
-setup, calls = toy_setup(config), []
-
-def loss(*arguments):
-    calls.append(1)
-    if len(calls) == 3 and os.environ["RANK"] == "1":
-        signal.raise_signal(signal.SIGINT)
-    return toy_loss(*arguments)
-
-setup.loss = loss
-if os.environ["RANK"] == "0":
-    calls += [1] * 10  # this one also validates
+setup = toy_setup(config)
+if os.environ["RANK"] == "1":
+    setup = interrupted(setup, 3)
 try:
     train(config, folder + "/stopped", setup=setup, say=quiet)
     raise SystemExit("Ctrl-C went unheard")
