@@ -13,6 +13,7 @@ judged: what lies too far from its keypoints, or looks like no hand, is rejected
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -134,7 +135,8 @@ def fit_hands(
     known = ((weights > 0).sum(1) >= MIN_JOINTS) & (size > 2)
     rows, alone = np.flatnonzero(known | (prior is not None)), np.zeros(len(size), bool)
     if len(rows):
-        skeleton, track = Skeleton(model), options.track and len(rows) > 1
+        skeleton = _skeleton(model, model.template.device)
+        track = options.track and len(rows) > 1
         step = len(rows) if track or skeleton.device.type != "cpu" else _CHUNK
         for part in (rows[i : i + step] for i in range(0, len(rows), step)):
             given = points[part], (weights * known[:, None])[part], fit.intrinsics[part]
@@ -199,6 +201,11 @@ def follow_fit(
         for fit, state in zip(paths[-1], path, strict=True):
             _write(fit, np.arange(1), problem, state, points, weights)
     return paths
+
+
+@lru_cache(maxsize=4)
+def _skeleton(model, _device) -> Skeleton:
+    return Skeleton(model)
 
 
 def hand_size(points, weights) -> np.ndarray:

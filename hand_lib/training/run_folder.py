@@ -142,6 +142,8 @@ def load_state(folder, device="cpu") -> dict | None:
     Where it is damaged or a kill came between two renames, ``previous.pt`` is read in its place.
     """
     path, problem = Path(folder) / STATE_FILE, None
+    if torch.device(device).type == "cpu":  # "cpu:0" of several processes is nothing to torch.load
+        device = "cpu"
     for place in (path, path.with_name(PREVIOUS_FILE)):
         try:
             state = torch.load(place, map_location=device, weights_only=True)
