@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,8 @@ def loading(count: int = 64, batches: int = 60):
     from hand_lib.data.freihand import FreiHand
     from hand_lib.data.loader import HandLoader
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # more processes than cores is what is asked
         crops = HandCrops(FreiHand(freihand_like(folder, count)), 224)
         for workers in (1, 2, 4, 8):
             stream = HandLoader(crops, 32, workers=workers).stream()
