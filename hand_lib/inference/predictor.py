@@ -112,7 +112,7 @@ class Predictor:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
-        self.network = network.to(self.device, memory_format=torch.channels_last).eval()
+        self.network = network.to(self.device).eval()
         self.image_size = image_size
         self.name = name
         self.calibration: Calibration | None = calibration
