@@ -6,7 +6,7 @@
 in the folder ``notebooks``; it needs an operating system that can fork. Each run trains the real
 network, small, until the log has grown by some lines, and is then killed with SIGKILL: every second
 one while a file of the run is being written. Of two processes either is killed, by chance, and the
-other has to end by itself.
+other ended as ``torchrun`` ends it.
 """
 
 import argparse
@@ -85,6 +85,10 @@ def kill(children: list[int], victim: int, folder: Path, lines: int, writing, de
     time.sleep(0 if writing else delay)
     os.kill(children[victim], signal.SIGKILL)
     caught = any(folder.glob(".*.tmp"))
+    for other in set(children) - {children[victim]}:  # as torchrun does: it may wait for the dead
+        os.kill(other, signal.SIGTERM)
+        time.sleep(0.5)
+        os.kill(other, signal.SIGKILL)
     finish(children)
     return caught or any(folder.glob(".*.tmp"))
 
