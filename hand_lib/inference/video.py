@@ -33,6 +33,9 @@ JOINTS_MARGIN = 0.06
 FOLLOWING = 0.3
 """Share of a change of size that the next box takes over; with 1.0 one bad frame loses the hand."""
 
+EVERY_FRAME = ("vertices", "joints", "joints_2d", "translation", "confidence", "doubtful")
+"""What a ``HandSequence`` holds of every frame."""
+
 
 @dataclass(frozen=True)
 class HandSequence:
@@ -72,7 +75,7 @@ def follow_hands(
     that was not given a box is looked for anywhere after ``PATIENCE`` frames.
     """
     frames = video if isinstance(video, Frames) else Frames(video, fps)
-    history: list[list] = []
+    tracks, absent = [], []
     if keypoints is None and isinstance(boxes, str) and boxes == "detect":
         keypoints = boxes
     for n, frame in enumerate(tqdm(frames, "following", len(frames), disable=not progress)):
@@ -82,21 +85,24 @@ def follow_hands(
             if not places:
                 raise ValueError("no hand was found in the first frame; give its box")
             assumed, intrinsics = first[0].assumed_intrinsics, first[0].intrinsics  # for all frames
-        elif boxes is None and len(history) >= PATIENCE:
-            lost = all(hand.absent for hands in history[-PATIENCE:] for hand in hands)
-            if lost and len(places) == 1 and n % PATIENCE == 0:
+        elif boxes is None and len(absent) >= PATIENCE:
+            if all(absent[-PATIENCE:]) and len(places) == 1 and n % PATIENCE == 0:
                 again = _first_look(predictor, frame, None, sides, intrinsics)
                 places = [hand.box for hand in again] or places
         points = keypoints[n] if isinstance(keypoints, list) else keypoints
         hands = predictor.predict(frame, places, sides, intrinsics, points)
-        history.append([replace(h, vertices=h.vertices.astype(np.float32)) for h in hands])
+        tracks = tracks or [_empty_sequence(hand, frames.times, assumed) for hand in hands]
+        for track, hand in zip(tracks, hands, strict=True):
+            for name in EVERY_FRAME:
+                getattr(track, name)[n] = getattr(hand, name)
+        absent.append(all(hand.absent for hand in hands))
         places = [
             old if hand.absent else _next_box(hand.joints_2d, old, frame.shape, FOLLOWING)
             for hand, old in zip(hands, places, strict=True)
         ]
-    if not history:
+    if not tracks:
         raise ValueError("the video has no frames")
-    return [_sequence(hands, frames.times, assumed) for hands in zip(*history, strict=True)]
+    return tracks
 
 
 def _first_look(predictor, frame, boxes, sides, intrinsics):
@@ -123,16 +129,17 @@ def _next_box(joints_2d, old, shape, share: float = 1.0):
     return (float(x - half), float(y - half), float(x + half), float(y + half))
 
 
-def _sequence(hands, times, assumed: bool) -> HandSequence:
-    every = ("vertices", "joints", "joints_2d", "translation", "doubtful")
-    once = ("faces", "intrinsics", "side")
+def _empty_sequence(hand, times, assumed: bool) -> HandSequence:
+    """A hand's sequence, to be filled: what would be kept frame by frame would leave holes between
+    the frames, in which the next one has no room, and memory would grow by a picture a frame."""
+    kinds = {"vertices": np.float32, "doubtful": bool}
     return HandSequence(
-        **{name: np.stack([getattr(hand, name) for hand in hands]) for name in every},
-        **{name: getattr(hands[0], name) for name in once},
+        **{name: np.empty((len(times), *np.shape(getattr(hand, name))), kinds.get(name, float))
+           for name in EVERY_FRAME},
+        **{name: getattr(hand, name) for name in ("faces", "intrinsics", "side")},
         assumed_intrinsics=assumed,
-        confidence=np.array([np.nan if h.confidence is None else h.confidence for h in hands]),
         times=np.asarray(times, float),
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
