@@ -173,6 +173,9 @@ def plot(rows=None):
         power = exponent(mine)
         axis.set_title(panel if power is None else f"{panel}: size^{power:.2f}", fontsize=9)
         axis.set(xlabel=PANELS[panel][1], ylabel="seconds")
+        if panel == "loading":  # less than a decade, whose small ticks overlap
+            axis.set_xticks([], minor=True)
+            axis.set_xticks(size, [f"{processes:g}" for processes in size])
         axis.spines[["top", "right"]].set_visible(False)
     plt.close(figure)
     return figure
