@@ -103,9 +103,10 @@ class DrawnHand:
             rims = [self.vertices[np.append(loop, loop[0])] for loop in boundary_loops(faces)]
             yield Stroke(self.vertices[unique_edges(faces)], (96, 72, 58), 1.5, hidden=True)
             yield Stroke(rims, (30, 110, 200), 6, hidden=True)
+        width, dots = (2, 1.5) if self.more else (5, 4)  # beside a camera the hand is small
         for finger, chain in FINGERS.items() if self.joints is not None else ():
-            line = np.asarray(self.joints)[[0, *chain]]
-            yield Stroke([line], ImageColor.getrgb(FINGER_COLOURS[finger]), dots=4, name=finger)
+            line, colour = np.asarray(self.joints)[[0, *chain]], FINGER_COLOURS[finger]
+            yield Stroke([line], ImageColor.getrgb(colour), width, dots, name=finger)
         if self.path is not None:
             count = len(self.path)
             texts = tuple(map(str, range(count))) if count > 2 else ()
