@@ -30,7 +30,7 @@ def test_a_run_is_found_by_name_and_by_path(tmp_path, monkeypatch):
     assert run_folder.find_run("runs/here") == tmp_path / "runs" / "here"
 
 
-def test_the_shipped_run_is_read_under_the_names_of_today():
+def test_the_shipped_run_is_read_by_its_name():
     assert run_folder.read_config("reference").n_crops == 3
     with pytest.raises(FileNotFoundError, match="config.json is missing: there is no run in"):
         run_folder.read_config("nowhere")

@@ -1,5 +1,4 @@
 import hashlib
-import json
 import warnings
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from toy_training import toy_config, toy_setup
 from hand_lib.files import write_json, write_text
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.model import affine_blend, build_network, carry_over
-from hand_lib.training.config import RENAMED, make_config
+from hand_lib.training.config import make_config
 from hand_lib.training.loop import train
 from hand_lib.training.run_folder import load_network, save_model
 from hand_lib.training.runtime import training_legs
@@ -93,26 +92,14 @@ def test_provenance_names_every_leg_of_a_training(run_folder, tmp_path):
     assert legs[0]["commit"] is None and legs[1]["commit"]
 
 
-def test_a_run_of_earlier_names_that_holds_stages_cut_off_since_loads_as_it_was(tmp_path):
-    small = small_network(backbone="tf_efficientnet_lite0").encoder.cut
-    config = make_config("quick", **FEW | {"backbone": "tf_efficientnet_lite0"})
-    network = build_network(config, builtin_hierarchy())
-    fields = json.loads(config.to_json())
-    for before, now in RENAMED.items():
-        fields[before] = fields.pop(now)
-    tensors = dict(network.state_dict())
-    for now, before in {
-        "decoder.head.heatmaps.bias": "decoder.head.heat.bias", "decoder.up": "decoder.up.matrix",
-        "decoder.vertex_embedding": "decoder.who", "decoder.turn.bias": "decoder.turn.bias",
-    }.items():  # fmt: skip
-        tensors[before] = tensors.pop(now)
-    write_json(tmp_path / "config.json", fields)
-    save_model(tmp_path, tensors | {f"encoder.net.{small[0]}.0.bn1.bias": torch.zeros(3)})
-    again, same = load_network(tmp_path)
+def test_a_run_loads_as_it_was_and_weights_of_another_network_are_refused(run_folder, tmp_path):
+    folder, config, network = run_folder
+    again, same = load_network(folder)
     assert same == config
     for name, value in network.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
-    save_model(tmp_path, tensors | {"decoder.whoever": torch.zeros(3)})
+    write_text(tmp_path / "config.json", config.to_json())
+    save_model(tmp_path, network.state_dict() | {"decoder.whoever": torch.zeros(3)})
     with pytest.raises(ValueError, match="decoder.whoever"):
         load_network(tmp_path)
 
