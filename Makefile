@@ -8,8 +8,9 @@ READY = .venv/.ready
 run: $(READY)  ## notebooks 00 to 05, headless, from nothing to a trained and evaluated model
 	@$(BIN)/python -m hand_lib.workbook
 
-test: $(READY)  ## pytest, then every notebook through nbval
-	@$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 tests notebooks
+test: $(READY)  ## pytest and every notebook through nbval, two files at a time
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax \
+		--nbval-current-env --nbval-cell-timeout=300 tests notebooks
 
 lab: $(READY)  ## JupyterLab in this folder, at notebooks/00_start_here.ipynb
 	@$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
