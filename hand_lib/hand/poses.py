@@ -44,7 +44,8 @@ _GESTURES_DEG = {
         "index": (16, 24, 10, 0), "middle": (22, 28, 12, 0), "ring": (26, 30, 13, 2),
         "little": (28, 30, 13, 4), "thumb": (4, 8, 4, 10, 12),
     },
-    "fist": {**_FIST, "thumb": (15, 10, -8, 31, 50)},
+    "fist": {**_FIST, "thumb": (4, -1.5, -16, 41, 72)},
+    "grip": {**_FIST, "thumb": (15, 10, -8, 31, 50)},
     "point": {**_FIST, "index": (2, 4, 2, 0), "thumb": (25, 8, 11, 53, 64)},
     "pinch": {
         "index": (28, 60, 6, -15), "middle": (30, 34, 18, -6), "ring": (26, 30, 14, -2),
@@ -100,6 +101,10 @@ GESTURE_ANGLES = {name: _gesture_angles(table) for name, table in _GESTURES_DEG.
 
 GESTURES = {name: pose_from_angles(angles) for name, angles in GESTURE_ANGLES.items()}
 """Name -> (16, 3) axis-angle pose."""
+
+
+DRAWN = tuple(name for name in GESTURES if name != "fist")
+"""Gestures that random poses are drawn from: those that the pinned pictures were drawn with."""
 
 
 def gesture(name: str) -> NDArray:
@@ -228,7 +233,7 @@ def _free_angles(n: int, rng: np.random.Generator) -> NDArray:
 
 def _gesture_angles_mixed(n: int, rng: np.random.Generator) -> NDArray:
     """Named gestures, two blended, with a little noise in every joint that moves."""
-    bank = np.stack(list(GESTURE_ANGLES.values()))
+    bank = np.stack([GESTURE_ANGLES[name] for name in DRAWN])
     first, second = rng.integers(0, len(bank), (2, n))
     share = np.clip(rng.beta(0.35, 0.35, n), 0, 1)[:, None, None]
     mixed = bank[first] * share + bank[second] * (1 - share)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from hand_lib import ROOT
 from hand_lib.hand.anatomy import FRAMES, REST_CHAIN
@@ -20,6 +21,7 @@ with np.load(ROOT / "template" / "hand.npz") as stored:
     OWNER = stored["weights"].argmax(axis=1)  # the joint that moves each vertex most
 FOLDED = {
     "fist": "index middle ring little", "thumbs_up": "index middle ring little",
+    "grip": "index middle ring little",
     "point": "middle ring little", "call_me": "index middle ring", "victory": "ring little",
     "three": "little",
 }  # fmt: skip
@@ -70,6 +72,13 @@ def test_pads_of_folded_fingers_touch_the_palm_and_leave_no_hole(name):
     gaps = [gap_mm(vertices[pad(finger)], vertices, palm) for finger in FOLDED[name].split()]
     assert np.abs(gaps).max() < 2.0 and np.abs(gaps).mean() < 1.5
     assert largest_hole_mm2(vertices) < 20
+
+
+@pytest.mark.parametrize("axis", "xz")
+@pytest.mark.parametrize("degrees", [-20, -10, 10, 20])
+def test_nobody_looks_through_a_fist_from_beside_either(axis, degrees):
+    turn = Rotation.from_euler(axis, degrees, degrees=True)
+    assert largest_hole_mm2(turn.apply(posed("fist"))) < 20
 
 
 @pytest.mark.parametrize("name", ["pinch", "ok"])

@@ -43,7 +43,7 @@ from hand_lib.data.synthetic.scene import (
 )
 from hand_lib.files import read_json
 from hand_lib.hand.model import HandModel
-from hand_lib.hand.poses import GESTURES, sample_poses
+from hand_lib.hand.poses import DRAWN, GESTURES, sample_poses
 from hand_lib.hand.skin import skin_texels, to_builtin_rest
 from hand_lib.render.camera import crop_to_pixels, pixels_to_crop, project
 
@@ -98,7 +98,8 @@ def make_banks(background_folder=None) -> Banks:
     materials = Materials(layout, texels, pack_tiles(tiles), tone_curve(), inverse_tone)
     rng = np.random.default_rng([0, 11])
     poses = sample_poses(POSES, rng, gestures_share=0.0)
-    moves, gestures = np.abs(poses).max(axis=0) > 1e-3, np.stack(list(GESTURES.values()))
+    moves = np.abs(poses).max(axis=0) > 1e-3
+    gestures = np.stack([GESTURES[name] for name in DRAWN])
     grain = rng.standard_normal((256, 256)).astype(np.float32)
     return Banks(model, axes, materials, poses, moves, gestures, kinds, grain)
 
@@ -294,7 +295,7 @@ def _wander(rng, way, count):
 
 def _between_gestures(rng, way):
     """Poses (T, 16, 3): half a second from one named gesture to the next, half a second there."""
-    stops, table = int(np.floor(way[-1])) + 2, np.stack(list(GESTURES.values()))
+    stops, table = int(np.floor(way[-1])) + 2, np.stack([GESTURES[name] for name in DRAWN])
     picks, at = rng.integers(0, len(table), stops + 1), np.minimum(way.astype(int), stops - 1)
     part = np.clip((way - at) * 2, 0, 1)
     part = (part * part * (3 - 2 * part))[:, None, None]
