@@ -32,7 +32,7 @@ from hand_lib.inference.search import (
     find_hands,
     load_calibration,
 )
-from hand_lib.network.second_look import predict_crops
+from hand_lib.network.model import predict_crops
 from hand_lib.render.camera import (
     apply_affine,
     check_intrinsics,

@@ -11,6 +11,6 @@ __getattr__, __dir__, __all__ = lazy_names(
     HandNetwork="model",
     Prediction="model",
     SpiralConv="spiral_conv",
-    predict_crops="second_look",
+    predict_crops="model",
     total_loss="losses",
 )

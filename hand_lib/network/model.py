@@ -6,24 +6,46 @@ prediction.vertices.shape, prediction.joints.shape, prediction.camera.shape
 # ((B, 778, 3), (B, 21, 3), (B, 3))
 
 ``network(images)`` reads one crop, in training and in use alike. A trained network is used through
-``second_look.predict_crops``, which looks again and more closely.
+``predict_crops``: find the hand, turn it upright, cut it tightly, read it again. A network that
+sees every hand upright, in the middle and as large as it can be needs far fewer pictures to learn
+fingers from than one that sees hands turned anyhow. Which way up it is and where follow from the
+2-D joints that the look at the whole crop gives (as MediaPipe turns its crops, Zhang et al. 2020);
+in training from those of the labels (``data.augment``). Turning a picture about its middle turns
+the hand about the optical axis, so nothing is lost on the way back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from scipy.interpolate import RBFInterpolator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hand_lib.hand.model import HandModel
-from hand_lib.network.coarse_to_fine import CoarseToFineDecoder, vertex_matmul
+from hand_lib.mesh.topology import procrustes_align
+from hand_lib.network.coarse_to_fine import (
+    CoarseToFineDecoder,
+    cell_centres,
+    heatmap_spread,
+    vertex_matmul,
+)
 from hand_lib.network.encoders import GridEncoder, PooledEncoder
 from hand_lib.network.spiral_conv import PUBLISHED_CHANNELS, YoutubehandDecoder
-from hand_lib.render.camera import fit_weak_perspective, project_weak_perspective
+from hand_lib.render.camera import fit_weak_perspective, project_weak_perspective, upright_square
+
+SHAPE_BLEND = 0.7
+"""How much of the shown shape is the canonical hand's; the rest is the corrected mesh's own."""
+
+LAST_CROP = 0.7
+"""Share of a tight crop in where the hand is; the rest is that of the crops before it."""
 
 _OF_MESH = ("regressor", "faces", "level_down", "decoder.mean", "decoder.mean_canonical")
-_PER_VERTEX = {"decoder.coarse": "decoder.mean", "decoder.canonical": "decoder.mean_canonical"}
+_PER_VERTEX = {
+    "decoder.coarse.weight": "", "decoder.coarse.bias": "decoder.mean",
+    "decoder.canonical.weight": "", "decoder.canonical.bias": "decoder.mean_canonical",
+    "decoder.vertex_embedding": "",
+}  # fmt: skip
 
 
 @dataclass
@@ -82,23 +104,21 @@ class HandNetwork(nn.Module):
     def forward(self, images: Tensor) -> Prediction:
         """images: (B, 3, H, W) RGB, uint8 or float in [0, 1].   returns a ``Prediction``."""
         out = self.decoder(self.encoder(self.normalize(images)))
-        if "camera" not in out:  # ours: a fit; Youtubehand's decoder predicts one
-            return Prediction(**out | self.fitted(out["vertices"], out["joints_2d_direct"]))
-        joints = vertex_matmul(self.regressor, out["vertices"])
-        vertices, joints = out["vertices"] - joints[:, :1], joints - joints[:, :1]
-        joints_2d = project_weak_perspective(joints, out["camera"])
-        return Prediction(vertices, joints, out["camera"], joints_2d)
+        return Prediction(
+            **out | self.fitted(out["vertices"], out.get("joints_2d_direct"), out.get("camera"))
+        )
 
-    def fitted(self, vertices: Tensor, joints_2d: Tensor) -> dict[str, Tensor]:
-        """A hand that stands at its wrist, with the camera that lays its joints onto 2-D ones.
+    def fitted(self, vertices: Tensor, joints_2d=None, camera=None) -> dict[str, Tensor]:
+        """A hand that stands at its wrist, with its camera or one that lays it onto 2-D joints.
 
-        vertices: (B, V, 3) metres.   joints_2d: (B, 21, 2) crop units.
+        vertices: (B, V, 3) metres.   joints_2d: (B, 21, 2) crop units.   camera: (B, 3).
         returns vertices, joints, camera and joints_2d of a ``Prediction``.
         """
         joints = vertex_matmul(self.regressor, vertices)
         wrist = joints[:, :1]
         vertices, joints = vertices - wrist, joints - wrist
-        camera = fit_weak_perspective(joints, joints_2d)
+        if camera is None:  # Youtubehand's decoder predicts one
+            camera = fit_weak_perspective(joints, joints_2d)
         fields = {"vertices": vertices, "joints": joints, "camera": camera}
         return fields | {"joints_2d": project_weak_perspective(joints, camera)}
 
@@ -144,6 +164,104 @@ def regressor_of(hand) -> np.ndarray:
     return hand.regress_joints(basis[:, :, None].expand(-1, -1, 3))[..., 0].T.cpu().numpy()
 
 
+def predict_crops(
+    network: HandNetwork, images: Tensor, n_crops: int = 2, shape_blend: float = SHAPE_BLEND
+) -> Prediction:
+    """What a trained network says of whole crops: the answer of ``n_crops`` looks, in float32.
+
+    images: (B, 3, H, W) RGB, uint8 or float in [0, 1], of any size.   n_crops: 1 reads the whole
+    crop, each more an upright, tight one around where the hand was found. The shape is the last
+    crop's; place, turn and size are a mean over all, which errs less than either. Youtubehand's
+    decoder reads the whole crop only.   shape_blend: see ``blend_shapes``.
+    Autocast is off: bfloat16 would move the mesh of a trained network by a quarter of a millimetre.
+    """
+    size = network.view_size or images.shape[-1]
+    with torch.autocast(images.device.type, enabled=False):
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        prediction = network(cut(images, size))
+        if prediction.canonical is None:
+            return prediction
+        prediction = blend_shapes(network, prediction, shape_blend)
+        for _ in range(1, n_crops):
+            square = upright_square(prediction.joints_2d_direct)
+            closer = network(cut(images, size, square, network.normalize.mean))
+            closer = turn_back(blend_shapes(network, closer, shape_blend), square)
+            prediction = merge_crops(network, prediction, closer)
+    return prediction
+
+
+def blend_shapes(network: HandNetwork, prediction: Prediction, share: float) -> Prediction:
+    """The canonical hand laid onto the corrected mesh, mixed with it by ``share``.
+
+    The canonical hand knows no direction and so keeps its shape where the direction is in doubt:
+    place, turn and size come from one, shape mostly from the other.
+    """
+    finer = prediction.intermediate[-1]
+    coarse = torch.lerp(finer, procrustes_align(prediction.canonical, finer), share)
+    vertices = vertex_matmul(network.decoder.up, coarse)
+    return replace(prediction, **network.fitted(vertices, prediction.joints_2d_direct))
+
+
+def merge_crops(network: HandNetwork, before: Prediction, closer: Prediction) -> Prediction:
+    """Shape of the closer crop; place, turn and size of both, mostly its (``LAST_CROP``)."""
+    direct = torch.lerp(before.joints_2d_direct, closer.joints_2d_direct, LAST_CROP)
+    mean = torch.lerp(before.vertices, closer.vertices, LAST_CROP)
+    fields = network.fitted(procrustes_align(closer.vertices, mean), direct)
+    maps = {"heatmaps": before.heatmaps, "correspondence": before.correspondence}  # of the crop
+    return replace(closer, **fields, **maps, joints_2d_direct=direct)
+
+
+def square_to_crop(square: tuple, points: Tensor) -> Tensor:
+    """Points (B, N, 2) of squares in units of the crop that ``upright_square`` found them in."""
+    turn, centre, half = square
+    return points @ turn * half[:, None, None] + centre[:, None]
+
+
+def cut(images: Tensor, size: int, square: tuple | None = None, border=0.0) -> Tensor:
+    """Squares of pictures, bilinearly.
+
+    images: (B, 3, H, W).   size: side of the result.   square: None is the whole crop.
+    border: colour beyond the picture, (3, 1, 1) or a number.   returns (B, 3, size, size).
+    """
+    if square is None and images.shape[2:] == (size, size):
+        return images
+    axis = cell_centres(size, images.device)
+    grid = torch.stack([axis.expand(size, size), axis[:, None].expand(size, size)], 2)
+    points = grid.reshape(1, -1, 2).expand(len(images), -1, -1)
+    if square is not None:
+        points = square_to_crop(square, points)
+    points = points.unflatten(1, (size, size)).to(images.dtype)
+    return functional.grid_sample(images - border, points, align_corners=False) + border
+
+
+def turn_back(prediction: Prediction, square: tuple) -> Prediction:
+    """What was read from a square, as a prediction for the crop that it was cut from.
+
+    The hand turns back about the optical axis; with u = half turn^T u' + centre and
+    u' = s (X'_xy + t), the camera becomes s' = half s, t' = turn^T t + centre / s'. Maps of the
+    image belong to the square and are left out, but for how far the heat maps spread.
+    """
+    (flat, centre, half), heat = square, prediction.heatmaps
+    turn = functional.pad(flat, (0, 1, 0, 1))
+    turn[:, 2, 2] = 1
+    scale = prediction.camera[:, 0] * half
+    shift = (prediction.camera[:, None, 1:] @ flat)[:, 0] + centre / scale[:, None]
+    return replace(
+        prediction,
+        vertices=prediction.vertices @ turn,
+        joints=prediction.joints @ turn,
+        camera=torch.cat([scale[:, None], shift], 1),
+        joints_2d=square_to_crop(square, prediction.joints_2d),
+        joints_2d_direct=square_to_crop(square, prediction.joints_2d_direct),
+        intermediate=tuple(mesh @ turn for mesh in prediction.intermediate),
+        rotation=turn.transpose(1, 2) @ prediction.rotation,
+        spread=None if heat is None else heatmap_spread(heat, prediction.joints_2d_direct),
+        heatmaps=None,
+        correspondence=None,
+    )
+
+
 @torch.no_grad()
 def carry_over(source: nn.Module, target: nn.Module) -> list[str]:
     """Copy weights between networks, whose meshes may differ.
@@ -151,30 +269,22 @@ def carry_over(source: nn.Module, target: nn.Module) -> list[str]:
     What a decoder of ours knows of each vertex is carried over the surface.
     returns the names in ``target`` that had nothing to take.
     """
-    old, new = source.state_dict(), target.state_dict()
-    over = None
-    if "decoder.mean_canonical" in new and "decoder.mean_canonical" in old:
+    old, new, fresh = source.state_dict(), target.state_dict(), []
+    if "decoder.mean_canonical" in old.keys() & new.keys():
         points = (state["decoder.mean_canonical"].double().numpy() for state in (old, new))
         over = torch.from_numpy(affine_blend(*points)).float()
-    fresh = []
+        for name, mean in _PER_VERTEX.items():
+            moved = over @ old[name].reshape(over.shape[1], -1)
+            if mean:  # predictions are mean + 0.1 of what the layer says
+                moved += 10 * (over @ old[mean] - new[mean])
+            old[name] = moved.reshape(-1, *old[name].shape[1:])
     for name, value in new.items():
         if name in _OF_MESH or name.endswith("spirals") or "up" in name.split("."):
             continue
-        layer = name.rpartition(".")[0]
-        if over is not None and layer in _PER_VERTEX:
-            moved = torch.einsum("nm,mk->nk", over, old[name].reshape(len(over[0]), -1))
-            moved = moved.reshape(-1, *old[name].shape[1:])
-            if name.endswith("bias"):  # predictions are mean + 0.1 of what the layer says
-                mean = _PER_VERTEX[layer]
-                moved += 10 * (over @ old[mean] - new[mean]).flatten()
-        elif over is not None and name == "decoder.vertex_embedding":
-            moved = over @ old[name]
+        if name in old and old[name].shape == value.shape:
+            value.copy_(old[name])
         else:
-            moved = old.get(name)
-        if moved is None or moved.shape != value.shape:
             fresh.append(name)
-        else:
-            value.copy_(moved)
     return fresh
 
 

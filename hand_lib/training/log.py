@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from hand_lib.files import read_json, write_json, written_atomically
 from hand_lib.metrics import mesh_errors
-from hand_lib.network.second_look import predict_crops
+from hand_lib.network.model import predict_crops
 from hand_lib.training.run_folder import read_log, write_log
 from hand_lib.training.runtime import now, write_provenance
 

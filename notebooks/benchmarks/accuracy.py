@@ -26,8 +26,7 @@ from hand_lib.files import read_json, write_json
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.mesh.topology import procrustes_align
 from hand_lib.network.losses import total_loss
-from hand_lib.network.model import build_network
-from hand_lib.network.second_look import SHAPE_BLEND, predict_crops
+from hand_lib.network.model import SHAPE_BLEND, build_network, predict_crops
 from hand_lib.training.config import make_config
 from hand_lib.training.setup import LABELS, make_optimizer, training_crops
 

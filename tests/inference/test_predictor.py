@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from hand_lib.inference.predictor import BOX_MARGIN, Predictor, check_box
-from hand_lib.network.model import Prediction
-from hand_lib.network.second_look import predict_crops
+from hand_lib.network.model import Prediction, predict_crops
 from hand_lib.render.camera import apply_affine, crop_to_pixels, project
 
 SIZE = 64

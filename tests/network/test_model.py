@@ -14,8 +14,7 @@ from hand_lib.hand.kinematics import axis_angle_to_matrix
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.coarse_to_fine import SpiralMix, bilinear_sample, palm_frame, vertex_matmul
 from hand_lib.network.losses import total_loss
-from hand_lib.network.model import build_network
-from hand_lib.network.second_look import cut, predict_crops
+from hand_lib.network.model import build_network, cut, predict_crops
 from hand_lib.network.spiral_conv import SpiralConv, UnpoolConv, Unpooling
 from hand_lib.render.camera import project_weak_perspective
 

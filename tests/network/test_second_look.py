@@ -7,15 +7,15 @@ import torch
 from network_fixtures import small_network
 
 from hand_lib.mesh.topology import procrustes_align
-from hand_lib.network import second_look
+from hand_lib.network import model
 from hand_lib.network.coarse_to_fine import cell_centres
-from hand_lib.network.model import Prediction
-from hand_lib.network.second_look import (
+from hand_lib.network.model import (
     LAST_CROP,
-    Square,
+    Prediction,
     cut,
     merge_crops,
     predict_crops,
+    square_to_crop,
     turn_back,
 )
 from hand_lib.render.camera import (
@@ -33,19 +33,19 @@ def joints_2d(count=6, seed=0):
 
 def test_a_look_turns_the_knuckles_above_the_wrist_and_fills_its_square():
     joints = joints_2d()
-    square = Square(*upright_square(joints))
-    seen = (joints - square.centre[:, None]) / square.half[:, None, None] @ square.turn.mT
+    square = turn, centre, half = upright_square(joints)
+    seen = (joints - centre[:, None]) / half[:, None, None] @ turn.mT
     along = seen[:, list(KNUCKLES)].mean(1) - seen[:, 0]
     assert along[:, 0].abs().max() < 1e-5 and (along[:, 1] < 0).all()
     extent = (seen.amax(1) - seen.amin(1)).amax(1)
     torch.testing.assert_close(extent, torch.full((6,), 2 / UPRIGHT_MARGIN))
     torch.testing.assert_close(seen.amax(1) + seen.amin(1), torch.zeros(6, 2), atol=1e-5, rtol=0)
-    torch.testing.assert_close(square.back(seen), joints)
+    torch.testing.assert_close(square_to_crop(square, seen), joints)
 
 
 def test_joints_in_one_place_still_give_a_square():
-    square = Square(*upright_square(torch.zeros(2, 21, 2)))
-    assert all(part.isfinite().all() for part in square) and (square.half > 0).all()
+    square = upright_square(torch.zeros(2, 21, 2))
+    assert all(part.isfinite().all() for part in square) and (square[2] > 0).all()
 
 
 def test_cutting_shows_at_each_place_what_the_crop_shows_there():
@@ -53,11 +53,11 @@ def test_cutting_shows_at_each_place_what_the_crop_shows_there():
     axis = cell_centres(48)
     image = torch.stack([axis.expand(48, 48), axis[:, None].expand(48, 48), torch.ones(48, 48)])
     joints = joints_2d(3) * 0.4
-    square = Square(*upright_square(joints))
+    square = upright_square(joints)
     cuts = cut(image.expand(3, -1, -1, -1), 32, square)
     small = cell_centres(32)
     grid = torch.stack([small.expand(32, 32), small[:, None].expand(32, 32)], 2).reshape(1, -1, 2)
-    places = square.back(grid.expand(3, -1, -1)).unflatten(1, (32, 32))
+    places = square_to_crop(square, grid.expand(3, -1, -1)).unflatten(1, (32, 32))
     inside = (places.abs() < 0.95).all(3)
     assert inside.float().mean() > 0.3
     error = (cuts[:, :2].permute(0, 2, 3, 1) - places).abs().amax(3)
@@ -74,14 +74,14 @@ def test_what_is_brought_back_projects_where_it_did():
     prediction = Prediction(
         joints, joints, camera, seen, seen, intermediate=(joints,), canonical=joints, rotation=turn
     )
-    square = Square(*upright_square(joints_2d(4)))
+    square = upright_square(joints_2d(4))
     back = vars(turn_back(prediction, square))
-    torch.testing.assert_close(back["joints_2d"], square.back(seen))
+    torch.testing.assert_close(back["joints_2d"], square_to_crop(square, seen))
     again = project_weak_perspective(back["joints"], back["camera"])
     torch.testing.assert_close(again, back["joints_2d"], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(back["joints"][..., 2], joints[..., 2])
     spin = torch.eye(3).repeat(4, 1, 1)
-    spin[:, :2, :2] = square.turn
+    spin[:, :2, :2] = square[0]
     palm = joints @ turn.transpose(1, 2) @ spin  # from the palm's frame, then back from the look
     torch.testing.assert_close(joints @ back["rotation"].transpose(1, 2), palm)
     assert (back["vertices"] == back["intermediate"][0]).all() and back["canonical"] is joints
@@ -89,7 +89,7 @@ def test_what_is_brought_back_projects_where_it_did():
 
 def test_the_last_look_undoes_a_turn_of_the_picture(monkeypatch):
     """A network that finds the joints exactly gives the same hand whichever way up the crop is."""
-    monkeypatch.setattr(second_look, "LAST_CROP", 1.0)
+    monkeypatch.setattr(model, "LAST_CROP", 1.0)
     network = small_network().eval()
     forward, found = network.forward, {}
     network.forward = lambda images: replace(forward(images), joints_2d_direct=found["at"].pop(0))
