@@ -2,7 +2,7 @@
 
 Each hand minimises the robust reprojection error, weighted by confidence, plus a Gaussian prior on
 joint angles (the sampler's mean and covariance) and on shape, by Levenberg-Marquardt. Angles are
-clamped to ``anatomy.JOINT_LIMITS`` in every step, so limits always hold. Bone lengths keep their
+clamped to ``joints.JOINT_LIMITS`` in every step, so limits always hold. Bone lengths keep their
 proportions, and along a track they are the same in every frame. A picture of a flat thing has a
 mirrored twin in depth; several starting rotations are tried and the best is kept. Every fit is then
 judged: what lies too far from its keypoints, or looks like no hand, is rejected with its reason.
@@ -137,7 +137,7 @@ def fit_hands(
     if len(rows):
         skeleton = _skeleton(model, model.template.device)
         track = options.track and len(rows) > 1
-        step = len(rows) if track or skeleton.device.type != "cpu" else _CHUNK
+        step = len(rows) if track or model.template.device.type != "cpu" else _CHUNK
         for part in (rows[i : i + step] for i in range(0, len(rows), step)):
             given = points[part], (weights * known[:, None])[part], fit.intrinsics[part]
             if prior is None:
@@ -263,9 +263,10 @@ def _cameras(intrinsics, points, weights, image_size):
 
 def _write(fit, rows, problem, state, points, weights) -> None:
     """Fill rows of a fit from a state, through the model itself."""
-    skeleton, betas = problem.skeleton, state.betas
+    skeleton = problem.skeleton
     model, pose = skeleton.model, skeleton.pose(state.rotation, state.angles)
-    translation = state.wrist - skeleton.wrist - betas @ skeleton.wrist_shapes
+    rig, betas = skeleton.rig, state.betas
+    translation = state.wrist - rig.joints[0] - betas @ rig.joint_shapes[:, 0]
     if skeleton.mirror < 0:
         pose, translation = mirror_pose(pose), translation * skeleton.put([-1.0, 1.0, 1.0])
     if not model.flat_mean:

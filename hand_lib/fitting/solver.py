@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from hand_lib.fitting.skeleton import ANGLES, ORDER, SHAPE, TURN, WRIST, Skeleton
@@ -36,9 +37,9 @@ class State(NamedTuple):
 class JointPrior(NamedTuple):
     """What a network says of the joints of B hands, in ``ORDER``."""
 
-    rays: Tensor  # (B, 21, 2) as it read them from the picture, normalised camera coordinates
+    rays: Tensor  # (B, 2, 21) as it read them from the picture, normalised camera coordinates
     weight: Tensor  # (B,) of each of them, beside a keypoint's 1
-    places: Tensor  # (B, 21, 3) metres, less the wrist
+    places: Tensor  # (B, 3, 21) metres, less the wrist
     spread: float  # metres that these are off by along each axis
 
 
@@ -46,7 +47,7 @@ class Problem(NamedTuple):
     """What is asked about B hands."""
 
     skeleton: Skeleton
-    rays: Tensor  # (B, 21, 2) keypoints in normalised camera coordinates, in ``ORDER``
+    rays: Tensor  # (B, 2, 21) keypoints in normalised camera coordinates, in ``ORDER``
     weights: Tensor  # (B, 21) at most 1
     sigma: Tensor  # (B,) expected noise in normalised units
     shape_precision: Tensor  # (10, 10)
@@ -77,7 +78,8 @@ def make_problem(skeleton, points, weights, cameras, size, noise, proportions) -
     rays = rays[..., :2] * (skeleton.mirror, 1.0)
     focal = np.sqrt(np.abs(np.linalg.det(cameras[:, :2, :2])))
     weights = weights / np.maximum(weights.max(1, keepdims=True), 1e-9)
-    rays, weights, sigma = rays[:, ORDER], weights[:, ORDER], np.maximum(noise * size, 0.5) / focal
+    rays, weights = rays[:, ORDER].swapaxes(1, 2), weights[:, ORDER]
+    sigma = np.maximum(noise * size, 0.5) / focal
     shape = torch.eye(10).to(skeleton.proportions) + proportions * skeleton.proportions
     return Problem(skeleton, *map(skeleton.put, (rays, weights, sigma)), shape)
 
@@ -106,17 +108,12 @@ def solve(problem: Problem, starts: int, track: bool = False, history: list | No
     return state, cost, best
 
 
-@lru_cache(maxsize=4)
-def _sphere(count):
-    """Rotations (count, 3, 3) whose viewing directions cover the sphere evenly (golden spiral)."""
-    k = np.arange(count) + 0.5
-    z, turn = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
-    ring = np.sqrt(1 - z * z)
-    forward = np.stack([ring * np.cos(turn), ring * np.sin(turn), z], 1)
-    helper = np.where(np.abs(z)[:, None] < 0.9, [[0.0, 0, 1]], [[1.0, 0, 0]])
-    right = np.cross(helper, forward)
-    right /= np.linalg.norm(right, axis=1, keepdims=True)
-    return np.stack([right, np.cross(forward, right), forward], 1)
+@lru_cache(maxsize=1)
+def _views() -> np.ndarray:
+    """Rotations (N, 3, 3) that see a hand from all over the sphere, evenly (golden spiral)."""
+    k = np.arange(_VIEWS) + 0.5
+    turn, tilt = np.pi * (1 + 5**0.5) * k, np.arccos(1 - 2 * k / _VIEWS)
+    return Rotation.from_euler("zy", np.stack([-turn, -tilt], 1)).as_matrix()
 
 
 def first_guesses(problem: Problem, starts: int) -> State:
@@ -128,11 +125,11 @@ def first_guesses(problem: Problem, starts: int) -> State:
     draws = skeleton.draws[:_POSES]
     none, eye = draws.new_zeros(_POSES, 10), torch.eye(3).to(draws).expand(_POSES, 3, 3)
     bank, _ = skeleton.place(eye, none[:, :3], draws, none, slopes=False)
-    views = skeleton.put(_sphere(_VIEWS))
-    seen = torch.einsum("vab,pjb->vpja", views, bank).reshape(-1, 21, 3)
-    flat = torch.complex(seen[..., 0], seen[..., 1])  # (N, 21)
+    views = skeleton.put(_views())
+    seen = torch.einsum("vab,pbj->avpj", views, bank).reshape(3, -1, 21)
+    flat = torch.complex(seen[0], seen[1])  # (N, 21)
     weight = problem.weights / problem.weights.sum(1, keepdim=True)
-    rays = torch.complex(*problem.rays.unbind(-1))
+    rays = torch.complex(*problem.rays.unbind(1))
     middle = (weight * rays).sum(1, keepdim=True)
     cross = (weight * (rays - middle)) @ flat.conj().T  # (B, N), the bank's own middle drops out
     mean = weight.to(flat.dtype) @ flat.T
@@ -160,17 +157,17 @@ def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
     """Robust reprojection error, priors on pose and shape, and the pull along a track."""
     skeleton, prior = problem.skeleton, problem.joints
     joints, moves = skeleton.place(*state, slopes=slopes)
-    x, y, z = joints.unbind(-1)
-    behind = 1e4 * (z < 0.02).sum(1)
-    z, sigma = z.clamp_min(1e-3), problem.sigma[:, None]
-    ex = (x / z - problem.rays[..., 0]) / sigma
-    ey = (y / z - problem.rays[..., 1]) / sigma
-    square = (ex * ex + ey * ey) / 9.0
+    z, sigma = joints[:, 2:], problem.sigma[:, None, None]
+    behind = 1e4 * (z < 0.02).sum((1, 2))
+    z = z.clamp_min(1e-3)
+    flat = joints[:, :2] / z
+    error = (flat - problem.rays) / sigma  # (B, 2, 21)
+    square = error.square().sum(1) / 9.0
     data = 9.0 * problem.weights * torch.log1p(square)  # Cauchy, quadratic below three sigma
     if prior is not None:
-        own = (torch.stack([x / z, y / z], 2) - prior.rays) / sigma[..., None]
-        off = (joints - joints[:, :1] - prior.places) / prior.spread
-        data = data + prior.weight[:, None] * (own * own).sum(2) + (off * off).sum(2)
+        own, trust = (flat - prior.rays) / sigma, prior.weight[:, None, None]
+        off = (joints - joints[..., :1] - prior.places) / prior.spread
+        data = data + (trust * own.square()).sum(1) + off.square().sum(1)
     away = state.angles - skeleton.prior_mean
     bent = away @ skeleton.prior_precision
     pose = problem.pose_weight * (away * bent).sum(1)
@@ -182,16 +179,12 @@ def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
     if not slopes:
         return Terms(cost, pose, None, None)
     weight = (problem.weights / (1 + square))[:, None]  # the robust weight of each joint
-    scale = (1 / (z * sigma))[:, None]
-    jx = (moves[0] - (x / z)[:, None] * moves[2]) * scale  # (B, 43, 21)
-    jy = (moves[1] - (y / z)[:, None] * moves[2]) * scale
-    right = torch.stack([weight[:, 0] * ex, weight[:, 0] * ey], 1)
+    right = weight * error
     if prior is not None:
-        weight = weight + prior.weight[:, None, None]
-        right = right + prior.weight[:, None, None] * own.mT
-    both = torch.cat([jx, jy], 2)
-    matrix = both * torch.cat([weight, weight], 2) @ both.mT
-    gradient = (both @ right.flatten(1)[..., None])[..., 0]
+        weight, right = weight + trust, right + trust * own
+    both = (moves[:, :, :2] - flat[:, None] * moves[:, :, 2:]) / (z * sigma)[:, None]
+    matrix = (both * weight[:, None]).flatten(2) @ both.flatten(2).mT
+    gradient = (both.flatten(2) @ right.flatten(1)[..., None])[..., 0]
     matrix[:, ANGLES, ANGLES] += problem.pose_weight * skeleton.prior_precision
     gradient[:, ANGLES] += problem.pose_weight * bent
     matrix[:, SHAPE, SHAPE] += problem.shape_precision
@@ -200,9 +193,9 @@ def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
         matrix.diagonal(dim1=1, dim2=2).add_(problem.pull)
         gradient += problem.pull * apart
     if prior is not None:
-        about = torch.cat([m - m[..., :1] for m in moves], 2) / prior.spread  # (B, 43, 63)
+        about = (moves - moves[..., :1]).flatten(2) / prior.spread  # (B, 43, 63)
         matrix += about @ about.mT
-        gradient += (about @ off.mT.flatten(1)[..., None])[..., 0]
+        gradient += (about @ off.flatten(1)[..., None])[..., 0]
     return Terms(cost, pose, gradient, matrix)
 
 

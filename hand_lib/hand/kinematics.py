@@ -7,7 +7,7 @@ the vertices last.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 
@@ -104,45 +104,13 @@ def chain(root: Tensor, rotations: Tensor, bones: Tensor, start: Tensor) -> tupl
     return turned, torch.cat([start, placed.view(3, 15, batch)], 1)
 
 
-def skin_vertices(maps: Tensor, shaped: Tensor, skin: Tensor, count: int) -> Tensor:
-    """v = sum_j w_vj (A_j v' + t_j): vertices (B, V, 3).
+def skin_vertices(maps: Tensor, shaped: Tensor, skin: Tensor) -> Tensor:
+    """v = sum_j w_vj (A_j v' + t_j): (B, 3, V).
 
-    maps: (3, 4, 16, B), rows of [A_j | t_j].   shaped: (B, 3, W) and skin: (16, W), the vertices
-    filled up to W.   count: V.
+    maps: (3, 4, 16, B), rows of [A_j | t_j].   shaped: (B, 3, V).   skin: (16, V).
     """
-    return _Skinning.apply(maps, shaped, skin, count)
-
-
-class _Skinning(torch.autograd.Function):
-    """``skin_vertices`` with its gradient written out: a third of autograd's traffic."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(maps, shaped, skin, count):
-        batch, _, width = shaped.shape
-        rows = maps.permute(3, 0, 1, 2).reshape(-1, 16)
-        mx, my, mz, points = (rows @ skin).view(batch, 3, 4, width).unbind(2)  # each (B, 3, W)
-        x, y, z = shaped[:, :, None].unbind(1)  # each (B, 1, W)
-        points.addcmul_(mx, x).addcmul_(my, y).addcmul_(mz, z)
-        return points[:, :, :count].transpose(1, 2).contiguous()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs[:3])
-
-    @staticmethod
-    def backward(ctx, slope):
-        maps, shaped, skin = ctx.saved_tensors
-        batch, _, width = shaped.shape
-        slope = nn.functional.pad(slope.transpose(1, 2), (0, width - slope.shape[1]))  # (B, 3, W)
-        outer = (slope[:, :, None] * shaped[:, None]).reshape(-1, width)  # (B 3 3, W)
-        turn = (outer @ skin.T).view(batch, 3, 3, 16)
-        shift = (slope.reshape(-1, width) @ skin.T).view(batch, 3, 1, 16)
-        # the blended rotations again: cheaper to make than to keep, and right when differentiated
-        linear = maps[:, :3].permute(3, 0, 1, 2).reshape(-1, 16) @ skin
-        linear = linear.view(batch, 3, 3, width)
-        sx, sy, sz = slope[:, :, None].unbind(1)  # each (B, 1, W)
-        back = torch.addcmul(linear[:, 0] * sx, linear[:, 1], sy)
-        back = torch.addcmul(back, linear[:, 2], sz)
-        return torch.cat([turn, shift], 2).permute(1, 2, 3, 0), back, None, None
+    rows = maps.permute(3, 0, 1, 2).reshape(-1, 16)
+    mx, my, mz, points = (rows @ skin).view(len(shaped), 3, 4, -1).unbind(2)  # each (B, 3, V)
+    for blend, along in zip((mx, my, mz), shaped[:, :, None].unbind(1), strict=True):
+        points = torch.addcmul(points, blend, along)
+    return points

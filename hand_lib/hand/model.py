@@ -16,8 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from hand_lib import ROOT
-from hand_lib.hand.anatomy import FRAMES, bone_frames, pose_from_angles
-from hand_lib.hand.joints import MANO_PARENTS, MANO_TO_21, TIPS_21, fingertip_vertices
+from hand_lib.hand.joints import (
+    FRAMES,
+    MANO_PARENTS,
+    MANO_TO_21,
+    TIPS_21,
+    bone_frames,
+    fingertip_vertices,
+    pose_from_angles,
+)
 from hand_lib.hand.kinematics import axis_angle_to_matrix, chain, skin_vertices
 from hand_lib.hand.mano import (
     MANO_SHAPES,
@@ -65,7 +72,7 @@ class HandModel(nn.Module):
 
         pose_corrections: False leaves out ``posedirs``: plain linear blend skinning.
         frames: (16, 3, 3) axes in which the joints of the right hand bend; None finds them along
-        the bones (``anatomy.bone_frames``).
+        the bones (``joints.bone_frames``).
         """
         super().__init__()
         if side not in _SIDES:
@@ -202,7 +209,8 @@ class HandModel(nn.Module):
         turned, placed = chain(root, others, bones, start)  # (3, 3, 16, B), (3, 16, B)
         offset = placed - (turned * rest).sum(1)
         maps = torch.cat([turned, offset[:, None]], 1)  # (3, 4, 16, B)
-        vertices = skin_vertices(maps, shaped.view(batch, 3, -1), self.skin, self.count)
+        vertices = skin_vertices(maps, shaped.view(batch, 3, -1), self.skin)
+        vertices = vertices[..., : self.count].mT.contiguous()
         joints = torch.cat([placed.permute(2, 1, 0), vertices[:, self.tips]], 1)
         return Hand(vertices, joints[:, self.joint_order])
 

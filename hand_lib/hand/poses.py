@@ -12,17 +12,18 @@ import itertools
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
-from hand_lib.hand.anatomy import (
+from hand_lib.hand.joints import (
+    FINGER_NAMES,
     HALF_BREADTHS,
     JOINT_LIMITS,
+    MANO_FINGERS,
+    MANO_PARENTS,
     REST_CHAIN,
     REST_JOINTS,
-    clamp_angles,
     pose_from_angles,
-    pose_joints,
 )
-from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
 
 # Degrees. Fingers: knuckle, middle joint, end joint, splay. Thumb: base flexion, abduction and
 # twist, knuckle, end joint. Where skin meets skin (fist, pinch, ok) the angles were searched for on
@@ -116,6 +117,32 @@ def gesture(name: str) -> NDArray:
     if name not in GESTURES:
         raise ValueError(f"unknown gesture {name!r}; known: {', '.join(GESTURES)}")
     return GESTURES[name].copy()
+
+
+def clamp_angles(angles: NDArray) -> NDArray:
+    """Angles held within ``JOINT_LIMITS``; the wrist's row passes through."""
+    angles = np.array(angles, np.float64)
+    low, high = JOINT_LIMITS[1:, :, 0], JOINT_LIMITS[1:, :, 1]
+    angles[..., 1:, :] = np.clip(angles[..., 1:, :], low, high)
+    return angles
+
+
+def pose_joints(pose: NDArray) -> tuple[NDArray, NDArray]:
+    """Forward kinematics at rest proportions.
+
+    pose: (N, 16, 3) axis-angle.
+    returns rotations (N, 16, 3, 3) of each bone and joint centres (N, 16, 3), metres.
+    """
+    local = Rotation.from_rotvec(pose).as_matrix()
+    rotations, joints = np.empty_like(local), np.zeros(local.shape[:-1])
+    rotations[:, 0] = local[:, 0]
+    for j in range(1, 16):
+        parent = MANO_PARENTS[j]
+        joints[:, j] = joints[:, parent] + rotations[:, parent] @ (
+            REST_JOINTS[j] - REST_JOINTS[parent]
+        )
+        rotations[:, j] = rotations[:, parent] @ local[:, j]
+    return rotations, joints
 
 
 PAD_GIVES = {"palm": 0.0033, "thumb": 0.0025}

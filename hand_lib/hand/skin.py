@@ -19,8 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from hand_lib.hand.anatomy import FRAMES, HALF_BREADTHS, REST_CHAIN, REST_JOINTS
-from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
+from hand_lib.hand.joints import (
+    FINGER_NAMES,
+    FRAMES,
+    HALF_BREADTHS,
+    MANO_FINGERS,
+    REST_CHAIN,
+    REST_JOINTS,
+)
 from hand_lib.hand.mano import builtin_path
 from hand_lib.mesh.topology import vertex_normals
 

@@ -9,8 +9,14 @@ import numpy as np
 import torch
 from PIL import ImageColor
 
-from hand_lib.hand.anatomy import ANGLE_NAMES, JOINT_LIMITS, pose_from_angles
-from hand_lib.hand.joints import FINGER_COLOURS, FINGER_NAMES, MANO_JOINT_NAMES
+from hand_lib.hand.joints import (
+    ANGLE_NAMES,
+    FINGER_COLOURS,
+    FINGER_NAMES,
+    JOINT_LIMITS,
+    MANO_JOINT_NAMES,
+    pose_from_angles,
+)
 from hand_lib.hand.poses import GESTURE_ANGLES
 from hand_lib.hand.skin import shape_names
 from hand_lib.mesh.simplify import apply_collapses

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hand_lib.hand import anatomy as skeleton
+from hand_lib.hand import joints as skeleton
 from hand_lib.hand.joints import MANO_FINGERS
 from hand_lib.mesh.topology import as_mesh_arrays
 

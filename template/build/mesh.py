@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from hand_lib.hand import anatomy
+from hand_lib.hand import joints as anatomy
 from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
 from hand_lib.mesh.topology import boundary_loops, unique_edges
 from template.build import surface as build_surface

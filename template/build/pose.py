@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 from scipy.spatial.transform import Rotation
 
-from hand_lib.hand import anatomy
+from hand_lib.hand import joints as anatomy
 from hand_lib.hand.joints import MANO_PARENTS
+from hand_lib.hand.poses import pose_joints
 from hand_lib.mesh.topology import unique_edges
 from template.build import surface as build_surface
 
@@ -39,7 +40,7 @@ def training_angles(joint: int) -> NDArray:
 
 def bone_transforms(pose: NDArray) -> NDArray:
     """Rest to posed transforms (N, 16, 4, 4), millimetres. pose: (N, 16, 3) axis-angle."""
-    rotations, joints = anatomy.pose_joints(pose)
+    rotations, joints = pose_joints(pose)
     out = np.tile(np.eye(4), (len(pose), 16, 1, 1))
     out[..., :3, :3] = rotations
     moved = (rotations @ anatomy.REST_JOINTS[:, :, None])[..., 0]

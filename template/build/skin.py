@@ -13,7 +13,7 @@ from scipy.optimize import nnls
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
-from hand_lib.hand import anatomy
+from hand_lib.hand import joints as anatomy
 from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS, MANO_PARENTS
 
 SHAPE_NAMES = (

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hand_lib import ROOT
-from hand_lib.hand import anatomy
+from hand_lib.hand import joints as anatomy
 from hand_lib.hand import skin as appearance
 from hand_lib.hand.joints import FINGER_NAMES, FINGERTIP_VERTICES, MANO_FINGERS, MANO_PARENTS
 from hand_lib.hand.mano import read_mano

@@ -10,7 +10,7 @@ from mano_fixture import mano_bytes
 
 from hand_lib.fitting.fit import FitOptions, Reason, fit_hands, follow_fit
 from hand_lib.fitting.skeleton import ORDER, Skeleton
-from hand_lib.hand import anatomy
+from hand_lib.hand import joints as anatomy
 from hand_lib.hand.joints import JOINT_PARENTS
 from hand_lib.hand.kinematics import axis_angle_to_matrix
 from hand_lib.hand.model import HandModel
@@ -36,17 +36,17 @@ def aligned_errors(fit, joints):
 
 def test_the_skeleton_equals_the_model_and_its_slopes_are_right(model):
     precise = HandModel.builtin(dtype=torch.float64)
-    skeleton = Skeleton(precise, torch.float64)
+    skeleton = Skeleton(precise)
     generator = torch.Generator().manual_seed(0)
     angles = skeleton.draws[:3]
     turn, wrist = torch.randn(2, 3, 3, generator=generator, dtype=torch.float64).unbind(0)
     betas = torch.randn(3, 10, generator=generator, dtype=torch.float64)
     rotation = axis_angle_to_matrix(turn)
     joints, slopes = skeleton.place(rotation, wrist, angles, betas)
-    start = skeleton.wrist + betas @ skeleton.wrist_shapes
+    start = skeleton.rig.joints[0] + betas @ skeleton.rig.joint_shapes[:, 0]
     hand = precise(skeleton.pose(rotation, angles), betas, wrist - start)
-    torch.testing.assert_close(hand.joints[:, ORDER], joints)
-    slopes, step = torch.stack(slopes, -1), 1e-6
+    torch.testing.assert_close(hand.joints[:, ORDER], joints.mT)
+    step = 1e-6
     for k in range(43):
         nudge = torch.zeros(43, dtype=torch.float64)
         nudge[k] = step
@@ -58,8 +58,8 @@ def test_the_skeleton_equals_the_model_and_its_slopes_are_right(model):
             slopes=False,
         )
         difference = (moved - joints) / step - slopes[:, k]
-        assert difference[:, :16].abs().max() < 1e-5
-        assert difference[:, 16:].abs().max() < 0.02  # tips: taken as rigid
+        assert difference[..., :16].abs().max() < 1e-5
+        assert difference[..., 16:].abs().max() < 0.02  # tips: taken as rigid
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

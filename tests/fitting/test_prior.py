@@ -10,7 +10,7 @@ from benchmarks.fitting import CAMERA, joint_errors_mm
 
 from hand_lib.fitting.fit import Reason, fit_hands
 from hand_lib.fitting.prior import NetworkPrior
-from hand_lib.hand.anatomy import JOINT_LIMITS, angles_from_pose
+from hand_lib.hand.joints import JOINT_LIMITS, angles_from_pose
 from hand_lib.hand.model import HandModel, mirror_pose
 from hand_lib.render.camera import project
 

@@ -9,8 +9,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from hand_lib import ROOT
-from hand_lib.hand.anatomy import FRAMES, REST_CHAIN
-from hand_lib.hand.joints import MANO_FINGERS
+from hand_lib.hand.joints import FRAMES, MANO_FINGERS, REST_CHAIN
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import gesture
 

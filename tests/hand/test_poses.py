@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from hand_lib.hand import anatomy
+from hand_lib.hand import joints as anatomy
 from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS, MANO_PARENTS
 from hand_lib.hand.poses import (
     GESTURE_ANGLES,
     GESTURES,
+    clamp_angles,
     gesture,
     penetration_depth,
+    pose_joints,
     sample_angles,
     sample_poses,
 )
@@ -20,7 +22,7 @@ DEG = np.pi / 180
 
 def chains(pose):
     """Joint centres and tip (4, 3) of each digit in one pose, metres."""
-    rotations, joints = anatomy.pose_joints(pose[None])
+    rotations, joints = pose_joints(pose[None])
     out = {}
     for name in FINGER_NAMES:
         ids = list(MANO_FINGERS[name])
@@ -98,16 +100,16 @@ def test_the_axes_of_another_skeleton_follow_its_bones():
 
 def test_clamping_holds_every_angle_and_leaves_good_ones_alone():
     inside = random_angles(50)
-    np.testing.assert_allclose(anatomy.clamp_angles(inside), inside)
-    outside = anatomy.clamp_angles(4.0 * inside)[:, 1:]
+    np.testing.assert_allclose(clamp_angles(inside), inside)
+    outside = clamp_angles(4.0 * inside)[:, 1:]
     assert (outside >= anatomy.JOINT_LIMITS[1:, :, 0]).all()
     assert (outside <= anatomy.JOINT_LIMITS[1:, :, 1]).all()
-    np.testing.assert_array_equal(anatomy.clamp_angles(4.0 * inside)[:, 0], 4.0 * inside[:, 0])
+    np.testing.assert_array_equal(clamp_angles(4.0 * inside)[:, 0], 4.0 * inside[:, 0])
 
 
 def test_forward_kinematics_keeps_bone_lengths_and_turns_with_the_wrist():
     pose = anatomy.pose_from_angles(random_angles(30, seed=3))
-    rotations, joints = anatomy.pose_joints(pose)
+    rotations, joints = pose_joints(pose)
     for j in range(1, 16):
         parent = MANO_PARENTS[j]
         length = np.linalg.norm(joints[:, j] - joints[:, parent], axis=1)
@@ -115,7 +117,7 @@ def test_forward_kinematics_keeps_bone_lengths_and_turns_with_the_wrist():
         np.testing.assert_allclose(length, rest)
     still = pose.copy()
     still[:, 0] = 0
-    _, unturned = anatomy.pose_joints(still)
+    _, unturned = pose_joints(still)
     turned = np.einsum("nab,njb->nja", rotations[:, 0], unturned)
     np.testing.assert_allclose(turned, joints, atol=1e-12)
 
@@ -123,7 +125,7 @@ def test_forward_kinematics_keeps_bone_lengths_and_turns_with_the_wrist():
 def test_samples_are_within_limits_apart_and_leave_the_wrist_still():
     angles = sample_angles(300, np.random.default_rng(4))
     assert angles.shape == (300, 16, 3) and (angles[:, 0] == 0).all()
-    np.testing.assert_allclose(anatomy.clamp_angles(angles), angles)
+    np.testing.assert_allclose(clamp_angles(angles), angles)
     depth = penetration_depth(anatomy.pose_from_angles(angles))
     assert depth.max() <= 0.0018 + 1e-9
 
@@ -160,7 +162,7 @@ def test_every_promised_gesture_is_there_within_limits_and_its_own_copy():
     promised = "flat fist point pinch ok victory thumbs_up grasp claw spread three call_me"
     assert set(promised.split()) <= set(GESTURES)
     for name, angles in GESTURE_ANGLES.items():
-        np.testing.assert_allclose(anatomy.clamp_angles(angles), angles, err_msg=name)
+        np.testing.assert_allclose(clamp_angles(angles), angles, err_msg=name)
         np.testing.assert_allclose(gesture(name), anatomy.pose_from_angles(angles))
     gesture("fist")[:] = 0
     assert np.abs(gesture("fist")).max() > 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hand_lib.hand import anatomy
+from hand_lib.hand import joints as anatomy
 from hand_lib.hand import skin as appearance
 from hand_lib.hand.joints import FINGER_NAMES, MANO_FINGERS
 from hand_lib.mesh.topology import vertex_normals

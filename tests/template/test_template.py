@@ -8,9 +8,9 @@ import pytest
 from template_checks import arrays, closed, corner_angles, crossing_faces, posed, volumes
 
 from hand_lib import ROOT
-from hand_lib.hand import anatomy
+from hand_lib.hand import joints as anatomy
 from hand_lib.hand.joints import FINGER_NAMES, FINGERTIP_VERTICES, MANO_FINGERS, MANO_PARENTS
-from hand_lib.hand.poses import GESTURES, gesture, sample_poses
+from hand_lib.hand.poses import GESTURES, gesture, pose_joints, sample_poses
 from hand_lib.mesh.topology import boundary_loops, check_mesh, unique_edges
 from template.build import anthropometry
 from template.build import pose as build_pose
@@ -218,7 +218,7 @@ def test_no_edge_at_the_webs_shoots_up_in_a_fist():
     ratio = lengths(fist, edges) / lengths(arrays()["v_template"], edges)
     assert ratio.max() < 2.2
     web = np.flatnonzero((parts() < 0) & (arrays()["v_template"][:, 0] > 0.09))
-    joints = anatomy.pose_joints(gesture("fist")[None])[1][0]
+    joints = pose_joints(gesture("fist")[None])[1][0]
     assert fist[web, 0].max() < joints[[1, 4, 7, 10], 0].max() + 0.022
 
 
@@ -230,7 +230,7 @@ def test_knuckles_keep_their_girth_when_bent_at_right_angles(name):
             angles = np.zeros((16, 3))
             angles[joint, 0] = np.deg2rad(degrees)
             pose = anatomy.pose_from_angles(angles)[None]
-            rotations, joints = anatomy.pose_joints(pose)
+            rotations, joints = pose_joints(pose)
             axis = rotations[0, joint] @ anatomy.FRAMES[joint][:, 0]
             axis = axis + rotations[0, parent] @ anatomy.FRAMES[parent][:, 0]
             axis /= np.linalg.norm(axis)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hand_lib.hand import anatomy
+from hand_lib.hand import joints as anatomy
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import GESTURE_ANGLES
 from hand_lib.viewers import explorer as e

@@ -6,7 +6,8 @@ from scipy.spatial.transform import Rotation
 
 from hand_lib.data.synthetic.config import PARAMETERS, Draws, SyntheticConfig
 from hand_lib.data.synthetic.layout import ARM_STATIONS
-from hand_lib.hand.anatomy import REST_JOINTS, pose_joints
+from hand_lib.hand.joints import REST_JOINTS
+from hand_lib.hand.poses import pose_joints
 
 SKIN_TONES = np.array(
     [(248, 222, 205), (240, 205, 180), (226, 180, 150), (205, 152, 118), (170, 118, 86),

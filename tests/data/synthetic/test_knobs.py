@@ -7,7 +7,7 @@ from PIL import Image
 from hand_lib.data.synthetic.hands import SyntheticHands
 from hand_lib.data.synthetic.layout import ARM, ARM_STATIONS
 from hand_lib.data.synthetic.scene import make_scratch, place_parts
-from hand_lib.hand.anatomy import angles_from_pose
+from hand_lib.hand.joints import angles_from_pose
 
 COUNT = 200
 
