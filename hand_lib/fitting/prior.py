@@ -206,7 +206,7 @@ def _fit(model, target, rounds):
     stiff[0] = 0
     for _ in range(rounds):
         found, turned, levers, by_shape = rig.move(local, wrist, betas)
-        above = torch.cat([eye.expand(len(target), 1, 3, 3), turned[:, PARENTS]], 1)
+        above = torch.cat([eye.expand(len(target), 1, 3, 3), turned[:, PARENTS[1:]]], 1)
         x, y, z = levers.unbind(2)
         zero = torch.zeros_like(x)
         turns = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 2)  # e_a x lever, row by row
@@ -243,4 +243,4 @@ def _first_rotations(rig, target) -> Tensor:
     flip = torch.ones_like(cross[..., 0])
     flip[..., 2] = torch.linalg.det(left @ right)
     turned = (left * flip[..., None, :]) @ right
-    return torch.cat([turned[:, :1], turned[:, PARENTS].mT @ turned[:, 1:]], 1)
+    return torch.cat([turned[:, :1], turned[:, PARENTS[1:]].mT @ turned[:, 1:]], 1)

@@ -7,14 +7,13 @@ their derivatives take its pose corrections as rigid with the bones.
 """
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hand_lib.hand.joints import JOINT_LIMITS, MANO_FINGERS, MANO_PARENTS, MANO_TO_21, TIPS_21
-from hand_lib.hand.kinematics import chain, matrix_to_axis_angle
+from hand_lib.hand.kinematics import matrix_to_axis_angle
 from hand_lib.hand.mano import mirror_arrays
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import sample_angles
@@ -28,39 +27,57 @@ TURN, WRIST, ANGLES, SHAPE = slice(0, 3), slice(3, 6), slice(6, 33), slice(33, 4
 ORDER = np.array([*MANO_TO_21, *TIPS_21])
 """Inside the fit joints come in MANO's order, then the tips: their places in the 21 order."""
 
-PARENTS = MANO_PARENTS[1:].tolist()
-"""Of the 15 finger joints."""
+PARENTS = [0, *MANO_PARENTS[1:].tolist()]
+"""Of the 16 joints; the wrist's is itself."""
 
-_BONE_STARTS = [*PARENTS, *(last for _, _, last in MANO_FINGERS.values())]  # in ``ORDER``
+_BONE_STARTS = [*PARENTS[1:], *(last for _, _, last in MANO_FINGERS.values())]  # in ``ORDER``
 _UNEVEN = 0.08  # what a bone's length over the mean of all varies by
 _BELOW = torch.eye(16)  # ones where the second joint is the first or hangs on it
 for _joint in range(15, 0, -1):
-    _BELOW[PARENTS[_joint - 1]] += _BELOW[_joint]
+    _BELOW[PARENTS[_joint]] += _BELOW[_joint]
 
 
-class Rig(NamedTuple):
-    """Points and the 16 joints of a hand model that they hang on, at rest, metres."""
+class Rig:
+    """Points that hang on the 16 joints of a hand model.
 
-    rest: Tensor  # (3, P)
-    directions: Tensor  # (145, 3, P): ten shapes, then pose corrections
-    skin: Tensor  # (16, P)
-    joints: Tensor  # (16, 3)
-    joint_shapes: Tensor  # (10, 16, 3)
+    A point is where the wrist is, plus an arm per bone, turned as the bone is: its place about the
+    bone's joint as far as skin ties it to the bone, and the bone itself as far as it hangs below.
+    """
+
+    def __init__(self, rest, shapes, corrections, skin, joints, joint_shapes):
+        """Metres at rest, and how that moves with the shape (and with pose corrections).
+
+        rest: (3, P).   shapes: (10, 3, P).   corrections: (135, 3, P) in ``HandModel``'s order.
+        skin: (16, P).   joints: (16, 3).   joint_shapes: (10, 16, 3).
+        """
+        self.rest, self.shapes, self.corrections, self.skin = rest, shapes, corrections, skin
+        self.joints, self.joint_shapes, self.below = joints, joint_shapes, _BELOW.to(skin)
+        points = torch.cat([rest[None], shapes])
+        starts = torch.cat([joints[None], joint_shapes])  # (11, 16, 3)
+        arms = torch.einsum("jp,kap->kjap", skin, points)
+        arms = arms - torch.einsum("jp,kja->kjap", skin, starts)
+        bones = torch.einsum("jp,kja->kjap", self.below @ skin, starts - starts[:, PARENTS])
+        self.arms = arms.index_add(1, torch.tensor(PARENTS, device=arms.device), bones)
+        self.turned_shapes = self.arms[1:].permute(1, 2, 0, 3).reshape(48, -1)
 
     @classmethod
     def of_mesh(cls, model) -> "Rig":
         """All vertices of a ``HandModel``."""
-        parts = model.template, model.directions, model.skin
+        rest, directions, skin = (
+            part[..., : model.count] for part in (model.template, model.directions, model.skin)
+        )
         joints = model.rest_skeleton.view(3, 31)[:, :16].T
         shapes = model.skeleton_directions.view(3, 31, 10)[:, :16].permute(2, 1, 0)
-        return cls(*(part[..., : model.count] for part in parts), joints, shapes)
+        return cls(rest, *directions.split([10, 135]), skin, joints, shapes)
 
     def of_joints(self, tips) -> "Rig":
-        """The joints themselves, then the points ``tips``, P = 21."""
-        shapes = torch.nn.functional.pad(self.joint_shapes.mT, (0, 0, 0, 0, 0, 135))
-        both = (self.joints.T, self.rest), (shapes, self.directions), (torch.eye(16), self.skin)
-        parts = (torch.cat([one.to(all), all[..., tips]], -1) for one, all in both)
-        return Rig(*parts, *self[3:])
+        """The joints themselves, then the points ``tips``: P = 21."""
+        joints, shapes = self.joints.T, self.joint_shapes.mT
+        own = joints, shapes, shapes.new_zeros(135, 3, 16), torch.eye(16).to(shapes)
+        all_points = self.rest, self.shapes, self.corrections, self.skin
+        parts = zip(own, all_points, strict=True)
+        points = (torch.cat([one, other[..., tips]], -1) for one, other in parts)
+        return Rig(*points, self.joints, self.joint_shapes)
 
     def move(self, local: Tensor, wrist: Tensor, betas: Tensor, slopes: bool = True) -> tuple:
         """Pose and shape the points.
@@ -71,30 +88,23 @@ class Rig(NamedTuple):
         (B, 16, 3, P), the arms at which turns of each joint move the points, and how these move
         with the shape (B, 10, 3, P), the wrist held.
         """
-        batch = len(local)
-        rest = self.joints + torch.einsum("bk,kja->bja", betas, self.joint_shapes)
-        bones = (rest[:, 1:] - rest[:, PARENTS]).permute(2, 1, 0)
-        root, others = local.permute(2, 3, 1, 0).split([1, 15], 2)
-        turned, placed = chain(root, others, bones, wrist.T[:, None])
-        turned, placed = turned.permute(3, 2, 0, 1), placed.permute(2, 1, 0)
-        bent = others - torch.eye(3).to(others)[..., None, None]
-        features = torch.cat([betas, bent.reshape(135, batch).T], 1)
-        shaped = self.rest + (features @ self.directions.flatten(1)).view(batch, 3, -1)
-        offset = placed - (turned @ rest[..., None])[..., 0]
-        moved = turned @ shaped[:, None] + offset[..., None]  # (B, 16, 3, P) by each bone alone
-        points = (self.skin[:, None] * moved).sum(1)
+        batch, level, levels = len(local), local[:, :1], []
+        for step in local[:, 1:].unflatten(1, (5, 3)).unbind(2):
+            level = level @ step
+            levels.append(level)
+        turned = torch.cat([local[:, :1], torch.stack(levels, 2).flatten(1, 2)], 1)
+        bent = (local[:, 1:] - torch.eye(3).to(local)).permute(0, 2, 3, 1).reshape(batch, 135)
+        corrected = (bent @ self.corrections.flatten(1)).view(batch, 1, 3, -1)
+        arms = self.arms[0] + (betas @ self.arms[1:].flatten(1)).view(batch, 16, 3, -1)
+        arms = (arms + self.skin[:, None] * corrected)[:, :, None].unbind(3)
+        x, y, z = (turn * arm for turn, arm in zip(turned[..., None].unbind(3), arms, strict=True))
+        moved = x + y + z  # (B, 16, 3, P)
+        points = wrist[..., None] + moved.sum(1)
         if not slopes:
             return points, turned, None, None
-        below, shapes = _BELOW.to(local), self.directions[:10]
-        levers = torch.einsum("jk,kp,bkap->bjap", below, self.skin, moved)
-        levers = levers - placed[..., None] * (below @ self.skin)[:, None]
-        growth = self.joint_shapes[:, 1:] - self.joint_shapes[:, PARENTS]  # away from the parent
-        steps = torch.einsum("bjac,kjc->bkja", turned[:, PARENTS], growth)
-        shifts = torch.einsum("mj,bkma->bkja", below[1:], steps)
-        shifts = shifts - torch.einsum("bjac,kjc->bkja", turned, self.joint_shapes)
-        blended = torch.einsum("jp,bjac->bacp", self.skin, turned)
-        by_shape = torch.einsum("bacp,kcp->bkap", blended, shapes)
-        return points, turned, levers, by_shape + torch.einsum("bkja,jp->bkap", shifts, self.skin)
+        levers = (self.below @ moved.flatten(2)).view_as(moved)
+        by_shape = turned.transpose(1, 2).reshape(batch, 3, 48) @ self.turned_shapes
+        return points, turned, levers, by_shape.view(batch, 3, 10, -1).transpose(1, 2)
 
 
 @lru_cache(maxsize=1)
@@ -117,7 +127,7 @@ class Skeleton:
             self.mirror, right = -1.0, right.to(model.template.device)
         self.rig = rig = Rig.of_mesh(right).of_joints(right.tips)
         bones = rig.rest[:, 1:] - rig.rest[:, _BONE_STARTS]
-        growth = rig.directions[:10, :, 1:] - rig.directions[:10, :, _BONE_STARTS]
+        growth = rig.shapes[..., 1:] - rig.shapes[..., _BONE_STARTS]
         # all bones are longer or shorter by about the same factor, linear in the shape
         relative = torch.einsum("aj,kaj->jk", bones, growth) / bones.square().sum(0)[:, None]
         relative = (relative - relative.mean(0)) / _UNEVEN
@@ -146,9 +156,10 @@ class Skeleton:
         if not slopes:
             return joints, None
         eye, batch = torch.eye(3).to(joints), len(joints)
-        axes = (axes @ turned[:, PARENTS].mT).reshape(batch, 45, 3)[:, self.free_slot]
-        axes = torch.cat([eye.expand(batch, 3, 3), axes], 1)[..., None]
-        turns = torch.linalg.cross(axes, levers[:, self.turning], dim=2)
+        axes = (axes @ turned[:, PARENTS[1:]].mT).reshape(batch, 45, 3)[:, self.free_slot]
+        a, b, c = torch.cat([eye.expand(batch, 3, 3), axes], 1)[..., None].unbind(2)
+        x, y, z = levers[:, self.turning].unbind(2)
+        turns = torch.stack([b * z - c * y, c * x - a * z, a * y - b * x], 2)
         place = eye[..., None].expand(batch, 3, 3, 21)
         return joints, torch.cat([turns[:, :3], place, turns[:, 3:], by_shape], 1)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hand_lib import ROOT
+from hand_lib.hand import mano
 from hand_lib.hand.joints import (
     FRAMES,
     MANO_PARENTS,
@@ -26,14 +27,6 @@ from hand_lib.hand.joints import (
     pose_from_angles,
 )
 from hand_lib.hand.kinematics import axis_angle_to_matrix, chain, skin_vertices
-from hand_lib.hand.mano import (
-    MANO_SHAPES,
-    builtin_path,
-    left_shape_is_wrong,
-    mirror_arrays,
-    read_mano,
-    write_mano,
-)
 from hand_lib.hand.poses import sample_angles
 from hand_lib.mesh.hierarchy import MeshHierarchy, build_hierarchy, content_key, load_hierarchy
 
@@ -64,6 +57,8 @@ class HandModel(nn.Module):
     (torch.Size([2, 778, 3]), torch.Size([2, 21, 3]))
     """
 
+    parents = MANO_PARENTS  # (16,) of each joint in MANO's order, -1 for the wrist
+
     def __init__(
         self, arrays, side="right", flat_mean=False, fingertips=None, dtype=torch.float32,
         pose_corrections=True, frames=None,
@@ -87,7 +82,7 @@ class HandModel(nn.Module):
         self.frames = frames
         tips = fingertip_vertices(fingertips, side) if fingertips else arrays["fingertips"]
         corrections = arrays["posedirs"] * float(pose_corrections)
-        self._arrays = {name: np.array(arrays[name]) for name in MANO_SHAPES}
+        self._arrays = {name: np.array(arrays[name]) for name in mano.MANO_SHAPES}
         self._arrays |= {"posedirs": corrections, "fingertips": tips}
         # R - I has its joint last here, first in posedirs
         corrections = corrections.reshape(-1, 3, 15, 9).swapaxes(2, 3).reshape(-1, 3, 135)
@@ -122,9 +117,9 @@ class HandModel(nn.Module):
         cls, side="right", flat_mean=True, dtype=torch.float32, pose_corrections=True
     ) -> "HandModel":
         """The workbook's own hand. Pose zero is the template unless ``flat_mean=False``."""
-        arrays = read_mano(builtin_path())
+        arrays = mano.read_mano(mano.builtin_path())
         if side == "left":
-            arrays = mirror_arrays(arrays)
+            arrays = mano.mirror_arrays(arrays)
         return cls(arrays, side, flat_mean, None, dtype, pose_corrections, FRAMES)
 
     @classmethod
@@ -147,25 +142,20 @@ class HandModel(nn.Module):
             sides = sorted(_SIDES, key=lambda one: one != side)
             files = [path / f"MANO_{one.upper()}{end}" for one in sides for end in (".pkl", ".npz")]
             path = next((file for file in files if file.is_file()), files[0])
-        arrays = read_mano(path)
+        arrays = mano.read_mano(path)
         file_side = "left" if "left" in path.name.lower() else "right"
         if file_side == "left":
             right = path.with_name(path.name.replace("LEFT", "RIGHT").replace("left", "right"))
-            beside = read_mano(right) if right != path and right.is_file() else None
-            if left_shape_is_wrong(arrays, beside):
+            beside = mano.read_mano(right) if right != path and right.is_file() else None
+            if mano.left_shape_is_wrong(arrays, beside):
                 arrays["shapedirs"][:, 0] *= -1
                 log.warning("%s: negated shapedirs[:, 0, :], MANO_LEFT's known sign error", path)
         if file_side != side:
-            arrays = mirror_arrays(arrays)
+            arrays = mano.mirror_arrays(arrays)
             log.warning("%s: the %s hand, mirrored", path, file_side)
         if fingertips is None and "fingertips" not in arrays:
             fingertips = "freihand"
         return cls(arrays, side, flat_mean, fingertips, dtype, pose_corrections)
-
-    @property
-    def parents(self) -> np.ndarray:
-        """(16,) parent of each joint in MANO's order, -1 for the wrist."""
-        return MANO_PARENTS
 
     @property
     def vertices(self) -> Tensor:
@@ -266,7 +256,7 @@ class HandModel(nn.Module):
 
         smplx takes the side from the name: give it RIGHT or LEFT.
         """
-        return write_mano(path, self.arrays())
+        return mano.write_mano(path, self.arrays())
 
 
 def posed_vertices(model: HandModel, n: int, seed: int = 0) -> np.ndarray:
