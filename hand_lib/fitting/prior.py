@@ -93,9 +93,8 @@ def hold(skeleton, prior: NetworkPrior, points, weights, cameras) -> tuple[Probl
     weights = weights * agree[:, None] / (1 + (apart**2 if prior.wary else 0))
     read = (prior.read @ [1, 1j]) * factor[:, None] + shift[:, None]
     read, size = np.stack([read.real, read.imag], 2), size * abs(factor)
-    own = (
-        NOISE * size / np.maximum(prior.noise * abs(factor), 0.01 * size)
-    )  # beside a key point's 1
+    noise = np.maximum(prior.noise * abs(factor), 0.01 * size)
+    own = NOISE * size / noise  # beside a key point's 1
     turn = Rotation.from_rotvec(np.angle(factor)[:, None] * [0, 0, 1])
     vertices = torch.as_tensor(prior.vertices).to(model.template)
     joints = model.regress_joints(vertices).double().cpu().numpy()
@@ -120,9 +119,9 @@ def hold(skeleton, prior: NetworkPrior, points, weights, cameras) -> tuple[Probl
     pull[~weights.any(1), ANGLES.start :] *= ALONE
     problem = make_problem(skeleton, points, weights, cameras, size, NOISE, 0.0)
     rays = make_problem(skeleton, read, 1 + 0 * weights, cameras, size, NOISE, 0.0).rays
+    precision = torch.block_diag(POSE_WEIGHT * skeleton.prior_precision, 0 * skeleton.proportions)
     problem = problem._replace(
-        weights=put(weights[:, ORDER]), shape_precision=0 * problem.shape_precision,
-        pose_weight=POSE_WEIGHT, near=start, pull=put(pull),
+        weights=put(weights[:, ORDER]), precision=precision, near=start, pull=put(pull),
         joints=JointPrior(rays, put(own**2), put((joints * mirror)[:, ORDER]).mT, place),
     )  # fmt: skip
     return problem, start, (agree, near | prior.doubted)

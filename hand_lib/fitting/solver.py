@@ -50,11 +50,10 @@ class Problem(NamedTuple):
     rays: Tensor  # (B, 2, 21) keypoints in normalised camera coordinates, in ``ORDER``
     weights: Tensor  # (B, 21) at most 1
     sigma: Tensor  # (B,) expected noise in normalised units
-    shape_precision: Tensor  # (10, 10)
+    precision: Tensor  # (37, 37) of angles about the pose prior's mean, and of the shape
     fixed_shape: bool = False
     near: State | None = None  # pulls towards another answer: a track's neighbours, a network's
     pull: Tensor | None = None  # (43,) or (B, 43) precision of that pull
-    pose_weight: float = 1.0  # of the pose prior
     joints: JointPrior | None = None
 
 
@@ -81,7 +80,8 @@ def make_problem(skeleton, points, weights, cameras, size, noise, proportions) -
     rays, weights = rays[:, ORDER].swapaxes(1, 2), weights[:, ORDER]
     sigma = np.maximum(noise * size, 0.5) / focal
     shape = torch.eye(10).to(skeleton.proportions) + proportions * skeleton.proportions
-    return Problem(skeleton, *map(skeleton.put, (rays, weights, sigma)), shape)
+    precision = torch.block_diag(skeleton.prior_precision, shape)
+    return Problem(skeleton, *map(skeleton.put, (rays, weights, sigma)), precision)
 
 
 def solve(problem: Problem, starts: int, track: bool = False, history: list | None = None):
@@ -168,11 +168,9 @@ def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
         own, trust = (flat - prior.rays) / sigma, prior.weight[:, None, None]
         off = (joints - joints[..., :1] - prior.places) / prior.spread
         data = data + (trust * own.square()).sum(1) + off.square().sum(1)
-    away = state.angles - skeleton.prior_mean
-    bent = away @ skeleton.prior_precision
-    pose = problem.pose_weight * (away * bent).sum(1)
-    shape = state.betas @ problem.shape_precision
-    cost = data.sum(1) + pose + (state.betas * shape).sum(1) + behind
+    away = torch.cat([state.angles - skeleton.prior_mean, state.betas], 1)
+    back = away @ problem.precision
+    cost, pose = data.sum(1) + (away * back).sum(1) + behind, (away * back)[:, :27].sum(1)
     if problem.near is not None:
         apart = _apart(state, problem.near)
         cost = cost + (problem.pull * apart * apart).sum(1)
@@ -185,10 +183,8 @@ def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
     both = (moves[:, :, :2] - flat[:, None] * moves[:, :, 2:]) / (z * sigma)[:, None]
     matrix = (both * weight[:, None]).flatten(2) @ both.flatten(2).mT
     gradient = (both.flatten(2) @ right.flatten(1)[..., None])[..., 0]
-    matrix[:, ANGLES, ANGLES] += problem.pose_weight * skeleton.prior_precision
-    gradient[:, ANGLES] += problem.pose_weight * bent
-    matrix[:, SHAPE, SHAPE] += problem.shape_precision
-    gradient[:, SHAPE] += shape
+    matrix[:, ANGLES.start :, ANGLES.start :] += problem.precision
+    gradient[:, ANGLES.start :] += back
     if problem.near is not None:
         matrix.diagonal(dim1=1, dim2=2).add_(problem.pull)
         gradient += problem.pull * apart

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     Hand="model",
     read_mano="mano",
     sample_poses="poses",
-    gesture="poses",
+    GESTURES="poses",
     JOINT_NAMES="joints",
     skin_colours="skin",
 )

@@ -108,25 +108,6 @@ DRAWN = tuple(name for name in GESTURES if name != "fist")
 """Gestures that random poses are drawn from: those that the pinned pictures were drawn with."""
 
 
-def gesture(name: str) -> NDArray:
-    """The named pose, (16, 3) axis-angle, wrist row zero.
-
-    >>> gesture("fist").shape
-    (16, 3)
-    """
-    if name not in GESTURES:
-        raise ValueError(f"unknown gesture {name!r}; known: {', '.join(GESTURES)}")
-    return GESTURES[name].copy()
-
-
-def clamp_angles(angles: NDArray) -> NDArray:
-    """Angles held within ``JOINT_LIMITS``; the wrist's row passes through."""
-    angles = np.array(angles, np.float64)
-    low, high = JOINT_LIMITS[1:, :, 0], JOINT_LIMITS[1:, :, 1]
-    angles[..., 1:, :] = np.clip(angles[..., 1:, :], low, high)
-    return angles
-
-
 def pose_joints(pose: NDArray) -> tuple[NDArray, NDArray]:
     """Forward kinematics at rest proportions.
 
@@ -137,10 +118,8 @@ def pose_joints(pose: NDArray) -> tuple[NDArray, NDArray]:
     rotations, joints = np.empty_like(local), np.zeros(local.shape[:-1])
     rotations[:, 0] = local[:, 0]
     for j in range(1, 16):
-        parent = MANO_PARENTS[j]
-        joints[:, j] = joints[:, parent] + rotations[:, parent] @ (
-            REST_JOINTS[j] - REST_JOINTS[parent]
-        )
+        parent, bone = MANO_PARENTS[j], REST_JOINTS[j] - REST_JOINTS[MANO_PARENTS[j]]
+        joints[:, j] = joints[:, parent] + rotations[:, parent] @ bone
         rotations[:, j] = rotations[:, parent] @ local[:, j]
     return rotations, joints
 
@@ -287,7 +266,7 @@ def _keep(n: int, rng: np.random.Generator, draw) -> NDArray:
     """Draw until n poses pass: hands open a little where skin meets, those that do not part go."""
     found, count = [np.zeros((0, 16, 3))], 0
     while count < n:
-        angles = clamp_angles(draw(int(1.5 * (n - count)) + 8, rng))
+        angles = np.clip(draw(int(1.5 * (n - count)) + 8, rng), *np.moveaxis(JOINT_LIMITS, 2, 0))
         good = penetration_depth(pose_from_angles(angles)) <= MAX_PENETRATION
         for _ in range(4):
             bad = np.flatnonzero(~good)

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from hand_lib import ROOT
 from hand_lib.hand.joints import FRAMES, MANO_FINGERS, REST_CHAIN
 from hand_lib.hand.model import HandModel
-from hand_lib.hand.poses import gesture
+from hand_lib.hand.poses import GESTURES
 
 MODEL = HandModel.builtin()
 FACES = np.asarray(MODEL.faces, dtype=np.int64)
@@ -28,7 +28,7 @@ PIXEL_MM = 0.5
 
 
 def posed(name):
-    pose = torch.tensor(gesture(name)[None], dtype=torch.float32)
+    pose = torch.tensor(GESTURES[name][None], dtype=torch.float32)
     return MODEL(pose).vertices[0].double().numpy()
 
 

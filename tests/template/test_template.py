@@ -10,7 +10,7 @@ from template_checks import arrays, closed, corner_angles, crossing_faces, posed
 from hand_lib import ROOT
 from hand_lib.hand import joints as anatomy
 from hand_lib.hand.joints import FINGER_NAMES, FINGERTIP_VERTICES, MANO_FINGERS, MANO_PARENTS
-from hand_lib.hand.poses import GESTURES, gesture, pose_joints, sample_poses
+from hand_lib.hand.poses import GESTURES, pose_joints, sample_poses
 from hand_lib.mesh.topology import boundary_loops, check_mesh, unique_edges
 from template.build import anthropometry
 from template.build import pose as build_pose
@@ -214,11 +214,11 @@ def test_volume_stays_within_a_tenth_over_poses_and_gestures(bent):
 
 def test_no_edge_at_the_webs_shoots_up_in_a_fist():
     edges = unique_edges(arrays()["f"])
-    fist = posed(gesture("fist")[None])[0]
+    fist = posed(GESTURES["fist"][None])[0]
     ratio = lengths(fist, edges) / lengths(arrays()["v_template"], edges)
     assert ratio.max() < 2.2
     web = np.flatnonzero((parts() < 0) & (arrays()["v_template"][:, 0] > 0.09))
-    joints = pose_joints(gesture("fist")[None])[1][0]
+    joints = pose_joints(GESTURES["fist"][None])[1][0]
     assert fist[web, 0].max() < joints[[1, 4, 7, 10], 0].max() + 0.022
 
 
@@ -248,7 +248,7 @@ def test_pose_blend_shapes_vanish_at_rest_are_local_and_give_volume_back():
         used = arrays()["v_template"][reach[:, joint - 1] > 1e-6]
         gap = np.linalg.norm(used - anatomy.REST_JOINTS[joint], axis=1)
         assert gap.max() < (0.0701 if MANO_PARENTS[joint] == 0 else 0.0421)
-    fist = gesture("fist")[None]
+    fist = GESTURES["fist"][None]
     rest_volume = volumes(rest[None], arrays()["f"])[0]
     plain = volumes(posed(fist, correct=False), arrays()["f"])[0] / rest_volume
     corrected = volumes(posed(fist), arrays()["f"])[0] / rest_volume
@@ -273,7 +273,7 @@ def test_digits_do_not_pass_through_each_other_or_the_palm(bent):
     shells = {k: closed(faces[(part[faces] == k).all(1)], 778) for k in range(5)}
     depth = np.array([deepest(v, part, shells) for v in bent[1][500:1500]])
     assert np.mean(depth <= 0.003) >= 0.99
-    through = gesture("flat")
+    through = GESTURES["flat"].copy()
     through[1], through[4] = 0.5 * -anatomy.FRAMES[1, :, 2], 0.2 * anatomy.FRAMES[4, :, 2]
     assert deepest(posed(through[None])[0], part, shells) > 0.004  # the check can tell
 
