@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from hand_lib import __version__
@@ -56,7 +56,8 @@ def convert_checkpoint(checkpoint, transform, folder, mano=None) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     hierarchy.save(folder / "hierarchy.npz")
     with written_atomically(folder / "model.safetensors") as temporary:
-        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+        tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
+        temporary.write_bytes(save(tensors))
     notes = {"made_by": f"hand_lib.network.youtubehand {__version__}", "ignored": ignored}
     for name, path in {"checkpoint": checkpoint, "transform": transform, "joints": joints}.items():
         with open(path, "rb") as file:

@@ -23,7 +23,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from hand_lib.files import find_run, read_json, write_text, written_atomically
@@ -91,7 +91,7 @@ def save_model(folder, state_dict: dict, **notes: str) -> None:
     """Write ``model.safetensors``.   state_dict: name -> tensor.   notes: kept in its header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     with written_atomically(Path(folder) / MODEL_FILE) as temporary:
-        save_file(tensors, temporary, metadata={key: str(value) for key, value in notes.items()})
+        temporary.write_bytes(save(tensors, {key: str(value) for key, value in notes.items()}))
 
 
 def load_model(folder) -> dict:

@@ -89,6 +89,20 @@ def test_what_a_failed_write_took_is_given_back_while_its_writer_is_still_open(t
     writer.close()
 
 
+def test_weights_that_do_not_fit_on_the_disk_are_one_sentence_and_leave_the_old_ones(tmp_path):
+    resource = pytest.importorskip("resource")
+    run_folder.save_model(tmp_path, {"weights": torch.ones(10)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="model.safetensors could not be written .File too large"):
+            run_folder.save_model(tmp_path, {"weights": torch.zeros(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert run_folder.load_model(tmp_path)["weights"].sum() == 10
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
     assert run_folder.load_state(tmp_path) is None and not run_folder.has_state(tmp_path)
     for step in (1, 2):
