@@ -1,6 +1,7 @@
-"""What template/hand.npz promises, in a few seconds; the recipe's own tests run when asked for."""
+"""What template/hand.npz promises; its recipe has tests of its own: pytest template/build"""
 
 import csv
+import importlib
 
 import numpy as np
 import pytest
@@ -48,3 +49,7 @@ def test_edges_keep_their_length_in_999_of_1000_cases():
     length = np.linalg.norm(bent[:, edges[:, 0]] - bent[:, edges[:, 1]], axis=2)
     length /= np.linalg.norm(rest[edges[:, 0]] - rest[edges[:, 1]], axis=1)
     assert np.mean((length > 0.4) & (length < 2.2)) >= 0.999
+
+
+def test_the_recipe_and_its_tests_find_what_they_import():
+    assert importlib.import_module("template.build.test_recipe").build
