@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # who waits leaves the core to others
 if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -20,3 +22,19 @@ FIRST = (
 def pytest_collection_modifyitems(items):
     order = {name: number for number, name in enumerate(FIRST)}
     items.sort(key=lambda i: order.get("/".join(i.path.with_suffix("").parts[-2:]), len(order)))
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The built-in right hand."""
+    from hand_lib.hand.model import HandModel
+
+    return HandModel.builtin()
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory):
+    """A folder in FreiHAND's layout: three hands on four backgrounds, with masks."""
+    from data_fixtures import write_freihand_fixture
+
+    return write_freihand_fixture(tmp_path_factory.mktemp("freihand") / "pub")

@@ -14,11 +14,6 @@ from hand_lib.files import SampleError, load_json_array
 from hand_lib.hand.model import HandModel
 
 
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return write_freihand_fixture(tmp_path_factory.mktemp("freihand") / "pub")
-
-
 @pytest.fixture
 def fresh(tmp_path):
     return write_freihand_fixture(tmp_path / "pub", unique=2, versions=1, masks=False)

@@ -7,18 +7,13 @@ import pickle
 import cv2
 import numpy as np
 import pytest
-from data_fixtures import make_hand, write_freihand_fixture
+from data_fixtures import make_hand
 
 from hand_lib.data.crops import HandCrops
 from hand_lib.data.freihand import FreiHand
 from hand_lib.data.metro_tsv import FreiHandTsv, TsvFile, write_freihand_tsv
 from hand_lib.files import SampleError
 from hand_lib.hand.model import HandModel
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return write_freihand_fixture(tmp_path_factory.mktemp("freihand") / "pub")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from data_fixtures import make_hand, write_freihand_fixture
+from data_fixtures import foreign_hand, make_hand, write_freihand_fixture
 
 from hand_lib.data import open as door
 from hand_lib.data.crops import HandCrops
@@ -28,14 +28,7 @@ def hands():
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
     """A MANO file whose vertices come in another order: (path, permutation)."""
-    model = HandModel.builtin()
-    order = np.random.default_rng(1).permutation(778)
-    place = np.argsort(order)
-    arrays = dict(model.arrays())
-    for name in ("v_template", "shapedirs", "posedirs", "weights"):
-        arrays[name] = np.asarray(arrays[name])[order]
-    arrays["J_regressor"] = np.asarray(arrays["J_regressor"])[:, order]
-    arrays["f"] = place[np.asarray(arrays["f"])]
+    arrays, order = foreign_hand(HandModel.builtin().arrays())
     path = tmp_path_factory.mktemp("mano") / "MANO_RIGHT.npz"
     np.savez(path, **arrays)
     return path, order
@@ -79,11 +72,6 @@ def test_a_named_hand_that_does_not_fit_is_refused(hands, foreign):
 
 
 # other layouts
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return write_freihand_fixture(tmp_path_factory.mktemp("freihand"))
 
 
 def folder_contents(folder):

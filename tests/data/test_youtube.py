@@ -13,13 +13,7 @@ from hand_lib.data.sample import split_unique
 from hand_lib.data.youtube import YouTubeHands, split_vertices
 from hand_lib.files import SampleError
 from hand_lib.hand.joints import fingertip_vertices
-from hand_lib.hand.model import HandModel
 from hand_lib.render.camera import crop_to_pixels
-
-
-@pytest.fixture(scope="module")
-def model():
-    return HandModel.builtin()
 
 
 def write_youtube(folder, model, frames=(0, 1, 2), indent=None):

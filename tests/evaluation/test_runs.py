@@ -13,12 +13,6 @@ from hand_lib.data.sample import HandSample
 from hand_lib.evaluation import describe, predictions
 from hand_lib.evaluation import freihand as scoring
 from hand_lib.evaluation import runs as evaluation
-from hand_lib.hand.model import HandModel
-
-
-@pytest.fixture(scope="module")
-def model():
-    return HandModel.builtin()
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,6 @@ from hand_lib.hand.poses import sample_poses
 from hand_lib.render.camera import project
 
 
-@pytest.fixture(scope="module")
-def model():
-    return HandModel.builtin()
-
-
 def known_hands(count, seed=0, side="right", model=None):
     """Joints (B, 21, 3) in front of a camera, their picture (B, 21, 2), and the camera."""
     hands = study.known_hands(count, seed, model or HandModel.builtin(side))

@@ -17,11 +17,6 @@ from hand_lib.mesh.topology import procrustes_align
 
 
 @pytest.fixture(scope="module")
-def model():
-    return HandModel.builtin()
-
-
-@pytest.fixture(scope="module")
 def arrays():
     """The built-in hand's arrays with a mean pose and components that are not trivial."""
     arrays = read_mano(builtin_path())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mesh_shapes import SHAPES, icosphere, torus
 
-from hand_lib.hand.model import HandModel, builtin_hierarchy, posed_vertices
+from hand_lib.hand.model import builtin_hierarchy, posed_vertices
 from hand_lib.mesh.hierarchy import RECIPE, MeshHierarchy, build_hierarchy
 from hand_lib.mesh.simplify import apply_collapses, collapse_edges, stretch_importance
 from hand_lib.mesh.topology import (
@@ -18,11 +18,6 @@ from hand_lib.mesh.topology import (
     half_edges,
 )
 from hand_lib.mesh.upsample import barycentric_upsampling, fitted_upsampling
-
-
-@pytest.fixture(scope="module")
-def model():
-    return HandModel.builtin()
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from data_fixtures import foreign_hand
 
 from hand_lib.data.crops import HandCrops
 from hand_lib.data.freihand import write_freihand
@@ -101,13 +102,7 @@ def test_training_crops_are_first_and_second_looks_with_surface_maps(hands):
 
 def test_a_run_on_mano_keeps_its_mesh_and_loads_without_the_file(tmp_path):
     """Labels in another order of the vertices need that hand; the run folder then suffices."""
-    model = HandModel.builtin()
-    order = np.random.default_rng(1).permutation(778)
-    arrays = dict(model.arrays())
-    for name in ("v_template", "shapedirs", "posedirs", "weights"):
-        arrays[name] = np.asarray(arrays[name])[order]
-    arrays["J_regressor"] = np.asarray(arrays["J_regressor"])[:, order]
-    arrays["f"] = np.argsort(order)[np.asarray(arrays["f"])]
+    arrays, order = foreign_hand(HandModel.builtin().arrays())
     np.savez(tmp_path / "MANO_RIGHT.npz", **arrays)
     some = SyntheticHands(size=48, seed=3, count=12)
     foreign = [replace(some[i], vertices=some[i].vertices[order]) for i in range(12)]

@@ -1,16 +1,10 @@
 import numpy as np
-import pytest
 
 from hand_lib.hand import joints as anatomy
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import GESTURE_ANGLES
 from hand_lib.viewers import explorer as e
 from hand_lib.viewers import figures
-
-
-@pytest.fixture(scope="module")
-def model():
-    return HandModel.builtin()
 
 
 def test_weight_colours_follow_the_finger_that_moves_a_vertex():

@@ -7,14 +7,8 @@ import torch
 from toy_evaluation import KnowingPredictor, toy_samples, toy_set
 
 from hand_lib.evaluation import runs as evaluation
-from hand_lib.hand.model import HandModel
 from hand_lib.viewers import figures, flat
 from hand_lib.viewers import scores as viewers_scores
-
-
-@pytest.fixture(scope="module")
-def model():
-    return HandModel.builtin()
 
 
 @pytest.fixture(scope="module")
