@@ -77,13 +77,10 @@ def _with_solutions(mediapipe):
 
     def find(image):
         found = hands.process(image)
-        if not found.multi_hand_landmarks:
-            return []
-        named = [hand.classification[0] for hand in found.multi_handedness]
-        return [
-            ([(p.x, p.y) for p in hand.landmark], unmirrored[name.label], name.score)
-            for hand, name in zip(found.multi_hand_landmarks, named, strict=True)
-        ]
+        both = zip(found.multi_hand_landmarks or (), found.multi_handedness or (), strict=True)
+        for hand, named in both:
+            name = named.classification[0]
+            yield [(p.x, p.y) for p in hand.landmark], unmirrored[name.label], name.score
 
     return find
 
@@ -106,10 +103,7 @@ def _with_tasks(mediapipe, model_file: Path):
     def find(image):
         picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image)
         found = landmarker.detect(picture)
-        named = [hand[0] for hand in found.handedness]
-        return [
-            ([(p.x, p.y) for p in hand], name.category_name.lower(), name.score)
-            for hand, name in zip(found.hand_landmarks, named, strict=True)
-        ]
+        for hand, (name,) in zip(found.hand_landmarks, found.handedness, strict=True):
+            yield [(p.x, p.y) for p in hand], name.category_name.lower(), name.score
 
     return find

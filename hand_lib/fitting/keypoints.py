@@ -11,7 +11,6 @@ not seen. What is broken is left out and named in ``problems``, frames without a
 import csv
 import itertools
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -41,7 +40,7 @@ class Keypoints:
 
 class _Collector:
     def __init__(self):
-        self.rows, self.problems, self.empty = [], [], []
+        self.rows, self.problems, self.frames = [], [], []  # names of all frames that were read
 
     def add(self, points, confidence, frame, side, name):
         """One hand: (21, 2) px and (21,); a joint with a NaN is one that was not seen."""
@@ -55,23 +54,14 @@ class _Collector:
         elif (confidence > 0).any():
             self.rows.append((points, confidence, frame, side, name))
 
-    @contextmanager
-    def frame(self, name: str):
-        """Around all hands of a frame: notes its name where none is added."""
-        before = len(self.rows)
-        yield
-        if len(self.rows) == before:
-            self.empty.append(name)
-
     def finish(self, source, size=None) -> Keypoints:
         """All hands, in pixels.   source: named in errors.   size: (width, height) of the pictures.
 
         Coordinates of 0 to 1 of the picture are recognised, because no hand in pixels is smaller
         than two of them; without the size, or from -1 to 1, they are refused.
         """
-        points, confidence, frames, sides, names = (
-            zip(*self.rows, strict=True) if self.rows else ((),) * 5
-        )
+        columns = zip(*self.rows, strict=True) if self.rows else ((),) * 5
+        points, confidence, frames, sides, names = map(list, columns)
         points = np.array(points, float).reshape(-1, 21, 2)
         confidence = np.array(confidence, float).reshape(-1, 21)
         confidence = np.minimum(confidence, 1.0)  # OpenPose's goes a little above
@@ -84,10 +74,9 @@ class _Collector:
                     f"height (OpenPose: --keypoint_scale 0)"
                 )
             points = points * size - 0.5
-        return Keypoints(
-            points, confidence, np.array(frames, np.int64), list(sides), list(names),
-            self.problems, self.empty,
-        )  # fmt: skip
+        empty = [name for name in self.frames if name not in set(names)]
+        frames = np.array(frames, np.int64)
+        return Keypoints(points, confidence, frames, sides, names, self.problems, empty)
 
 
 def from_arrays(
@@ -125,8 +114,8 @@ def from_arrays(
         )
     into = _Collector()
     for i, (hand, weight) in enumerate(zip(points[..., :2], confidence, strict=True)):
-        with into.frame(f"row {i}"):
-            into.add(hand, weight, int(frames[i]), sides[i], f"row {i}")
+        into.frames.append(f"row {i}")
+        into.add(hand, weight, int(frames[i]), sides[i], f"row {i}")
     return into.finish(source, size)
 
 
@@ -164,18 +153,18 @@ def read_openpose(place, size=None) -> Keypoints:
             reason = str(error).replace(str(path), "it")
             into.problems.append(f"{path.name}: not OpenPose's JSON ({reason})")
             continue
-        with into.frame(path.name):
-            for person, side in itertools.product(people, ("left", "right")):
-                try:
-                    hand = np.array(person.get(f"hand_{side}_keypoints_2d") or [], float).ravel()
-                    fault = f"has {len(hand)} numbers, expected 63 (21 joints)"
-                except (ValueError, TypeError):
-                    hand, fault = np.zeros(1), "is not a list of numbers"
-                if len(hand) == 63:
-                    hand = hand.reshape(21, 3)
-                    into.add(hand[:, :2], hand[:, 2], frame, side, path.name)
-                elif len(hand):
-                    into.problems.append(f"{path.name}: {side} hand {fault}")
+        into.frames.append(path.name)
+        for person, side in itertools.product(people, ("left", "right")):
+            try:
+                hand = np.array(person.get(f"hand_{side}_keypoints_2d") or [], float).ravel()
+                fault = f"has {len(hand)} numbers, expected 63 (21 joints)"
+            except (ValueError, TypeError):
+                hand, fault = np.zeros(1), "is not a list of numbers"
+            if len(hand) == 63:
+                hand = hand.reshape(21, 3)
+                into.add(hand[:, :2], hand[:, 2], frame, side, path.name)
+            elif len(hand):
+                into.problems.append(f"{path.name}: {side} hand {fault}")
     return into.finish(place, size)
 
 
@@ -192,9 +181,9 @@ def detect_mediapipe(frames) -> Keypoints:
         except (ValueError, OSError) as error:
             into.problems.append(f"{name}: left out, {error}")
             continue
-        with into.frame(name):
-            for points, side, score in find_landmarks(picture)[:2]:
-                into.add(points, np.full(21, score), number, side, name)
+        into.frames.append(name)
+        for points, side, score in find_landmarks(picture)[:2]:
+            into.add(points, np.full(21, score), number, side, name)
     return into.finish("MediaPipe")
 
 
@@ -246,13 +235,13 @@ def read_table(path, size=None) -> Keypoints:
                     hand[joint, "xyc".index(what)] = float(cell.replace(point, ".") or "nan")
                 except ValueError:
                     into.problems.append(f"{name}: {cell!r} is not a number")
-        with into.frame(name):
-            for owner, hand in hands.items():
-                hand_side = "left" if "left" in owner.lower() else side
-                if hand_side in ("right", "left"):
-                    into.add(hand[:, :2], hand[:, 2], frame, hand_side, name)
-                else:
-                    into.problems.append(f"{name}: side {side!r}, expected right or left")
+        into.frames.append(name)
+        for owner, hand in hands.items():
+            hand_side = "left" if "left" in owner.lower() else side
+            if hand_side in ("right", "left"):
+                into.add(hand[:, :2], hand[:, 2], frame, hand_side, name)
+            else:
+                into.problems.append(f"{name}: side {side!r}, expected right or left")
     if strangers := [n for n, (joint, _) in zip(names, columns, strict=True) if joint is None]:
         into.problems.append(f"{path.name}: columns left out: {', '.join(strangers)}")
     _check_confidence([row[1] for row in into.rows], path)
