@@ -166,25 +166,26 @@ def load_encoder_weights(net: nn.Module, name: str, pretrained: bool | str | Pat
     state = state or read_state_dict(pretrained)
     own = net.state_dict()
     given = without_prefix(state, list(own))
-    fitting = {k: given[k] for k in own if k in given and given[k].shape == own[k].shape}
-    needed = [k for k in own if not k.endswith(("num_batches_tracked", *CLASSIFIER))]
-    missing = [k for k in needed if k not in given]
-    wrong = [
-        f"{k}: expected {tuple(own[k].shape)}, found {tuple(given[k].shape)}"
-        for k in needed if k in given and k not in fitting
-    ]  # fmt: skip
-    if misfits := list_misfits(missing=missing, wrong=wrong):
+    if misfits := list_misfits(own, given):
         kind = next((words for part, words in KINDS.items() if part in " ".join(state)), "another")
         kind = kind.format(len(given.get("stage2.0.branches.0.0.conv1.weight", ())))
         raise ValueError(
             f"ImageNet weights ({pretrained}) do not fit {name}: {misfits}. The file holds "
             f"{len(state)} tensors of {kind}: {', '.join(list(state)[:4])}, ..."
         )
+    fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     net.load_state_dict(fitting, strict=False)
 
 
-def list_misfits(**names: list[str]) -> str:
-    """How many tensors are missing, wrong, ... and the first of each kind; "" where all fit."""
+def list_misfits(own: dict[str, Tensor], given: dict[str, Tensor], **more: list[str]) -> str:
+    """How many tensors are missing or wrong, and the first of each; "" where all fit.
+
+    own, given: what a network needs but for its classifier, and what there is.   more: other lists.
+    """
+    needed = [k for k in own if not k.endswith(("num_batches_tracked", *CLASSIFIER))]
+    shapes = {k: (tuple(own[k].shape), tuple(given[k].shape)) for k in needed if k in given}
+    names = {"missing": [k for k in needed if k not in given]} | more
+    names["wrong"] = [f"{k}: expected {a}, found {b}" for k, (a, b) in shapes.items() if a != b]
     return "; ".join(
         f"{len(some)} {kind}: {', '.join(some[:5])}{', ...' if len(some) > 5 else ''}"
         for kind, some in names.items() if some

@@ -32,9 +32,8 @@ def total_loss(prediction, batch: dict, network, config) -> tuple[Tensor, dict[s
                 "be (B, N, D) of the same mesh"
             )
     vertices, joints, joints_2d = batch["vertices"], batch["joints"], batch["joints_2d"]
-    has_vertices, has_joints, valid_2d = (
-        batch[name] for name in ("has_vertices", "has_joints", "valid_2d")
-    )
+    has_vertices, has_joints = batch["has_vertices"], batch["has_joints"]
+    valid_2d, true_map = batch["valid_2d"], batch.get("correspondence")
     from_wrist = prediction.joints - prediction.joints[:, :1]
     distance = config.joint_distance
     terms = dict.fromkeys(TERMS, prediction.vertices.new_zeros(())) | {
@@ -56,8 +55,7 @@ def total_loss(prediction, batch: dict, network, config) -> tuple[Tensor, dict[s
         terms["rotation"] = vertex_loss(prediction.rotation, frame, has_joints)
     if prediction.heatmaps is not None:  # which belong to a first look
         terms["heatmaps"] = heatmap_loss(prediction.heatmaps, joints_2d, valid_2d)
-        true = batch.get("correspondence")
-        terms["correspondence"] = correspondence_loss(prediction.correspondence, true)
+        terms["correspondence"] = correspondence_loss(prediction.correspondence, true_map)
     total = sum(getattr(config, f"loss_{name}") * term for name, term in terms.items())
     return total, {name: term.detach() for name, term in terms.items()}
 
@@ -121,7 +119,7 @@ def heatmap_loss(heatmaps: Tensor, joints_2d: Tensor, valid: Tensor, spread: flo
     target = target / target.sum(2, keepdim=True).clamp_min(1e-8)
     entropy = -(target * heatmaps.flatten(2).log_softmax(2)).sum(2)
     inside = valid & (joints_2d.abs() < 1).all(2)
-    return torch.where(inside, entropy, 0.0).sum() / inside.sum().clamp_min(1)
+    return masked_mean(entropy, inside)
 
 
 def correspondence_loss(correspondence: Tensor, true: Tensor | None) -> Tensor:
@@ -137,10 +135,9 @@ def correspondence_loss(correspondence: Tensor, true: Tensor | None) -> Tensor:
     if correspondence.shape[2:] != true.shape[2:]:
         correspondence = functional.adaptive_avg_pool2d(correspondence, true.shape[2:])
     share = true[:, 0]
-    known = (share.flatten(1).amax(1) > 0).float()
     entropy = functional.binary_cross_entropy_with_logits(
         correspondence[:, 0], share, reduction="none"
     )
-    entropy = (entropy.mean((1, 2)) * known).sum() / known.sum().clamp_min(1)
+    entropy = masked_mean(entropy.mean((1, 2)), share.flatten(1).amax(1) > 0)
     distance = (correspondence[:, 1:] - true[:, 1:]).abs().mean(1) * share
     return entropy + distance.sum() / share.sum().clamp_min(1)

@@ -127,26 +127,20 @@ def load_youtubehand_state_dict(network: nn.Module, state_dict: dict) -> list[st
         )
     given = without_prefix(find_tensors(state_dict, "checkpoint"), ["de_layers.0.weight"])
     names, own = youtubehand_names(network), network.state_dict()
-    ours_of = {theirs: ours for ours, both in names.items() for theirs in both}
-    loaded, unused, wrong = {}, [], []
-    for name, value in given.items():
-        ours = ours_of.get(name)
-        if ours is None:
-            unused.append(name)
-        elif value.shape != own[ours].shape:
-            expected, found = tuple(own[ours].shape), tuple(value.shape)
-            wrong.append(f"{name}: expected {expected}, found {found}")
-        elif not torch.equal(loaded.setdefault(ours, value), value):
-            wrong.append(f"{' and '.join(names[ours])} should be the same tensor, and differ")
-    needed = (ours for ours in names if not ours.endswith(("num_batches_tracked", *CLASSIFIER)))
-    missing = [names[ours][0] for ours in needed if not given.keys() & set(names[ours])]
-    ignored = [name for name in unused if name.endswith(CLASSIFIER)]
-    surplus = [name for name in unused if name not in ignored]
-    if misfits := list_misfits(missing=missing, surplus=surplus, wrong=wrong):
+    first = {theirs: both[0] for both in names.values() for theirs in both}
+    loaded, twice = {}, []
+    for name in (name for name in given if name in first):
+        if not torch.equal(loaded.setdefault(first[name], given[name]), given[name]):
+            twice.append(f"{first[name]} and {name} should be the same tensor, and differ")
+    ignored = [name for name in given if name not in first and name.endswith(CLASSIFIER)]
+    surplus = [name for name in given if name not in first and name not in ignored]
+    needed = {both[0]: own[ours] for ours, both in names.items()}
+    if misfits := list_misfits(needed, loaded, surplus=surplus, twice=twice):
         raise ValueError(
             f"the checkpoint does not fit this network: {misfits}. Channels, "
             "encoder, spiral length and hierarchy must be those it was trained with"
         )
+    loaded = {ours: loaded[both[0]] for ours, both in names.items() if both[0] in loaded}
     network.load_state_dict(loaded, strict=False)
     return ignored
 
