@@ -147,8 +147,7 @@ _REST = {
 
 
 def _rest_frames() -> tuple[dict, NDArray]:
-    """Chains (4, 3) of joint centres and tip per digit; frames (16, 3, 3), columns along,
-    flexion axis, dorsal."""
+    """``REST_CHAIN`` and ``FRAMES``."""
     chains, frames = {}, np.tile(np.eye(3), (16, 1, 1))
     for name in FINGER_NAMES:
         *degrees, (y, z) = _REST[name]
@@ -163,9 +162,8 @@ def _rest_frames() -> tuple[dict, NDArray]:
         dorsal = dorsal - along * (along @ dorsal)
         dorsal = dorsal / np.linalg.norm(dorsal)
         points = [base]
-        for joint, bend, segment in zip(
-            MANO_FINGERS[name], bends, SEGMENTS[name][-3:], strict=True
-        ):
+        bones = zip(MANO_FINGERS[name], bends, SEGMENTS[name][-3:], strict=True)
+        for joint, bend, segment in bones:
             bent = np.cos(bend) * along - np.sin(bend) * dorsal
             up = np.cos(bend) * dorsal + np.sin(bend) * along
             frames[joint] = np.stack([bent, np.cross(up, bent), up], axis=1)
@@ -261,12 +259,10 @@ def fingertips_of(source) -> str:
     return getattr(source, "fingertips", None) or OWN_FINGERTIPS
 
 
-def convert_joints(joints, source: str, back: bool = False):
-    """Reorder joints of another producer into the 21 order (``back=True``: the other way).
+def convert_joints(joints, source: str):
+    """Joints of another producer in the 21 order.
 
-    joints: (..., 21, D) array or tensor; the joint axis is the last but one.
-    source: one of ``JOINT_SOURCES``.
-    returns the same kind of array, reordered.
+    joints: (..., 21, D) array or tensor.   source: one of ``JOINT_SOURCES``.
 
     >>> convert_joints(np.arange(21)[:, None], "interhand")[0, 0]
     np.int64(20)
@@ -275,8 +271,7 @@ def convert_joints(joints, source: str, back: bool = False):
         raise ValueError(f"unknown joint order {source!r}; known: {', '.join(JOINT_SOURCES)}")
     if joints.ndim < 2 or joints.shape[-2] != 21:
         raise ValueError(f"expected joints (..., 21, D), found {tuple(joints.shape)}")
-    order = np.array(JOINT_SOURCES[source])
-    return joints[..., np.argsort(order) if back else order, :]
+    return joints[..., list(JOINT_SOURCES[source]), :]
 
 
 def fingertip_vertices(source: str = "freihand", side: str = "right") -> tuple[int, ...]:
@@ -286,8 +281,7 @@ def fingertip_vertices(source: str = "freihand", side: str = "right") -> tuple[i
     (745, 317, 444, 556, 673)
     """
     if source not in FINGERTIP_VERTICES:
-        known = ", ".join(FINGERTIP_VERTICES)
-        raise ValueError(f"unknown fingertip table {source!r}; known: {known}")
+        raise ValueError(f"unknown fingertip table {source!r}; known: {[*FINGERTIP_VERTICES]}")
     if side not in ("right", "left"):
         raise ValueError(f"side must be 'right' or 'left', found {side!r}")
     return FINGERTIP_VERTICES[source][side]

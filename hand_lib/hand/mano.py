@@ -55,19 +55,17 @@ def read_mano(path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(MISSING_MANO.format(path=path, folder=ROOT.name + "/template/"))
-    data = _read_npz(path) if path.suffix == ".npz" else load_pickle_safely(path)
+    if path.suffix != ".npz":
+        data = load_pickle_safely(path)
+    else:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                data = {key: archive[key] for key in {*MANO_SHAPES, "fingertips"} & {*archive}}
+        except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as error:
+            raise ValueError(f"{path}: is not a readable .npz file ({error})") from None
     if not isinstance(data, dict):
         raise ValueError(f"{path}: holds a {type(data).__name__}, expected MANO's dictionary")
     return check_arrays(data, str(path))
-
-
-def _read_npz(path):
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            wanted = [k for k in archive.files if k in MANO_SHAPES or k == "fingertips"]
-            return {key: archive[key] for key in wanted}
-    except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: is not a readable .npz file ({error})") from None
 
 
 def check_arrays(data: dict, name: str) -> dict[str, np.ndarray]:
@@ -94,9 +92,7 @@ def check_arrays(data: dict, name: str) -> dict[str, np.ndarray]:
     parents, faces = arrays["kintree_table"][0], arrays["f"]
     parents[0] = -1  # MANO stores the root's parent as the largest uint32
     if (parents != MANO_PARENTS).any():
-        raise ValueError(
-            f"{name}: kintree_table has the parents {parents}, expected {MANO_PARENTS}"
-        )
+        raise ValueError(f"{name}: kintree_table should hold {MANO_PARENTS}, found {parents}")
     if not len(faces) or faces.min() < 0 or faces.max() >= VERTICES:
         raise ValueError(f"{name}: f should index {VERTICES} vertices, found {faces.size} indices")
     for key, rows in (("weights", "vertex"), ("J_regressor", "joint")):
@@ -128,24 +124,18 @@ def mirror_arrays(arrays: dict) -> dict[str, np.ndarray]:
         mirrored[key][:, 0] *= -1
     signs = np.array([-1.0, 1.0, 1.0])
     mirrored["posedirs"] *= np.tile(np.outer(signs, signs).reshape(9), 15)
-    turn = np.tile([1.0, -1.0, -1.0], 15)
-    mirrored["hands_mean"] *= turn
-    mirrored["hands_components"] *= turn
+    for key in ("hands_mean", "hands_components"):
+        mirrored[key] *= np.tile(-signs, 15)
     mirrored["f"] = np.ascontiguousarray(mirrored["f"][:, ::-1])
     return mirrored
 
 
-def left_shape_is_wrong(left: dict, right: dict | None = None) -> bool:
+def left_shape_is_wrong(left: dict) -> bool:
     """Whether a left hand's shape directions have the sign error of the official MANO_LEFT.
 
-    There ``shapedirs[:, 0, :]`` has the sign of the right hand's (vchoutas/smplx, issue 48). Given
-    the right hand the two are compared; alone, the direction that scales the hand most tells:
-    it must grow x, y and z together.
+    There ``shapedirs[:, 0, :]`` has the sign of the right hand's (vchoutas/smplx, issue 48): the
+    direction that scales the hand most does not grow x, y and z together.
     """
-    across = left["shapedirs"][:, 0]
-    if right is not None:
-        other = right["shapedirs"][:, 0]
-        return bool(np.abs(across - other).sum() < np.abs(across + other).sum())
     centred = left["v_template"] - left["v_template"].mean(0)
     growth = np.einsum("vak,va->ak", left["shapedirs"], centred)  # (3, 10)
     scaling = growth[:, np.abs(growth[1:].sum(0)).argmax()]

@@ -145,9 +145,7 @@ class HandModel(nn.Module):
         arrays = mano.read_mano(path)
         file_side = "left" if "left" in path.name.lower() else "right"
         if file_side == "left":
-            right = path.with_name(path.name.replace("LEFT", "RIGHT").replace("left", "right"))
-            beside = mano.read_mano(right) if right != path and right.is_file() else None
-            if mano.left_shape_is_wrong(arrays, beside):
+            if mano.left_shape_is_wrong(arrays):
                 arrays["shapedirs"][:, 0] *= -1
                 log.warning("%s: negated shapedirs[:, 0, :], MANO_LEFT's known sign error", path)
         if file_side != side:

@@ -143,10 +143,8 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
             masks["crease"] += 0.55 * over * (wrinkle if blur_mm < 0.8 else 0.35)
         if name != "thumb":
             spot = points - chain[0] - np.array([0.0, 0, 8.0])
-            bump = np.exp(-(spot[:, 0] ** 2 + spot[:, 1] ** 2) / 60.0) * _step(
-                0.2, 0.6, normals[:, 2]
-            )
-            masks["knuckle"] += 0.8 * bump * in_palm
+            bump = np.exp(-(spot[:, 0] ** 2 + spot[:, 1] ** 2) / 60.0)
+            masks["knuckle"] += 0.8 * (bump * _step(0.2, 0.6, normals[:, 2])) * in_palm
 
     masks["palm"] = _step(-0.25, 0.40, palmar) * _step(-16.0, 2.0, points[:, 0])
     flat = points[:, :2]
@@ -239,19 +237,19 @@ def _subdivision() -> tuple:
 
 
 @lru_cache(maxsize=8)
-def _fine_colours(tone, seed) -> NDArray[np.uint8]:
-    return _colours(*_subdivision()[2:], tone, seed)
+def _fine_colours(tone) -> NDArray[np.uint8]:
+    return _colours(*_subdivision()[2:], tone, 0)
 
 
-def fine_skin(vertices: NDArray, faces: NDArray, tone: float = 0.28, seed: int = 0) -> tuple:
+def fine_skin(vertices: NDArray, faces: NDArray, tone: float = 0.28) -> tuple:
     """The built-in hand in detail, for pictures: rounder, its nails and creases sharp.
 
-    vertices: (778, 3) in any pose.   faces: (1538, 3), of the right or the left hand.   tone, seed:
-    as in ``skin_colours``.   returns vertices (12000 or so, 3), faces, and colours of the vertices.
+    vertices: (778, 3) in any pose.   faces: (1538, 3), of the right or the left hand.
+    returns vertices (12000 or so, 3), faces, and colours of the vertices.
     """
     matrix, fine, _, _ = _subdivision()
     fine = fine if np.array_equal(faces, stored()["f"]) else fine[:, ::-1]
-    return matrix @ vertices, fine, _fine_colours(tone, seed)
+    return matrix @ vertices, fine, _fine_colours(tone)
 
 
 TEXELS = 8

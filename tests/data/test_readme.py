@@ -12,7 +12,7 @@ from hand_lib import ROOT
 from hand_lib.data.crops import HandCrops
 from hand_lib.data.sample import split_unique
 from hand_lib.files import SampleError
-from hand_lib.hand.joints import convert_joints
+from hand_lib.hand.joints import JOINT_SOURCES
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "data" / "README.md").read_text(), re.DOTALL)
 
@@ -27,7 +27,7 @@ def write_ho3d(folder):
         picture = sequence / "rgb" / f"{number:04d}.png"
         cv2.imwrite(str(picture), hand.image[:, :, ::-1])
         joints = (hand.joints.astype(float) + hand.root) * [1, -1, -1]
-        joints = convert_joints(joints, "manopth_raw", back=True)
+        joints = joints[np.argsort(JOINT_SOURCES["manopth_raw"])]
         label = {"handJoints3D": joints, "camMat": hand.intrinsics.astype(float), "objName": "mug"}
         data = pickle.dumps(label, protocol=2)
         (sequence / "meta" / f"{number:04d}.pkl").write_bytes(data)

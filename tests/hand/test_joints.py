@@ -27,10 +27,8 @@ def test_mano_parents_and_names_agree_with_the_21_order():
 
 
 @pytest.mark.parametrize("source", j.JOINT_SOURCES)
-def test_conversion_there_and_back_is_the_identity(source):
-    there = j.convert_joints(TAGGED, source)
-    assert np.array_equal(np.sort(there, axis=0), TAGGED)
-    assert np.array_equal(j.convert_joints(there, source, back=True), TAGGED)
+def test_conversion_keeps_every_joint(source):
+    assert np.array_equal(np.sort(j.convert_joints(TAGGED, source), axis=0), TAGGED)
 
 
 def test_each_producer_s_joints_land_under_their_own_names():

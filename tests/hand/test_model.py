@@ -172,15 +172,12 @@ def test_the_left_hand_is_the_mirror_image_of_the_right_one(model):
     np.testing.assert_allclose(mirror_pose(pose.numpy()), mirror_pose(pose).numpy())
 
 
-@pytest.mark.parametrize("with_right", [False, True])
-def test_the_sign_error_of_mano_left_is_corrected_and_said(arrays, with_right, tmp_path, caplog):
+def test_the_sign_error_of_mano_left_is_corrected_and_said(arrays, tmp_path, caplog):
     left = mirror_arrays(arrays)
     good = HandModel(left, "left")
     left["shapedirs"][:, 0] *= -1  # as in the official file
     assert left_shape_is_wrong(left) and not left_shape_is_wrong(good.arrays())
     (tmp_path / "MANO_LEFT.pkl").write_bytes(mano_bytes(left))
-    if with_right:
-        (tmp_path / "MANO_RIGHT.pkl").write_bytes(mano_bytes(arrays))
     model = HandModel.from_mano(tmp_path, side="left", fingertips="freihand")
     assert "sign error" in caplog.text
     pose, betas, _ = random_inputs(2)
