@@ -79,10 +79,6 @@ class Reason(Enum):
     def __init__(self, kind: str, sentence: str):
         self.kind, self.sentence = kind, sentence
 
-    def text(self, number: float) -> str:
-        """The sentence with its number."""
-        return self.sentence.format(number)
-
 
 @dataclass
 class HandFit:
@@ -104,7 +100,7 @@ class HandFit:
 
     def why(self, row: int) -> str:
         """The reason of a row as a sentence, "" where it is accepted."""
-        return self.reason[row].text(self.number[row]) if self.reason[row] else ""
+        return self.reason[row].sentence.format(self.number[row]) if self.reason[row] else ""
 
     def kind(self, row: int) -> str:
         """The kind of reason of a row, "" where it is accepted."""
@@ -141,9 +137,8 @@ def fit_hands(
         for part in (rows[i : i + step] for i in range(0, len(rows), step)):
             given = points[part], (weights * known[:, None])[part], fit.intrinsics[part]
             if prior is None:
-                problem = make_problem(
-                    skeleton, *given, size[part], options.noise, options.proportions
-                )
+                ask = size[part], options.noise, options.proportions
+                problem = make_problem(skeleton, *given, *ask)
                 state, cost, _ = solve(problem, options.starts, track)
             else:
                 problem, state, (agree, near) = hold(skeleton, prior.rows(part), *given)
@@ -187,9 +182,8 @@ def follow_fit(
     if len(points) != 1 or (weights > 0).sum() < MIN_JOINTS or size[0] <= 2:
         raise ValueError(f"follow_fit takes one hand with at least {MIN_JOINTS} visible joints")
     cameras = _cameras(intrinsics, points, weights, image_size)
-    problem = make_problem(
-        Skeleton(model), points, weights, cameras, size, options.noise, options.proportions
-    )
+    ask = size, options.noise, options.proportions
+    problem = make_problem(Skeleton(model), points, weights, cameras, *ask)
     history: list[State] = []
     _, _, best = solve(problem, options.starts, history=history)
     first = [states for states in history if len(states.wrist) == options.starts]
@@ -203,9 +197,7 @@ def follow_fit(
     return paths
 
 
-@lru_cache(maxsize=4)
-def _skeleton(model, _device) -> Skeleton:
-    return Skeleton(model)
+_skeleton = lru_cache(maxsize=4)(lambda model, device: Skeleton(model))
 
 
 def hand_size(points, weights) -> np.ndarray:
@@ -263,9 +255,9 @@ def _cameras(intrinsics, points, weights, image_size):
 
 def _write(fit, rows, problem, state, points, weights) -> None:
     """Fill rows of a fit from a state, through the model itself."""
-    skeleton = problem.skeleton
-    model, pose = skeleton.model, skeleton.pose(state.rotation, state.angles)
-    rig, betas = skeleton.rig, state.betas
+    skeleton, betas = problem.skeleton, state.betas
+    model, rig = skeleton.model, skeleton.rig
+    pose = skeleton.pose(state.rotation, state.angles)
     translation = state.wrist - rig.joints[0] - betas @ rig.joint_shapes[:, 0]
     if skeleton.mirror < 0:
         pose, translation = mirror_pose(pose), translation * skeleton.put([-1.0, 1.0, 1.0])

@@ -55,7 +55,7 @@ class WeakLabels:
     def filters(self, row: int) -> str:
         """What the filters say of a hand: "accepted" or the reason against it, as a sentence."""
         reason = self.automatic[row]
-        return reason.text(self.fit.number[row]) if reason else "accepted"
+        return reason.sentence.format(self.fit.number[row]) if reason else "accepted"
 
     def name(self, row: int) -> str:
         """Frame and side, by which a review knows the hand."""
