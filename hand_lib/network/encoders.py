@@ -46,13 +46,11 @@ class PooledEncoder(nn.Module):
     it among its parameters; every other encoder is built without one.
     """
 
-    cut = ()  # nothing is left out
-
     def __init__(self, name: str, pretrained: bool | str = False):
         super().__init__()
         self.mean, self.std = normalisation(name)
         keep = name in ("resnet18", "resnet50")
-        self.net = timm.create_model(name, pretrained=False, num_classes=1000 if keep else 0)
+        self.net = timm.create_model(name, num_classes=1000 if keep else 0)
         self.channels = getattr(self.net, "head_hidden_size", self.net.num_features)
         if keep:
             self.net.fc.requires_grad_(False)
@@ -68,15 +66,14 @@ class GridEncoder(nn.Module):
 
     It stops at the deepest stage whose map is still at least ``MIN_CELLS`` cells wide at
     ``image_size``, because a hand's direction and its fingers need to know where things are, and
-    gives that stage's map and up to two finer ones. ``channels`` and ``strides`` describe them,
-    ``cut`` names the modules behind, which are not built.   stride: of the deepest stage, in place
-    of that rule; 0 keeps it.
+    gives that stage's map and up to two finer ones. ``channels`` and ``strides`` describe them.
+    stride: of the deepest stage, in place of that rule; 0 keeps it.
     """
 
     def __init__(self, name: str, image_size: int, pretrained: bool | str = False, stride=0):
         super().__init__()
         self.mean, self.std = normalisation(name)
-        info = timm.create_model(name, pretrained=False, features_only=True).feature_info
+        info = timm.create_model(name, features_only=True).feature_info
         strides = info.reduction()
         fits = [i for i, stride in enumerate(strides) if image_size >= MIN_CELLS * stride]
         if not fits:
@@ -87,13 +84,11 @@ class GridEncoder(nn.Module):
         if stride and stride not in (known := [strides[i] for i in fits]):
             raise ValueError(f"encoder_stride should be one of {known} for {name!r}, got {stride}")
         taken = [i for i in fits if not stride or strides[i] <= stride][-3:]
-        self.net = timm.create_model(
-            name, pretrained=False, features_only=True, out_indices=tuple(taken)
-        )
+        self.net = timm.create_model(name, features_only=True, out_indices=tuple(taken))
         self.channels = tuple(info.channels()[i] for i in taken)
         self.strides = tuple(strides[i] for i in taken)
         self.channels_come_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
-        self.cut = cut_unused(self.net, image_size)
+        cut_unused(self.net, image_size)
         load_encoder_weights(self.net, name, pretrained)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -115,30 +110,25 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(config.mean), tuple(config.std)
 
 
-def cut_unused(net: nn.Module, image_size: int) -> tuple[str, ...]:
+def cut_unused(net: nn.Module, image_size: int) -> None:
     """Take out what does not reach the feature maps: last modules of sequences without a gradient.
 
     Some timm families keep, and compute, the stages behind the last one that is asked for; training
     in several processes would wait for their gradients. What is unused elsewhere is frozen.
-    returns the names of the modules taken out.
     """
-    shadow, cut = copy.deepcopy(net).to("meta").eval(), []  # on which nothing is computed
+    shadow = copy.deepcopy(net).to("meta").eval()  # on which nothing is computed
     maps = shadow(torch.empty(1, 3, image_size, image_size, device="meta"))
     sum(m.sum() for m in maps).backward()
     unused = {name for name, parameter in shadow.named_parameters() if parameter.grad is None}
     for name, module in list(net.named_modules()):
-        if f"{name}.".startswith(tuple(f"{other}." for other in cut)):
-            continue
         while isinstance(module, nn.Sequential | nn.ModuleList) and len(module):
-            last = f"{name}.{len(module) - 1}" if name else str(len(module) - 1)
+            last = f"{name}.{len(module) - 1}".lstrip(".")
             own = [f"{last}.{parameter}" for parameter, _ in module[-1].named_parameters()]
             if not own or not unused.issuperset(own):
                 break
             del module[-1]
-            cut.append(last)
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name not in unused)
-    return tuple(cut)
 
 
 def load_encoder_weights(net: nn.Module, name: str, pretrained: bool | str | Path) -> None:
@@ -201,7 +191,7 @@ def _installed_weights(name: str) -> dict[str, Tensor] | None:
     if file is None:
         return None
     with torch.device("meta"):
-        own = timm.create_model(name, pretrained=False).state_dict()
+        own = timm.create_model(name).state_dict()
     return dict(zip(own, read_state_dict(file).values(), strict=True))
 
 

@@ -186,8 +186,8 @@ def predict_crops(
         for _ in range(1, n_crops):
             square = upright_square(prediction.joints_2d_direct)
             closer = network(cut(images, size, square, network.normalize.mean))
-            closer = turn_back(blend_shapes(network, closer, shape_blend), square)
-            prediction = merge_crops(network, prediction, closer)
+            closer = blend_shapes(network, closer, shape_blend)
+            prediction = merge_crops(network, prediction, closer, square)
     return prediction
 
 
@@ -203,13 +203,25 @@ def blend_shapes(network: HandNetwork, prediction: Prediction, share: float) -> 
     return replace(prediction, **network.fitted(vertices, prediction.joints_2d_direct))
 
 
-def merge_crops(network: HandNetwork, before: Prediction, closer: Prediction) -> Prediction:
-    """Shape of the closer crop; place, turn and size of both, mostly its (``LAST_CROP``)."""
-    direct = torch.lerp(before.joints_2d_direct, closer.joints_2d_direct, LAST_CROP)
-    mean = torch.lerp(before.vertices, closer.vertices, LAST_CROP)
-    fields = network.fitted(procrustes_align(closer.vertices, mean), direct)
-    maps = {"heatmaps": before.heatmaps, "correspondence": before.correspondence}  # of the crop
-    return replace(closer, **fields, **maps, joints_2d_direct=direct)
+def merge_crops(network: HandNetwork, before: Prediction, closer: Prediction, square) -> Prediction:
+    """What was read from a square, beside what was read before from the crop that it is cut from.
+
+    The hand turns back about the optical axis. Its shape is the closer crop's; place, turn and size
+    are of both, mostly the closer's (``LAST_CROP``); maps of the image are the whole crop's.
+    """
+    turn = functional.pad(square[0], (0, 1, 0, 1))
+    turn[:, 2, 2] = 1
+    vertices = closer.vertices @ turn
+    mean = torch.lerp(before.vertices, vertices, LAST_CROP)
+    direct = square_to_crop(square, closer.joints_2d_direct)
+    direct = torch.lerp(before.joints_2d_direct, direct, LAST_CROP)
+    return Prediction(
+        **network.fitted(procrustes_align(vertices, mean), direct),
+        joints_2d_direct=direct,
+        heatmaps=before.heatmaps,
+        correspondence=before.correspondence,
+        spread=heatmap_spread(closer.heatmaps, closer.joints_2d_direct),
+    )
 
 
 def square_to_crop(square: tuple, points: Tensor) -> Tensor:
@@ -233,33 +245,6 @@ def cut(images: Tensor, size: int, square: tuple | None = None, border=0.0) -> T
         points = square_to_crop(square, points)
     points = points.unflatten(1, (size, size)).to(images.dtype)
     return functional.grid_sample(images - border, points, align_corners=False) + border
-
-
-def turn_back(prediction: Prediction, square: tuple) -> Prediction:
-    """What was read from a square, as a prediction for the crop that it was cut from.
-
-    The hand turns back about the optical axis; with u = half turn^T u' + centre and
-    u' = s (X'_xy + t), the camera becomes s' = half s, t' = turn^T t + centre / s'. Maps of the
-    image belong to the square and are left out, but for how far the heat maps spread.
-    """
-    (flat, centre, half), heat = square, prediction.heatmaps
-    turn = functional.pad(flat, (0, 1, 0, 1))
-    turn[:, 2, 2] = 1
-    scale = prediction.camera[:, 0] * half
-    shift = (prediction.camera[:, None, 1:] @ flat)[:, 0] + centre / scale[:, None]
-    return replace(
-        prediction,
-        vertices=prediction.vertices @ turn,
-        joints=prediction.joints @ turn,
-        camera=torch.cat([scale[:, None], shift], 1),
-        joints_2d=square_to_crop(square, prediction.joints_2d),
-        joints_2d_direct=square_to_crop(square, prediction.joints_2d_direct),
-        intermediate=tuple(mesh @ turn for mesh in prediction.intermediate),
-        rotation=turn.transpose(1, 2) @ prediction.rotation,
-        spread=None if heat is None else heatmap_spread(heat, prediction.joints_2d_direct),
-        heatmaps=None,
-        correspondence=None,
-    )
 
 
 @torch.no_grad()
