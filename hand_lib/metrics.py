@@ -29,12 +29,10 @@ F_THRESHOLDS = (0.005, 0.015)
 
 def _check_pair(pred, true):
     pred, true = np.asarray(pred), np.asarray(true)
-    for name, points in (("prediction", pred), ("truth", true)):
-        if points.ndim < 2 or points.shape[-1] not in (2, 3):
-            raise ValueError(f"{name} should be (..., P, 3) or (..., P, 2), found {points.shape}")
-    if pred.shape != true.shape:
+    if pred.shape != true.shape or pred.ndim < 2 or pred.shape[-1] not in (2, 3):
         raise ValueError(
-            f"prediction and truth should have one shape, found {pred.shape} and {true.shape}"
+            "prediction and truth should have one shape (..., P, 3) or (..., P, 2), found "
+            f"{pred.shape} and {true.shape}"
         )
     return pred.astype(np.float64, copy=False), true.astype(np.float64, copy=False)
 
@@ -105,13 +103,13 @@ def pck(errors, thresholds) -> np.ndarray:
     return np.cumsum(np.bincount(first, minlength=len(thresholds) + 1)[:-1]) / errors.size
 
 
-def auc(errors, low: float = 0.0, high: float = 0.05, steps: int = 100) -> float:
-    """Area under the PCK curve between two thresholds, trapezoid rule over the range.
+def auc(errors, low: float = 0.0, high: float = 0.05) -> float:
+    """Area under the PCK curve between two thresholds, trapezoid rule over 100 of them.
 
-    errors: metres, any shape.   low, high: metres.   steps: thresholds, both ends included.
-    returns a value in [0, 1]; FreiHAND: 0 to 50 mm, 100 steps; RHD and STB: 20 to 50 mm.
+    errors: metres, any shape.   low, high: metres; FreiHAND: 0 to 50 mm, RHD and STB: 20 to 50 mm.
+    returns a value in [0, 1].
     """
-    thresholds = np.linspace(low, high, steps)
+    thresholds = np.linspace(low, high, 100)
     return float(np.trapezoid(pck(errors, thresholds), thresholds) / (high - low))
 
 
@@ -152,11 +150,8 @@ def f_scores(pred, true, thresholds=F_THRESHOLDS) -> np.ndarray:
     from_pred, from_true = np.zeros(pred.shape[:2]), np.zeros(true.shape[:2])
     by_axis = (np.ascontiguousarray(points.swapaxes(1, 2)) for points in (pred, true))
     _nearest(*by_axis, from_pred, from_true)
-    columns = []
-    for threshold in thresholds:
-        a, b = (from_pred < threshold).mean(1), (from_true < threshold).mean(1)
-        columns.append(2 * a * b / np.where(a + b > 0, a + b, 1.0))
-    return np.stack(columns, axis=1)
+    a, b = (np.stack([(d < t).mean(1) for t in thresholds], 1) for d in (from_pred, from_true))
+    return 2 * a * b / np.where(a + b > 0, a + b, 1.0)
 
 
 def mean_per_finger(joint_errors) -> dict[str, float]:

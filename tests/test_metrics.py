@@ -120,7 +120,7 @@ def test_f_scores_agree_with_a_search_tree(rng, count_p, count_q):
     ("call", "words"),
     [
         (lambda p: metrics.point_errors(p, p[:, :3]), r"\(2, 4, 3\) and \(2, 3, 3\)"),
-        (lambda p: metrics.point_errors(p[..., 0], p[..., 0]), "P, 2"),
+        (lambda p: metrics.point_errors(p[..., 0], p[..., 0]), r"P, 2.*\(2, 4\)"),
         (lambda p: metrics.align(p, p, "icp"), "'icp'.*none, root, scale"),
         (lambda p: metrics.pck([], [1.0]), "no errors"),
         (lambda p: metrics.f_scores(p * np.nan, p), "NaN"),

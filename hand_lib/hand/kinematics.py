@@ -7,6 +7,7 @@ the vertices last.
 """
 
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -38,31 +39,9 @@ def axis_angle_to_matrix(axis_angle: Tensor, dim: int = -1) -> Tensor:
 
 
 def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
-    """Axis-angle of rotation matrices, through the quaternion with the largest component.
-
-    matrix: (..., 3, 3).   returns (..., 3) radians, angle in [0, pi].
-    """
-    m = matrix.reshape(-1, 3, 3)
-    d0, d1, d2 = m[:, 0, 0], m[:, 1, 1], m[:, 2, 2]
-    # four times the outer product of the quaternion (w, x, y, z) with itself
-    wx, wy, wz = (m[:, a, b] - m[:, b, a] for a, b in ((2, 1), (0, 2), (1, 0)))
-    xy, xz, yz = (m[:, a, b] + m[:, b, a] for a, b in ((0, 1), (0, 2), (1, 2)))
-    rows = (
-        1 + d0 + d1 + d2, wx, wy, wz,
-        wx, 1 + d0 - d1 - d2, xy, xz,
-        wy, xy, 1 - d0 + d1 - d2, yz,
-        wz, xz, yz, 1 - d0 - d1 + d2,
-    )  # fmt: skip
-    outer = torch.stack(rows, 1).view(-1, 4, 4)
-    best = outer.diagonal(dim1=1, dim2=2).argmax(1)
-    quaternion = normalize(outer[torch.arange(len(m), device=m.device), best], dim=1)
-    quaternion = torch.where(quaternion[:, :1] < 0, -quaternion, quaternion)
-    vector = quaternion[:, 1:]
-    sine = vector.norm(dim=1, keepdim=True)
-    angle = 2 * torch.atan2(sine, quaternion[:, :1])
-    small = sine < 1e-6
-    factor = torch.where(small, torch.full_like(sine, 2.0), angle / sine.clamp_min(1e-12))
-    return (vector * factor).reshape(*matrix.shape[:-2], 3)
+    """Axis-angle of rotation matrices (..., 3, 3): (..., 3) radians, angle in [0, pi], detached."""
+    found = Rotation.from_matrix(matrix.detach().double().cpu().reshape(-1, 3, 3).numpy())
+    return torch.from_numpy(found.as_rotvec()).to(matrix).view(matrix.shape[:-1])
 
 
 def rotation_6d_to_matrix(six: Tensor) -> Tensor:
@@ -93,12 +72,11 @@ def chain(root: Tensor, rotations: Tensor, bones: Tensor, start: Tensor) -> tupl
     batch = rotations.shape[-1]
     # each product also carries the bone to its own joint as the fourth column
     steps = torch.cat([rotations, bones[:, None]], 1).view(3, 4, 5, 3, batch)
-    s1, s2, s3 = steps.unbind(3)  # each (3, 4, 5, B)
-    g1 = compose(root, s1)
-    g2 = compose(g1, s2)
-    g3 = compose(g2, s3)
-    levels = torch.stack([g1, g2, g3], 3)  # (3, 4, 5, 3, B), finger, level
-    turned, moved = levels.split([3, 1], 1)
+    level, levels = root, []
+    for step in steps.unbind(3):
+        level = compose(level, step)  # (3, 4, 5, B)
+        levels.append(level)
+    turned, moved = torch.stack(levels, 3).split([3, 1], 1)  # (3, ., 5, 3, B), finger, level
     placed = start[:, None] + moved[:, 0].cumsum(2)
     turned = torch.cat([root, turned.reshape(3, 3, 15, batch)], 2)
     return turned, torch.cat([start, placed.view(3, 15, batch)], 1)

@@ -65,11 +65,9 @@ def soft_argmax(heatmaps: Tensor) -> Tensor:
 
     heatmaps: (B, J, h, w) logits.   returns (B, J, 2) crop units.
     """
-    height, width = heatmaps.shape[2:]
-    share = heatmaps.flatten(2).softmax(2).unflatten(2, (height, width))
-    x = share.sum(2) @ cell_centres(width, heatmaps.device)
-    y = share.sum(3) @ cell_centres(height, heatmaps.device)
-    return torch.stack([x, y], 2)
+    share = heatmaps.flatten(2).softmax(2).unflatten(2, heatmaps.shape[2:])
+    across, down = (cell_centres(n, heatmaps.device) for n in heatmaps.shape[:1:-1])
+    return torch.stack([share.sum(2) @ across, share.sum(3) @ down], 2)
 
 
 def heatmap_spread(heatmaps: Tensor, joints_2d: Tensor) -> Tensor:

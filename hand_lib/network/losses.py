@@ -53,7 +53,6 @@ def total_loss(prediction, batch: dict, network, config) -> tuple[Tensor, dict[s
         )
         terms["canonical"] = vertex_loss(prediction.canonical, coarse @ frame, has_vertices)
         terms["rotation"] = vertex_loss(prediction.rotation, frame, has_joints)
-    if prediction.heatmaps is not None:  # which belong to a first look
         terms["heatmaps"] = heatmap_loss(prediction.heatmaps, joints_2d, valid_2d)
         terms["correspondence"] = correspondence_loss(prediction.correspondence, true_map)
     total = sum(getattr(config, f"loss_{name}") * term for name, term in terms.items())
