@@ -74,7 +74,8 @@ class _Collector:
                     f"height (OpenPose: --keypoint_scale 0)"
                 )
             points = points * size - 0.5
-        empty = [name for name in self.frames if name not in set(names)]
+        with_hands = set(names)
+        empty = [name for name in self.frames if name not in with_hands]
         frames = np.array(frames, np.int64)
         return Keypoints(points, confidence, frames, sides, names, self.problems, empty)
 
