@@ -11,18 +11,12 @@ import html
 import ipywidgets as widgets
 import numpy as np
 
-from hand_lib.evaluation.describe import (
-    BONE_NAMES,
-    ORDERS,
-    Description,
-    nearest_in_pose,
-    ordered,
-)
+from hand_lib.evaluation.describe import BONE_NAMES, ORDERS, Description, nearest_in_pose, ordered
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.render.camera import fit_weak_perspective, project
 from hand_lib.render.render import draw_meshes
 from hand_lib.viewers import figures, flat
-from hand_lib.viewers.live import LiveFigure
+from hand_lib.viewers.explorer import LiveFigure
 
 _FAR_M = 100.0
 
@@ -80,20 +74,13 @@ def camera_frame(intrinsics, size) -> np.ndarray:
     return np.concatenate([np.zeros((1, 3)), rays * 0.12])
 
 
-def sample_hand(sample, faces=None, camera: bool = False) -> figures.DrawnHand:
-    """Mesh and joints of one sample in space; a mesh known in pixels alone is shown in pixels.
-
-    camera: draw the pyramid of the camera too, where it is known.
-    """
-    place, more = np.zeros(3) if sample.root is None else sample.root, ()
+def sample_hand(sample, faces=None, more=()) -> figures.DrawnHand:
+    """Mesh and joints of one sample in space; a mesh known in pixels alone is shown in pixels."""
+    place = np.zeros(3) if sample.root is None else sample.root
     vertices = None if sample.vertices is None else sample.vertices + place
     joints = None if sample.joints is None else sample.joints + place
     vertices = sample.vertices_px if vertices is None and joints is None else vertices
     wound = None if vertices is None else _wound(sample, faces)
-    if camera and sample.root is not None and sample.intrinsics is not None:
-        corners = camera_frame(sample.intrinsics, sample.image.shape[:2])
-        walk = corners[[0, 1, 2, 0, 3, 4, 0, 1, 4, 3, 2]]
-        more = (figures.Stroke([walk], (85, 85, 85), 3, name="camera"),)
     return figures.DrawnHand(
         vertices, wound, joints, figures.TRUTH, opacity=0.55, name="mesh", more=more
     )
@@ -101,24 +88,26 @@ def sample_hand(sample, faces=None, camera: bool = False) -> figures.DrawnHand:
 
 def sample_figure(sample, faces=None, height: int = 420):
     """Mesh, joints and camera of one sample in 3-D (Plotly); the camera where it is known."""
-    hand = sample_hand(sample, faces, camera=True)
-    figure = figures.hand_figure([hand], height=height)
-    if hand.more:
-        eye, span = {"x": -1.6, "y": -0.6, "z": -0.7}, np.ptp(hand.places(), axis=0)
-        figure.update_layout(
-            scene_camera={"eye": eye, "projection": {"type": "perspective"}},
-            scene_aspectmode="manual",  # of "data" a narrow page shows no more than the middle
-            scene_aspectratio=dict(zip("xyz", 1.2 * span / span.max(), strict=True)),
-        )
-    return figure
+    if sample.root is None or sample.intrinsics is None:
+        return figures.hand_figure([sample_hand(sample, faces)], height=height)
+    corners = camera_frame(sample.intrinsics, sample.image.shape[:2])
+    walk = corners[[0, 1, 2, 0, 3, 4, 0, 1, 4, 3, 2]]
+    hand = sample_hand(sample, faces, [figures.Stroke([walk], (85, 85, 85), 3, name="camera")])
+    eye, span = {"x": -1.6, "y": -0.6, "z": -0.7}, np.ptp(hand.places(), axis=0)
+    return figures.hand_figure([hand], height=height).update_layout(
+        scene_camera={"eye": eye, "projection": {"type": "perspective"}},
+        scene_aspectmode="manual",  # of "data" a narrow page shows no more than the middle
+        scene_aspectratio=dict(zip("xyz", 1.2 * span / span.max(), strict=True)),
+    )
 
 
 def sample_still(sample, faces=None, size: int = 200):
     """Picture, joints, mesh over the picture, and the mesh from the side, in one row. -> PIL."""
     panels = [flat.fit_square(p, size) for p in sample_pictures(sample, faces)]
-    joints = sample.joints_2d is not None and sample.valid_2d.any()
-    titles = ["picture", *(["joints"] if joints else []), "mesh"][: len(panels)]
-    hand = sample_hand(sample, faces)
+    titles = ["picture", "joints", "mesh"]
+    if sample.joints_2d is None or not sample.valid_2d.any():
+        titles.remove("joints")
+    hand, titles = sample_hand(sample, faces), titles[: len(panels)]
     if hand.vertices is not None or hand.joints is not None:
         panels.append(np.asarray(figures.still([hand], view="left", size=size)))
         titles.append("from the left")
@@ -148,13 +137,13 @@ def viewpoint_sphere(description: Description):
     hand = figures.DrawnHand(rest, coarse.faces[1], more=axes)
     flat_hand = figures.DrawnHand(rest, coarse.faces[1], more=axes[:2])  # palm and back: titles
     dots = figures.DrawnHand(shown, colour=colours, name="cameras")
-    halves, titles, views = [], [], ["front", "back"]
+    halves, titles = [], []
     for name, side in (("palm", shown[:, 2] < 0), ("back", shown[:, 2] >= 0)):
         half = figures.DrawnHand(shown[side], colour=colours[side])
         halves.append([flat_hand, half] if side.any() else [flat_hand])
         titles.append(f"{name} seen: {side.mean():.0%}\ncyan: fingers up, red: down")
     figure = figures.hand_figure([[hand, dots]], ["every dot is a camera: turn it"], height=340)
-    return figure, figures.still(halves, titles, views, 340)
+    return figure, figures.still(halves, titles, ["front", "back"], 340)
 
 
 def histograms(description: Description):
@@ -207,8 +196,7 @@ def browser(dataset, description: Description, faces):
         near.value = flat.png_bytes(flat.image_grid(small, columns=4), 256) if small else b""
         new = sample_figure(sample, faces, 400)
         with scene.batch_update():
-            scene.data = []
-            scene.add_traces(new.data)
+            scene.draw(new.data)
             scene.layout = new.layout.update(width=370)
 
     by.observe(draw, "value")

@@ -1,12 +1,17 @@
-"""Hands and surfaces with sliders, in JupyterLab: joints and shapes, collapses and spirals.
+"""Live figures and panels with sliders, in JupyterLab: joints and shapes, collapses and spirals.
 
 What a slider shows is a plain function, so that it works and is tested without a browser. Surfaces
 are in camera axes (x right, y down, z away), any unit.
 """
 
+from pathlib import Path
+
 import ipywidgets as widgets
 import numpy as np
+import plotly
+import plotly.graph_objects as go
 import torch
+import traitlets
 from PIL import ImageColor
 
 from hand_lib.hand.joints import (
@@ -21,19 +26,69 @@ from hand_lib.hand.poses import GESTURE_ANGLES
 from hand_lib.hand.skin import shape_names
 from hand_lib.mesh.simplify import apply_collapses
 from hand_lib.mesh.topology import vertex_normals
-from hand_lib.viewers.figures import (
-    PREDICTION,
-    DrawnHand,
-    hand_figure,
-    hand_traces,
-    scene_layout,
-    skin_of,
-    to_camera_view,
-)
-from hand_lib.viewers.live import LiveFigure
+from hand_lib.viewers import figures
+from hand_lib.viewers.figures import DrawnHand
 
 COLOURINGS = ("skin", "skin weights", "plain")
 TONE = 0.35
+
+
+class LiveFigure(go.FigureWidget):
+    """Plotly's ``FigureWidget`` with its JavaScript sent once a kernel and loaded once a page.
+
+    Plotly gives every figure its own copy of five megabytes of code, and the browser's side of a
+    widget drops all that it is told when its code needs more than two seconds to load: on a busy
+    machine figures stayed empty. Here each brings a few lines, which wait until it can be drawn.
+    """
+
+    _esm = Path(__file__).with_name("live.js")
+    _code = traitlets.Unicode().tag(sync=True)
+    _drops = traitlets.Bool(False).tag(sync=True)
+    _sent = False
+
+    @traitlets.default("_code")
+    def _first_brings_it(self) -> str:
+        first, LiveFigure._sent = not LiveFigure._sent, True
+        code = Path(plotly.__file__).parent / "package_data" / "widgetbundle.js"
+        return code.read_text(encoding="utf-8") if first else ""
+
+    def on_drop(self, take) -> None:
+        """Call ``take`` with {name: bytes} of the files that somebody drops onto the figure."""
+
+        def heard(_figure, message, buffers):
+            if names := message.get("dropped"):
+                take(dict(zip(names, map(bytes, buffers), strict=True)))
+
+        self._drops = True
+        self.on_msg(heard)
+
+    def link_cameras(self):
+        """Let every 3-D panel follow the one that is being turned.   returns the figure."""
+        scenes = [self.layout[name] for name in self.layout if name.startswith("scene")]
+
+        def follow(_scene, camera):
+            with self.batch_update():
+                for scene in scenes:
+                    if scene.camera != camera:
+                        scene.camera = camera
+
+        for scene in scenes:
+            scene.on_change(follow, "camera")
+        return self
+
+    def draw(self, traces) -> None:
+        """Show traces in the place of what is there; those of the same kinds move, and no flicker.
+
+        Of these, places, faces and colours of vertices are taken over.
+        """
+        with self.batch_update():
+            if [trace.type for trace in self.data] != [trace.type for trace in traces]:
+                self.data = []
+                self.add_traces(traces)
+            for old, new in zip(self.data, traces, strict=True):
+                for name in ("x", "y", "z", "i", "j", "k", "vertexcolor"):
+                    if name in new and new[name] is not None and new[name] is not old[name]:
+                        old[name] = new[name]
 
 
 def weight_colours(weights) -> np.ndarray:
@@ -59,12 +114,13 @@ def explorer_hand(model, angles, betas, colouring="skin", tone=TONE) -> DrawnHan
     """
     pose = torch.as_tensor(pose_from_angles(np.asarray(angles, float)[None]))
     hand = model(pose.to(model.template), torch.as_tensor(betas).to(model.template)[None])
-    vertices, joints = (to_camera_view(p[0].numpy()) for p in (hand.vertices, hand.joints))
-    middle, faces, colour = (vertices.min(0) + vertices.max(0)) / 2, model.faces.numpy(), PREDICTION
+    vertices, joints = (figures.to_camera_view(p[0].numpy()) for p in (hand.vertices, hand.joints))
+    middle, faces = (vertices.min(0) + vertices.max(0)) / 2, model.faces.numpy()
+    colour = figures.PREDICTION
     if colouring == "skin weights":
         colour = weight_colours(model.arrays()["weights"])
     elif colouring == "skin":
-        colour = skin_of(faces, tone)
+        colour = figures.skin_of(faces, tone)
     colours = np.broadcast_to(colour, vertices.shape).astype(np.uint8)
     return DrawnHand(vertices - middle, faces, joints - middle, colours)
 
@@ -83,42 +139,44 @@ def hand_explorer(model):
     ``.sliders``, ``.shape_sliders``, ``.gesture``, ``.colouring``, ``.tone``, ``.skeleton`` and
     ``.reset`` move it.
     """
-    own = np.ndim(skin_of(model.faces.numpy())) == 2
+    panel = widgets.HBox(layout={"flex_flow": "row wrap"})
+    own = np.ndim(figures.skin_of(model.faces.numpy())) == 2
     names = shape_names() if own else [f"shape {k + 1}" for k in range(10)]
-    pick = widgets.Dropdown(options=["", *GESTURE_ANGLES], description="gesture")
-    colouring = widgets.Dropdown(options=COLOURINGS, description="colour")
-    tone = widgets.FloatSlider(TONE, min=0, max=1, step=0.05, description="tone")
-    skeleton = widgets.Checkbox(False, description="skeleton", indent=False)
-    reset = widgets.Button(description="reset")
-    sliders = {}  # (joint, axis) of every angle that moves -> degrees
+    panel.shape_sliders = [_slider(name.replace("_", " "), -3, 3, 0.1, ".1f") for name in names]
+    panel.gesture = widgets.Dropdown(options=["", *GESTURE_ANGLES], description="gesture")
+    panel.colouring = widgets.Dropdown(options=COLOURINGS, description="colour")
+    panel.tone = widgets.FloatSlider(TONE, min=0, max=1, step=0.05, description="tone")
+    panel.skeleton = widgets.Checkbox(False, description="skeleton", indent=False)
+    panel.reset = widgets.Button(description="reset")
+    panel.sliders, quiet = {}, []  # (joint, axis) of every angle that moves -> degrees
+    pages = {name: [] for name in (*FINGER_NAMES, "wrist")}
     for joint, axis in np.ndindex(16, 3):
         low, high = np.rad2deg(JOINT_LIMITS[joint, axis]) if joint else (-180, 180)
         if high - low >= 2:
-            name = f"{MANO_JOINT_NAMES[joint].split('_')[-1]} {ANGLE_NAMES[axis]} (°)"
-            sliders[joint, axis] = _slider(name, low, high, 1, ".0f")
-    shapes = [_slider(name.replace("_", " "), -3, 3, 0.1, ".1f") for name in names]
-    quiet = []
+            finger, _, bone = MANO_JOINT_NAMES[joint].partition("_")
+            slider = _slider(f"{bone or finger} {ANGLE_NAMES[axis]} (°)", low, high, 1, ".0f")
+            panel.sliders[joint, axis] = slider
+            pages[finger].append(slider)
 
     def hand():
-        angles, betas = np.zeros((16, 3)), [slider.value for slider in shapes]
-        for place, slider in sliders.items():
+        angles, betas = np.zeros((16, 3)), [slider.value for slider in panel.shape_sliders]
+        for place, slider in panel.sliders.items():
             angles[place] = np.deg2rad(slider.value)
-        return explorer_hand(model, angles, betas, colouring.value, tone.value)
+        return explorer_hand(model, angles, betas, panel.colouring.value, panel.tone.value)
 
     def redraw(_=None):
         if not quiet:
-            with figure.batch_update():
-                figure.move(hand_traces(hand()))
+            panel.figure.draw(figures.hand_traces(hand()))
 
     def switch(_=None):
-        with figure.batch_update():
-            figure.data[0].opacity = 0.5 if skeleton.value else 1.0
-            for trace in figure.data[1:]:
-                trace.visible = skeleton.value
+        with panel.figure.batch_update():
+            panel.figure.data[0].opacity = 0.5 if panel.skeleton.value else 1.0
+            for trace in panel.figure.data[1:]:
+                trace.visible = panel.skeleton.value
 
     def settle(angles, others=()):
         quiet.append(True)
-        for place, slider in sliders.items():
+        for place, slider in panel.sliders.items():
             slider.value = float(np.rad2deg(angles[place]))
         for control, value in others:
             control.value = value
@@ -126,35 +184,29 @@ def hand_explorer(model):
         redraw()
 
     def start_again(_):
-        figure.layout.scene.camera = scene_layout()["camera"]
-        begin = [(slider, 0.0) for slider in shapes]
-        settle(np.zeros((16, 3)), [(pick, ""), (tone, TONE), (colouring, "skin"), *begin])
+        panel.figure.layout.scene.camera = figures.scene_layout()["camera"]
+        begin = [(panel.gesture, ""), (panel.tone, TONE), (panel.colouring, "skin")]
+        settle(np.zeros((16, 3)), begin + [(slider, 0.0) for slider in panel.shape_sliders])
 
-    figure = hand_figure([hand()], height=440)
-    layout = {"aspectmode": "manual", "aspectratio": {"x": 1.7, "y": 1.7, "z": 1.7}}
+    figure = figures.hand_figure([hand()], height=440)
+    layout = {"aspectmode": "manual", "aspectratio": dict.fromkeys("xyz", 1.7)}
     layout |= {f"{axis}axis": {"visible": False, "range": [-0.14, 0.14]} for axis in "xyz"}
-    figure.update_layout(scene=layout, width=378, margin={"t": 0})
+    panel.figure = LiveFigure(figure.update_layout(scene=layout, width=378, margin={"t": 0}))
     switch()
-    figure = LiveFigure(figure)
-    pick.observe(lambda c: c["new"] and settle(GESTURE_ANGLES[c["new"]]), "value")
-    reset.on_click(start_again)
-    skeleton.observe(switch, "value")
-    for control in (*sliders.values(), *shapes, colouring, tone):
+    panel.gesture.observe(lambda c: c["new"] and settle(GESTURE_ANGLES[c["new"]]), "value")
+    panel.reset.on_click(start_again)
+    panel.skeleton.observe(switch, "value")
+    shapes = panel.shape_sliders
+    for control in (*panel.sliders.values(), *shapes, panel.colouring, panel.tone):
         control.observe(redraw, "value")
-    pages = {
-        finger: [s for (j, _), s in sliders.items() if MANO_JOINT_NAMES[j].startswith(finger)]
-        for finger in (*FINGER_NAMES, "wrist")
-    }
     tabs = widgets.Tab(
         [widgets.VBox(page) for page in (*pages.values(), shapes)],
         titles=[*pages, "shape"], layout={"width": "458px"},
     )  # fmt: skip
     hint = widgets.HTML("drag the hand to turn it, scroll to come nearer, right button to shift")
-    controls = widgets.VBox([pick, colouring, tone, widgets.HBox([skeleton, reset]), tabs, hint])
-    panel = widgets.HBox([figure, controls], layout={"flex_flow": "row wrap"})
-    panel.figure, panel.sliders, panel.shape_sliders = figure, sliders, shapes
-    panel.gesture, panel.colouring, panel.tone = pick, colouring, tone
-    panel.skeleton, panel.reset = skeleton, reset
+    switches = widgets.HBox([panel.skeleton, panel.reset])
+    controls = [panel.gesture, panel.colouring, panel.tone, switches, tabs, hint]
+    panel.children = [panel.figure, widgets.VBox(controls)]
     return panel
 
 
@@ -163,7 +215,7 @@ def mesh_after(vertices, faces, collapses, n: int) -> DrawnHand:
     kept, left = apply_collapses(len(vertices), faces, collapses[:n])
     edge = vertices[collapses[min(n, len(collapses) - 1)]]
     left = np.searchsorted(kept, left)
-    return DrawnHand(vertices[kept], left, colour=PREDICTION, edges=True, path=edge)
+    return DrawnHand(vertices[kept], left, colour=figures.PREDICTION, edges=True, path=edge)
 
 
 def slider_panel(draw, name: str, top: int, start: int = 0):
@@ -173,18 +225,18 @@ def slider_panel(draw, name: str, top: int, start: int = 0):
     ``.slider``.
     """
     hand, title = draw(start)
-    figure = hand_figure([hand], [title], height=430, widget=True)
-    slider = widgets.IntSlider(start, 0, top, description=name, layout={"width": "90%"})
+    panel = widgets.VBox()
+    panel.figure = LiveFigure(figures.hand_figure([hand], [title], height=430))
+    panel.slider = widgets.IntSlider(start, 0, top, description=name, layout={"width": "90%"})
 
     def redraw(_=None):
-        hand, title = draw(slider.value)
-        with figure.batch_update():
-            figure.move(hand_traces(hand))
-            figure.layout.annotations[0].text = title
+        hand, title = draw(panel.slider.value)
+        with panel.figure.batch_update():
+            panel.figure.draw(figures.hand_traces(hand))
+            panel.figure.layout.annotations[0].text = title
 
-    slider.observe(redraw, "value")
-    panel = widgets.VBox([slider, figure])
-    panel.figure, panel.slider = figure, slider
+    panel.slider.observe(redraw, "value")
+    panel.children = [panel.slider, panel.figure]
     return panel
 
 

@@ -25,7 +25,6 @@ from hand_lib.render.raster import rasterise
 from hand_lib.render.render import PREDICTION, TRUTH, render_mesh  # noqa: F401
 from hand_lib.viewers import flat
 from hand_lib.viewers.flat import show  # noqa: F401
-from hand_lib.viewers.live import LiveFigure
 
 ERROR_SCALE = "Inferno"
 LIGHTING = {"ambient": 0.5, "diffuse": 0.75, "specular": 0.12, "roughness": 0.7,
@@ -197,35 +196,31 @@ def scene_layout(view: str = "front", zoom: float = 1.0) -> dict:
     """Layout of a 3-D scene: true proportions, no axes, y down, camera of a named view."""
     if view not in VIEWS:
         raise ValueError(f"unknown view {view!r}; known: {', '.join(VIEWS)}")
-    eye, up = ([0.0, 0.0, -1.9 / zoom] @ VIEWS[view], [0.0, -1.0, 0.0] @ VIEWS[view])
-    return {
-        "aspectmode": "data",
-        **{f"{axis}axis": {"visible": False} for axis in "xyz"},
-        "camera": {
-            "eye": dict(zip("xyz", eye.tolist(), strict=True)),
-            "up": dict(zip("xyz", up.tolist(), strict=True)),
-            "projection": {"type": "orthographic"},
-        },
-    }
+    turned = {"eye": [0, 0, -1.9 / zoom], "up": [0, -1, 0]}
+    camera = {name: dict(zip("xyz", (p @ VIEWS[view]).tolist(), strict=True))
+              for name, p in turned.items()}  # fmt: skip
+    camera["projection"] = {"type": "orthographic"}
+    hidden = {f"{axis}axis": {"visible": False} for axis in "xyz"}
+    return {"aspectmode": "data", "camera": camera, **hidden}
 
 
 def _panels(panels, titles, view) -> list[tuple]:
     """(hands, title, view) of each panel; see ``hand_figure``."""
     panels = [[p] if isinstance(p, DrawnHand) else list(p) for p in panels]
-    views = [view] * len(panels) if isinstance(view, str) else list(view)
-    titles = [""] * len(panels) if titles is None else list(titles)
+    views = [view] * len(panels) if isinstance(view, str) else view
+    titles = [""] * len(panels) if titles is None else titles
     if not len(panels) == len(views) == len(titles):
         raise ValueError(f"{len(panels)} panels, {len(titles)} titles and {len(views)} views")
     return list(zip(panels, titles, views, strict=True))
 
 
-def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoom=1.0):
+def hand_figure(panels, titles=None, view="front", height=380, zoom=1.0):
     """Side-by-side 3-D panels that share view and scale.
 
     panels: list with, per panel, one ``DrawnHand`` or a list of them.   titles: one text per panel.
     view: a name of ``VIEWS`` for all panels, or one per panel.   height: pixels.
-    widget: a ``LiveFigure``.   zoom: below 1 steps back, for narrow panels.
-    returns a Plotly figure.
+    zoom: below 1 steps back, for narrow panels.   returns a Plotly figure, of which
+    ``explorer.LiveFigure`` makes a widget.
     """
     panels = _panels(panels, titles, view)
     layout, traces = {"annotations": []}, []
@@ -242,11 +237,10 @@ def hand_figure(panels, titles=None, view="front", height=380, widget=False, zoo
     for trace in [trace for trace in figure.data if "intensity" in trace][:-1]:
         trace.showscale = trace.intensity is None  # one bar of colours is enough
     bar = {"orientation": "v", "remove": ["toimage", "hoverclosest3d", "resetcameralastsave3d"]}
-    figure.update_layout(
+    return figure.update_layout(
         height=height, margin={"l": 0, "r": 0, "t": 34, "b": 0}, showlegend=False, modebar=bar,
         paper_bgcolor="white", template="none", **layout,
     )  # fmt: skip
-    return LiveFigure(figure) if widget else figure
 
 
 def still(panels, titles=None, view="front", size: int = 300, columns: int | None = None):

@@ -17,7 +17,7 @@ from hand_lib.inference.export import save_hands, save_predictions
 from hand_lib.render.images import exif_focal, read_image
 from hand_lib.render.render import draw_meshes, for_screen
 from hand_lib.viewers import figures, flat
-from hand_lib.viewers.live import LiveFigure
+from hand_lib.viewers.explorer import LiveFigure
 
 SIDES = ("any", "right", "left")
 SHOWS = ("mesh", "skeleton", "both")
@@ -75,8 +75,6 @@ def remark(hands, other: str | None = None) -> str:
     return "".join(parts)
 
 
-
-
 def _chip(text: str, paper: str, ink: str, link: str = "") -> str:
     """A word on coloured paper, readable in light and dark themes.   link: attributes of one."""
     tag = "a" if link else "span"
@@ -124,20 +122,17 @@ def results_panel(predictor, pictures: dict, sides=None, page: int = 6):
     grid = widgets.Image(format="jpeg", layout={"max_width": "100%", "object_fit": "contain"})
 
     def turn(_=None):
-        shown, titles = [], []
+        shown = {}
         for name in list(pictures)[page * (pager.value - 1) :][:page]:
             known = (sides or {}).get(name)
             try:
-                image = read_image(pictures[name], name)
-                focal = exif_focal(pictures[name])
+                image, focal = read_image(pictures[name], name), exif_focal(pictures[name])
                 hands = predictor.predict(image, None, [known] if known else None, focal)
-                shown.append(draw_hands(image, hands)["mesh"])
-                titles.append(f"{name}\n{summary(hands)}")
+                shown[f"{name}\n{summary(hands)}"] = draw_hands(image, hands)["mesh"]
             except (ValueError, OSError):
-                shown.append(np.full((9, 9, 3), 230, np.uint8))
-                titles.append(f"{name}\ncannot be read")
-        squares = [flat.fit_square(picture, 190) for picture in shown]
-        sheet = flat.image_grid(squares, titles, 4)
+                shown[f"{name}\ncannot be read"] = np.full((9, 9, 3), 230, np.uint8)
+        squares = [flat.fit_square(picture, 190) for picture in shown.values()]
+        sheet = flat.image_grid(squares, shown, 4)
         grid.value, grid.layout.width = flat.jpeg_bytes(sheet, 88), f"{sheet.width}px"
 
     pager = pages(len(pictures), page, turn)
@@ -147,7 +142,7 @@ def results_panel(predictor, pictures: dict, sides=None, page: int = 6):
     return panel
 
 
-def box_figure(height: int = 400, on_box=None):
+def box_figure(height: int = 400, on_box=lambda: None):
     """A live figure for ``set_picture`` in which one drags a box.
 
     on_box: called without arguments after a box was drawn or moved.
@@ -155,12 +150,7 @@ def box_figure(height: int = 400, on_box=None):
     figure = LiveFigure(layout=_frame(height, 1.2))
     figure.update_layout(dragmode="drawrect", newshape={"line": _BOX_LINE})
     figure.layout.modebar = {"remove": _BUTTONS}
-
-    def heard(change):
-        if _drawn(figure, change["new"]) and on_box is not None:
-            on_box()
-
-    figure.observe(heard, "_js2py_relayout")
+    figure.observe(lambda change: _drawn(figure, change["new"]) and on_box(), "_js2py_relayout")
     return figure
 
 
@@ -168,14 +158,17 @@ def _drawn(figure, message) -> bool:
     """Keep the box that was drawn or dragged last, as the one shape of the figure; was there one?
 
     The browser describes shapes with more than Plotly's Python side accepts, so the four numbers
-    are taken from its message here.
+    are taken from its message here, and brought into the picture.
     """
     changes = (message or {}).get("relayout_data") or {}
     moved = {key.split(".")[-1]: v for key, v in changes.items() if key.startswith("shapes[")}
     corners = (changes.get("shapes") or [moved])[-1]  # an existing box: shapes[0].x0 and so on
-    place = {key: corners.get(key) for key in ("x0", "y0", "x1", "y1")}
-    if not all(isinstance(value, (int, float)) for value in place.values()):
-        return False
+    place, (picture,) = {}, figure.layout.images
+    for axis, size in (("x", picture.sizex), ("y", picture.sizey)):
+        ends = [corners.get(f"{axis}{n}") for n in (0, 1)]
+        if not all(isinstance(end, (int, float)) for end in ends):
+            return False
+        place[f"{axis}0"], place[f"{axis}1"] = np.clip(sorted(ends), 0, size - 1).tolist()
     figure.layout.shapes = ({"type": "rect", "editable": True, "line": _BOX_LINE, **place},)
     return True
 
@@ -194,19 +187,14 @@ def set_picture(figure, shown, size) -> None:
         figure.layout.yaxis = {**hidden, "range": [height - 0.5, -0.5], "scaleanchor": "x"}
 
 
-def last_box(figure, image):
+def last_box(figure) -> tuple[float, ...] | None:
     """The box drawn last, (x0, y0, x1, y1) inside the picture, or None."""
-    if not figure.layout.shapes:
-        return None
-    shape, (height, width) = figure.layout.shapes[-1], image.shape[:2]
-    x0, x1 = np.clip(sorted((shape.x0, shape.x1)), 0, width - 1)
-    y0, y1 = np.clip(sorted((shape.y0, shape.y1)), 0, height - 1)
-    return float(x0), float(y0), float(x1), float(y1)
+    return next(((one.x0, one.y0, one.x1, one.y1) for one in figure.layout.shapes), None)
 
 
 def _frame(height: int, wide: float) -> dict:
     """Layout of a figure without titles; ``wide``: its width over its height."""
-    margin = {"l": 0, "r": 0, "t": 0, "b": 0}
+    margin = dict.fromkeys("lrtb", 0)
     return {"height": height, "width": round(wide * height), "margin": margin, "showlegend": False}
 
 
@@ -240,13 +228,12 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     pictures, sides = dict(pictures), dict(sides or {})
     if not pictures:
         raise ValueError("the demo needs at least one picture to start with")
-    panel, state = widgets.VBox(), {"quiet": False}
-    panel.hands = []
+    panel, narrow = widgets.VBox(), {"width": "120px"}
+    panel.quiet, panel.image, panel.drawn, panel.hands = False, None, {}, []
     panel.pick = widgets.Dropdown(
         options=list(pictures), description="picture", layout={"width": "210px"},
         style={"description_width": "52px"},
     )  # fmt: skip
-    narrow = {"width": "120px"}
     panel.upload = widgets.FileUpload(
         accept="image/*", multiple=True, description="upload", layout=narrow
     )
@@ -263,38 +250,35 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
         panel.message.value = _chip(html.escape(text), *colours)
 
     def predict(_=None):
-        if state["quiet"] or "image" not in state:
+        if panel.quiet or panel.image is None:
             return
-        image, panel.links.value, panel.hands = state["image"], "", []
+        image, panel.links.value, panel.hands = panel.image, "", []
         say("working ...", _BUSY)
-        state["drawn"] = dict.fromkeys(("picture", *SHOWS), image)
+        panel.drawn = dict.fromkeys(("picture", *SHOWS), image)
         switch()
         try:
-            box, side = last_box(panel.box_figure, image), panel.side.value
-            asked = [box] if box else None, [side] if side != "any" else None, state["focal"]
+            box, side = last_box(panel.box_figure), panel.side.value
+            asked = [box] if box else None, [side] if side != "any" else None, panel.focal
             hands = predictor.predict(image, *asked, **WAYS[panel.way.value])
         except (ValueError, OSError, ImportError) as error:
             say(str(error), _WRONG)
             return
-        panel.hands, state["drawn"], other = hands, draw_hands(image, hands), None
+        panel.hands, panel.drawn, other = hands, draw_hands(image, hands), None
         switch()
         if hands and hands[0].side_from == "given":  # is the network surer of the other side?
             free = predictor.predict(image, [hands[0].box], refined=False)[0]
             other = free.side if free.side_from == "found" else None
         panel.message.value = remark(hands, other)
-        panel.links.value = download_links(hands, state["drawn"][panel.show.value]) if hands else ""
+        panel.links.value = download_links(hands, panel.drawn[panel.show.value]) if hands else ""
 
     def paint(_=None):
-        under, over = (
-            for_screen(state["drawn"][name], longest=900)[0]  # what is sent to the browser
-            for name in ("picture", panel.show.value)
-        )
-        shown = flat.mixed(under, over, panel.opacity.value, panel.wipe.value)
-        set_picture(panel.box_figure, shown, state["image"].shape[:2])
+        if panel.drawn:
+            layers = panel.drawn["picture"], panel.drawn[panel.show.value]
+            layers = (for_screen(one, longest=900)[0] for one in layers)  # sent to the browser
+            shown = flat.mixed(*layers, panel.opacity.value, panel.wipe.value)
+            set_picture(panel.box_figure, shown, panel.image.shape[:2])
 
     def switch(_=None):
-        if "drawn" not in state:
-            return
         paint()
         body, joints = (panel.show.value in (name, "both") for name in ("mesh", "skeleton"))
         traces = []
@@ -304,27 +288,24 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
                 hand.joints + hand.translation if joints else None, opacity=0.55 if joints else 1.0,
             )  # fmt: skip
             traces += figures.hand_traces(drawn)
-        with panel.hand_figure.batch_update():
-            panel.hand_figure.data = []
-            panel.hand_figure.add_traces(traces)
+        panel.hand_figure.draw(traces)
 
     def turn(_=None):
         camera = figures.scene_layout(LOOKS[panel.look.value])["camera"]
         panel.hand_figure.layout.scene.camera = camera
 
     def open_picture(_=None):
-        if state["quiet"]:
+        if panel.quiet:
             return
         name = panel.pick.value
         try:
-            state["image"] = read_image(pictures[name], name)
-            state["focal"] = exif_focal(pictures[name])
+            image, panel.focal = read_image(pictures[name], name), exif_focal(pictures[name])
         except (ValueError, OSError) as error:
             say(str(error), _WRONG)
             return
-        state["quiet"] = True  # the side may change too: one prediction for both
+        panel.image, panel.quiet = image, True  # the side may change too: one prediction for both
         panel.side.value = sides.get(name, "any")
-        state["quiet"] = False
+        panel.quiet = False
         forget_box()
 
     def uploaded(change):
@@ -341,9 +322,9 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
             except (ValueError, OSError) as error:
                 bad.append(str(error))
         if good:
-            state["quiet"] = True
+            panel.quiet = True
             panel.pick.options, panel.pick.value = list(pictures), good[0]
-            state["quiet"] = False
+            panel.quiet = False
             open_picture()
         if bad:
             say("; ".join(bad), _WRONG)
@@ -361,13 +342,12 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     ):  # fmt: skip
         control.observe(act, "value")
     gap = {"grid_gap": "6px 14px", "flex_flow": "row wrap", "align_items": "center"}
-    shown = [panel.box_figure, panel.hand_figure]
     panel.children = [
         widgets.HBox([panel.pick, panel.upload, panel.unbox, panel.side], layout=gap),
         widgets.HBox([panel.show, panel.look], layout=gap),
         widgets.HBox([panel.way, panel.opacity, panel.wipe], layout=gap),
         panel.message,
-        widgets.HBox(shown, layout={"grid_gap": "8px", "flex_flow": "row wrap"}),
+        widgets.HBox([panel.box_figure, panel.hand_figure], layout=gap | {"align_items": None}),
         widgets.HTML("drop pictures of yours onto this; drag a box around a hand; turn the mesh"),
         panel.links,
     ]

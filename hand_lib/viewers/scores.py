@@ -6,6 +6,7 @@ published is never mixed in one style.
 
 from itertools import pairwise
 
+import ipywidgets as widgets
 import numpy as np
 
 from hand_lib import metrics
@@ -15,6 +16,7 @@ from hand_lib.evaluation.runs import Evaluation, compare_runs, error_parts, publ
 from hand_lib.hand.joints import FINGER_COLOURS, FINGERS, JOINT_NAMES
 from hand_lib.render.render import draw_meshes, for_screen
 from hand_lib.viewers import figures, flat
+from hand_lib.viewers.explorer import LiveFigure
 from hand_lib.viewers.figures import DrawnHand
 
 _COLUMNS = (
@@ -190,18 +192,15 @@ def case_panels(evaluation: Evaluation, row: int):
 
 def case_browser(evaluation: Evaluation, rows):
     """Widget: choose one of ``rows``; crop, truth and prediction in linked 3-D views."""
-    import ipywidgets as widgets
-
     choices = {f"{r}: {evaluation.pa_mm[r]:.1f} mm": int(r) for r in rows}
     menu = widgets.Dropdown(options=choices, description="hand")
     crop, place = widgets.Image(), widgets.Box()
     crop.layout = {"width": "200px", "height": "200px", "object_fit": "contain"}
 
     def choose(_change=None):
-        row = menu.value
-        crop.value = flat.png_bytes(evaluation.pictures([row])[0], 256)
-        figure = figures.hand_figure(*case_panels(evaluation, row), widget=True)
-        place.children = [figure.link_cameras()]
+        crop.value = flat.png_bytes(evaluation.pictures([menu.value])[0], 256)
+        figure = figures.hand_figure(*case_panels(evaluation, menu.value))
+        place.children = [LiveFigure(figure).link_cameras()]
 
     menu.observe(choose, "value")
     choose()

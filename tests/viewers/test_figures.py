@@ -13,7 +13,7 @@ from hand_lib.hand.model import HandModel
 from hand_lib.mesh.topology import boundary_loops, unique_edges
 from hand_lib.viewers import figures as v
 from hand_lib.viewers import flat
-from hand_lib.viewers.live import LiveFigure
+from hand_lib.viewers.explorer import LiveFigure
 
 BALL = trimesh.creation.icosphere(2)
 VERTICES, FACES = np.array(BALL.vertices) * 0.05, np.array(BALL.faces)
@@ -63,7 +63,7 @@ def test_figure_panels_share_cameras_and_keep_proportions():
     assert figure.layout.scene.aspectmode == "data" and figure.layout.scene.camera.up.y == -1
     assert figure.layout.scene.camera.eye.z < 0 and abs(figure.layout.scene2.camera.eye.x) > 1
     assert [a.text for a in figure.layout.annotations] == ["a", "b"]
-    live = v.hand_figure([HAND], ["live"], widget=True)
+    live = LiveFigure(v.hand_figure([HAND], ["live"]))
     assert isinstance(live, go.FigureWidget)
     assert np.array_equal(live._widget_data[0]["x"], np.float32(VERTICES[:, 0]))
     assert live._widget_layout["annotations"][0]["text"] == "live"

@@ -157,14 +157,15 @@ def test_download_links_carry_whole_files():
 
 def test_a_dragged_box_is_the_last_one_clipped_to_the_picture():
     figure = demo.box_figure()
-    assert demo.last_box(figure, PHOTO) is None
+    demo.set_picture(figure, PHOTO, PHOTO.shape[:2])
+    assert demo.last_box(figure) is None
     drag(figure, 20, 30, 60, 80)
     drag(figure, 150, 100, -20, 10)
-    assert demo.last_box(figure, PHOTO) == (0, 10, 150, 100) and len(figure.layout.shapes) == 1
+    assert demo.last_box(figure) == (0, 10, 150, 100) and len(figure.layout.shapes) == 1
     moved = {"shapes[0].x0": 40.0, "shapes[0].y0": 20.0}
     moved |= {"shapes[0].x1": 90.0, "shapes[0].y1": 70.0}
     demo._drawn(figure, {"relayout_data": moved})
-    assert demo.last_box(figure, PHOTO) == (40, 20, 90, 70)
+    assert demo.last_box(figure) == (40, 20, 90, 70)
     demo._drawn(figure, None)
 
 
@@ -175,12 +176,12 @@ def test_the_panel_predicts_at_start_and_after_every_choice(panel):
     drag(panel.box_figure, 10, 20, 60, 80)
     panel.side.value = "right"
     assert panel.hands[0].side == "right" and "nobody knows the camera" in panel.message.value
-    assert demo.last_box(panel.box_figure, PHOTO) is not None
+    assert demo.last_box(panel.box_figure) is not None
     panel.unbox.click()
-    assert demo.last_box(panel.box_figure, PHOTO) is None
+    assert demo.last_box(panel.box_figure) is None
     drag(panel.box_figure, 10, 20, 60, 80)
     panel.pick.value = "flipped"
-    assert demo.last_box(panel.box_figure, PHOTO) is None and panel.side.value == "any"
+    assert demo.last_box(panel.box_figure) is None and panel.side.value == "any"
 
 
 def upload(panel, name, content):

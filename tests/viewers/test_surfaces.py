@@ -24,7 +24,7 @@ def levels(cap):
 def test_levels_turn_together_in_a_live_figure(levels):
     hands = [figures.DrawnHand(v, f, edges=True)
              for v, f in zip(levels.vertices, levels.faces, strict=True)]  # fmt: skip
-    figure = figures.hand_figure(hands, widget=True).link_cameras()
+    figure = explorer.LiveFigure(figures.hand_figure(hands)).link_cameras()
     assert len(figure.data) == 9  # mesh, edges and rim per level
     camera = {**figure.layout.scene.camera.to_plotly_json(), "eye": {"x": 1, "y": 2, "z": 3}}
     figure.layout.scene2.camera = camera
