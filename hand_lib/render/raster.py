@@ -22,10 +22,9 @@ _U = np.uint64  # indices known to be positive: no look whether to count from th
 
 
 class Fragments(NamedTuple):
-    """What each pixel sees: one face, where on it, how far."""
+    """What each pixel sees: one face, and how far."""
 
     face: np.ndarray  # (H, W) int32 index of the face in front, -1 where there is none
-    barycentric: np.ndarray  # (H, W, 3) float32, perspective-correct, rows sum to 1; 0 where none
     depth: np.ndarray  # (H, W) float32 metres along z; inf where there is none
 
 
@@ -120,8 +119,6 @@ def draw_faces(corners, offset, faces, first_id, cull, height, width, seen):
                 seen[start + k] = max(seen[start + k], key if inside else 0)
 
 
-
-
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def barycentric_at(screen, faces, face, x, y):
     """Perspective-correct barycentric coordinates of the ray through pixel (x, y) on one face."""
@@ -136,17 +133,6 @@ def barycentric_at(screen, faces, face, x, y):
     return la / total, lb / total, lc / total
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def _resolve(screen, faces, inverse_depth, ids, barycentric, depth):
-    height, width = ids.shape
-    for y in range(height):
-        for x in range(width):
-            if ids[y, x] >= 0:
-                la, lb, lc = barycentric_at(screen, faces, ids[y, x], x, y)
-                barycentric[y, x, 0], barycentric[y, x, 1], barycentric[y, x, 2] = la, lb, lc
-                depth[y, x] = 1.0 / inverse_depth[y, x]
-
-
 def to_screen(vertices, intrinsics, supersample: int = 1) -> np.ndarray:
     """Pixels and inverse depth of camera-space vertices.
 
@@ -154,33 +140,30 @@ def to_screen(vertices, intrinsics, supersample: int = 1) -> np.ndarray:
     returns (V, 3) float64: x, y in sub-pixels, 1/z (0 where the vertex is not in front of NEAR).
     """
     vertices = np.asarray(vertices, dtype=np.float64)
-    depth = vertices[:, 2]
-    seen = depth > NEAR
-    safe = np.where(seen, depth, 1.0)
-    image = (vertices / safe[:, None]) @ np.asarray(intrinsics, dtype=np.float64).T
-    xy = (image[:, :2] + 0.5) * supersample - 0.5
-    return np.ascontiguousarray(np.concatenate([xy, (seen / safe)[:, None]], axis=1))
+    seen = vertices[:, 2] > NEAR
+    safe = np.where(seen, vertices[:, 2], 1.0)[:, None]
+    image = (vertices / safe) @ np.asarray(intrinsics, dtype=np.float64).T
+    return np.concatenate([(image[:, :2] + 0.5) * supersample - 0.5, seen[:, None] / safe], axis=1)
 
 
-def find_faces(vertices, faces, intrinsics, height: int, width: int, fine=1, cull=0):
-    """What every pixel of a checked scene sees.   fine: sub-pixels per side.   cull: of draw_faces.
+def find_faces(vertices, faces, intrinsics, height: int, width: int, fine=1):
+    """What every pixel of a checked scene sees.   fine: sub-pixels per side.
 
     returns the vertices of ``to_screen``, face ids (H, W) int32, -1 where nothing is, and inverse
     depths (H, W) float64, 0 there.
     """
     screen, seen = to_screen(vertices, intrinsics, fine), make_buffer(height, width)
-    draw_faces(screen, 0, faces, 0, cull, height, width, seen)
+    draw_faces(screen, 0, faces, 0, 0, height, width, seen)
     keys = seen[: height * (width + PAD)].reshape(height, -1)[:, :width]
     ids = np.where(keys > 0, keys & ID_MASK, -1).astype(np.int32)
     return screen, ids, (keys >> ID_BITS) / DEPTH_STEPS
 
 
-def rasterise(vertices, faces, intrinsics, size, two_sided: bool = True) -> Fragments:
-    """Find the face that each pixel's ray meets first.
+def rasterise(vertices, faces, intrinsics, size) -> Fragments:
+    """Find the face that each pixel's ray meets first, be it seen from behind.
 
     vertices: (V, 3) metres, camera axes.   faces: (F, 3).   intrinsics: (3, 3) pixels.
-    size: side of the picture in pixels, or (H, W).   two_sided: draw faces seen from behind too.
-    returns ``Fragments`` (face, barycentric, depth).
+    size: side of the picture in pixels, or (H, W).   returns ``Fragments`` (face, depth).
 
     >>> triangle = np.array([[-1.0, -1, 2], [0, 1, 2], [1, -1, 2]])
     >>> camera = np.array([[8.0, 0, 8], [0, 8, 8], [0, 0, 1]])
@@ -188,12 +171,9 @@ def rasterise(vertices, faces, intrinsics, size, two_sided: bool = True) -> Frag
     0
     """
     vertices, faces, *shape = check_scene(vertices, faces, intrinsics, size)
-    cull = 0 if two_sided else 1
-    screen, ids, inverse_depth = find_faces(vertices, faces, intrinsics, *shape, cull=cull)
-    barycentric = np.zeros((*shape, 3), dtype=np.float32)
-    depth = np.full(shape, np.inf, dtype=np.float32)
-    _resolve(screen, faces, inverse_depth, ids, barycentric, depth)
-    return Fragments(ids, barycentric, depth)
+    _, ids, inverse_depth = find_faces(vertices, faces, intrinsics, *shape)
+    with np.errstate(divide="ignore"):
+        return Fragments(ids, (1 / inverse_depth).astype(np.float32))
 
 
 def check_scene(vertices, faces, intrinsics, size):

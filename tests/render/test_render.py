@@ -5,7 +5,7 @@ import pytest
 from benchmarks.render import naive_depth
 
 from hand_lib.render.camera import project
-from hand_lib.render.raster import rasterise, to_screen
+from hand_lib.render.raster import barycentric_at, draw_faces, make_buffer, rasterise, to_screen
 from hand_lib.render.render import render_mesh
 
 CAMERA = np.array([[90.0, 0, 30.3], [0, 95.0, 34.6], [0, 0, 1]])
@@ -32,12 +32,13 @@ def test_a_picked_point_projects_back_to_its_pixel():
     vertices, faces = ball()
     fragments = rasterise(vertices, faces, CAMERA, (70, 64))
     rows, columns = np.nonzero(fragments.face >= 0)
-    corners = vertices[faces[fragments.face[rows, columns]]]
-    points = np.einsum("nk,nkc->nc", fragments.barycentric[rows, columns].astype(float), corners)
+    seen, screen = fragments.face[rows, columns], to_screen(vertices, CAMERA)
+    shares = np.stack(barycentric_at.py_func(screen, faces, seen, columns, rows), 1)
+    points = np.einsum("nk,nkc->nc", shares, vertices[faces[seen]])
     pixels = project(points, CAMERA)
     assert np.abs(pixels - np.stack([columns, rows], 1)).max() < 1e-4
     np.testing.assert_allclose(points[:, 2], fragments.depth[rows, columns], atol=1e-5)
-    np.testing.assert_allclose(fragments.barycentric[rows, columns].sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
 
 
 def test_faces_that_share_an_edge_leave_no_hole_and_no_pixel_twice():
@@ -74,11 +75,12 @@ def test_triangles_behind_the_camera_are_left_out():
 
 def test_one_sided_drawing_shows_only_faces_that_look_at_the_camera():
     vertices, faces = ball()
-    front = rasterise(vertices, faces, CAMERA, 64, two_sided=False)
-    np.testing.assert_array_equal(front.face, rasterise(vertices, faces, CAMERA, 64).face)
-    inside = rasterise(vertices, faces[:, ::-1], CAMERA, 64, two_sided=False)
-    covered = front.face >= 0
-    assert (inside.depth[covered] > front.depth[covered]).all()
+    front, both, back = (make_buffer(64, 64) for _ in range(3))  # the larger, the nearer
+    for buffer, cull in ((front, 1), (both, 0), (back, -1)):
+        screen = to_screen(vertices, CAMERA)
+        draw_faces(screen, 0, faces.astype(np.int32), 0, cull, 64, 64, buffer)
+    np.testing.assert_array_equal(front, both)
+    assert (back[front > 0] < front[front > 0]).all() and back.any()
 
 
 def test_coverage_of_the_silhouette_follows_the_area():
@@ -150,8 +152,9 @@ def test_vertex_colours_are_interpolated_with_perspective():
     colours = np.array([[0, 0, 0], [255, 255, 255], [255, 255, 255], [0, 0, 0]])
     camera = np.array([[40.0, 0, 40], [0, 40, 40], [0, 0, 1]])
     fragments = rasterise(slanted, faces, camera, 80)
-    face = faces[fragments.face[40, 40]]
-    share = fragments.barycentric[40, 40] @ (np.array([0, 1, 1, 0.0])[face])
+    face, screen = fragments.face[40, 40], to_screen(slanted, camera)
+    shares = barycentric_at.py_func(screen, faces, face, 40, 40)
+    share = shares @ np.array([0, 1, 1, 0.0])[faces[face]]
     depth = fragments.depth[40, 40]
     assert abs(share - (depth - 1) / 3) < 1e-4  # linear in depth, not in pixels
     picture, mask = render_mesh(slanted, faces, colours, camera, 80), fragments.face >= 0
