@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import shlex
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,7 +49,10 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "hand_lib.evaluation.freihand.score_file", lambda *given, **_: done.append(given)
     )
-    monkeypatch.setattr("hand_lib.evaluation.runs.submit", lambda *given: done.append(given) or "")
+    found = SimpleNamespace(in_camera=tuple, scores=None)
+    monkeypatch.setattr("hand_lib.evaluation.runs.evaluate_predictor",
+                        lambda *given, **_: done.append(given) or found)  # fmt: skip
+    monkeypatch.setattr("hand_lib.evaluation.runs.write_predictions", lambda path, *_: path)
     monkeypatch.setattr("hand_lib.network.youtubehand.convert_checkpoint",
                         lambda *given: done.append(given) or {"ignored": []})  # fmt: skip
     monkeypatch.setattr("hand_lib.inference.predictor.Predictor.load", lambda run: run)

@@ -250,7 +250,7 @@ def _some(indices, limit=8) -> str:
 def score_file(predictions, truth, split="evaluation", units="m", mirror=False) -> ScoreReport:
     """Score anyone's ``pred.json`` against a folder of truth.
 
-    predictions: the file, a zip of it, or its folder.   truth: folder of ``<split>_xyz.json`` and
+    predictions: the file or a zip of it.   truth: folder of ``<split>_xyz.json`` and
     ``<split>_verts.json``.   units, mirror: as in ``report``.
     """
     truth = resolve(truth)
@@ -278,7 +278,7 @@ def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m hand_lib.evaluation.freihand", description=main.__doc__
     )
-    parser.add_argument("predictions", help="pred.json, a zip of it, or a folder with one json")
+    parser.add_argument("predictions", help="pred.json or a zip of it")
     parser.add_argument("--truth", required=True, help="folder of <set>_xyz.json, <set>_verts.json")
     parser.add_argument("--set", default="evaluation", help="file name prefix of the truth")
     parser.add_argument("--units", default="m", choices=UNITS, help="of the predictions")

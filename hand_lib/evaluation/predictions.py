@@ -24,23 +24,19 @@ UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 def read_predictions(path) -> tuple[np.ndarray, np.ndarray | None]:
     """Joints (N, 21, 3) and vertices (N, V, 3) of anyone's ``pred.json``, in the file's units.
 
-    path: the file, a zip of it, or a folder that holds it. Vertices are None if the file has none.
+    path: the file or a zip of it. Vertices are None if the file has none.
     Wrong nesting or unequal hands raise ValueError naming the hand.
     """
     data, name = _read_bytes(Path(path))
     document = _parse(data, name)
     if not isinstance(document, _LISTS) or len(document) != 2:
         found = len(document) if isinstance(document, _LISTS) else "names"
-        raise ValueError(
-            f"{name}: expected a list of two lists, joints and vertices; found {found}"
-        )
+        raise ValueError(f"{name}: expected two lists, joints and vertices; found {found}")
     joints = _hands(document[0], f"{name}, joints")
     vertices = _hands(document[1], f"{name}, vertices")
     if joints is None or joints.shape[1] != 21:
         found = "no joints" if joints is None else joints.shape[1]
-        raise ValueError(
-            f"{name}: expected 21 joints per hand, found {found}; joints are the first list"
-        )
+        raise ValueError(f"{name}: expected 21 joints a hand in the first list, found {found}")
     if vertices is not None and len(vertices) != len(joints):
         raise ValueError(f"{name}: {len(joints)} hands have joints, but {len(vertices)} vertices")
     return joints, vertices
@@ -68,13 +64,6 @@ def read_truth(folder, split: str = "evaluation") -> tuple[np.ndarray, np.ndarra
 
 def _read_bytes(path: Path) -> tuple[bytes, str]:
     """The one JSON document at ``path``, and what errors call it."""
-    if path.is_dir():
-        found = [p for p in [path / "pred.json"] if p.exists()] or sorted(path.glob("*.json"))
-        if len(found) != 1:
-            raise FileNotFoundError(
-                f"{path} should hold pred.json or a single json file, found {len(found)}"
-            )
-        path = found[0]
     if not zipfile.is_zipfile(path):
         return path.read_bytes(), path.name
     with zipfile.ZipFile(path) as archive:

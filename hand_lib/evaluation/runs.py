@@ -119,10 +119,8 @@ class Evaluation:
         return self.joints + place, self.vertices + place
 
 
-def evaluate_predictor(
-    predictor, test: TestSet, progress=False, views=(), blind=False
-) -> Evaluation:
-    """Predict every hand of a test set, in its order, and score it.
+def evaluate_predictor(predictor, test: TestSet, progress=False, views=(), blind=False):
+    """Predict every hand of a test set, in its order, and score it: an ``Evaluation``.
 
     views: pairs (degrees, scale) whose predictions are averaged, see ``predict_averaged``; none:
     one pass.   blind: where some truth is unknown, ``scores`` are None; otherwise that is an error.
@@ -258,21 +256,11 @@ def published_rows() -> list[dict]:
     return rows
 
 
-def submit(run, place, split: str, count: int, path) -> str:
-    """Predict a data set with a run and write pred.json, as FreiHAND's competition takes it.
+def main(arguments=None) -> int:
+    """Predict the evaluation pictures of a data set with a run, write pred.json, score it.
 
-    run, place, split, count: as ``find_run`` and ``open_test_set`` take them.   path: the file, or
-    a ``.zip`` of it.   returns what to say: the scores too, where the truth is known.
     Without intrinsics, which METRO's files have only if we wrote them, the place is a guess.
     """
-    test = open_test_set(place, count, split)
-    found = evaluate_predictor(Predictor.load(find_run(run)), test, progress=True, blind=True)
-    path = write_predictions(path, *found.in_camera())
-    return f"{path}: {test.words}\n" + (f"{found.scores}\n" if found.scores else "")
-
-
-def main(arguments=None) -> int:
-    """Predict the evaluation pictures of a data set with a run, write pred.json, score it."""
     parser = argparse.ArgumentParser(
         prog="python -m hand_lib.evaluation.runs", description=main.__doc__
     )
@@ -283,9 +271,12 @@ def main(arguments=None) -> int:
     parser.add_argument("--out", default="out/pred.zip", help="pred.json, or a .zip of it")
     given = parser.parse_args(arguments)
     try:
-        sys.stdout.write(submit(given.run, given.data, given.set, given.count, given.out))
+        test, predictor = open_test_set(given.data, given.count, given.set), find_run(given.run)
+        found = evaluate_predictor(Predictor.load(predictor), test, progress=True, blind=True)
+        path = write_predictions(given.out, *found.in_camera())
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+    sys.stdout.write(f"{path}: {test.words}\n" + (f"{found.scores}\n" if found.scores else ""))
     return 0
 
 

@@ -1,5 +1,6 @@
 """What one can see of a run while it goes and after it ended: log, scores, pictures, reasons."""
 
+import contextlib
 import math
 import sys
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from tqdm import tqdm
 
@@ -28,7 +30,7 @@ _IN_WORDS = {
 }
 
 
-class RunLogger:
+class RunLogger(contextlib.AbstractContextManager):
     """The written side of a run: ``log.csv``, TensorBoard, ``metrics.json``, snapshots.
 
     Used as a context: when the block ends, ``metrics.json`` says how and why.
@@ -75,7 +77,7 @@ class RunLogger:
         bar.update()
         if run.step % self.config.log_every:
             return
-        self._peak_memory = max(self._peak_memory, _memory())
+        self._peak_memory = max(self._peak_memory, psutil.Process().memory_info().rss)
         before, then = self._since
         self._since = run.step, time.perf_counter()
         speed = (run.step - before) * self.config.batch_size / max(self._since[1] - then, 1e-9)
@@ -106,9 +108,6 @@ class RunLogger:
         before = f"{self._last}; " if self._last else ""
         self.say(f"step {run.step}/{total}: {before}validation {', '.join(known)}, {left}")
 
-    def __enter__(self) -> "RunLogger":
-        return self
-
     def __exit__(self, kind, error, _trace) -> None:
         """Close the run's books: status and reason, last checkpoint, times, largest memory."""
         run, metrics = self._run, self.metrics
@@ -121,7 +120,12 @@ class RunLogger:
             metrics |= {"status": "failed", "reason": f"{kind.__name__}: {error}"}
         try:
             if run is not None:
-                metrics |= self._summary(run)
+                memory = {"cpu": max(self._peak_memory, psutil.Process().memory_info().rss)}
+                if run.accelerator.device.type == "cuda":
+                    memory["gpu"] = torch.cuda.max_memory_allocated()
+                metrics |= {"step": run.step, "steps": run.total_steps}
+                metrics |= {"checkpoint": run.saved_step, "seconds": round(run.seconds, 2)}
+                metrics["memory_mb"] = {name: round(n / 2**20) for name, n in memory.items()}
                 path = self.folder / "provenance.json"
                 told = {name: metrics[name] for name in ("status", "seconds", "memory_mb")}
                 write_json(path, (read_json(path, optional=True) or {}) | told | {"ended": now()})
@@ -131,19 +135,6 @@ class RunLogger:
                 raise
         if self.board is not None:
             self.board.close()
-
-    def _summary(self, run) -> dict:
-        """Where the run stands and what it took."""
-        memory = {"cpu": round(max(self._peak_memory, _memory()) / 2**20)}
-        if run.accelerator.device.type == "cuda":
-            memory["gpu"] = round(torch.cuda.max_memory_allocated() / 2**20)
-        return {
-            "step": run.step,
-            "steps": run.total_steps,
-            "checkpoint": run.saved_step,
-            "seconds": round(run.seconds, 2),
-            "memory_mb": memory,
-        }
 
     def _keep(self, name, arrays) -> None:
         """A snapshot of the first validation hands.   arrays: name -> (N, ...) of all of them."""
@@ -243,12 +234,3 @@ def geometric_scores(predicted: dict, truth: dict) -> dict:
         distance = np.linalg.norm(predicted["joints_2d"] - truth["joints_2d"].numpy(), axis=-1)
         scores["joints_2d_percent"] = 50 * float(distance[known].mean())
     return scores
-
-
-def _memory() -> int:
-    """Bytes of memory that this process holds, 0 where that cannot be known."""
-    try:
-        import psutil
-    except ImportError:
-        return 0
-    return psutil.Process().memory_info().rss

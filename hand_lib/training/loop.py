@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from hand_lib.data.loader import HandLoader
 from hand_lib.files import write_text
+from hand_lib.training import runtime
 from hand_lib.training.config import TrainConfig, changes_from_words, make_config, replace
 from hand_lib.training.log import RunLogger, TrainingStopped, check
 from hand_lib.training.run_folder import (
@@ -39,14 +40,6 @@ from hand_lib.training.run_folder import (
     read_run,
     restore,
     save_checkpoint,
-)
-from hand_lib.training.runtime import (
-    cores,
-    make_accelerator,
-    mean_over_processes,
-    own_random_state,
-    stop_signals,
-    uses_bf16,
 )
 from hand_lib.training.setup import (
     TrainingSetup,
@@ -131,7 +124,7 @@ def fit(run: Run, stop: threading.Event) -> None:
 
             norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip or math.inf)
             now = {"loss": loss, "stop": stop.is_set(), "time": time.perf_counter() - begun}
-            loss, stopping, run.seconds = mean_over_processes(accelerator, now).values()
+            loss, stopping, run.seconds = runtime.mean_over_processes(accelerator, now).values()
             check(run, loss, float(norm), batch)
             run.optimizer.step()
             run.optimizer.zero_grad(set_to_none=True)
@@ -140,7 +133,7 @@ def fit(run: Run, stop: threading.Event) -> None:
             run.step += 1
             done = run.progress >= 1
             if run.step % config.log_every == 0:
-                parts = mean_over_processes(accelerator, parts)
+                parts = runtime.mean_over_processes(accelerator, parts)
             logger.step(run, loss, parts, norm, rate, bar)
             if done or run.step % config.validate_every == 0:
                 logger.validate(run)
@@ -180,7 +173,7 @@ def train(
         )
     folder = find_run(resume or run_folder)
     with contextlib.ExitStack() as stack:
-        accelerator = make_accelerator(config or read_config(folder))
+        accelerator = runtime.make_accelerator(config or read_config(folder))
         if accelerator.is_main_process:
             if resume is not None:
                 config = config_to_continue(config, folder, allow_changes)
@@ -194,12 +187,12 @@ def train(
         accelerator.wait_for_everyone()
         config = config or read_config(folder)
         logger = stack.enter_context(RunLogger(folder, config, say, accelerator.is_main_process))
-        stack.enter_context(own_random_state(config, accelerator))
+        stack.enter_context(runtime.own_random_state(config, accelerator))
         if setup is None:
             begun = has_state(folder)  # then the weights are in there
             first = replace(config, pretrained=False, start_from="") if begun else config
             setup = build_setup(first, logger.say)
-        stop = stack.enter_context(stop_signals())
+        stop = stack.enter_context(runtime.stop_signals())
         run = _prepare(config, setup, logger, accelerator)
         fit(run, stop)
     accelerator.wait_for_everyone()
@@ -212,12 +205,12 @@ def _prepare(config, setup, logger, accelerator) -> Run:
     number, processes = accelerator.process_index, accelerator.num_processes
     loader = HandLoader(
         setup.train_data, config.batch_size, config.seed, drop_last=True,
-        workers=min(config.workers, cores(processes)), pin_memory=device.type == "cuda",
+        workers=min(config.workers, runtime.cores(processes)), pin_memory=device.type == "cuda",
         process=number, processes=processes,
     )  # fmt: skip
     state = load_state(folder, device)
     step = state["step"] if state else 0
-    if mean_over_processes(accelerator, {"step": step})["step"] != step:
+    if runtime.mean_over_processes(accelerator, {"step": step})["step"] != step:
         raise FileNotFoundError(
             f"not every process finds the same state.pt in {folder}: machines that train together "
             "need the run folder on a disk that they share"
@@ -229,7 +222,7 @@ def _prepare(config, setup, logger, accelerator) -> Run:
         model=accelerator.prepare_model(network),
         optimizer=make_optimizer(network, config),
         average=average,
-        bf16=uses_bf16(config, state, network, accelerator),
+        bf16=runtime.uses_bf16(config, state, network, accelerator),
         total_steps=config.steps or config.epochs * loader.steps_per_epoch,
     )  # fmt: skip
     torch.manual_seed(config.seed + 1 + number)

@@ -106,9 +106,15 @@ def load_model(folder) -> dict:
 
 
 def save_checkpoint(folder, run) -> None:
-    """Write ``model.safetensors`` and ``state.pt`` of a ``loop.Run``."""
+    """Write ``model.safetensors``, and in ``state.pt`` all that a ``loop.Run`` goes on with."""
     save_model(folder, run.best_network.state_dict(), step=run.step)
-    save_state(folder, run_state(run))
+    state = {name: getattr(run, name) for name in ("step", "seconds", "smooth", "bf16")}
+    state |= {name: getattr(run, name).state_dict() for name in ("network", "optimizer")}
+    state["average"] = None if run.average is None else run.average.state_dict()
+    state["random"] = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["random"]["cuda"] = torch.cuda.get_rng_state()
+    save_state(folder, state)
 
 
 def save_state(folder, state: dict) -> None:
@@ -155,19 +161,8 @@ def has_state(folder) -> bool:
     return any((Path(folder) / name).exists() for name in (STATE_FILE, PREVIOUS_FILE))
 
 
-def run_state(run) -> dict:
-    """Everything the rest of a ``loop.Run`` depends on."""
-    state = {name: getattr(run, name) for name in ("step", "seconds", "smooth", "bf16")}
-    state |= {name: getattr(run, name).state_dict() for name in ("network", "optimizer")}
-    state["average"] = None if run.average is None else run.average.state_dict()
-    state["random"] = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["random"]["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
 def restore(run, state: dict) -> None:
-    """Put what ``run_state`` gave back in its place, in a fresh ``loop.Run``."""
+    """Put what ``save_checkpoint`` kept back in its place, in a fresh ``loop.Run``."""
     run.step, run.seconds, run.smooth = (state[name] for name in ("step", "seconds", "smooth"))
     run.saved_step = run.step
     try:

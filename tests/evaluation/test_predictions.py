@@ -27,21 +27,13 @@ def test_the_file_and_its_zip_come_back_and_are_what_the_competition_reads(hands
         assert json.loads(archive.read("pred.json")) == content
 
 
-def test_a_folder_with_one_json_is_enough(hands, tmp_path):
-    predictions.write_predictions(tmp_path / "mine.json", *hands)
-    assert predictions.read_predictions(tmp_path)[0].shape == (4, 21, 3)
-    predictions.write_predictions(tmp_path / "other.json", *hands)
-    with pytest.raises(FileNotFoundError, match="found 2"):
-        predictions.read_predictions(tmp_path)
-    with pytest.raises(FileNotFoundError, match="nothing.json"):
-        predictions.read_predictions(tmp_path / "nothing.json")
-
-
 def test_a_zip_without_a_json_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("readme.txt", "no predictions")
     with pytest.raises(ValueError, match="single json file, found 0"):
         predictions.read_predictions(tmp_path / "a.zip")
+    with pytest.raises(FileNotFoundError, match="nothing.json"):
+        predictions.read_predictions(tmp_path / "nothing.json")
 
 
 def test_a_file_without_vertices_gives_joints_alone(hands, tmp_path):
@@ -54,16 +46,16 @@ def test_a_file_without_vertices_gives_joints_alone(hands, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda j, v: j, "list of two lists.*found 4"),
-        (lambda j, v: [j, v, v], "list of two lists.*found 3"),
+        (lambda j, v: j, "two lists.*found 4"),
+        (lambda j, v: [j, v, v], "two lists.*found 3"),
         (lambda j, v: [[], v], "no joints"),
         (lambda j, v: [j, v[:3]], "4 hands have joints, but 3"),
         (lambda j, v: [j[:2] + [j[2][:19]] + j[3:], v], "joints: hand 2 has 19 points.*others 21"),
-        (lambda j, v: [[h[:20] for h in j], v], "21 joints per hand, found 20"),
+        (lambda j, v: [[h[:20] for h in j], v], "21 joints a hand.*found 20"),
         (lambda j, v: [[[p[:2] for p in h] for h in j], v], "three numbers"),
         (lambda j, v: [[sum(h, []) for h in j], v], "three numbers"),
         (lambda j, v: [[1.0, 2.0], v], "list of hands"),
-        (lambda j, v: {"xyz": j}, "list of two lists.*found names"),
+        (lambda j, v: {"xyz": j}, "two lists.*found names"),
     ],
 )
 def test_wrong_nesting_is_refused_with_the_hand(hands, tmp_path, change, message):

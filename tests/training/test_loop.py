@@ -116,7 +116,7 @@ import torch
 from network_fixtures import random_batch, small_network
 from torch.nn.parallel import DistributedDataParallel
 from hand_lib.training.config import make_config
-from hand_lib.training.loop import make_accelerator
+from hand_lib.training.runtime import make_accelerator
 from hand_lib.network.losses import total_loss
 
 for name in ("resnet18", "regnety_002", "tf_efficientnet_lite0", "hrnet_w18_small"):
@@ -304,7 +304,7 @@ def test_a_run_that_fails_before_its_loop_says_why_and_leaves_its_folder_free(tm
 
 
 def test_a_run_folder_that_not_all_machines_see_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "mean_over_processes", lambda _, numbers: {"step": 12.5})
+    monkeypatch.setattr(runtime, "mean_over_processes", lambda _, numbers: {"step": 12.5})
     with pytest.raises(FileNotFoundError, match="a disk that they share"):
         run(tmp_path / "run", steps=2)
 
