@@ -25,13 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from hand_lib import metrics
-from hand_lib.evaluation.predictions import (
-    UNITS,
-    explanation,
-    read_predictions,
-    read_truth,
-    spread,
-)
+from hand_lib.evaluation import predictions as submission
 from hand_lib.files import resolve, write_json, write_text
 from hand_lib.hand.joints import fingertips_of
 
@@ -157,20 +151,21 @@ def report(
     mirror: negate x of the predictions first (left hands).
     fingertips: from which tables they are, to be said beside the errors.
     """
-    if units not in UNITS:
-        raise ValueError(f"unknown units {units!r}; known: {', '.join(UNITS)}")
+    if units not in submission.UNITS:
+        raise ValueError(f"unknown units {units!r}; known: {', '.join(submission.UNITS)}")
     arrays = _check_arrays(pred_joints, pred_vertices, true_joints, true_vertices)
-    factor = UNITS[units] * np.array([-1.0 if mirror else 1.0, 1.0, 1.0])
+    factor = submission.UNITS[units] * np.array([-1.0 if mirror else 1.0, 1.0, 1.0])
     arrays[:2] = (None if points is None else points * factor for points in arrays[:2])
     found = _measure_all(arrays, metrics.ALIGNMENTS)
     joints, true, notes = np.nan_to_num(arrays[0], posinf=0, neginf=0), arrays[2], [*found.notes]
     if mirror:
         notes.append("x of all predictions was negated before scoring, as told")
-    collapsed = np.setdiff1d(np.flatnonzero(spread(joints) < 1e-9), found.missing)
+    collapsed = np.setdiff1d(np.flatnonzero(submission.spread(joints) < 1e-9), found.missing)
     if len(collapsed):
         notes.append(f"{_some(collapsed)} are a single point: aligned, the truth's centre")
     good = np.setdiff1d(np.arange(len(joints)), [*found.missing, *collapsed])
-    notes += [found for found in [explanation(joints[good], true[good])] if found]
+    if explained := submission.explanation(joints[good], true[good]):
+        notes.append(explained)
     if len(found.mirrored):
         notes.append(
             f"{_some(found.mirrored)} fit better mirrored: official and rotation-only alignment "
@@ -181,27 +176,13 @@ def report(
 
 def _check_arrays(*arrays) -> list:
     """The four of ``freihand_scores`` as float64, or a ValueError that names the array."""
-    count, checked = len(arrays[2]), []
-    if not count:
+    if not (count := len(arrays[2])):
         raise ValueError("there are no hands to score: the truth is empty")
     names = "predicted joints", "predicted vertices", "true joints", "true vertices"
-    for name, points in zip(names, arrays, strict=True):
-        points, wrong = None if points is None else np.asarray(points), ""
-        if points is None:
-            pass
-        elif points.dtype.kind not in "fiu" or points.ndim != 3 or points.shape[2] != 3:
-            wrong = f"expected numbers (N, P, 3), found {points.shape}"
-        elif "joints" in name and points.shape[1] != 21:
-            wrong = f"expected 21 points per hand, found {points.shape[1]}"
-        elif len(points) != count:
-            wrong = f"expected {count} hands, one per true hand in the same order, found "
-            wrong += f"{len(points)}"
-        elif "true" in name and not (finite := np.isfinite(points).all((1, 2))).all():
-            wrong = f"hand {finite.argmin()} has a NaN or an infinity; the truth must be known"
-        if wrong:
-            raise ValueError(f"{name}: {wrong}")
-        checked.append(None if points is None else points.astype(float, copy=False))
-    return checked
+    return [
+        None if points is None else submission.check_hands(points, name, count, "true" in name)
+        for name, points in zip(names, arrays, strict=True)
+    ]
 
 
 def _measure_all(arrays, kinds) -> ScoreReport:
@@ -255,8 +236,8 @@ def score_file(predictions, truth, split="evaluation", units="m", mirror=False) 
     """
     truth = resolve(truth)
     tips = f"truth {fingertips_of(truth)}, predictions as their maker took them"
-    arrays = *read_predictions(resolve(predictions)), *read_truth(truth, split)
-    return report(*arrays, units, mirror, tips)
+    found = submission.read_predictions(resolve(predictions))
+    return report(*found, *submission.read_truth(truth, split), units, mirror, tips)
 
 
 def write_scores(folder, scores: ScoreReport) -> None:
@@ -281,7 +262,7 @@ def main(arguments=None) -> int:
     parser.add_argument("predictions", help="pred.json or a zip of it")
     parser.add_argument("--truth", required=True, help="folder of <set>_xyz.json, <set>_verts.json")
     parser.add_argument("--set", default="evaluation", help="file name prefix of the truth")
-    parser.add_argument("--units", default="m", choices=UNITS, help="of the predictions")
+    parser.add_argument("--units", default="m", choices=submission.UNITS, help="of the predictions")
     parser.add_argument("--mirror", action="store_true", help="negate x first (left hands)")
     parser.add_argument("--out", help="folder for scores.txt (official) and scores.json (all)")
     given = parser.parse_args(arguments)

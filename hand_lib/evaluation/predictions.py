@@ -106,6 +106,22 @@ def _hands(hands, name: str) -> np.ndarray | None:
         raise ValueError(f"{name}: every point should be three numbers [x, y, z]") from None
 
 
+def check_hands(points, name: str, count: int, finite: bool = True) -> np.ndarray:
+    """(N, P, 3) float64 of ``count`` hands, or a ValueError that names array and hand."""
+    points, wrong = np.asarray(points), ""
+    if points.dtype.kind not in "fiu" or points.ndim != 3 or points.shape[2] != 3:
+        wrong = f"expected numbers (N, P, 3), found {points.shape}"
+    elif "joints" in name and points.shape[1] != 21:
+        wrong = f"expected 21 points per hand, found {points.shape[1]}"
+    elif len(points) != count:
+        wrong = f"expected {count} hands, in the order of the truth, found {len(points)}"
+    elif finite and not (known := np.isfinite(points).all((1, 2))).all():
+        wrong = f"hand {known.argmin()} has a NaN or an infinity"
+    if wrong:
+        raise ValueError(f"{name}: {wrong}")
+    return points.astype(float, copy=False)
+
+
 def write_predictions(path, joints, vertices) -> Path:
     """Write ``pred.json`` as the FreiHAND competition takes it; a name in ``.zip`` makes the zip.
 
@@ -113,15 +129,9 @@ def write_predictions(path, joints, vertices) -> Path:
     set.   path: ``pred.json``, or for instance ``submission.zip``, which then holds ``pred.json``.
     Coordinates are rounded to 0.1 micrometre. The file appears complete or not at all.
     """
-    path, joints, vertices = Path(path), np.asarray(joints), np.asarray(vertices)
-    for name, points, count in (("joints", joints, 21), ("vertices", vertices, "V")):
-        fits = points.ndim == 3 and points.shape[2] == 3 and len(points) == len(joints)
-        if not fits or count not in (points.shape[1], "V"):
-            raise ValueError(f"{name} should be ({len(joints)}, {count}, 3), found {points.shape}")
-        finite = np.isfinite(points).all((1, 2))
-        if not finite.all():
-            bad = f"hand {finite.argmin()} has a NaN or an infinity"
-            raise ValueError(f"{name}: {bad}; the file has no such")
+    path, count = Path(path), len(joints)
+    joints = check_hands(joints, "joints", count)
+    vertices = check_hands(vertices, "vertices", count)
     size = np.median(np.ptp(joints, axis=1).max(axis=1)) if len(joints) else 0.1
     if size > 2:
         raise ValueError(f"hands are {size:.3g} m large, but the file is in metres: wrong unit?")

@@ -178,7 +178,7 @@ def rasterise(vertices, faces, intrinsics, size) -> Fragments:
 
 def check_scene(vertices, faces, intrinsics, size):
     """Checked float64 vertices, int32 faces, height and width of what shall be drawn."""
-    vertices, faces = np.asarray(vertices, dtype=np.float64), np.asarray(faces)
+    vertices, faces = np.ascontiguousarray(vertices, dtype=np.float64), np.asarray(faces)
     if vertices.ndim != 2 or vertices.shape[1] != 3:
         raise ValueError(f"expected vertices (V, 3), found {vertices.shape}")
     if faces.ndim != 2 or faces.shape[1] != 3:

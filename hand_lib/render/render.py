@@ -112,12 +112,12 @@ def render_mesh(
     vertices, faces, colours=PREDICTION, intrinsics=None, size=256, background=None,
     supersample: int = 2, alpha: float = 1.0,
 ) -> np.ndarray:  # fmt: skip
-    """Draw one mesh, or several in one picture, smoothly shaded and anti-aliased.
+    """Draw a mesh, smoothly shaded and anti-aliased.
 
     vertices: (V, 3) metres, camera axes.   faces: (F, 3).   colours: one sRGB colour (3,) or one
-    per vertex (V, 3), 0 to 255. For several meshes these three are lists.   intrinsics: (3, 3)
-    pixels.   size: side in pixels or (H, W).   background: None for white, a colour (3,), or an
-    image (H, W, 3) uint8.   supersample: sub-pixels per pixel side.   alpha: opacity of the meshes.
+    per vertex (V, 3), 0 to 255.   intrinsics: (3, 3) pixels.   size: side in pixels or (H, W).
+    background: None for white, a colour (3,), or an image (H, W, 3) uint8.   supersample:
+    sub-pixels per pixel side.   alpha: opacity of the mesh.
     returns image (H, W, 3) uint8. Faces seen from behind are drawn darker. ``rasterise`` tells
     which face a pixel sees and how far it is.
 
@@ -126,34 +126,21 @@ def render_mesh(
     >>> render_mesh(triangle, np.array([[0, 1, 2]]), intrinsics=camera, size=16).shape
     (16, 16, 3)
     """
-    if not isinstance(vertices, list):
-        vertices, faces, colours = [vertices], [faces], [colours]
-    if not len(vertices) == len(faces) == len(colours):
+    vertices, faces, height, width = check_scene(vertices, faces, intrinsics, size)
+    if np.shape(colours) not in ((3,), vertices.shape):
         raise ValueError(
-            f"expected one entry per mesh, found {len(vertices)} vertex arrays, {len(faces)} "
-            f"face arrays and {len(colours)} colours"
+            f"expected one colour (3,) or colours (V, 3) for {len(vertices)} vertices, "
+            f"found {np.shape(colours)}"
         )
-    parts, count = [], 0
-    for points, triangles, colour in zip(vertices, faces, colours, strict=True):
-        points, triangles, height, width = check_scene(points, triangles, intrinsics, size)
-        if np.shape(colour) not in ((3,), points.shape):
-            raise ValueError(
-                f"expected one colour (3,) or colours (V, 3) for {len(points)} vertices, "
-                f"found {np.shape(colour)}"
-            )
-        linear = np.broadcast_to((np.asarray(colour, np.float64) / 255) ** 2.2, points.shape)
-        parts.append((points, vertex_normals(points, triangles), linear, triangles + count))
-        count += len(points)
-    points, normals, linear, triangles = map(np.concatenate, zip(*parts, strict=True))
-
+    linear = np.empty_like(vertices)
+    linear[:] = (np.asarray(colours, np.float64) / 255) ** 2.2
     rows, columns = height * supersample, width * supersample
     fine = np.zeros((rows, columns, 4), dtype=np.float32)
-    screen, ids, inverse_depth = find_faces(
-        points, triangles, intrinsics, rows, columns, supersample
-    )
+    screen, ids, inverse_depth = find_faces(vertices, faces, intrinsics, rows, columns, supersample)
     occlusion = np.empty_like(inverse_depth)
     _occlusion(inverse_depth, float(intrinsics[0][0]) * supersample, occlusion)
-    _shade(screen, points, normals, linear, triangles, ids, occlusion, fine)
+    normals = vertex_normals(vertices, faces)
+    _shade(screen, vertices, normals, linear, faces, ids, occlusion, fine)
     drawn = fine[..., 3] > 0
     fine[drawn, :3] = np.clip(fine[drawn, :3], 0, 1) ** (1 / 2.2)  # mixed as a screen shows them
     blocks = fine.reshape(height, supersample, width, supersample, 4).mean(axis=(1, 3))

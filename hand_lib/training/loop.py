@@ -39,7 +39,7 @@ from hand_lib.training.run_folder import (
     read_log,
     read_run,
     restore,
-    save_checkpoint,
+    save,
 )
 from hand_lib.training.setup import (
     TrainingSetup,
@@ -141,14 +141,6 @@ def fit(run: Run, stop: threading.Event) -> None:
                 save(run)
             if stopping and not done:
                 raise KeyboardInterrupt
-
-
-def save(run: Run) -> None:
-    """Write ``model.safetensors`` and ``state.pt``, in the first process."""
-    if run.logger.main:
-        run.logger.board.flush()
-        save_checkpoint(run.logger.folder, run)
-    run.saved_step = run.step
 
 
 def train(

@@ -105,16 +105,19 @@ def load_model(folder) -> dict:
         raise ValueError(f"{path} is damaged ({error}); copy or write it again") from error
 
 
-def save_checkpoint(folder, run) -> None:
-    """Write ``model.safetensors``, and in ``state.pt`` all that a ``loop.Run`` goes on with."""
-    save_model(folder, run.best_network.state_dict(), step=run.step)
-    state = {name: getattr(run, name) for name in ("step", "seconds", "smooth", "bf16")}
-    state |= {name: getattr(run, name).state_dict() for name in ("network", "optimizer")}
-    state["average"] = None if run.average is None else run.average.state_dict()
-    state["random"] = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["random"]["cuda"] = torch.cuda.get_rng_state()
-    save_state(folder, state)
+def save(run) -> None:
+    """Write, in the first process, the weights and all that a ``loop.Run`` goes on with."""
+    if run.logger.main:
+        run.logger.board.flush()
+        save_model(run.logger.folder, run.best_network.state_dict(), step=run.step)
+        state = {name: getattr(run, name) for name in ("step", "seconds", "smooth", "bf16")}
+        state |= {name: getattr(run, name).state_dict() for name in ("network", "optimizer")}
+        state["average"] = None if run.average is None else run.average.state_dict()
+        state["random"] = {"torch": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            state["random"]["cuda"] = torch.cuda.get_rng_state()
+        save_state(run.logger.folder, state)
+    run.saved_step = run.step
 
 
 def save_state(folder, state: dict) -> None:
@@ -162,7 +165,7 @@ def has_state(folder) -> bool:
 
 
 def restore(run, state: dict) -> None:
-    """Put what ``save_checkpoint`` kept back in its place, in a fresh ``loop.Run``."""
+    """Put what ``save`` kept back in its place, in a fresh ``loop.Run``."""
     run.step, run.seconds, run.smooth = (state[name] for name in ("step", "seconds", "smooth"))
     run.saved_step = run.step
     try:

@@ -266,14 +266,10 @@ def _still(hands, place, extent, size) -> np.ndarray:
     focal, middle = 0.86 * _FAR * side, (side - 1) / 2
     camera = np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1.0]])
     image, texts = np.full((side, side, 3), flat.PAPER, np.uint8), []
-    meshes = [h for h in hands if h.faces is not None and h.vertices is not None]
-    groups = [[h for h in meshes if h.opacity == 1], *([h] for h in meshes if h.opacity != 1)]
-    for group in filter(None, groups):
-        vertices, faces, colours = map(list, zip(*map(_surface, group), strict=True))
-        image = render_mesh(
-            [place(x) for x in vertices], faces, colours, camera, side, background=image,
-            alpha=group[0].opacity, supersample=1,
-        )  # fmt: skip
+    for hand in sorted(hands, key=lambda hand: hand.opacity < 1):  # what shows through comes last
+        if hand.faces is not None and hand.vertices is not None:
+            vertices, *painted = _surface(hand)
+            image = render_mesh(place(vertices), *painted, camera, side, image, 1, hand.opacity)
     for hand in hands:
         if hand.vertices is not None and hand.faces is None:
             points = place(hand.vertices)

@@ -6,13 +6,8 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 
-from hand_lib.inference.weak_labels import (
-    WeakLabels,
-    apply_review,
-    fitted_hand,
-    overrule,
-    save_review,
-)
+from hand_lib.inference import weak_labels as weak
+from hand_lib.inference.weak_labels import WeakLabels
 from hand_lib.render.render import draw_meshes
 from hand_lib.viewers import figures, flat
 from hand_lib.viewers.explorer import slider_panel
@@ -24,9 +19,9 @@ GOOD, BAD = (46, 139, 87), (190, 60, 50)
 
 def keypoint_grid(frames, keypoints, rows, side: int = 150):
     """Detections over their frames, unseen joints left out.   rows: of the keypoints."""
-    pictures, titles = [], []
     if len(rows) == 0:
         raise ValueError("no hand was detected in any frame; see the keypoints' problems")
+    pictures, titles = [], []
     for row in rows:
         number, seen = int(keypoints.frames[row]), keypoints.confidence[row] > 0
         drawn = flat.draw_joints(frames[number], keypoints.points[row], seen)
@@ -46,7 +41,7 @@ def step_choice(path, count: int = 5) -> list[int]:
 def step_hands(model, path, steps) -> list[figures.DrawnHand]:
     """Meshes of some steps, in the camera's frame.   path: of ``follow_fit``."""
     faces = np.asarray(model.faces)
-    return [figures.DrawnHand(fitted_hand(model, path[s], [0])[0][0], faces) for s in steps]
+    return [figures.DrawnHand(weak.fitted_hand(model, path[s], [0])[0][0], faces) for s in steps]
 
 
 def fit_steps_panel(model, path):
@@ -78,17 +73,16 @@ def labelled_picture(labels: WeakLabels, frames, row: int, side: int = 150) -> n
     """One detection as the review shows it: mesh, keypoints, a green or red frame."""
     found, fit = labels.keypoints, labels.fit
     image = frames[int(found.frames[row])]
-    seen = found.confidence[row] > 0
     if np.isfinite(fit.pose[row]).all():
         model = labels.models[found.sides[row]]
-        vertices = fitted_hand(model, fit, [row])[0][0]
+        vertices = weak.fitted_hand(model, fit, [row])[0][0]
         if vertices[:, 2].min() > 0:
             faces = np.asarray(model.faces)
             image = draw_meshes(image, vertices, faces, fit.intrinsics[row], alpha=0.75)
-    image = flat.draw_joints(image, found.points[row], seen)
-    picture, edge = flat.fit_square(image, side), 5
+    image = flat.draw_joints(image, found.points[row], found.confidence[row] > 0)
+    picture, inner = flat.fit_square(image, side), (slice(5, -5), slice(5, -5))
     framed = np.full_like(picture, GOOD if fit.accepted[row] else BAD)
-    framed[edge:-edge, edge:-edge] = picture[edge:-edge, edge:-edge]
+    framed[inner] = picture[inner]
     return framed
 
 
@@ -98,9 +92,8 @@ def review_grid(labels: WeakLabels, frames, rows, side: int = 150, columns: int 
     for row in rows:
         reason = fit.kind(row) or f"kept, {fit.reprojection_px[row]:.1f} px"
         titles.append(f"{int(found.frames[row])} {found.sides[row]}\n{reason}")
-    return flat.image_grid(
-        [labelled_picture(labels, frames, row, side) for row in rows], titles, columns
-    )
+    pictures = [labelled_picture(labels, frames, row, side) for row in rows]
+    return flat.image_grid(pictures, titles, columns)
 
 
 def mixed_rows(labels: WeakLabels, count: int) -> np.ndarray:
@@ -120,9 +113,10 @@ def review_panel(labels: WeakLabels, frames, path, side: int = 150, page: int = 
     returns a widget with ``.checks``: row -> checkbox, ``.pager`` and ``.message``.
     """
     message, grid = widgets.HTML(), widgets.Box(layout={"flex_flow": "row wrap"})
-    path, checks, cards = Path(path), {}, {}
+    path, checks, cards, said = Path(path), {}, {}, ""
     try:
-        said = f", {apply_review(path, labels)} overruled in {path.name}" if path.is_file() else ""
+        if path.is_file():
+            said = f", {weak.apply_review(path, labels)} overruled in {path.name}"
     except ValueError:  # nobody's work is lost
         aside = path.replace(path.with_name(f"{path.stem}-before{path.suffix}"))
         said = f"; {path.name} was of other hands and is now {aside.name}"
@@ -132,14 +126,14 @@ def review_panel(labels: WeakLabels, frames, path, side: int = 150, page: int = 
 
     def decide(row, keep):
         try:
-            overrule(labels, row, keep)
+            weak.overrule(labels, row, keep)
         except ValueError as error:
             checks[row].value = False
             message.value = f"<span style='color: #c33'>{html.escape(str(error))}</span>"
             return
         if row in cards:
             fill(row)
-        save_review(path, labels)
+        weak.save_review(path, labels)
         tell(", saved")
 
     def fill(row):
@@ -169,14 +163,12 @@ def review_panel(labels: WeakLabels, frames, path, side: int = 150, page: int = 
         checks[row].layout.width = f"{side}px"
         checks[row].observe(lambda change, r=row: decide(r, change["new"]), "value")
     pager = pages(len(labels), page, turn)
-    save_review(path, labels)
+    weak.save_review(path, labels)
     turn()
     tell(said)
     panel = widgets.VBox([pager, message, grid])
     panel.checks, panel.message, panel.pager = checks, message, pager
     return panel
-
-
 
 
 def kept_figure(labels: WeakLabels):
@@ -195,7 +187,7 @@ def kept_figure(labels: WeakLabels):
     for mask, colour, name in ((kept, good, "kept"), (~kept, bad, "rejected")):
         values = np.clip(share[known & mask], 0, edges[-1])
         spread.hist(values, edges, color=colour, alpha=0.75, label=name)
-    spread.set(xlabel="reprojection, % of the hand", ylabel="hands")
-    spread.set_title("How far fits lie from keypoints")
+    title = "How far fits lie from keypoints"
+    spread.set(xlabel="reprojection, % of the hand", ylabel="hands", title=title)
     spread.legend(frameon=False)
     return figure

@@ -264,4 +264,4 @@ def test_the_command_line_answers_a_wrong_count_with_one_sentence(guess, truth, 
     write_predictions(tmp_path / "pred.json", *(points[:60] for points in guess))
     (tmp_path / "evaluation_xyz.json").write_text(json.dumps(truth[0].tolist()))
     assert scoring.main([str(tmp_path / "pred.json"), "--truth", str(tmp_path)]) == 2
-    assert "expected 70 hands, one per true hand in the same order" in capsys.readouterr().err
+    assert "expected 70 hands, in the order of the truth, found 60" in capsys.readouterr().err
