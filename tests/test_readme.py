@@ -49,10 +49,10 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "hand_lib.evaluation.freihand.score_file", lambda *given, **_: done.append(given)
     )
-    found = SimpleNamespace(in_camera=tuple, scores=None)
-    monkeypatch.setattr("hand_lib.evaluation.runs.evaluate_predictor",
-                        lambda *given, **_: done.append(given) or found)  # fmt: skip
-    monkeypatch.setattr("hand_lib.evaluation.runs.write_predictions", lambda path, *_: path)
+    runs, found = "hand_lib.evaluation.runs", SimpleNamespace(in_camera=tuple, scores=None, words="")
+    monkeypatch.setattr(f"{runs}.open_test_set", lambda *given: done.append(given) or found)
+    monkeypatch.setattr(f"{runs}.evaluate_predictor", lambda *_, **__: found)
+    monkeypatch.setattr(f"{runs}.write_predictions", lambda path, *_: path)
     monkeypatch.setattr("hand_lib.network.youtubehand.convert_checkpoint",
                         lambda *given: done.append(given) or {"ignored": []})  # fmt: skip
     monkeypatch.setattr("hand_lib.inference.predictor.Predictor.load", lambda run: run)

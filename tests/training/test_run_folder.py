@@ -64,7 +64,7 @@ def test_training_and_loading_work_without_the_modules_of_unix(tmp_path):
     """As on Windows, which has neither fcntl nor resource; and where nobody set a language."""
     folder = tmp_path / "läuft 手"
     code = (
-        "import sys; sys.modules['fcntl'] = sys.modules['resource'] = None\n"
+        "import psutil, sys; sys.modules['fcntl'] = sys.modules['resource'] = None\n"
         "from toy_training import run\n"
         "run(sys.argv[1], steps=2)\n"
         "from hand_lib.training.run_folder import load_network\n"
