@@ -49,7 +49,8 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "hand_lib.evaluation.freihand.score_file", lambda *given, **_: done.append(given)
     )
-    runs, found = "hand_lib.evaluation.runs", SimpleNamespace(in_camera=tuple, scores=None, words="")
+    runs = "hand_lib.evaluation.runs"
+    found = SimpleNamespace(in_camera=tuple, scores=None, words="")
     monkeypatch.setattr(f"{runs}.open_test_set", lambda *given: done.append(given) or found)
     monkeypatch.setattr(f"{runs}.evaluate_predictor", lambda *_, **__: found)
     monkeypatch.setattr(f"{runs}.write_predictions", lambda path, *_: path)

@@ -240,9 +240,8 @@ def score_file(predictions, truth, split="evaluation", units="m", mirror=False) 
     return report(*found, *submission.read_truth(truth, split), units, mirror, tips)
 
 
-def write_scores(folder, scores: ScoreReport) -> None:
+def write_scores(folder: Path, scores: ScoreReport) -> None:
     """``scores.txt`` as the official script writes it, and ``scores.json`` with everything."""
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"{key}: {value:f}\n" for key, value in scores.official.items()]
     write_text(folder / "scores.txt", "".join(lines))
@@ -273,7 +272,7 @@ def main(arguments=None) -> int:
         return 2
     sys.stdout.write(f"{scores}\n")
     if given.out:
-        write_scores(given.out, scores)
+        write_scores(Path(given.out), scores)
     return 0
 
 

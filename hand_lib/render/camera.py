@@ -54,11 +54,8 @@ def fit_weak_perspective(points, points_2d):
     spread_2d = ((points_2d - center_2d) ** 2).sum((1, 2)).clip(1e-6)
     scale = (spread_2d / spread)[:, None] ** 0.5
     shift = center_2d[:, 0] / scale - center[:, 0]
-    if isinstance(shift, np.ndarray):
-        return np.concatenate([scale, shift], 1)
-    import torch  # whoever passes tensors has it
-
-    return torch.cat([scale, shift], 1)
+    xp = np if isinstance(shift, np.ndarray) else sys.modules["torch"]
+    return xp.concatenate([scale, shift], 1)
 
 
 def crop_affine(center, side, size: int, rotation=0.0, mirror=False) -> np.ndarray:

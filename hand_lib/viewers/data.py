@@ -63,17 +63,6 @@ def _wound(sample, faces):
     return faces[:, ::-1] if faces is not None and sample.side == "left" else faces
 
 
-def camera_frame(intrinsics, size) -> np.ndarray:
-    """Corners of the camera's pyramid: (5, 3) metres, the camera first, then its picture's corners.
-
-    size: (H, W) of the picture, which is drawn 12 cm from the camera.
-    """
-    height, width = np.array(size) - 0.5
-    corners = [[-0.5, -0.5, 1], [width, -0.5, 1], [width, height, 1], [-0.5, height, 1]]
-    rays = np.array(corners) @ np.linalg.inv(intrinsics).T
-    return np.concatenate([np.zeros((1, 3)), rays * 0.12])
-
-
 def sample_hand(sample, faces=None, more=()) -> figures.DrawnHand:
     """Mesh and joints of one sample in space; a mesh known in pixels alone is shown in pixels."""
     place = np.zeros(3) if sample.root is None else sample.root
@@ -87,10 +76,15 @@ def sample_hand(sample, faces=None, more=()) -> figures.DrawnHand:
 
 
 def sample_figure(sample, faces=None, height: int = 420):
-    """Mesh, joints and camera of one sample in 3-D (Plotly); the camera where it is known."""
+    """Mesh, joints and camera of one sample in 3-D (Plotly); the camera where it is known.
+
+    It is a pyramid whose base is the picture, drawn 12 cm from the camera.
+    """
     if sample.root is None or sample.intrinsics is None:
         return figures.hand_figure([sample_hand(sample, faces)], height=height)
-    corners = camera_frame(sample.intrinsics, sample.image.shape[:2])
+    bottom, right = np.array(sample.image.shape[:2]) - 0.5
+    base = [[-0.5, -0.5, 1], [right, -0.5, 1], [right, bottom, 1], [-0.5, bottom, 1]]
+    corners = 0.12 * np.array([[0, 0, 0], *base]) @ np.linalg.inv(sample.intrinsics).T
     walk = corners[[0, 1, 2, 0, 3, 4, 0, 1, 4, 3, 2]]
     hand = sample_hand(sample, faces, [figures.Stroke([walk], (85, 85, 85), 3, name="camera")])
     eye, span = {"x": -1.6, "y": -0.6, "z": -0.7}, np.ptp(hand.places(), axis=0)

@@ -148,12 +148,7 @@ def breakdown_figure(evaluations, bins: int = 6):
     return figure
 
 
-def worst_rows(evaluation: Evaluation, count: int = 24) -> np.ndarray:
-    """Rows of the hands with the largest PA-MPVPE, the worst first."""
-    return np.argsort(-evaluation.pa_mm, kind="stable")[:count]
-
-
-def cases_picture(evaluation: Evaluation, rows, side: int = 112, columns: int = 4):
+def cases_picture(evaluation: Evaluation, rows, side: int = 112):
     """Each hand as three pictures one below the other: the crop, the truth, the prediction.
 
     rows: of the evaluation.   side: of a picture in pixels.   returns a PIL image with index and
@@ -171,7 +166,7 @@ def cases_picture(evaluation: Evaluation, rows, side: int = 112, columns: int = 
             column.append(small if near else draw_meshes(small, *scene))
         pictures.append(np.concatenate([flat.fit_square(part, side) for part in column]))
         titles.append(f"no. {row}: {evaluation.pa_mm[row]:.0f} mm")
-    return flat.image_grid(pictures, titles, columns, labels=("picture", "truth", "prediction"))
+    return flat.image_grid(pictures, titles, 4, labels=("picture", "truth", "prediction"))
 
 
 def case_panels(evaluation: Evaluation, row: int):

@@ -178,12 +178,6 @@ def test_vertex_colours_are_interpolated_with_perspective():
     ],
 )
 def test_wrong_input_is_named(change, message):
-    call = {
-        "vertices": np.ones((3, 3)),
-        "faces": np.array([[0, 1, 2]]),
-        "intrinsics": np.eye(3),
-        "size": 8,
-        **change,
-    }
+    call = {"vertices": np.ones((3, 3)), "faces": [[0, 1, 2]], "intrinsics": np.eye(3), "size": 8}
     with pytest.raises(ValueError, match=message):
-        render_mesh(**call)
+        render_mesh(**(call | change))

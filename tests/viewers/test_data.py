@@ -116,10 +116,13 @@ def test_pictures_show_what_is_known(hands):
 
 def test_camera_pyramid_projects_onto_the_picture_s_corners():
     intrinsics = np.array([[300.0, 0, 110], [0, 310, 90], [0, 0, 1]])
-    corners = d.camera_frame(intrinsics, (200, 224))
-    seen = project(corners[1:], intrinsics)
+    image, root = np.zeros((200, 224, 3), np.uint8), np.array([0, 0, 0.5])
+    sample = HandSample(image, joints=np.zeros((21, 3)), root=root, intrinsics=intrinsics)
+    camera = d.sample_figure(sample).data[-1]
+    walk = np.stack([camera[axis] for axis in "xyz"], 1).astype(float)
     expected = [[-0.5, -0.5], [223.5, -0.5], [223.5, 199.5], [-0.5, 199.5]]
-    assert np.allclose(corners[0], 0) and np.allclose(seen, expected)
+    assert np.allclose(walk[[0, 3, 6]], 0)
+    assert np.allclose(project(walk[[1, 2, 4, 5]], intrinsics), expected, atol=1e-3)
 
 
 def test_figures_hold_mesh_joints_and_camera(hands, description):
