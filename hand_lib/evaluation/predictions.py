@@ -27,7 +27,14 @@ def read_predictions(path) -> tuple[np.ndarray, np.ndarray | None]:
     path: the file or a zip of it. Vertices are None if the file has none.
     Wrong nesting or unequal hands raise ValueError naming the hand.
     """
-    data, name = _read_bytes(Path(path))
+    path = Path(path)
+    data, name = path.read_bytes(), path.name
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            inside = [inner for inner in archive.namelist() if inner.endswith(".json")]
+            if len(inside) != 1:
+                raise ValueError(f"{name} should hold a single json file, found {len(inside)}")
+            data, name = archive.read(inside[0]), f"{name}/{inside[0]}"
     document = _parse(data, name)
     if not isinstance(document, _LISTS) or len(document) != 2:
         found = len(document) if isinstance(document, _LISTS) else "names"
@@ -60,17 +67,6 @@ def read_truth(folder, split: str = "evaluation") -> tuple[np.ndarray, np.ndarra
                 fix = f"there is {other.name}: give --set {other.name.removesuffix('_xyz.json')}"
             raise FileNotFoundError(f"{path} does not exist; {fix}")
     return found[0], found[1] if len(found) == 2 else None
-
-
-def _read_bytes(path: Path) -> tuple[bytes, str]:
-    """The one JSON document at ``path``, and what errors call it."""
-    if not zipfile.is_zipfile(path):
-        return path.read_bytes(), path.name
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".json")]
-        if len(names) != 1:
-            raise ValueError(f"{path.name} should hold a single json file, found {len(names)}")
-        return archive.read(names[0]), f"{path.name}/{names[0]}"
 
 
 _LISTS = (list, simdjson.Array)

@@ -80,10 +80,9 @@ def exif_focal(source) -> float | None:
             source = Path(source).read_bytes()
         if not isinstance(source, (bytes, bytearray, memoryview, Image.Image)):
             return None
-        opened = isinstance(source, Image.Image)
-        with contextlib.nullcontext(source) if opened else _open(bytes(source)) as picture:
-            width, height = sorted(picture.size)
-            tags = picture.getexif().get_ifd(_EXIF)
+        picture = source if isinstance(source, Image.Image) else _open(bytes(source))
+        width, height = sorted(picture.size)
+        tags = picture.getexif().get_ifd(_EXIF)
         equivalent = float(tags.get(_FOCAL_35MM, 0))
         low, high = sorted(float(tags.get(tag, 0)) for tag in _SIDES)
     except Exception:  # whatever a damaged block of tags makes Pillow raise

@@ -224,11 +224,8 @@ def refuse_unknown_parameters(namespace: dict) -> None:
     """
     cells = [source for source in namespace.get("In", []) if source.strip()]
     injected = [source for source in cells[1:] if source.lstrip().startswith("# Parameters\n")]
-    if not injected:
-        return
-    valid = _assigned(cells[0])
-    for name in _assigned(injected[0]):
-        check_name(name, valid)
+    for name in _assigned("".join(injected[:1])):
+        check_name(name, _assigned(cells[0]))
 
 
 def config_from_notebook(namespace: dict, base: TrainConfig | None = None) -> TrainConfig:
