@@ -75,6 +75,19 @@ def align(pred, true, kind: str, pred_root=None, true_root=None) -> np.ndarray:
     return centred + true_root[:, None]
 
 
+def align_together(points) -> tuple[np.ndarray, np.ndarray]:
+    """Hands laid on the mean of hands so laid (generalised Procrustes, Gower 1975), and that mean.
+
+    points: (N, P, 3), NaN where unknown.   returns (N, P, 3) and (P, 3).
+    """
+    known, laid = np.isfinite(points).all(axis=(1, 2)), np.full_like(points, np.nan)
+    mean, some = points[known.argmax()], points[known]
+    for _ in range(3 if known.any() else 0):
+        laid[known] = procrustes_align(some, np.broadcast_to(mean, some.shape))
+        mean = laid[known].mean(axis=0)
+    return laid, mean
+
+
 def mesh_errors(pred, true) -> dict[str, np.ndarray]:
     """Mean distance per sample, as given and after similarity alignment with a proper rotation.
 

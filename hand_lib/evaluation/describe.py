@@ -13,7 +13,6 @@ from hand_lib import metrics
 from hand_lib.data.sample import fits_mesh
 from hand_lib.evaluation.runs import Evaluation
 from hand_lib.hand.joints import BONES, JOINT_NAMES, fingertips_of
-from hand_lib.mesh.topology import procrustes_align
 from hand_lib.render.camera import project
 from hand_lib.render.raster import rasterise
 
@@ -54,19 +53,6 @@ def in_plane_angles_deg(joints) -> np.ndarray:
     joints = np.asarray(joints, float)
     x, y = (joints[:, MIDDLE_MCP] - joints[:, WRIST])[:, :2].T
     return np.degrees(np.arctan2(x, -y))
-
-
-def aligned_poses(points) -> tuple[np.ndarray, np.ndarray]:
-    """Hands laid on the mean of hands so laid (Gower, 1975), and that mean (P, 3).
-
-    points: (N, P, 3), NaN where unknown.
-    """
-    known, pose = np.isfinite(points).all(axis=(1, 2)), np.full_like(points, np.nan)
-    mean, some = points[known.argmax()], points[known]
-    for _ in range(3 if known.any() else 0):
-        pose[known] = procrustes_align(some, np.broadcast_to(mean, some.shape))
-        mean = pose[known].mean(axis=0)
-    return pose, mean
 
 
 def hand_axes(joints) -> np.ndarray:
@@ -121,7 +107,7 @@ def describe(dataset, count: int = 400, seed: int = 0) -> Description:
         raise ValueError(f"none of {len(picks)} samples could be read; the first: {broken[0]}")
     columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     joints, mesh, root = (columns.pop(key) for key in ("joints", "mesh", "root"))
-    pose, mean = aligned_poses(joints if np.isfinite(joints).any() else mesh)
+    pose, mean = metrics.align_together(joints if np.isfinite(joints).any() else mesh)
     radius = np.sqrt(((mean - mean.mean(axis=0)) ** 2).sum(axis=1).mean())
     ray = -root / np.linalg.norm(root, axis=1, keepdims=True)
     return Description(
@@ -284,7 +270,7 @@ def circumstances(evaluation: Evaluation) -> dict[str, np.ndarray]:
     """What may make a hand hard, one number per hand: viewpoint, turn, pose and occlusion."""
     truth, joints = evaluation.truth, evaluation.truth["joints"].astype(float)
     roots = truth["root"] if truth["has_camera"].all() else None
-    mean = np.broadcast_to(aligned_poses(joints)[1], joints.shape)
+    mean = np.broadcast_to(metrics.align_together(joints)[1], joints.shape)
     found = {
         "palm to camera, degrees": palm_angles_deg(joints, roots),
         "turn in the picture, degrees": in_plane_angles_deg(joints),

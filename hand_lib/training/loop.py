@@ -39,7 +39,7 @@ from hand_lib.training.run_folder import (
     read_log,
     read_run,
     restore,
-    save,
+    save_run,
 )
 from hand_lib.training.setup import (
     TrainingSetup,
@@ -98,7 +98,7 @@ def fit(run: Run, stop: threading.Event) -> None:
     with contextlib.closing(run.loader.stream(run.step)) as batches, logger.bar(run) as bar:
         if run.saved_step is None:  # it begins
             logger.validate(run)
-            save(run)
+            save_run(run)
         begun = time.perf_counter() - run.seconds
         while run.progress < 1:
             batch = {k: value.to(device, non_blocking=True) for k, value in next(batches).items()}
@@ -138,7 +138,7 @@ def fit(run: Run, stop: threading.Event) -> None:
             if done or run.step % config.validate_every == 0:
                 logger.validate(run)
             if done or stopping or run.step % config.checkpoint_every == 0:
-                save(run)
+                save_run(run)
             if stopping and not done:
                 raise KeyboardInterrupt
 

@@ -105,7 +105,7 @@ def load_model(folder) -> dict:
         raise ValueError(f"{path} is damaged ({error}); copy or write it again") from error
 
 
-def save(run) -> None:
+def save_run(run) -> None:
     """Write, in the first process, the weights and all that a ``loop.Run`` goes on with."""
     if run.logger.main:
         run.logger.board.flush()
@@ -165,7 +165,7 @@ def has_state(folder) -> bool:
 
 
 def restore(run, state: dict) -> None:
-    """Put what ``save`` kept back in its place, in a fresh ``loop.Run``."""
+    """Put what ``save_run`` kept back in its place, in a fresh ``loop.Run``."""
     run.step, run.seconds, run.smooth = (state[name] for name in ("step", "seconds", "smooth"))
     run.saved_step = run.step
     try:

@@ -25,7 +25,7 @@ from hand_lib.files import find_run
 from hand_lib.hand.joints import fingertips_of
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.mesh.hierarchy import MeshHierarchy, load_hierarchy
-from hand_lib.mesh.topology import procrustes_align
+from hand_lib.metrics import align_together
 from hand_lib.network.losses import total_loss
 from hand_lib.network.model import build_network, carry_over, regressor_of
 from hand_lib.training.config import TrainConfig, check_name
@@ -156,19 +156,15 @@ def single_mesh_scores(hands: dict, validation: dict) -> dict:
 
     hands: vertices (N, V, 3) and joints (N, 21, 3) of training hands; either may be empty.
     The un-aligned error is that of their mean; the aligned one that of their mean after all were
-    laid on each other (generalised Procrustes, Gower 1975), if that is smaller.
+    laid on each other, if that is smaller.
     """
     count, scores = len(validation["image"]), {}
     for name, points in hands.items():
         if not len(points):
             continue
-        shape = points[0]
-        for _ in range(3):
-            aligned = procrustes_align(points, np.broadcast_to(shape, points.shape))
-            shape = aligned.mean(axis=0)
         plain, aligned = (
             geometric_scores({name: np.repeat(mesh[None], count, axis=0)}, validation)
-            for mesh in (points.mean(axis=0), shape.astype(points.dtype))
+            for mesh in (points.mean(axis=0), align_together(points)[1])
         )
         if plain:
             best = min(plain[f"{name}_pa_mm"], aligned[f"{name}_pa_mm"])

@@ -90,8 +90,8 @@ def test_in_plane_angle_is_clockwise_from_fingers_up(open_hand, angle):
 def test_the_mean_pose_ignores_place_size_and_viewpoint(open_hand):
     turn = Rotation.random(6, random_state=0).as_matrix()
     joints = 1.3 * open_hand @ turn.swapaxes(1, 2) + 0.4
-    assert np.ptp(describe.aligned_poses(joints)[0], axis=0).max() < 1e-6
+    assert np.ptp(metrics.align_together(joints)[0], axis=0).max() < 1e-6
     joints[5, 5:9] += 0.03 * turn[5, :, 2]
-    mean = np.broadcast_to(describe.aligned_poses(joints)[1], joints.shape)
+    mean = np.broadcast_to(metrics.align_together(joints)[1], joints.shape)
     found = metrics.mesh_errors(joints, mean)["pa"]
     assert found[5] > 0.002 and found[5] > 3 * found[:5].max()
