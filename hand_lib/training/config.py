@@ -142,7 +142,7 @@ PRESETS = {
         train_images=1024, validation_images=64, ema_decay=0.9, validate_every=40, log_every=5,
     ),
     "small": dict(  # minutes on two CPU cores
-        _SYNTHETIC, steps=5000, train_images=24_000, ema_decay=0.998, minutes=7.0,
+        _SYNTHETIC, steps=5000, train_images=18_000, ema_decay=0.998, minutes=7.0,
     ),
     "youtubehand": dict(  # its published recipe
         data="data/freihand", train_images=0, image_size=224, augmentation="metro", workers=8,
