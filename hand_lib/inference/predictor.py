@@ -48,6 +48,12 @@ from hand_lib.render.camera import (
 from hand_lib.render.images import exif_focal, read_image
 from hand_lib.training.run_folder import load_network
 
+READ_AGAIN_BELOW = 0.8
+"""Confidence below which a crop is read again."""
+
+READ_AGAIN_AT = 0.8, 1.2
+"""Scales at which it is: with more around the hand, and with less."""
+
 
 @dataclass(frozen=True)
 class HandPrediction:
@@ -183,7 +189,7 @@ class Predictor:
                     pixels.append(cut(picture, affine, self.image_size))
         if not crops:
             return [[] for _ in images]
-        out = self.predict_crops(np.stack(pixels), batch_size)
+        out = self.read_crops(np.stack(pixels), batch_size)
         best: dict[tuple, int] = {}
         for row, (n, k, _) in enumerate(crops):
             if (n, k) not in best or out["confidence"][row] > out["confidence"][best[n, k]]:
@@ -226,6 +232,34 @@ class Predictor:
         known = self.calibration or UNCALIBRATED
         out["sureness"] = known.hand.chance(out["evidence"])
         out["confidence"] = known.well_read.chance(out["evidence"])
+        return out
+
+    def read_crops(self, crops, batch_size: int = 32) -> dict[str, np.ndarray]:
+        """``predict_crops``, and again where the answer is in doubt: from farther and from nearer.
+
+        A crop whose confidence is below ``READ_AGAIN_BELOW`` is read at ``READ_AGAIN_AT`` as well.
+        The surest answer stays, the evidence is that of all. Runs without a calibration read once.
+        """
+        predict = functools.partial(self.predict_crops, batch_size=batch_size)
+        out, known = predict(crops), self.calibration
+        doubted = np.flatnonzero(out["confidence"] < READ_AGAIN_BELOW)
+        if known is None or not len(doubted):
+            return out
+        crops, signs, surest = (
+            crops[doubted],
+            [out["evidence"][doubted]],
+            out["confidence"][doubted],
+        )
+        for scale in READ_AGAIN_AT:
+            other = predict_view(predict, crops, 0.0, scale)
+            signs.append(other["evidence"])
+            surer = other["confidence"] > surest
+            surest = np.maximum(surest, other["confidence"])
+            for name, values in other.items():
+                out[name][doubted[surer]] = values[surer]
+        out["evidence"][doubted] = signs = np.mean(signs, axis=0)
+        out["sureness"][doubted] = known.hand.chance(signs)
+        out["confidence"][doubted] = known.well_read.chance(signs)
         return out
 
     @functools.cached_property
@@ -336,19 +370,29 @@ def predict_averaged(predict_crops, crops, views) -> dict[str, np.ndarray]:
     crops, views = np.asarray(crops), [(float(turn), float(scale)) for turn, scale in views]
     if not views or not np.isfinite(views).all() or min(scale for _, scale in views) <= 0:
         raise ValueError(f"views should be pairs (degrees, positive scale), found {views}")
-    size, answers = crops.shape[1], []
-    for degrees, scale in views:
-        angle, middle = np.deg2rad(degrees), (size - 1) / 2
-        affine = crop_affine((middle, middle), size / scale, size, angle)
-        out = predict_crops(np.stack([cut(crop, affine, size) for crop in crops]))
-        pixels = apply_affine(invert_affine(affine), crop_to_pixels(out["joints_2d"], size))
-        turn = Rotation.from_rotvec([0, 0, angle]).as_matrix()  # v R: the inverse, row by row
-        place = pixels_to_crop(pixels, size)
-        answers.append((out["vertices"] @ turn, out["joints"] @ turn, place))
-    vertices, joints, flat = (np.mean(parts, axis=0) for parts in zip(*answers, strict=True))
-    camera = fit_weak_perspective(joints, flat)
-    found = {"vertices": vertices, "joints": joints, "joints_2d": flat, "camera": camera}
+    answers = [predict_view(predict_crops, crops, *view) for view in views]
+    names = ("vertices", "joints", "joints_2d")
+    found = {name: np.mean([answer[name] for answer in answers], axis=0) for name in names}
+    found["camera"] = fit_weak_perspective(found["joints"], found["joints_2d"])
     return {name: value.astype(np.float32) for name, value in found.items()}
+
+
+def predict_view(predict_crops, crops, degrees: float, scale: float) -> dict[str, np.ndarray]:
+    """What ``predict_crops`` says of turned and scaled copies of crops, back in the crops' frame.
+
+    The content turns clockwise and is enlarged by a scale above 1.
+    """
+    size, angle = crops.shape[1], np.deg2rad(degrees)
+    affine = crop_affine(((size - 1) / 2,) * 2, size / scale, size, angle)
+    out = dict(predict_crops(np.stack([cut(crop, affine, size) for crop in crops])))
+    turn = Rotation.from_rotvec([0, 0, angle]).as_matrix()  # v R: the inverse, row by row
+    for name in ("vertices", "joints"):
+        out[name] = out[name] @ turn
+    for name in {"joints_2d", "joints_2d_direct"} & set(out):
+        pixels = apply_affine(invert_affine(affine), crop_to_pixels(out[name], size))
+        out[name] = pixels_to_crop(pixels, size)
+    out["camera"] = fit_weak_perspective(out["joints"], out["joints_2d"])
+    return out
 
 
 def check_box(box, width: int, height: int) -> tuple[float, float, float, float]:

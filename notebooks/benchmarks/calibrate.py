@@ -68,17 +68,21 @@ def calibrate(predictor, count: int = 800, seed: int = 4711) -> Calibration:
 
     predictor: a ``Predictor``.   seed: of the pictures, which no training draws.
     """
-    return from_evidence(*(look(predictor, count, seed + more) for more in (0, 1)))
+    predictor.calibration = None
+    for _ in range(2):  # what is doubted is read again, as only a calibration says
+        looks = (look(predictor, count, seed + more) for more in (0, 1))
+        predictor.calibration = from_evidence(*looks)
+    return predictor.calibration
 
 
 def look(predictor, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Evidence (N, M) on synthetic hands, which of them are read badly (N,), and on backgrounds."""
     hands = SyntheticHands(predictor.image_size, seed, count, split="calibration")
     batch = hands.fetch_batch(np.arange(count))
-    found = predictor.predict_crops(batch["image"].transpose(0, 2, 3, 1))
+    found = predictor.read_crops(batch["image"].transpose(0, 2, 3, 1))
     errors = np.linalg.norm(found["joints_2d"] - batch["joints_2d"], axis=2).mean(axis=1)
     wrong = errors > WRONG * np.ptp(batch["joints_2d"], axis=1).max(axis=1)
-    nothing = predictor.predict_crops(empty_crops(count // 2, predictor.image_size, seed))
+    nothing = predictor.read_crops(empty_crops(count // 2, predictor.image_size, seed))
     return found["evidence"], wrong, nothing["evidence"]
 
 

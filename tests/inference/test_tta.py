@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from inference.test_confidence import CALIBRATION
 
-from hand_lib.inference.predictor import predict_averaged
+from hand_lib.inference.predictor import READ_AGAIN_AT, Predictor, predict_averaged
 
 SIZE = 64
 RNG = np.random.default_rng(0)
@@ -34,11 +35,11 @@ class TurnReader:
         }
 
 
-def crops_with_spot(angles):
+def crops_with_spot(angles, reach=14):
     rows, columns = np.mgrid[:SIZE, :SIZE]
     found = []
     for angle in angles:
-        x, y = 31.5 + 14 * np.cos(angle), 31.5 + 14 * np.sin(angle)
+        x, y = 31.5 + reach * np.cos(angle), 31.5 + reach * np.sin(angle)
         spot = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18)
         found.append(np.repeat(spot.astype(np.uint8)[..., None], 3, axis=2))
     return np.stack(found)
@@ -62,3 +63,36 @@ def test_impossible_views_are_refused():
     for views in ([(0, 0.0)], [(np.nan, 1)], []):
         with pytest.raises(ValueError, match="pairs .degrees, positive scale"):
             predict_averaged(TurnReader(), crops_with_spot([0.3]), views)
+
+
+class SureReader(Predictor):
+    """A stand-in that is the surer the farther out the spot lies, and says where it saw it."""
+
+    def __init__(self, calibration=None):
+        self.calibration, self.reader, self.read = calibration, TurnReader(), []
+
+    def predict_crops(self, crops, batch_size=32):
+        out, number = self.reader(crops), float(len(self.read))
+        self.read.append(len(crops))
+        reach = np.linalg.norm(out["joints_2d"][:, 0], axis=1)
+        return out | {
+            "camera": np.zeros((len(crops), 3)),
+            "confidence": reach,
+            "sureness": reach,
+            "evidence": np.full((len(crops), 5), number),
+        }
+
+
+def test_what_is_in_doubt_is_read_again_and_the_surest_answer_stays():
+    crops = np.concatenate([crops_with_spot([0.3]), crops_with_spot([1.8, -2.0], 29)])
+    once = SureReader().read_crops(crops)
+    predictor = SureReader(CALIBRATION)
+    found = predictor.read_crops(crops)
+    assert predictor.read == [3, 1, 1]  # only the first is in doubt
+    for name in ("joints", "joints_2d", "confidence"):
+        assert np.array_equal(found[name][1:], once[name][1:])
+    assert np.abs(found["joints_2d"] - once["joints_2d"]).max() < 0.02  # in the frame of the crop
+    enlarged = predictor.reader(crops_with_spot([0.3], 14 * max(READ_AGAIN_AT)))["joints"][0]
+    assert np.abs(found["joints"][0] - enlarged).max() < 2e-3
+    assert np.allclose(found["evidence"][:, 0], [1, 0, 0])  # the mean of all looks
+    assert found["confidence"][0] == CALIBRATION.well_read.chance(np.ones((1, 5)))[0]
