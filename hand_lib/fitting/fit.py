@@ -268,7 +268,7 @@ def _write(fit, rows, problem, state, points, weights) -> None:
     joints = hand.joints.double().cpu().numpy()
     pixels = project(np.maximum(joints, [-np.inf, -np.inf, 1e-6]), fit.intrinsics[rows])
     distance = np.where(weights > 0, np.linalg.norm(pixels - points, axis=2), np.nan)
-    terms = evaluate(problem, state, slopes=False)
+    terms = evaluate(problem, state)
     fit.pose[rows], fit.betas[rows] = pose.cpu(), betas.cpu()
     fit.translation[rows] = translation.cpu()
     fit.energy[rows], fit.pose_energy[rows] = terms.cost.cpu(), terms.pose.cpu()

@@ -79,14 +79,14 @@ class Rig:
         points = (torch.cat([one, other[..., tips]], -1) for one, other in parts)
         return Rig(*points, self.joints, self.joint_shapes)
 
-    def move(self, local: Tensor, wrist: Tensor, betas: Tensor, slopes: bool = True) -> tuple:
+    def move(self, local: Tensor, wrist: Tensor, betas: Tensor) -> tuple[Tensor, ...]:
         """Pose and shape the points.
 
         local: (B, 16, 3, 3) rotations against the parent.   wrist: (B, 3) where it goes.
         betas: (B, 10).
-        returns points (B, 3, P), rotations of the bones (B, 16, 3, 3) and, with ``slopes``, levers
-        (B, 16, 3, P), the arms at which turns of each joint move the points, and how these move
-        with the shape (B, 10, 3, P), the wrist held.
+        returns points (B, 3, P), rotations of the bones (B, 16, 3, 3), levers (B, 16, 3, P), the
+        arms at which turns of each joint move the points, and how these move with the shape
+        (B, 10, 3, P), the wrist held.
         """
         batch, level, levels = len(local), local[:, :1], []
         for step in local[:, 1:].unflatten(1, (5, 3)).unbind(2):
@@ -100,8 +100,6 @@ class Rig:
         x, y, z = (turn * arm for turn, arm in zip(turned[..., None].unbind(3), arms, strict=True))
         moved = x + y + z  # (B, 16, 3, P)
         points = wrist[..., None] + moved.sum(1)
-        if not slopes:
-            return points, turned, None, None
         levers = (self.below @ moved.flatten(2)).view_as(moved)
         by_shape = turned.transpose(1, 2).reshape(batch, 3, 48) @ self.turned_shapes
         return points, turned, levers, by_shape.view(batch, 3, 10, -1).transpose(1, 2)
@@ -142,19 +140,17 @@ class Skeleton:
         """An array with the skeleton's type, on its device."""
         return torch.as_tensor(np.ascontiguousarray(value)).to(self.model.template)
 
-    def place(self, rotation: Tensor, wrist: Tensor, angles: Tensor, betas: Tensor, slopes=True):
+    def place(self, rotation: Tensor, wrist: Tensor, angles: Tensor, betas: Tensor):
         """Joints, and how they move with each parameter.
 
         rotation: (B, 3, 3) of the whole hand.   wrist: (B, 3) metres, camera axes.
         angles: (B, 27) radians.   betas: (B, 10).
-        returns joints (B, 3, 21) in the order ``ORDER`` and, with ``slopes``, (B, 43, 3, 21), how
-        they move by a turn about the wrist (3), the wrist's place (3), angles (27), shape (10).
+        returns joints (B, 3, 21) in the order ``ORDER``, and (B, 43, 3, 21), how they move by a
+        turn about the wrist (3), the wrist's place (3), the angles (27) and the shape (10).
         """
         local, axes = self.local(angles)
         local = torch.cat([rotation[:, None], local], 1)
-        joints, turned, levers, by_shape = self.rig.move(local, wrist, betas, slopes)
-        if not slopes:
-            return joints, None
+        joints, turned, levers, by_shape = self.rig.move(local, wrist, betas)
         eye, batch = torch.eye(3).to(joints), len(joints)
         axes = (axes @ turned[:, PARENTS[1:]].mT).reshape(batch, 45, 3)[:, self.free_slot]
         a, b, c = torch.cat([eye.expand(batch, 3, 3), axes], 1)[..., None].unbind(2)

@@ -62,8 +62,8 @@ class Terms(NamedTuple):
 
     cost: Tensor  # (B,)
     pose: Tensor  # (B,)
-    gradient: Tensor | None  # (B, 43)
-    matrix: Tensor | None  # (B, 43, 43)
+    gradient: Tensor  # (B, 43)
+    matrix: Tensor  # (B, 43, 43)
 
 
 def make_problem(skeleton, points, weights, cameras, size, noise, proportions) -> Problem:
@@ -124,7 +124,7 @@ def first_guesses(problem: Problem, starts: int) -> State:
     skeleton = problem.skeleton
     draws = skeleton.draws[:_POSES]
     none, eye = draws.new_zeros(_POSES, 10), torch.eye(3).to(draws).expand(_POSES, 3, 3)
-    bank, _ = skeleton.place(eye, none[:, :3], draws, none, slopes=False)
+    bank, _ = skeleton.place(eye, none[:, :3], draws, none)
     views = skeleton.put(_views())
     seen = torch.einsum("vab,pbj->avpj", views, bank).reshape(3, -1, 21)
     flat = torch.complex(seen[0], seen[1])  # (N, 21)
@@ -153,10 +153,10 @@ def first_guesses(problem: Problem, starts: int) -> State:
     return State(*map(torch.cat, zip(*found, strict=True)))
 
 
-def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
+def evaluate(problem: Problem, state: State) -> Terms:
     """Robust reprojection error, priors on pose and shape, and the pull along a track."""
     skeleton, prior = problem.skeleton, problem.joints
-    joints, moves = skeleton.place(*state, slopes=slopes)
+    joints, moves = skeleton.place(*state)
     z, sigma = joints[:, 2:], problem.sigma[:, None, None]
     behind = 1e4 * (z < 0.02).sum((1, 2))
     z = z.clamp_min(1e-3)
@@ -174,8 +174,6 @@ def evaluate(problem: Problem, state: State, slopes: bool = True) -> Terms:
     if problem.near is not None:
         apart = _apart(state, problem.near)
         cost = cost + (problem.pull * apart * apart).sum(1)
-    if not slopes:
-        return Terms(cost, pose, None, None)
     weight = (problem.weights / (1 + square))[:, None]  # the robust weight of each joint
     right = weight * error
     if prior is not None:

@@ -50,7 +50,6 @@ def test_the_skeleton_equals_the_model_and_its_slopes_are_right(model):
             wrist + nudge[3:6],
             angles + nudge[6:33],
             betas + nudge[33:],
-            slopes=False,
         )
         difference = (moved - joints) / step - slopes[:, k]
         assert difference[..., :16].abs().max() < 1e-5
