@@ -150,19 +150,16 @@ def youtubehand_names(network: nn.Module) -> dict[str, tuple[str, ...]]:
 
     The fixed arrays (spirals, sampling matrices, regressor) are in no checkpoint of Youtubehand.
     """
-    learnt = set(dict(network.named_parameters()))
-    names, last = {}, len(network.decoder.blocks) + 1
+    learnt, steps = dict(network.named_parameters()), len(network.decoder.blocks)
+    theirs = {"encoder.net": ("backbone", "en_layer"), "decoder.latent": ("de_layers.0",)}
+    theirs |= {f"decoder.blocks.{n}": (f"de_layers.{n + 1}",) for n in range(steps)}
+    theirs |= {"decoder.last": (f"de_layers.{steps + 1}",)}
+    theirs |= {f"decoder.cam_pred_{n}": (f"cam_pred_{n}",) for n in (1, 2, 3)}
+    names = {}
     for ours in network.state_dict():
-        room, _, rest = ours.partition(".")
-        layer, _, tail = rest.partition(".")
-        if room == "encoder":
-            names[ours] = (f"backbone.{tail}", f"en_layer.{tail}")
-        elif ours in learnt and layer == "blocks":
-            block, _, tail = tail.partition(".")
-            names[ours] = (f"de_layers.{int(block) + 1}.{tail}",)
-        elif ours in learnt:
-            layer = {"latent": "de_layers.0", "last": f"de_layers.{last}"}.get(layer, layer)
-            names[ours] = (f"{layer}.{tail}",)
+        room = next((room for room in theirs if ours.startswith(f"{room}.")), None)
+        if room == "encoder.net" or (room and ours in learnt):
+            names[ours] = tuple(other + ours.removeprefix(room) for other in theirs[room])
     return names
 
 
