@@ -207,19 +207,12 @@ def test_gradients_are_right_and_finite_at_zero(model):
     assert all(torch.isfinite(x.grad).all() and x.grad.abs().max() > 0 for x in zero)
 
 
-def test_it_can_be_differentiated_twice_and_mapped_over(model):
+def test_it_can_be_mapped_over(model):
     pose = random_inputs(2, dtype=torch.float32)[0]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")  # vmap of addcmul_
         jacobian = torch.func.vmap(torch.func.jacrev(lambda p: model(p[None]).joints[0]))(pose)
     assert jacobian.shape == (2, 21, 3, 16, 3)
-    precise = HandModel.builtin(dtype=torch.float64)
-    inputs = [x.requires_grad_() for x in random_inputs(1, dtype=torch.float64)]
-
-    def energy(*x):
-        return precise(*x).vertices[:, ::150].square().sum()
-
-    assert torch.autograd.gradgradcheck(energy, inputs, fast_mode=True)
 
 
 def outputs_and_gradients(run, inputs):
