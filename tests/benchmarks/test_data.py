@@ -2,8 +2,7 @@
 
 import cv2
 import numpy as np
-from benchmarks import data as benchmarks_data
-from benchmarks.data import SIZE, freihand_like, metro_item, rows
+from benchmarks.data import SIZE, freihand_like, metro_item
 
 from hand_lib.data.freihand import FreiHand
 from hand_lib.render.camera import apply_affine, crop_affine, pixels_to_crop
@@ -33,17 +32,3 @@ def test_metros_steps_agree_with_the_exact_map_to_within_its_rounding(tmp_path):
         near = [np.corrcoef(image[c].ravel(), expected[:, :, c].ravel())[0, 1] for c in range(3)]
         assert image.shape == (3, SIZE, SIZE) and min(near) > 0.8
     assert 1 <= turned <= 10
-
-
-def test_rows_say_what_was_measured(monkeypatch):
-    ran = []
-
-    def stopwatch(works, repeats):
-        ran.extend(work() for work in works)
-        return [2.0] * len(works)
-
-    monkeypatch.setattr(benchmarks_data, "milliseconds", stopwatch)
-    table = rows(repeats=1, count=3)
-    assert len(table) >= 6 and len(ran) > len(table)
-    assert all(set(row) == {"what", "ours_ms", "theirs_ms", "ratio"} for row in table)
-    assert table[0]["ratio"] == 1.0 and table[-1]["theirs_ms"] is None

@@ -1,7 +1,7 @@
 """The benchmark compares like with like."""
 
 import numpy as np
-from benchmarks.mesh import field_hierarchy, field_spirals, rows, split_faces
+from benchmarks.mesh import field_hierarchy, field_spirals, split_faces
 from mesh_shapes import icosphere
 
 from hand_lib.mesh.hierarchy import build_hierarchy
@@ -31,9 +31,3 @@ def test_split_faces_keep_area_and_topology():
     assert euler_characteristic(fine_faces) == 2
     fine, coarse = face_normals(fine_vertices, fine_faces), face_normals(vertices, faces)
     assert np.isclose(*(np.linalg.norm(normals, axis=1).sum() for normals in (fine, coarse)))
-
-
-def test_rows_name_what_was_timed_and_how_much_faster_it_is():
-    table = rows(repeats=1, big=False)
-    assert [set(row) for row in table] == [{"what", "ours_ms", "theirs_ms", "ratio"}] * 3
-    assert all(row["ratio"] > 2 for row in table)

@@ -2,31 +2,14 @@
 
 import time
 
-import numpy as np
 import torch
 from benchmarks import training as benchmarks
-from benchmarks.stopwatch import speed_up
 
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.model import build_network
 from hand_lib.training.config import make_config
 
 CPU = torch.device("cpu")
-
-
-def test_a_step_is_compared_with_the_network_alone_and_with_a_plain_loop(monkeypatch):
-    assert benchmarks.DECODERS == ("coarse_to_fine", "youtubehand")
-    monkeypatch.setattr(benchmarks, "DECODERS", ("coarse_to_fine",))  # the other takes seconds
-    found = benchmarks.rows(image_size=64, batch_size=4, repeats=1, device="cpu")
-    assert [row["what"].split(":")[0] for row in found] == [
-        "step / forward + backward", "step / plain fp32 loop",
-    ]  # fmt: skip
-    for row in found:
-        assert np.isclose(row["ratio"], row["theirs_ms"] / row["ours_ms"]) and row["ratio"] > 0
-        assert np.isclose(row["ratio"], speed_up(row))
-        assert np.isclose(row["images_per_s"], 4000 / row["ours_ms"])
-        assert row["peak_mb"] is None
-    assert "coarse_to_fine, 64 px, batch 4" in found[0]["what"]
 
 
 def test_the_plain_loop_learns_from_the_batch_it_measures():

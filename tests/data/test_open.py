@@ -105,15 +105,6 @@ def test_freihand_written_from_freihand_is_the_same_release(release, tmp_path):
     assert all((one.mask == other.mask).all() for one, other in zip(*readers, strict=True))
 
 
-def test_a_tsv_of_freihand_keeps_what_metro_defines(release, tmp_path):
-    yaml_file = write_freihand_tsv(tmp_path / "tsv", FreiHand(release))
-    assert FreiHandTsv(yaml_file).crop_square(3) == pytest.approx((111.5, 111.5, 180))
-    for one, other in zip(FreiHand(release), FreiHandTsv(yaml_file), strict=True):
-        for field in ("joints", "root", "joints_2d", "intrinsics", "pose", "betas"):
-            assert np.allclose(getattr(one, field), getattr(other, field), atol=1e-4), field
-        assert (one.image == other.image).all()
-
-
 def test_an_evaluation_set_alone_opens_as_that_and_errors_name_what_is_there(release, tmp_path):
     write_freihand(tmp_path, FreiHand(release, "training", "gs"), "evaluation")
     assert open_data(tmp_path).split == "evaluation" and len(open_data(tmp_path)) == 3

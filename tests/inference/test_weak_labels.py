@@ -8,13 +8,11 @@ from benchmarks.detections import make_film, make_pictures
 from benchmarks.fitting import joint_errors_mm
 
 from hand_lib.data.freihand import FreiHand, write_freihand
-from hand_lib.data.youtube import YouTubeHands
 from hand_lib.fitting.fit import FitOptions, Reason
 from hand_lib.fitting.keypoints import from_arrays, read_openpose
-from hand_lib.inference.frames import Frames, write_video
+from hand_lib.inference.frames import Frames
 from hand_lib.inference.weak_labels import (
     apply_review,
-    export_youtube,
     fit_keypoints,
     kept_samples,
     match_frames,
@@ -30,9 +28,8 @@ def film(tmp_path_factory):
     folder = tmp_path_factory.mktemp("film")
     scene = make_film(folder / "openpose", count=24, size=160)
     found = read_openpose(folder / "openpose")
-    write_video(folder / "clip.mp4", scene.images)
-    frames, cameras = Frames(folder / "clip.mp4"), scene.intrinsics[found.frames]
-    return scene, found, frames, fit_keypoints(found, cameras, options=FitOptions(track=True))
+    cameras = scene.intrinsics[found.frames]
+    return scene, found, fit_keypoints(found, cameras, options=FitOptions(track=True))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +40,7 @@ def pictures():
 
 
 def test_every_fault_of_the_film_is_named_and_the_rest_is_kept(film):
-    scene, found, _frames, labels = film
+    scene, found, labels = film
     where = zip(found.frames.tolist(), found.sides, strict=True)
     kind = {place: labels.fit.kind(row) for row, place in enumerate(where)}
     assert kind[5, "right"] == "jump"
@@ -117,8 +114,7 @@ def test_no_hands_at_all_are_no_labels():
     assert list(kept_samples(labels, [])) == []
 
 
-def test_exports_are_read_back(film, pictures, tmp_path):
-    _scene, _found, frames, labels = film
+def test_exports_are_read_back(pictures, tmp_path):
     scene, single = pictures
     samples = list(kept_samples(single, scene.images, 96))
     back = FreiHand(write_freihand(tmp_path / "freihand", samples), "training")
@@ -129,9 +125,6 @@ def test_exports_are_read_back(film, pictures, tmp_path):
         assert back[index].image.shape == (96, 96, 3) and back[index].side == "right"
         low, high = back[index].joints_2d.min(0), back[index].joints_2d.max(0)
         assert (low > 0).all() and (high < 95).all()
-    json_file = export_youtube(tmp_path / "youtube", labels, frames)
-    youtube = YouTubeHands(json_file, tmp_path / "youtube")
-    assert len(youtube) == labels.fit.accepted.sum()
 
 
 def test_a_frame_that_cannot_be_read_is_left_out_and_named(pictures):

@@ -108,10 +108,10 @@ def test_a_hostile_or_broken_pickle_is_refused_quickly_and_nothing_runs(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "MANO_RIGHT.pkl"
     path.write_bytes(content)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=message) as caught:
         load_pickle_safely(path)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert "MANO_RIGHT.pkl" in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["MANO_RIGHT.pkl"]
 

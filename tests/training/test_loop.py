@@ -1,10 +1,13 @@
 """The loop: what it computes, what it refuses, what it leaves behind."""
 
+import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 
@@ -338,25 +341,25 @@ def test_what_accelerate_was_told_elsewhere_does_not_change_a_step(tmp_path, mon
     assert same(weights(plain), weights(run(tmp_path / "b", steps=3)))
 
 
-def test_the_second_ctrl_c_ends_a_process_that_nothing_wakes(tmp_path):
+def test_the_second_ctrl_c_ends_a_process_that_nothing_wakes():
     """One that waits in a call that begins anew after a signal, and in its cleaning up too."""
-    code = (
-        "import signal, threading, time\n"
-        "from hand_lib.training import runtime\n"
-        "runtime._PATIENCE_SECONDS = 0.2\n"
-        "with runtime.stop_signals():\n"
-        "    print('ready', flush=True)\n"
-        "    while True:\n"
-        "        try: threading.Event().wait()\n"
-        "        except KeyboardInterrupt: pass\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+
+    def wait_for_ever(ready):
+        runtime._PATIENCE_SECONDS = 0.2
+        with runtime.stop_signals():
+            ready.set()
+            while True:
+                with contextlib.suppress(KeyboardInterrupt):
+                    threading.Event().wait()
+
+    forks = multiprocessing.get_context("fork")
+    ready = forks.Event()
+    process = forks.Process(target=wait_for_ever, args=(ready,), daemon=True)
+    process.start()
+    assert ready.wait(20)
+    os.kill(process.pid, signal.SIGINT)
     time.sleep(1.2)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=5) == 128 + signal.SIGINT
+    assert process.is_alive()
+    os.kill(process.pid, signal.SIGINT)
+    process.join(5)
+    assert process.exitcode == 128 + signal.SIGINT

@@ -60,7 +60,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         train(toy_config(), tmp_path / "file" / "run", setup=toy_setup(toy_config()), say=quiet)
 
 
-def test_training_and_loading_work_without_the_modules_of_unix(tmp_path):
+def test_training_loading_and_every_module_work_without_the_modules_of_unix(tmp_path):
     """As on Windows, which has neither fcntl nor resource; and where nobody set a language."""
     folder = tmp_path / "läuft 手"
     code = (
@@ -69,6 +69,9 @@ def test_training_and_loading_work_without_the_modules_of_unix(tmp_path):
         "run(sys.argv[1], steps=2)\n"
         "from hand_lib.training.run_folder import load_network\n"
         "load_network('runs/reference')\n"
+        "import importlib, pkgutil, hand_lib\n"
+        "for module in pkgutil.walk_packages(hand_lib.__path__, 'hand_lib.'):\n"
+        "    importlib.import_module(module.name)\n"
     )
     environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[1]}:{ROOT}"}
     environment |= {"LC_ALL": "C", "LANG": "", "PYTHONUTF8": ""}

@@ -14,7 +14,6 @@ from data_fixtures import (
 from mano_fixture import mano_bytes
 
 from hand_lib import ROOT
-from hand_lib.data.freihand import FreiHand
 from hand_lib.data.open import open_data
 from hand_lib.data.sample import HandSample
 from hand_lib.data.synthetic.hands import SyntheticHands
@@ -87,17 +86,6 @@ def test_notebook_01_looks_at_any_data_set(name, with_mano, sets, tmp_path, caps
     assert np.isfinite(names["found"].pose).all() and np.isfinite(names["found"].pose_spread).all()
 
 
-def test_every_kind_of_place_is_opened(sets, mano, tmp_path):
-    assert isinstance(open_data(sets / "freihand", on_error="skip"), FreiHand)
-    with pytest.warns(UserWarning, match="1 of 10 frames"):
-        hands = open_data(sets / "youtube" / "youtube_train.json", model=mano)
-    assert isinstance(hands, YouTubeHands) and hands[0].joints is not None
-    with pytest.raises(FileNotFoundError, match="has no evaluation_K"):
-        open_data(sets / "freihand", "evaluation")
-    with pytest.raises(FileNotFoundError, match="data/README.md says"):
-        open_data(tmp_path / "nowhere")
-
-
 def test_a_mesh_in_another_order_is_noticed(sets):
     with pytest.raises(WrongHandModel, match="another vertex order"):
         YouTubeHands(sets / "youtube" / "youtube_train.json", sets / "youtube", HandModel.builtin())
@@ -140,7 +128,7 @@ def test_stills_show_as_much_as_the_labels_tell(sets, mano):
               for s in (whole, joints_only, bare)]  # fmt: skip
     assert widths == [4 * 54 - 4, 2 * 54 - 4, 50]
     with pytest.warns(UserWarning, match="1 of 10"):
-        hands = open_data(sets / "youtube")
+        hands = open_data(sets / "youtube" / "youtube_train.json")
     figure = viewers_data.sample_figure(hands[0], None)
     assert [t.name for t in figure.data] == ["mesh"] and len(figure.data[0].x) == 778
     assert viewers_data.sample_still(hands[0], None, size=50).width == 4 * 54 - 4

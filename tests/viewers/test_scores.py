@@ -66,14 +66,6 @@ def test_joint_bars_are_the_mean_errors_of_the_joints(runs):
     np.testing.assert_allclose(heights, 1000 * runs[1].scores.joint_errors["rotation"].mean(0))
 
 
-def test_the_finger_table_has_a_row_per_finger_and_a_column_per_run(runs):
-    lines = viewers_scores.finger_table(runs).splitlines()
-    assert [line.split(" ")[1] for line in lines[2:]] == [
-        "wrist", "thumb", "index", "middle", "ring", "little",
-    ]  # fmt: skip
-    assert lines[0] == "| mm | good | bad |"
-
-
 def test_the_table_of_parts_ends_with_the_aligned_error(runs):
     lines = viewers_scores.parts_table(runs).splitlines()
     assert lines[0] == f"| vertices, mm | {runs[0].name} | {runs[1].name} |"

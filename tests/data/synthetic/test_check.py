@@ -7,10 +7,8 @@ import pytest
 import synthetic_check
 from synthetic_check import (
     NUMBER_TOLERANCE,
-    cell_means,
     check_benchmark,
     number_means,
-    pin_benchmark,
 )
 
 from hand_lib.data.synthetic.hands import SyntheticHands, synthetic_test
@@ -32,13 +30,6 @@ def pinned(tmp_path, monkeypatch):
 
 def test_the_benchmark_is_the_pinned_one():
     assert check_benchmark(count=24) == []
-
-
-def test_cell_means_are_means_of_cells_of_any_size():
-    images = np.random.default_rng(0).integers(0, 256, (2, 3, 10, 10)).astype(np.uint8)
-    cells = cell_means(images)
-    np.testing.assert_allclose(cells[:, :, 0, 1], images[:, :, :2, 2:5].mean(axis=(2, 3)))
-    np.testing.assert_allclose(cells[:, :, 3, 3], images[:, :, 7:, 7:].mean(axis=(2, 3)))
 
 
 def test_another_recipe_pose_or_picture_is_noticed(pinned):
@@ -79,14 +70,3 @@ def test_last_bits_change_nothing_that_is_compared_and_one_knob_does(monkeypatch
     records["skin"][7] *= 1.2
     change = np.abs(np.divide(number_means(records)["skin"], before["skin"]) - 1)
     assert change.max() > NUMBER_TOLERANCE and before["pose"] == number_means(records)["pose"]
-
-
-def test_pinning_again_keeps_the_pin(pinned, monkeypatch):
-    before = pinned()
-    monkeypatch.setattr(synthetic_check, "PINNED_PICTURES", 2)  # the first and the last
-    synthetic_check.PIN.unlink()
-    pin_benchmark()
-    after = pinned()
-    assert after["seed"] == before["seed"] and len(before["indices"]) == 64
-    np.testing.assert_allclose(after["cells"], before["cells"][::63], atol=1)
-    np.testing.assert_allclose(after["joints_mm"], before["joints_mm"][::63], atol=0.1)

@@ -1,13 +1,13 @@
 """Synthetic pictures: labels are exact, every picture depends on (seed, index) alone."""
 
 import errno
-import json
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from benchmarks.render import naive_sample
 from scipy.spatial.transform import Rotation
 
 from hand_lib.data.freihand import FreiHand
@@ -271,11 +271,6 @@ def test_freihand_layout_reads_back(tmp_path):
         np.testing.assert_allclose(theirs.joints_2d, mine.joints_2d, atol=1e-2)
         np.testing.assert_allclose(theirs.pose, mine.pose, atol=1e-6)
         assert np.abs(theirs.image.astype(float) - mine.image).mean() < 6
-    vector = json.loads((folder / "training_mano.json").read_text())[1][0]
-    sample, focal = hands[1], hands[1].intrinsics[0, 0]
-    place = np.r_[(vector[58:60] - sample.intrinsics[:2, 2]), focal] / vector[60]
-    np.testing.assert_allclose(place, sample.joints[9] + sample.root, atol=1e-5)
-
     stamp = (folder / STAMP).stat().st_mtime_ns
     write_synthetic_freihand(folder, count=3, size=64, seed=2)
     assert (folder / STAMP).stat().st_mtime_ns == stamp
@@ -325,13 +320,7 @@ def test_unknown_knobs_and_indices_are_refused(hands):
         hands.fetch_batch([0.5])
 
 
-def test_the_benchmark_reports_both_sides():
-    from benchmarks.render import benchmark_render, naive_sample
-
-    rows = benchmark_render(size=32, batch=4, repeats=2)
-    for row in rows:
-        assert row["what"] and row["ours_ms"] > 0
-        assert row["ratio"] == pytest.approx(row["theirs_ms"] / row["ours_ms"])
+def test_the_other_side_of_the_benchmark_draws_a_picture():
     hands = SyntheticHands(size=48, seed=5, count=2, **PLAIN)
     faces = HandModel.builtin().faces.numpy()
     picture = naive_sample(hands.fetch_batch([0]), faces, 48, np.random.default_rng(0))
