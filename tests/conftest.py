@@ -14,7 +14,7 @@ FIRST = (
     "benchmarks/test_accuracy", "viewers/test_browser", "notebooks/07_benchmarks",
     "notebooks/06_weak_supervision", "notebooks/05_demo", "training/test_resume",
     "network/test_encoders", "notebooks/04_evaluation", "notebooks/02_mesh_sampling",
-    "notebooks/01_data_exploration",
+    "notebooks/01_data_exploration", "notebooks/00_start_here", "tests/test_workbook",
 )  # fmt: skip
 """Who compiles kernels for all comes first, then what takes longest; 04 shows what 03 trained."""
 

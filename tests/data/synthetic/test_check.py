@@ -5,11 +5,7 @@ import json
 import numpy as np
 import pytest
 import synthetic_check
-from synthetic_check import (
-    NUMBER_TOLERANCE,
-    check_benchmark,
-    number_means,
-)
+from synthetic_check import NUMBER_TOLERANCE, check_benchmark, number_means
 
 from hand_lib.data.synthetic.hands import SyntheticHands, synthetic_test
 
