@@ -15,12 +15,12 @@ from hand_lib.training.config import make_config
 def test_the_comparison_gives_both_decoders_the_same_images_and_reports_both():
     said = []
     table = benchmarks_accuracy.compare_decoders(
-        32, (0,), channels=(4, 8), batch_size=8, test_images=4, reports=2,
+        16, (0,), channels=(4, 8), batch_size=8, test_images=4, reports=2,
         hierarchy=hand_hierarchy(), say=said.append,
     )  # fmt: skip
     assert table == said
     assert [(row["decoder"], row["images"]) for row in table] == [
-        ("coarse_to_fine", 16), ("youtubehand", 16), ("coarse_to_fine", 32), ("youtubehand", 32),
+        ("coarse_to_fine", 8), ("youtubehand", 8), ("coarse_to_fine", 16), ("youtubehand", 16),
     ]  # fmt: skip
     assert all(0 < row["pa_mm"] <= row["plain_mm"] for row in table)
     assert all(row["seconds"] > 0 for row in table)
@@ -29,7 +29,7 @@ def test_the_comparison_gives_both_decoders_the_same_images_and_reports_both():
 def test_a_part_taken_out_does_nothing_any_more():
     names = list(benchmarks_accuracy.ABLATIONS)
     table = benchmarks_accuracy.ablate_decoder(
-        16, (0,), batch_size=8, test_images=4, hierarchy=hand_hierarchy()
+        8, (0,), batch_size=8, test_images=4, hierarchy=hand_hierarchy()
     )  # the surface maps are labels, so a run without them differs from the first step on
     assert [row["decoder"] for row in table] == names
     assert len({row["plain_mm"] for row in table}) == len(names)
