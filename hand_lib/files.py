@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -156,51 +155,47 @@ def check_folder(root, dataset: str, where: str) -> Path:
     return root
 
 
-def load_json_array(path, shape, name: str, dtype=np.float32) -> np.ndarray:
+def load_json_array(path: Path, shape, name: str, dtype=np.float32) -> np.ndarray:
     """A JSON list of equally shaped numeric lists as one array (N, *shape).
 
     path: the JSON file.   shape: of one entry, () for plain numbers; an entry may be wrapped in one
     extra list, as FreiHAND's ``mano`` is.   name: what errors call the file.   A large file is
-    parsed once in pieces, never as Python objects, and kept as ``.npy`` in a ``.cache`` folder
-    beside it (or in the workbook's own, when that one cannot be written); the cache is named after
-    the file's size and time stamp. returns a read-only memory map or an array.
+    parsed once in pieces, never as Python objects, and kept (``cached_arrays``).
+    returns a read-only memory map or an array.
     """
-    path = Path(path)
-    status = path.stat()
-    if status.st_size < _CACHE_ABOVE_BYTES:
-        return _parse_json_array(path, shape, name, dtype)
-    key = f"{path.stem}-{status.st_size:x}-{status.st_mtime_ns:x}-{np.dtype(dtype).name}.npy"
-    cached = find_cache(path, key)
-    if cached is None:
-        cached = store_cache(path, key, _parse_json_array(path, shape, name, dtype))
-    array = cached if isinstance(cached, np.ndarray) else np.load(cached, mmap_mode="r")
+    wanted = path, shape, name, dtype
+    if path.stat().st_size < _CACHE_ABOVE_BYTES:
+        return _parse_json_array(*wanted)
+    (array,) = cached_arrays(path, [np.dtype(dtype).name], lambda: [_parse_json_array(*wanted)])
     if array.shape[1:] != tuple(shape):
         raise ValueError(f"{name}: expected entries of shape {shape}, found {array.shape[1:]}")
     return array
 
 
-def _cache_places(path: Path, key: str) -> list[Path]:
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    return [path.parent / ".cache" / key, ROOT / "data" / ".cache" / f"{digest}-{key}"]
+def cached_arrays(path, names, make) -> list[np.ndarray]:
+    """Arrays that a file is made into once and that are kept as ``.npy`` from then on.
 
-
-def find_cache(path: Path, key: str) -> Path | None:
-    """Where the array cached for ``path`` under ``key`` lies, or None."""
-    return next((place for place in _cache_places(Path(path), key) if place.is_file()), None)
-
-
-def store_cache(path: Path, key: str, array: np.ndarray) -> Path | np.ndarray:
-    """Keep ``array`` as .npy beside ``path`` or in the workbook; the array where neither works."""
-    for place in _cache_places(Path(path), key):
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".tmp", delete=False) as file:
-                np.save(file, array)
-            os.replace(file.name, place)
-            return place
-        except OSError:
-            continue
-    return array
+    path: the file, known again by its size and time stamp.   names: of the arrays.   make: called
+    when they are not there yet, gives them.   They are kept in a ``.cache`` folder beside the file
+    or, where that cannot be written, in the workbook's own.
+    returns memory maps; the arrays themselves where neither works.
+    """
+    path = Path(path)
+    status, digest = path.stat(), hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    key = f"{path.stem}-{status.st_size:x}-{status.st_mtime_ns:x}"
+    starts = path.parent / ".cache" / key, ROOT / "data" / ".cache" / f"{digest}-{key}"
+    places = [[Path(f"{start}-{name}.npy") for name in names] for start in starts]
+    found = next((place for place in places if all(file.is_file() for file in place)), None)
+    arrays = make() if found is None else []
+    for place in places if found is None else []:
+        with contextlib.suppress(OSError):
+            place[0].parent.mkdir(parents=True, exist_ok=True)
+            for file, array in zip(place, arrays, strict=True):
+                with written_atomically(file) as temporary, open(temporary, "wb") as opened:
+                    np.save(opened, array)
+            found = place
+            break
+    return [np.load(file, mmap_mode="r") for file in found] if found else arrays
 
 
 def flat_numbers(data: bytes) -> np.ndarray:

@@ -60,7 +60,7 @@ class FreiHand(HandDataset):
         if split not in SPLITS:
             raise ValueError(f"split must be 'training' or 'evaluation', found {split!r}")
         self.split, self.model, self.masks, self.on_error = split, model, masks, on_error
-        self.fingertips, self._arrays = fingertips_of(self.root), {}
+        self.fingertips, self._arrays, self.unique = fingertips_of(self.root), {}, 0
         self._check_lists()
         self._list_pictures(versions)
         note = self.root / f"{split}_box.json"
@@ -71,35 +71,28 @@ class FreiHand(HandDataset):
 
     def _check_lists(self) -> None:
         """Every list of this split is there that must be, and all are of one length."""
-        listed = f"{self.split}_K.json"
-        if self.values("K") is None:
-            inside = (path.parent for path in self.root.glob(f"*/{listed}"))
-            hints = [f"It is one level down: pass {folder}." for folder in inside]
-            there = (s for s in SPLITS if (self.root / f"{s}_K.json").is_file())
-            hint = [*(f"It holds the split {split!r}." for split in there), *hints, _WHERE][0]
-            names = ", ".join(sorted(path.name for path in self.root.iterdir())[:6]) or "nothing"
-            raise FileNotFoundError(
-                f"FreiHAND: {self.root} has no {listed}. There is: {names}. {hint}"
-            )
-        self.unique = len(self.values("K"))
-        needed = {"xyz": self.split == "training" or self.model, "mano": self.model}
+        needed = {"K": True, "xyz": self.split == "training" or self.model, "mano": self.model}
         for field in _FIELDS:
-            values = self.values(field)
+            values, listed = self.values(field), f"{self.split}_{field}.json"
             if values is None and needed.get(field):
+                inside = (path.parent for path in self.root.glob(f"*/{listed}"))
+                hints = [f"It is one level down: pass {folder}." for folder in inside]
+                there = (s for s in SPLITS if (self.root / f"{s}_{field}.json").is_file())
+                hint = [*(f"It holds the split {split!r}." for split in there), *hints, _WHERE][0]
+                names = ", ".join(sorted(path.name for path in self.root.iterdir())[:6])
                 raise FileNotFoundError(
-                    f"FreiHAND: {self.root} has no {self.split}_{field}.json, which training and "
-                    "vertices by a hand model need"
+                    f"FreiHAND: {self.root} has no {listed}. There is: {names or 'nothing'}. {hint}"
                 )
+            self.unique = len(values) if field == "K" else self.unique
             if values is not None and len(values) != self.unique:
                 raise ValueError(
-                    f"FreiHAND/{self.split}: {self.split}_{field}.json has {len(values)} entries, "
-                    f"but {listed} has {self.unique}; both must come from one release"
+                    f"FreiHAND/{self.split}: {listed} has {len(values)} entries, but "
+                    f"{self.split}_K.json has {self.unique}; both must come from one release"
                 )
 
     def _list_pictures(self, versions) -> None:
-        folder = check_folder(self.root / self.split / "rgb", self.dataset, _WHERE)
-        names = _numbered(folder)
-        masks = self.root / self.split / "mask"
+        folder, masks = (self.root / self.split / kind for kind in ("rgb", "mask"))
+        names = _numbered(check_folder(folder, self.dataset, _WHERE))
         self._mask_names = _numbered(masks) if self.masks and masks.is_dir() else {}
         allowed = VERSIONS if self.split == "training" else VERSIONS[:1]
         last = max(names, default=-1) // self.unique
@@ -156,21 +149,19 @@ class FreiHand(HandDataset):
         at = int(self.groups[index])
         fields = {"intrinsics": self.values("K")[at], "key": f"{int(self.pictures[index]):08d}"}
         xyz, verts, mano = map(self.values, ("xyz", "verts", "mano"))
-        if mano is not None:
-            fields |= {"pose": mano[at, :48], "betas": mano[at, 48:58]}
+        posed = {} if mano is None else {"pose": mano[at, :48], "betas": mano[at, 48:58]}
         if xyz is not None:
             root = xyz[at, 0]
             fields |= {"joints": xyz[at] - root, "root": root}
             fields["joints_2d"] = project(xyz[at].astype(float), fields["intrinsics"])
             if self.model is not None:
-                vertices, joints = hand_from_model(self.model, fields["pose"], fields["betas"])
-                fields["vertices"] = vertices - joints[0]
+                fields["vertices"] = hand_from_model(self.model, **posed)[0]
             elif verts is not None:
                 fields["vertices"] = verts[at] - root
         if found := self._mask_names.get(at):
             path, name = self.root / self.split / "mask" / found, f"{self.name(index)} mask"
             fields["mask"] = decode_picture(read_bytes(path, name), name)[:, :, 0] > 127
-        return fields
+        return fields | posed
 
 
 def _numbered(folder) -> dict[int, str]:
@@ -180,7 +171,7 @@ def _numbered(folder) -> dict[int, str]:
 
 
 def hand_from_model(model, pose, betas) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (V, 3) and joints (21, 3), metres, as the model places one set of parameters.
+    """Vertices (V, 3) and joints (21, 3) about the wrist, metres, of one set of parameters.
 
     model: a ``HandModel``.   pose: (48,) axis-angle.   betas: (10,).
     """
@@ -189,7 +180,9 @@ def hand_from_model(model, pose, betas) -> tuple[np.ndarray, np.ndarray]:
     pose, betas = (torch.as_tensor(np.array(x, dtype=np.float32))[None] for x in (pose, betas))
     with torch.no_grad():
         hand = model(pose, betas)
-    return hand.vertices[0].numpy(), hand.joints[0].numpy()
+    return tuple(
+        (points - hand.joints[:, :1])[0].numpy() for points in (hand.vertices, hand.joints)
+    )
 
 
 def encode_jpeg(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:

@@ -3,7 +3,8 @@
 The order follows from (seed, epoch) alone: not from the workers, and not from where one starts.
 """
 
-import os
+import itertools
+import shutil
 import warnings
 
 import cv2
@@ -84,14 +85,9 @@ class HandLoader:
 
     def stream(self, step: int = 0):
         """Endless batches of one epoch after the other, from any step on; close it at the end."""
-
-        def endless():
-            epoch, start = divmod(step, self.steps_per_epoch)
-            while True:
-                yield from self.batches(epoch)[start:]
-                epoch, start = epoch + 1, 0
-
-        return self._load(endless())
+        epoch, start = divmod(step, self.steps_per_epoch)
+        batches = itertools.chain.from_iterable(map(self.batches, itertools.count(epoch)))
+        return self._load(itertools.islice(batches, start, None))
 
     def _load(self, batches):
         """The batches with these rows; one set of loading processes for all of them.
@@ -103,8 +99,8 @@ class HandLoader:
         loaded = iter(map(fetch.__getitems__, batches))
         if self.workers:
             if (size := shared_memory_mb()) < SHARED_MB:
-                line = f"{size:.0f} MB of shared memory: batches go through pipes"
-                warnings.warn(line, stacklevel=3)
+                said = f"{size:.0f} MB of shared memory: batches go through pipes"
+                warnings.warn(said, stacklevel=3)
             loaded = iter(DataLoader(
                 fetch,
                 batch_sampler=batches,
@@ -130,10 +126,9 @@ class HandLoader:
 def shared_memory_mb(place: str = "/dev/shm") -> float:
     """How much memory processes may share in all; infinite where nothing limits it."""
     try:
-        found = os.statvfs(place)
-    except (AttributeError, OSError):  # not Linux
+        return shutil.disk_usage(place).total / 2**20
+    except OSError:  # not Linux
         return float("inf")
-    return found.f_blocks * found.f_frsize / 2**20
 
 
 class _Fetch(Dataset):
@@ -144,16 +139,16 @@ class _Fetch(Dataset):
         self.offsets = np.cumsum([0, *(len(data) for data in datasets)])
 
     def __getitems__(self, rows) -> dict:
-        parts, order = [], []
+        parts = []
         for number in np.unique(rows[:, 0]):
-            mine = np.flatnonzero(rows[:, 0] == number)
-            part = dict(self.datasets[number].fetch_batch(rows[mine, 2], rows[mine, 1]))
-            part["index"] = np.asarray(part["index"], np.int64) + self.offsets[number]
-            parts.append(part)
-            order.append(mine)
+            _, epochs, indices = rows[rows[:, 0] == number].T
+            part = self.datasets[number].fetch_batch(indices, epochs)
+            index = np.asarray(part["index"], np.int64) + self.offsets[number]
+            parts.append(part | {"index": index})
         merged = parts[0]
-        if len(parts) > 1:
-            back, common = np.argsort(np.concatenate(order)), set.intersection(*map(set, parts))
+        if len(parts) > 1:  # in the order of the rows again
+            back = np.argsort(np.argsort(rows[:, 0], kind="stable"))
+            common = set.intersection(*map(set, parts))
             merged = {name: np.concatenate([part[name] for part in parts])[back] for name in common}
         return merged | {"wanted": rows[:, 2] + self.offsets[rows[:, 0]]}
 

@@ -25,7 +25,7 @@ from hand_lib.data.freihand import (
     samples_to_write,
 )
 from hand_lib.data.sample import HandDataset, HandSample, as_dataset
-from hand_lib.files import SampleError, find_cache, store_cache, write_text, written_atomically
+from hand_lib.files import SampleError, cached_arrays, write_text, written_atomically
 from hand_lib.hand.joints import fingertips_of
 
 _WHERE = (
@@ -44,14 +44,14 @@ class TsvFile:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"no file {self.path}. {_WHERE}")
-        status, starts, at = self.path.stat(), [], 0
-        key = f"{self.path.stem}-lines-{status.st_size:x}-{status.st_mtime_ns:x}.npy"
-        if (found := find_cache(self.path, key)) is None:
-            while at < status.st_size:
-                starts.append(at)
-                at = self._data.find(b"\n", at) + 1 or status.st_size
-            found = store_cache(self.path, key, np.array(starts, np.int64))
-        self.offsets = found if isinstance(found, np.ndarray) else np.load(found)
+        (self.offsets,) = cached_arrays(self.path, ["lines"], lambda: [self._line_starts()])
+
+    def _line_starts(self) -> np.ndarray:
+        starts, at, size = [], 0, self.path.stat().st_size
+        while at < size:
+            starts.append(at)
+            at = self._data.find(b"\n", at) + 1 or size
+        return np.array(starts, np.int64)
 
     @functools.cached_property
     def _data(self) -> mmap.mmap:
@@ -113,10 +113,10 @@ class FreiHandTsv(HandDataset):
             self.lines = self._read_lines(self.path.parent / str(config["linelist"]), count)
 
     def _read_lines(self, path: Path, count: int) -> np.ndarray:
-        if not path.is_file():
-            raise FileNotFoundError(f"FreiHAND-TSV: {self.path} names {path}, which is missing")
         try:
             lines = np.loadtxt(path, np.int64, ndmin=1)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.path} names {path}, which is missing") from None
         except ValueError:
             lines = np.empty((0, 0))
         if lines.ndim != 1:
@@ -191,11 +191,10 @@ class FreiHandTsv(HandDataset):
         if "xyz" in kept:
             fields["root"] = self._numbers(kept, "xyz", (21, 3), index)[0]
         if label.get("has_smpl") and label.get("has_3d_joints"):  # a test split's pose is a dummy
-            pose = self._numbers(label, "pose", (48,), index)
-            fields |= {"pose": pose, "betas": self._numbers(label, "betas", (10,), index)}
+            posed = [self._numbers(label, *one, index) for one in (("pose", (48,)), ("betas", (10,)))]
+            fields["pose"], fields["betas"] = posed
             if self.model is not None:
-                vertices, joints = hand_from_model(self.model, pose, fields["betas"])
-                fields |= {"vertices": vertices - joints[0], "joints": joints - joints[0]}
+                fields["vertices"], fields["joints"] = hand_from_model(self.model, *posed)
         return fields
 
     @functools.cached_property

@@ -1,7 +1,9 @@
 """YouTube 3D Hands: meshes in video frames, whose boxes, joints and metres are derived here."""
 
+import functools
 import json
 import mmap
+import os
 import re
 import warnings
 from pathlib import Path
@@ -9,14 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hand_lib.data.sample import HandDataset, fits_mesh, square_around
-from hand_lib.files import (
-    SampleError,
-    check_folder,
-    find_cache,
-    flat_numbers,
-    read_bytes,
-    store_cache,
-)
+from hand_lib.files import SampleError, cached_arrays, check_folder, flat_numbers, read_bytes
 from hand_lib.hand.joints import TIPS_21, fingertip_vertices, fingertips_of
 from hand_lib.render.images import picture_size
 
@@ -60,7 +55,7 @@ class YouTubeHands(HandDataset):
         self.split, self.model = self.path.stem.removeprefix("youtube_"), model
         self.root = check_folder(frames_root, self.dataset, _WHERE_FRAMES)
         self.fingertips = "smplx" if model is None else fingertips_of(model)
-        index = self._load()
+        index = json.loads(self._arrays[1].tobytes())
         try:
             self.images = {image["id"]: image for image in index["images"]}
             hands = [(row, a["image_id"], bool(a["is_left"]), self.images[a["image_id"]]["name"])
@@ -97,22 +92,20 @@ class YouTubeHands(HandDataset):
             rest = model.regress_joints(template)
             self._knuckle_m = float(np.linalg.norm(rest[9] - rest[0]))
 
-    def _load(self) -> dict:
-        """The document without its vertices; those go to a cache as one float32 array."""
-        status = self.path.stat()
-        key = f"{self.path.stem}-{status.st_size:x}-{status.st_mtime_ns:x}"
-        names = [f"{key}-{part}.npy" for part in ("vertices", "index")]
-        found = [find_cache(self.path, name) for name in names]
-        if None in found:
-            if not status.st_size:
-                raise ValueError(f"YouTube3D: {self.path} is empty; unpack it again")
-            with open(self.path, "rb") as file:
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    vertices, text = split_vertices(data, str(self.path))
-            arrays = vertices, np.frombuffer(text, np.uint8)
-            found = [store_cache(self.path, *pair) for pair in zip(names, arrays, strict=True)]
-        self._vertices, index = found  # where they lie, or they themselves: no place to write
-        return json.loads((index if isinstance(index, np.ndarray) else np.load(index)).tobytes())
+    @functools.cached_property
+    def _arrays(self) -> list[np.ndarray]:
+        """The meshes (N, V, 3) float32, and the bytes of the document without them."""
+        return cached_arrays(self.path, ("vertices", "index"), self._split)
+
+    def _split(self):
+        with open(self.path, "rb") as file:  # an empty one cannot be mapped
+            size = os.path.getsize(self.path)
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+        vertices, text = split_vertices(whole, str(self.path))
+        return vertices, np.frombuffer(text, np.uint8)
+
+    def __getstate__(self):  # a loading process maps them for itself
+        return {name: value for name, value in self.__dict__.items() if name != "_arrays"}
 
     def _find_frame(self, name: str) -> str | None:
         """Where under the root a frame lies, None where it is missing."""
@@ -139,9 +132,8 @@ class YouTubeHands(HandDataset):
 
     def vertices_px(self, index: int) -> np.ndarray:
         """(V, 3) the mesh of the file: x, y pixels of the frame there, z on the same scale."""
-        found, scale = self._vertices, self._scale(index)
-        found = found if isinstance(found, np.ndarray) else np.load(found, mmap_mode="r")
-        vertices = found[self.hands[index][0]] * scale
+        scale = self._scale(index)
+        vertices = np.asarray(self._arrays[0][self.hands[index][0]]) * scale
         vertices[:, :2] += (scale - 1) / 2  # pixel centres are whole numbers
         return vertices
 

@@ -42,10 +42,9 @@ def extract_spirals(mesh, faces=None, length: int = 27, dilation: int = 1) -> np
             f"the mesh has {len(vertices)}: shorten it or use a finer level"
         )
     order, walk = compiled() if len(vertices) * reach > SMALL else (rings, _walk)
-    spirals, short = walk(*order(faces, len(vertices)), reach)
-    short = np.flatnonzero(short)
-    if len(short):
-        spirals[short] = _nearest(vertices, short, reach)
+    spirals, short = walk(*order(*corners(faces, len(vertices))), reach)
+    if short.any():
+        spirals[short] = _nearest(vertices, np.flatnonzero(short), reach)
     return np.ascontiguousarray(spirals[:, ::dilation])
 
 
@@ -57,51 +56,42 @@ def compiled():
     return njit(cache=True)(rings), njit(cache=True)(_walk)
 
 
-def rings(faces, n_vertices):
+def corners(faces, n_vertices):
+    """The faces around every vertex, in their own order.   faces: (F, 3).
+
+    returns starts (V + 1,), after (3 F,), before (3 F,): the next corner and the one before it of
+    the faces at vertex v stand at starts[v]:starts[v + 1].
+    """
+    order = np.argsort(faces, axis=None, kind="stable")
+    after, before = (np.roll(faces, turn, axis=1).ravel()[order] for turn in (-1, 1))
+    counts = np.bincount(faces.ravel(), minlength=n_vertices)
+    return np.append(0, np.cumsum(counts)), after, before
+
+
+def rings(first, after, before):
     """Neighbours of every vertex in OpenMesh's order.
 
-    faces: (F, 3) int64 of a manifold.   returns starts (V + 1,), neighbours (2 E,): those of vertex
-    v are neighbours[starts[v]:starts[v + 1]], clockwise.
+    first, after, before: ``corners`` of a manifold.   returns starts (V + 1,), neighbours (2 E,):
+    those of vertex v are neighbours[starts[v]:starts[v + 1]], clockwise.
     """
-    degree = np.zeros(n_vertices + 1, np.int64)  # faces around each vertex, then their offsets
-    for t in range(len(faces)):
-        for k in range(3):
-            degree[faces[t, k] + 1] += 1
-    offset = np.cumsum(degree)
-    fill = offset[:-1].copy()
-    after = np.empty(3 * len(faces), np.int64)  # the two other corners, counter-clockwise,
-    before = np.empty(3 * len(faces), np.int64)  # of the faces at each vertex, in face order
-    for t in range(len(faces)):
-        for k in range(3):
-            v = faces[t, k]
-            after[fill[v]] = faces[t, (k + 1) % 3]
-            before[fill[v]] = faces[t, (k + 2) % 3]
-            fill[v] += 1
-    starts = np.zeros(n_vertices + 1, np.int64)
-    neighbours = np.empty(6 * len(faces), np.int64)
+    starts = np.zeros(len(first), np.int64)
+    neighbours = np.empty(2 * len(after), np.int64)
     count = 0
-    for v in range(n_vertices):
-        low, high = offset[v], offset[v + 1]
-        if high > low:
-            here = after[high - 1]  # inside: the last face's half-edge
-            for i in range(low, high):  # on a rim: the neighbour no face leads to from v
-                met = False
-                for j in range(low, high):
-                    met |= after[j] == before[i]
-                if not met:
-                    here = before[i]
-            for _ in range(high - low + 1):
+    for v in range(len(first) - 1):
+        begins, ends = after[first[v] : first[v + 1]], before[first[v] : first[v + 1]]
+        if len(ends) > 0:
+            here = begins[-1]  # inside: the last face's half-edge
+            for w in ends:  # on a rim: the neighbour no face leads to from v
+                if not (begins == w).any():
+                    here = w
+            for _ in range(len(ends) + 1):
                 neighbours[count] = here
                 count += 1
                 # clockwise: the face that ends at `here` begins at the next neighbour
-                found = False
-                for j in range(low, high):
-                    if before[j] == here:
-                        here = after[j]
-                        found = True
-                        break
-                if not found or here == neighbours[starts[v]]:
+                found = np.flatnonzero(ends == here)
+                if len(found) == 0 or begins[found[0]] == neighbours[starts[v]]:
                     break
+                here = begins[found[0]]
         starts[v + 1] = count
     return starts, neighbours[:count]
 
@@ -118,25 +108,18 @@ def _walk(starts, neighbours, reach):
     ring_of = np.full(n, -1, np.int64)  # ring number of the vertices seen from the current one
     order = np.empty(n, np.int64)
     for v in range(n):
-        order[0] = v
-        ring_of[v] = 0
-        begin, end = 1, 1
-        for i in range(starts[v], starts[v + 1]):
-            order[end] = neighbours[i]
-            ring_of[neighbours[i]] = 1
-            end += 1
-        ring = 1
+        near = neighbours[starts[v] : starts[v + 1]]
+        begin, end, ring = 1, 1 + len(near), 1
+        order[0], ring_of[v] = v, 0
+        order[1:end], ring_of[near] = near, 1
         while True:
             size = end
             for i in range(begin, end):
-                low, high = starts[order[i]], starts[order[i] + 1]
-                turn = 0
-                for j in range(low, high):
-                    if ring_of[neighbours[j]] == ring:
-                        turn = j - low + 1
-                        break
-                for j in range(high - low):
-                    w = neighbours[low + (turn + j) % (high - low)]
+                near, turn = neighbours[starts[order[i]] : starts[order[i] + 1]], 0
+                while turn < len(near) - 1 and ring_of[near[turn]] != ring:
+                    turn += 1
+                for j in range(1, len(near) + 1):
+                    w = near[(turn + j) % len(near)]
                     if ring_of[w] < 0:
                         ring_of[w] = ring + 1
                         order[size] = w
@@ -147,8 +130,7 @@ def _walk(starts, neighbours, reach):
         short[v] = size == end
         m = min(size, reach)
         spirals[v, :m] = order[:m]
-        for i in range(size):
-            ring_of[order[i]] = -1
+        ring_of[order[:size]] = -1
     return spirals, short
 
 

@@ -136,30 +136,20 @@ def _solve(gram, offsets, distances):
     system[:k, :k] = gram / (reach * reach)
     for a in range(k):
         system[a, a] += RIDGE * (distances[a] / reach) ** 2 + 1e-12
-        system[a, k] = system[k, a] = 1.0
-        for c in range(3):
-            system[a, k + 1 + c] = system[k + 1 + c, a] = offsets[a, c] / reach
-    for c in range(3):  # a plane of candidates cannot reach off it: then least squares, no blow-up
-        system[k + 1 + c, k + 1 + c] = -1e-11
+    system[:k, k], system[:k, k + 1 :] = 1.0, offsets / reach
+    system[k:, :k] = system[:k, k:].T
+    for c in range(k + 1, k + 4):  # a plane of candidates cannot reach off it: then least squares
+        system[c, c] = -1e-11
     inverse = np.linalg.inv(system)
     solution = inverse[:k, k].copy()
+    inverse = inverse[:k, :k]
     used = np.ones(k, np.bool_)
     for _ in range(k - STENCIL):
-        worst, least = -1, np.inf
-        for a in range(k):
-            if used[a]:
-                loss = solution[a] * solution[a] / inverse[a, a]
-                if loss < least:
-                    worst, least = a, loss
+        worst = np.where(used, solution * solution / np.diag(inverse), np.inf).argmin()
         used[worst] = False
-        pivot = inverse[worst, worst]
-        moved = solution[worst] / pivot
-        for a in range(k):
-            if used[a]:
-                share = inverse[a, worst] / pivot
-                solution[a] -= inverse[a, worst] * moved
-                for b in range(k):
-                    inverse[a, b] -= share * inverse[worst, b]
+        column = np.where(used, inverse[:, worst], 0.0)
+        solution -= column * (solution[worst] / inverse[worst, worst])
+        inverse = inverse - (column / inverse[worst, worst])[:, None] * inverse[worst]
     weights = np.where(used, solution, 0.0)
     return used, weights / weights.sum()
 
@@ -183,9 +173,7 @@ def _fit(vertices, moving, starts, ends, lengths, coarse, candidates):
         gram = moves @ moves.T / max(moves.shape[1] // 3, 1)  # mean over poses
         offsets = vertices[found] - vertices[v]
         used, weights = _solve(gram, offsets, reached)
-        for a in range(len(found)):
-            if used[a]:
-                columns[v, counts[v]] = coarse[found[a]]
-                all_weights[v, counts[v]] = weights[a]
-                counts[v] += 1
+        counts[v] = used.sum()
+        columns[v, : counts[v]] = coarse[found[used]]
+        all_weights[v, : counts[v]] = weights[used]
     return counts, columns, all_weights

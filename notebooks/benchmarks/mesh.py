@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from benchmarks.stopwatch import milliseconds, row
 from hand_lib.mesh.hierarchy import build_hierarchy, level_sizes
-from hand_lib.mesh.spirals import extract_spirals, rings
+from hand_lib.mesh.spirals import corners, extract_spirals, rings
 from hand_lib.mesh.topology import closest_point_on_mesh, face_normals, unique_edges
 
 
@@ -139,7 +139,7 @@ def _field_weights(points, vertices, faces):
 
 def field_spirals(vertices, faces, length):
     """Spirals on Python lists, membership by search, a new tree for every short spiral."""
-    starts, ends = rings(faces, len(vertices))
+    starts, ends = rings(*corners(faces, len(vertices)))
     near = [ends[a:b].tolist() for a, b in zip(starts, starts[1:], strict=False)]
 
     def next_ring(last, others):

@@ -8,7 +8,8 @@ hair and clothes out of focus), ``bokeh``, ``smooth``. The user's own are ``phot
 """
 
 import contextlib
-from itertools import islice, repeat
+from itertools import repeat
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -281,20 +282,21 @@ def background_bank(count: int = 192, size: int = 256, seed: int = 0) -> tuple[N
     return np.stack([*map(paint_background, kinds, repeat(size), rngs)]), kinds
 
 
-def _middles(place, size):
-    """The middle squares of the pictures of a folder; what cannot be read is left out."""
-    for path in sorted((p for p in place.iterdir() if p.is_file()), key=natural_key):
+def photograph_bank(folder, size: int = 256, most: int = 192) -> NDArray:
+    """Tiles (N, size, size, 3) uint8: the middle squares of the pictures of a folder.
+
+    What cannot be read is left out.
+    """
+    place, tiles = check_folder(resolve(folder), "background_folder", ""), []
+    for path in sorted(filter(Path.is_file, place.iterdir()), key=natural_key):
         with contextlib.suppress(ValueError):
             picture = read_image(path)
             side = min(picture.shape[:2])
             top, left = ((extent - side) // 2 for extent in picture.shape[:2])
             square = picture[top : top + side, left : left + side]
-            yield cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
-
-
-def photograph_bank(folder, size: int = 256) -> NDArray:
-    """Tiles (N, size, size, 3) uint8 from the middles of a folder's pictures, 192 at most."""
-    place = check_folder(resolve(folder), "background_folder", "")
-    if not (tiles := list(islice(_middles(place, size), 192))):
+            tiles.append(cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA))
+        if len(tiles) == most:
+            break
+    if not tiles:
         raise ValueError(f"background_folder: {place} holds no picture that can be read")
     return np.stack(tiles)

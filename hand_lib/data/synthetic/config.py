@@ -4,6 +4,7 @@ Every random number is a function of (seed, index) and of its turn, so any pictu
 or in a batch, by any worker, in any order.
 """
 
+from itertools import chain
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -122,80 +123,74 @@ class Draws:
         return np.minimum((self.uniform(count) * stop).astype(np.int64), stop - 1)
 
 
-CLOTH = np.dtype(
-    [("colour", "f4", (3,)), ("tile", "i4"), ("scale", "f4"), ("pattern", "f4"), ("shift", "f4")],
-    align=True,
-)
+def _record(*fields) -> np.dtype:
+    """A structured type.   fields: (name, type, shape), or the names of plain float32 numbers."""
+    plain = ([(name, "f4") for name in f.split()] if isinstance(f, str) else [f] for f in fields)
+    return np.dtype([*chain.from_iterable(plain)], align=True)
+
+
+CLOTH = _record(("colour", "f4", (3,)), ("tile", "i4"), "scale pattern shift")
 """Linear colour, the tile whose pattern lies on it, its scale and its share, where it begins."""
 
-SOLID = np.dtype(
-    [("on", "i4"), ("roundness", "f4", (2,)), ("size", "f4", (3,)), ("turn", "f4", (3, 3)),
-     ("place", "f4", (3,)), ("cloth", CLOTH)], align=True,
-)  # fmt: skip
-"""A superquadric.   place: of one in the hand, metres from where it is gripped; of an occluder,
-across the picture in sides of the hand's square, then metres before the hand."""
+SOLID = _record(
+    ("on", "i4"),
+    ("roundness", "f4", (2,)),
+    ("size", "f4", (3,)),
+    ("turn", "f4", (3, 3)),
+    ("place", "f4", (3,)),  # of one in the hand, metres from where it is gripped; of an occluder,
+    # across the picture in sides of the hand's square, then metres before the hand
+    ("cloth", CLOTH),
+)
+"""A superquadric."""
 
-BACKGROUND = np.dtype(
-    [("tile", "i4"), ("second_tile", "i4"), ("u", "f4"), ("v", "f4"), ("zoom", "f4"),
-     ("angle", "f4"), ("flip", "f4"), ("gain", "f4", (3,)), ("bias", "f4"), ("edge", "f4")],
-    align=True,
-)  # fmt: skip
+BACKGROUND = _record(
+    ("tile", "i4"), ("second_tile", "i4"), "u v zoom angle flip", ("gain", "f4", (3,)), "bias edge"
+)
 """A piece of a tile, and the direction of the edge to a second one (0: none)."""
 
-CAMERA = np.dtype(
-    [("gain", "f4", (3,)), ("contrast", "f4"), ("defocus_px", "f4"), ("motion_px", "f4"),
-     ("motion_angle", "f4"), ("noise", "f4"), ("jpeg_quality", "f4"), ("grain_u", "i4"),
-     ("grain_v", "i4")], align=True,
-)  # fmt: skip
+CAMERA = _record(
+    ("gain", "f4", (3,)),
+    "contrast defocus_px motion_px motion_angle noise jpeg_quality",
+    ("grain_u", "i4"),
+    ("grain_v", "i4"),
+)
 """What the camera does; 0 pixels of blur and quality 0 mean none."""
 
-DETAIL = np.dtype([(name, "f4") for name in
-                   ("palm", "crease", "red", "vein", "mottle", "fine", "knuckle")])  # fmt: skip
+DETAIL = _record("palm crease red vein mottle fine knuckle")
 """Strengths of what the skin shows."""
 
-PARAMETERS = np.dtype(
-    [
-        ("index", "i8"),
-        ("pose", "f4", (16, 3)),  # axis-angle, mean pose included; row 0 turns the rest hand
-        ("betas", "f4", (10,)),
-        ("frame", "f4", (3, 3)),  # columns distal, radial, dorsal of the hand in camera axes
-        ("distance", "f4"),
-        ("off_axis", "f4", (2,)),  # tangent of the angle from the optical axis, right and down
-        ("framing", "f4"),
-        ("shift", "f4", (2,)),  # crop sides
-        ("arm_bend", "f4"),  # radians, to the palm
-        ("arm_side", "f4"),  # radians, to the thumb
-        ("arm_girth", "f4"),
-        ("arm_cut", "f4"),  # metres of both forearms that are missing at the elbow's end
-        ("sleeve_start", "f4"),  # metres along the arm; above 1 there is none
-        ("sleeve_thickness", "f4"),
-        ("sleeve_flare", "f4"),
-        ("sleeve_cloth", CLOTH),
-        ("object", SOLID),
-        ("occluder", SOLID),
-        ("second", "i4"),  # 0 none, 1 a right hand, -1 a left one
-        ("second_place", "f4", (3,)),  # of its wrist, metres from the first
-        ("second_pose", "f4", (16, 3)),
-        ("second_frame", "f4", (3, 3)),
-        ("skin", "f4", (3,)),  # linear albedo
-        ("second_skin", "f4", (3,)),
-        ("nail", "f4", (3,)),
-        ("detail", DETAIL),
-        ("key", "f4", (3,)),  # direction to the lamp
-        ("key_colour", "f4", (3,)),
-        ("sky", "f4", (9, 3)),  # irradiance in spherical harmonics
-        ("gloss", "f4"),
-        ("gloss_power", "f4"),
-        ("shadow", "f4"),
-        ("shadow_m", "f4"),  # width of its edge
-        ("occlusion", "f4"),
-        ("background", BACKGROUND),
-        ("cast", "f4"),  # darkness of the shadow on the background
-        ("cast_offset", "f4", (2,)),  # crop sides
-        ("cast_spread", "f4"),
-        ("camera", CAMERA),
-    ],
-    align=True,
+PARAMETERS = _record(
+    ("index", "i8"),
+    ("pose", "f4", (16, 3)),  # axis-angle, mean pose included; row 0 turns the rest hand
+    ("betas", "f4", (10,)),
+    ("frame", "f4", (3, 3)),  # columns distal, radial, dorsal of the hand in camera axes
+    "distance",
+    ("off_axis", "f4", (2,)),  # tangent of the angle from the optical axis, right and down
+    "framing",
+    ("shift", "f4", (2,)),  # crop sides
+    "arm_bend arm_side arm_girth",  # radians to the palm and to the thumb, a factor
+    "arm_cut",  # metres of both forearms that are missing at the elbow's end
+    "sleeve_start sleeve_thickness sleeve_flare",  # metres along the arm; above 1 there is none
+    ("sleeve_cloth", CLOTH),
+    ("object", SOLID),
+    ("occluder", SOLID),
+    ("second", "i4"),  # 0 none, 1 a right hand, -1 a left one
+    ("second_place", "f4", (3,)),  # of its wrist, metres from the first
+    ("second_pose", "f4", (16, 3)),
+    ("second_frame", "f4", (3, 3)),
+    ("skin", "f4", (3,)),  # linear albedo
+    ("second_skin", "f4", (3,)),
+    ("nail", "f4", (3,)),
+    ("detail", DETAIL),
+    ("key", "f4", (3,)),  # direction to the lamp
+    ("key_colour", "f4", (3,)),
+    ("sky", "f4", (9, 3)),  # irradiance in spherical harmonics
+    "gloss gloss_power shadow shadow_m occlusion",  # shadow_m: width of its edge
+    ("background", BACKGROUND),
+    "cast",  # darkness of the shadow on the background
+    ("cast_offset", "f4", (2,)),  # crop sides
+    "cast_spread",
+    ("camera", CAMERA),
 )
 """What one picture is made of: ``draw.sample_parameters`` returns an array of these."""
 

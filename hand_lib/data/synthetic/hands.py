@@ -31,7 +31,7 @@ from hand_lib.data.synthetic.effects import (
     pack_tiles,
     tone_curve,
 )
-from hand_lib.data.synthetic.layout import ARM, Materials, Pictures, make_layout, resting_arm
+from hand_lib.data.synthetic.layout import ARM, Materials, make_layout, resting_arm
 from hand_lib.data.synthetic.paint import paint
 from hand_lib.data.synthetic.scene import (
     Posed,
@@ -105,18 +105,21 @@ def make_banks(background_folder=None) -> Banks:
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _render(parameters, posed, materials, scratch, pictures):
-    """Draw the pictures of a batch.   posed: ``Posed``.   pictures: ``Pictures``, filled."""
-    layout = materials.layout
-    for b in range(parameters.shape[0]):
-        p, canvas = parameters[b], pictures.canvas[b]
-        root, lens, size = pictures.root[b], pictures.lens[b], canvas.shape[1]
-        place_parts(p, b, posed, layout, scratch, size, root, lens)
-        light_vertices(p, layout, scratch, root, lens)
+def _render(parameters, first, posed, materials, scratch, canvas, mask, root, lens):
+    """Draw pictures from number ``first`` of a batch on, as many as there are canvases.
+
+    canvas: (G, 3, S, S) float32 sRGB 0 to 255.   mask: (B, S, S).   root, lens: (B, 3), see
+    ``aim``.   All four are filled.
+    """
+    layout, size = materials.layout, canvas.shape[2]
+    for b in range(first, min(first + len(canvas), len(parameters))):
+        p, picture = parameters[b], canvas[b - first]
+        place_parts(p, b, posed, layout, scratch, size, root[b], lens[b])
+        light_vertices(p, layout, scratch, root[b], lens[b])
         draw_buffers(p, layout, scratch, 2 * size)
-        lay_background(p.background, materials.tiles, canvas)
-        cast_on_background(p, layout, scratch, canvas)
-        paint(p, materials, scratch, canvas, lens[0], pictures.mask[b])
+        lay_background(p.background, materials.tiles, picture)
+        cast_on_background(p, layout, scratch, picture)
+        paint(p, materials, scratch, picture, lens[b, 0], mask[b])
 
 
 class SyntheticHands(HandDataset):
@@ -193,22 +196,20 @@ class SyntheticHands(HandDataset):
         betas (B, 10); valid_2d (B, 21), has_vertices, has_joints (B,) bool; index (B,) int64.
         """
         parameters = self.parameters(indices, epochs)
-        banks, size, batch = self.banks, self.size, len(parameters)
+        banks, size, batch, posed = self.banks, self.size, len(parameters), self.posed(parameters)
         images = np.empty((batch, 3, size, size), np.uint8)
         masks = np.empty((batch, size, size), np.bool_)
         roots, lenses = (np.empty((batch, 3), np.float32) for _ in range(2))
         canvas = np.empty((min(batch, GROUP), 3, size, size), np.float32)
         if not hasattr(self._scratch, "buffers"):
             self._scratch.buffers = make_scratch(banks.materials.layout, size)
-        vertices, joints, second, second_row = self.posed(parameters)
+        drawn = banks.materials, self._scratch.buffers, canvas, masks, roots, lenses
         for first in range(0, batch, GROUP):
-            rows = slice(first, min(first + GROUP, batch))
-            some = parameters[rows]
-            posed = Posed(vertices[rows], joints[rows], second, second_row[rows])
-            pictures = Pictures(canvas[: len(some)], masks[rows], roots[rows], lenses[rows])
-            _render(some, posed, banks.materials, self._scratch.buffers, pictures)
-            for image, one, plane in zip(images[rows], some["camera"], canvas, strict=False):
-                image[:] = expose(one, plane, banks.grain).transpose(2, 0, 1)
+            _render(parameters, first, posed, *drawn)
+            rows = zip(images[first:], parameters["camera"][first:], canvas, strict=False)
+            for image, camera, plane in rows:
+                image[:] = expose(camera, plane, banks.grain).transpose(2, 0, 1)
+        vertices, joints = posed.vertices, posed.joints
         intrinsics = np.eye(3, dtype=np.float32) * lenses[:, :1, None]
         intrinsics[:, :2, 2], intrinsics[:, 2, 2] = lenses[:, 1:], 1
         pixels = project((joints + roots[:, None]).astype(float), intrinsics.astype(float))

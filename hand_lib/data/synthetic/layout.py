@@ -46,15 +46,6 @@ class Materials(NamedTuple):
     inverse_tone: np.ndarray  # (256,) float32, sRGB byte -> linear light
 
 
-class Pictures(NamedTuple):
-    """What is filled for a batch of pictures."""
-
-    canvas: np.ndarray  # (B, 3, S, S) float32 sRGB 0 to 255
-    mask: np.ndarray  # (B, S, S) bool, the hand covers at least half a pixel
-    root: np.ndarray  # (B, 3) float32 metres, the wrist in the camera's frame
-    lens: np.ndarray  # (B, 3) float32 focal length, cx, cy, pixels
-
-
 def _tube_faces(ids) -> np.ndarray:
     """Faces between rings of vertices (rings, around): out, if these run clockwise seen along."""
     a, b = ids[:-1], ids[1:]
