@@ -80,8 +80,7 @@ def _normals(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)
 
 
-@dataclass(frozen=True)
-class Changes:
+class Changes(NamedTuple):
     """What is done to each sample of a batch."""
 
     rotation: np.ndarray  # (B,) radians, clockwise on the screen
@@ -89,7 +88,6 @@ class Changes:
     shift: np.ndarray  # (B, 2) move of the crop's centre, in sides
     gain: np.ndarray  # (B, 3) factor of each channel
     offset: np.ndarray  # (B,) grey levels added afterwards
-    random: np.ndarray  # (B, 14) uniforms left for blur, occluder and JPEG
 
 
 def draw_changes(config: Augmentation | None, random: np.ndarray) -> Changes:
@@ -107,10 +105,7 @@ def draw_changes(config: Augmentation | None, random: np.ndarray) -> Changes:
     contrast = 1 + config.contrast * spread[2]
     gain = (1 + config.gain * spread[3:6].T) * contrast[:, None]
     offset = 255 * config.brightness * spread[6] + 127.5 * (1 - contrast)
-    return Changes(
-        rotation=np.deg2rad(rotation), scale=scale, shift=config.shift * spread[:2].T,
-        gain=gain, offset=offset, random=random[:, 12:26],
-    )  # fmt: skip
+    return Changes(np.deg2rad(rotation), scale, config.shift * spread[:2].T, gain, offset)
 
 
 def colour_tables(changes: Changes) -> np.ndarray:
@@ -123,9 +118,10 @@ def colour_tables(changes: Changes) -> np.ndarray:
 def degrade(image: np.ndarray, config: Augmentation, random: np.ndarray) -> np.ndarray:
     """Blur, occluder and JPEG on one crop.
 
-    image: (S, S, 3) uint8 RGB, may be changed in place.   random: uniforms of this sample.
+    image: (S, S, 3) uint8 RGB, may be changed in place.   random: (COLUMNS,) uniforms of this
+    sample, of which those from 12 on decide.
     """
-    size = image.shape[0]
+    size, random = image.shape[0], random[12:]
     if random[0] < config.blur:
         sigma = max(0.3, random[1] * config.blur_share * size)
         image = cv2.GaussianBlur(image, (0, 0), sigma)

@@ -9,26 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from hand_lib.data.augment import (
-    COLUMNS,
-    TightCrop,
-    augmentation,
-    colour_tables,
-    degrade,
-    draw_changes,
-    tight_affines,
-    uniforms,
-)
+from hand_lib.data import augment as changing
 from hand_lib.data.sample import HandDataset, as_dataset, reduction
 from hand_lib.files import SampleError
-from hand_lib.render.camera import (
-    apply_affine,
-    crop_affine,
-    crop_camera,
-    crop_to_pixels,
-    guessed_intrinsics,
-    pixels_to_crop,
-)
+from hand_lib.render import camera
 from hand_lib.render.raster import find_faces
 
 VERTEX_COUNT = 778
@@ -60,7 +44,7 @@ def _fill_labels(labels: dict, row: int, sample, square, size) -> None:
     for name in ("vertices", "joints"):
         labels[f"has_{name}"][row] = getattr(sample, name) is not None
     known = sample.intrinsics is not None
-    labels["intrinsics"][row] = sample.intrinsics if known else guessed_intrinsics(*size)
+    labels["intrinsics"][row] = sample.intrinsics if known else camera.guessed_intrinsics(*size)
     if known and sample.root is not None:
         labels["root"][row], labels["has_camera"][row] = sample.root, True
 
@@ -92,7 +76,7 @@ class HandCrops:
 
     def __init__(
         self, dataset, image_size=224, augment=None, seed=0, margin=1.0,
-        tight: TightCrop | None = None, surface=None,
+        tight: changing.TightCrop | None = None, surface=None,
     ):  # fmt: skip
         if image_size < 8:
             raise ValueError(f"image_size should be at least 8 pixels, found {image_size}")
@@ -100,7 +84,7 @@ class HandCrops:
         if len(self.dataset) == 0:
             raise ValueError("the data set is empty, so there is nothing to crop")
         self.image_size, self.seed, self.margin = int(image_size), int(seed), margin
-        self.augment, self.tight, self.surface = augmentation(augment), tight, surface
+        self.augment, self.tight, self.surface = changing.augmentation(augment), tight, surface
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -118,21 +102,21 @@ class HandCrops:
     def fetch_batch(self, indices, epochs=0) -> dict:
         """A batch of items, stacked.   indices: (B,).   epochs: (B,) or one number for all."""
         indices, size = np.asarray(indices, dtype=np.int64), self.image_size
-        random = np.zeros((len(indices), COLUMNS))
+        random = np.zeros((len(indices), changing.COLUMNS))
         if self.augment or self.tight:
-            random = uniforms(self.seed, epochs, indices)
-        changes = draw_changes(self.augment, random)
+            random = changing.uniforms(self.seed, epochs, indices)
+        changes = changing.draw_changes(self.augment, random)
         pictures, labels = self._read(indices, changes.scale, epochs)
         square, mirror = labels.pop("square").astype(float), labels.pop("left")
         side = square[:, 2] * self.margin
         centers = square[:, :2] + changes.shift * side[:, None]
-        affines = crop_affine(centers, side * changes.scale, size, changes.rotation, mirror)
+        affines = camera.crop_affine(centers, side * changes.scale, size, changes.rotation, mirror)
         if self.tight is not None:
             known = labels["joints_2d"], labels["valid_2d"]
-            affines = tight_affines(affines, *known, random, size, self.tight)
+            affines = changing.tight_affines(affines, *known, random, size, self.tight)
 
         crops = np.empty((len(indices), size, size, 3), np.uint8)
-        tables = colour_tables(changes) if self.augment else None
+        tables = changing.colour_tables(changes) if self.augment else None
         for row, (image, factor) in enumerate(pictures):
             affine = _to_reduced(affines[row], factor)
             more = reduction(1 / np.sqrt(abs(np.linalg.det(affine[:, :2]))))
@@ -144,7 +128,7 @@ class HandCrops:
             crop = cv2.warpAffine(np.ascontiguousarray(image), affine, (size, size))
             if self.augment:
                 crop = cv2.LUT(crop, tables[row][None])
-                crop = degrade(crop, self.augment, changes.random[row])
+                crop = changing.degrade(crop, self.augment, random[row])
             crops[row] = crop
         batch = {"image": crops.transpose(0, 3, 1, 2)} | self._move(labels, affines)
         if self.surface is not None:
@@ -156,9 +140,10 @@ class HandCrops:
 
     def _move(self, labels: dict, affines: np.ndarray) -> dict:
         """Labels under the crops' maps: hands turn about the optical axis, 2-D follows."""
-        motions, intrinsics = crop_camera(affines, labels["intrinsics"].astype(float))
+        motions, intrinsics = camera.crop_camera(affines, labels["intrinsics"].astype(float))
         turn = motions.swapaxes(1, 2).astype(np.float32)
-        joints_2d = pixels_to_crop(apply_affine(affines, labels["joints_2d"]), self.image_size)
+        joints_2d = camera.apply_affine(affines, labels["joints_2d"])
+        joints_2d = camera.pixels_to_crop(joints_2d, self.image_size)
         joints_2d[~labels["valid_2d"]] = 0
         return labels | {
             "vertices": labels["vertices"] @ turn,
@@ -184,7 +169,7 @@ class HandCrops:
         pixels = batch["image"].shape[2]
         labels["has_camera"][:] = True
         labels |= {name: batch[name] for name in labels if name in batch}
-        labels["joints_2d"] = crop_to_pixels(labels["joints_2d"], pixels)
+        labels["joints_2d"] = camera.crop_to_pixels(labels["joints_2d"], pixels)
         labels["square"][:] = self.dataset.square(0, pixels, pixels)
         return [(image, 1) for image in batch["image"].transpose(0, 2, 3, 1)], labels
 
@@ -222,17 +207,16 @@ class InMemoryDataset(HandDataset):
 
     def __init__(self, dataset, image_size=64, margin=1.25, threads=1, progress=None):
         crops = HandCrops(dataset, int(np.ceil(image_size * margin)), margin=margin)
-        numbers, self.arrays, at = np.arange(len(crops)), {}, 0
+        numbers, self.arrays = np.arange(len(crops)), {}
         chunks = np.split(numbers, range(64, len(numbers), 64))
         with ThreadPoolExecutor(threads) as workers:
-            batches = workers.map(crops.fetch_batch, chunks)
-            for batch in progress(batches, total=len(chunks)) if progress else batches:
+            batches = zip(chunks, workers.map(crops.fetch_batch, chunks), strict=True)
+            for rows, batch in progress(batches, total=len(chunks)) if progress else batches:
                 batch["image"] = batch["image"].transpose(0, 2, 3, 1)
                 for name, values in batch.items():
-                    if at == 0:
+                    if name not in self.arrays:
                         self.arrays[name] = np.zeros((len(crops), *values.shape[1:]), values.dtype)
-                    self.arrays[name][at : at + len(values)] = values
-                at += len(values)
+                    self.arrays[name][rows] = values
         good = self.arrays.pop("index") == numbers
         if not good.all():
             self.arrays = {name: values[good] for name, values in self.arrays.items()}

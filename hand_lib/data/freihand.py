@@ -8,15 +8,8 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
+from hand_lib import files
 from hand_lib.data.sample import HandDataset, HandSample, as_dataset
-from hand_lib.files import (
-    check_folder,
-    load_json_array,
-    read_bytes,
-    read_json,
-    write_text,
-    written_atomically,
-)
 from hand_lib.hand.joints import fingertips_of
 from hand_lib.render.camera import project
 from hand_lib.render.images import decode_picture
@@ -54,7 +47,7 @@ class FreiHand(HandDataset):
     def __init__(
         self, root, split="training", versions=None, model=None, masks=False, on_error="raise"
     ):
-        self.root = check_folder(root, self.dataset, _WHERE)
+        self.root = files.check_folder(root, self.dataset, _WHERE)
         if (self.root / "synthetic.json").is_file():  # drawn by data.synthetic in this layout
             self.dataset = "synthetic"
         if split not in SPLITS:
@@ -64,7 +57,7 @@ class FreiHand(HandDataset):
         self._check_lists()
         self._list_pictures(versions)
         note = self.root / f"{split}_box.json"
-        found = self.crop_share = read_json(note) if note.is_file() else FREIHAND_CROP
+        found = self.crop_share = files.read_json(note) if note.is_file() else FREIHAND_CROP
         if not isinstance(found, int | float) or not 0 < found <= 4:
             what = "a number, the fraction of the picture's side that crops show"
             raise ValueError(f"FreiHAND: {note} should hold {what}, found {found!r}")
@@ -92,7 +85,7 @@ class FreiHand(HandDataset):
 
     def _list_pictures(self, versions) -> None:
         folder, masks = (self.root / self.split / kind for kind in ("rgb", "mask"))
-        names = _numbered(check_folder(folder, self.dataset, _WHERE))
+        names = _numbered(files.check_folder(folder, self.dataset, _WHERE))
         self._mask_names = _numbered(masks) if self.masks and masks.is_dir() else {}
         allowed = VERSIONS if self.split == "training" else VERSIONS[:1]
         last = max(names, default=-1) // self.unique
@@ -137,13 +130,13 @@ class FreiHand(HandDataset):
         if field not in self._arrays:
             path, name = self.root / f"{self.split}_{field}.json", f"FreiHAND/{self.split}/{field}"
             kind = np.float64 if field in ("K", "mano", "scale") else np.float32
-            found = load_json_array(path, _FIELDS[field], name, kind) if path.is_file() else None
-            self._arrays[field] = found
+            wanted = path, _FIELDS[field], name, kind
+            self._arrays[field] = files.load_json_array(*wanted) if path.is_file() else None
         return self._arrays[field]
 
     def jpeg(self, index: int) -> bytes:
         path = self.root / self.split / "rgb" / str(self._names[index])
-        return read_bytes(path, self.name(index))
+        return files.read_bytes(path, self.name(index))
 
     def labels(self, index: int) -> dict:
         at = int(self.groups[index])
@@ -160,7 +153,7 @@ class FreiHand(HandDataset):
                 fields["vertices"] = verts[at] - root
         if found := self._mask_names.get(at):
             path, name = self.root / self.split / "mask" / found, f"{self.name(index)} mask"
-            fields["mask"] = decode_picture(read_bytes(path, name), name)[:, :, 0] > 127
+            fields["mask"] = decode_picture(files.read_bytes(path, name), name)[:, :, 0] > 127
         return fields | posed
 
 
@@ -282,10 +275,10 @@ def write_freihand(
         )
     (note := folder / f"{split}_box.json").unlink(missing_ok=True)
     if abs(fraction - FREIHAND_CROP) > 1e-6:
-        write_text(note, json.dumps(fraction))
+        files.write_text(note, json.dumps(fraction))
     for name, values in lists.items():
         path = folder / f"{split}_{name}.json"
-        with written_atomically(path) as temporary, open(temporary, "w", encoding="ascii") as file:
+        with files.written_atomically(path) as temporary, open(temporary, "w") as file:
             for number, value in enumerate(values):  # entry by entry: it is long
                 file.write(("[" if number == 0 else ", ") + json.dumps(plain_numbers(value)))
             file.write("]")

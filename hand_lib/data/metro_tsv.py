@@ -10,20 +10,13 @@ import binascii
 import contextlib
 import functools
 import json
-import mmap
+import re
 from pathlib import Path
 
 import numpy as np
-import simdjson
 import yaml
 
-from hand_lib.data.freihand import (
-    FREIHAND_CROP,
-    freihand_rows,
-    hand_from_model,
-    plain_numbers,
-    samples_to_write,
-)
+from hand_lib.data import freihand
 from hand_lib.data.sample import HandDataset, HandSample, as_dataset
 from hand_lib.files import SampleError, cached_arrays, write_text, written_atomically
 from hand_lib.hand.joints import fingertips_of
@@ -32,46 +25,20 @@ _WHERE = (
     "METRO's own download is closed; make the files from the original FreiHAND: "
     "python -m hand_lib.data.open <FreiHAND folder> <folder> --to tsv"
 )
+_HAS_JOINTS = re.compile(rb'"has_3d_joints"\s*:\s*+(?!0|false|null)')
+_JOINTS = re.compile(rb'"3d_joints"\s*:\s*([^"]*)')
 
 
-class TsvFile:
-    """Rows of a tab-separated file by number.   path: the file; its lines are found once.
+def line_starts(path: Path) -> np.ndarray:
+    """(N,) int64 byte at which each line of a file starts; found once and kept."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}. {_WHERE}")
 
-    offsets: (N,) int64 byte at which each line starts.
-    """
+    def find():
+        with open(path, "rb") as file:
+            return [np.cumsum([0, *map(len, file)])[:-1]]
 
-    def __init__(self, path):
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"no file {self.path}. {_WHERE}")
-        (self.offsets,) = cached_arrays(self.path, ["lines"], lambda: [self._line_starts()])
-
-    def _line_starts(self) -> np.ndarray:
-        starts, at, size = [], 0, self.path.stat().st_size
-        while at < size:
-            starts.append(at)
-            at = self._data.find(b"\n", at) + 1 or size
-        return np.array(starts, np.int64)
-
-    @functools.cached_property
-    def _data(self) -> mmap.mmap:
-        with open(self.path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-    def __getstate__(self):  # a loading process maps the file for itself
-        return {name: value for name, value in self.__dict__.items() if name != "_data"}
-
-    def row(self, number: int, name: str) -> list[bytes]:
-        """The two cells of one row, key and content.   name: what errors call the sample."""
-        start = int(self.offsets[number])
-        end = self._data.find(b"\n", start)
-        cells = self._data[start : end if end >= 0 else None].split(b"\t")
-        if len(cells) != 2:
-            raise SampleError(
-                f"{name}: row {number} of {self.path} has {len(cells)} columns, expected 2; the "
-                "file is cut off or not tab-separated"
-            )
-        return [cell.strip() for cell in cells]
+    return cached_arrays(path, ["lines"], find)[0]
 
 
 class FreiHandTsv(HandDataset):
@@ -101,12 +68,14 @@ class FreiHandTsv(HandDataset):
         names = [config.get(k) for k in ("img", "label")] if isinstance(config, dict) else [None]
         if not all(isinstance(name, str) for name in names):
             raise ValueError(f"FreiHAND-TSV: {self.path} should map img and label to a file each")
-        self.pictures, self.annotations = (TsvFile(self.path.parent / name) for name in names)
-        count, other = len(self.pictures.offsets), len(self.annotations.offsets)
+        pictures, labels = (self.path.parent / name for name in names)
+        self.files = {"img": (pictures, line_starts(pictures))}
+        self.files["label"] = labels, line_starts(labels)
+        count, other = (len(starts) for _, starts in self.files.values())
         if count != other:
             raise ValueError(
-                f"FreiHAND-TSV/{self.split}: {self.pictures.path} has {count} rows, "
-                f"{self.annotations.path} {other}; one of them is cut off or of another set"
+                f"FreiHAND-TSV/{self.split}: {pictures} has {count} rows, {labels} {other}; one "
+                "of them is cut off or of another set"
             )
         self.lines = np.arange(count)  # (N,) the row of each sample
         if "linelist" in config:
@@ -131,13 +100,22 @@ class FreiHandTsv(HandDataset):
     def __len__(self) -> int:
         return len(self.lines)
 
-    def _cells(self, file: TsvFile, index: int) -> list[bytes]:
-        return file.row(int(self.lines[index]), self.name(index))
+    def _cells(self, kind: str, index: int) -> tuple[str, bytes]:
+        """Key and content of a sample's row.   kind: of file, "img" or "label"."""
+        (path, starts), row = self.files[kind], self.lines[index]
+        with open(path, "rb") as file:
+            file.seek(starts[row])
+            cells = file.readline().split(b"\t")
+        if len(cells) != 2:
+            raise SampleError(
+                f"{self.name(index)}: row {row} of {path} has {len(cells)} columns, expected 2; "
+                "the file is cut off or not tab-separated"
+            )
+        return cells[0].strip().decode(errors="replace"), cells[1].strip()
 
     def annotation(self, index: int) -> tuple[str, dict]:
         """Key and label object of a sample, as they are in the file."""
-        key, text = self._cells(self.annotations, index)
-        key = key.decode(errors="replace")
+        key, text = self._cells("label", index)
         try:
             label = json.loads(text)
             return key, dict(label[0] if isinstance(label, list) else label)
@@ -158,18 +136,18 @@ class FreiHandTsv(HandDataset):
         return value.reshape(shape)
 
     def jpeg(self, index: int) -> bytes:
-        key, text = self._cells(self.pictures, index)
-        theirs = self._cells(self.annotations, index)[0]
+        key, text = self._cells("img", index)
+        theirs = self._cells("label", index)[0]
         if key != theirs:
             raise SampleError(
-                f"{self.name(index)}: the picture's key is {key.decode(errors='replace')}, the "
-                f"label's {theirs.decode(errors='replace')}; the files belong to different sets"
+                f"{self.name(index)}: the picture's key is {key}, the label's {theirs}; the files "
+                "belong to different sets"
             )
         try:
             return base64.b64decode(text, validate=True)
         except binascii.Error:
-            message = f"{self.name(index)}: the base64 of its row is cut off or damaged"
-            raise SampleError(message) from None
+            what = "the base64 of its row is cut off or damaged"
+            raise SampleError(f"{self.name(index)}: {what}") from None
 
     def crop_square(self, index: int) -> tuple[float, float, float]:
         """Centre (x, y) and side in pixels that the label asks for: side = 200 scale."""
@@ -191,28 +169,22 @@ class FreiHandTsv(HandDataset):
         if "xyz" in kept:
             fields["root"] = self._numbers(kept, "xyz", (21, 3), index)[0]
         if label.get("has_smpl") and label.get("has_3d_joints"):  # a test split's pose is a dummy
-            posed = [self._numbers(label, *one, index) for one in (("pose", (48,)), ("betas", (10,)))]
-            fields["pose"], fields["betas"] = posed
+            fields["pose"] = pose = self._numbers(label, "pose", (48,), index)
+            fields["betas"] = betas = self._numbers(label, "betas", (10,), index)
             if self.model is not None:
-                fields["vertices"], fields["joints"] = hand_from_model(self.model, *posed)
+                posed = freihand.hand_from_model(self.model, pose, betas)
+                fields["vertices"], fields["joints"] = posed
         return fields
 
     @functools.cached_property
     def groups(self) -> np.ndarray:
         """(N,) number of the unique hand: samples with equal joints are one hand."""
-        parser, first = simdjson.Parser(), {}
-        hands = (self._joints_or_key(parser, index) for index in range(len(self)))
+        hands, first = [], {}
+        for index in range(len(self)):
+            key, text = self._cells("label", index)
+            joints = _HAS_JOINTS.search(text) and _JOINTS.search(text)
+            hands.append(joints[1] if joints else key)
         return np.array([first.setdefault(hand, len(first)) for hand in hands], dtype=np.int64)
-
-    def _joints_or_key(self, parser, index: int) -> bytes:
-        key, text = self._cells(self.annotations, index)
-        try:
-            label = parser.parse(text)
-            label = label[0] if isinstance(label, simdjson.Array) else label
-            known = label["has_3d_joints"]
-            return bytes(label["3d_joints"].as_buffer(of_type="d")) if known else key
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return key  # reading the sample says what is wrong
 
     @functools.cached_property
     def backgrounds(self) -> int:
@@ -223,7 +195,7 @@ class FreiHandTsv(HandDataset):
         return count if tiled and count <= 4 else 1
 
 
-def tsv_label(sample: HandSample, share: float = FREIHAND_CROP) -> dict:
+def tsv_label(sample: HandSample, share: float = freihand.FREIHAND_CROP) -> dict:
     """METRO's label object of a sample; unknown truth is written the way its test split has it.
 
     share: of the picture that the crop shows.
@@ -238,14 +210,14 @@ def tsv_label(sample: HandSample, share: float = FREIHAND_CROP) -> dict:
     return {
         "center": [width / 2, height / 2],
         "scale": min(width, height) * share / 200,
-        "2d_joints": plain_numbers(flat),
+        "2d_joints": freihand.plain_numbers(flat),
         "has_2d_joints": int(sample.joints_2d is not None),
-        "3d_joints": plain_numbers(solid),
+        "3d_joints": freihand.plain_numbers(solid),
         "has_3d_joints": int(sample.joints is not None),
-        "hrnet_2d_joints": plain_numbers(np.zeros((21, 3), np.float32)),
+        "hrnet_2d_joints": freihand.plain_numbers(np.zeros((21, 3), np.float32)),
         "has_hrnet_2d_joints": 0,
-        "pose": plain_numbers(sample.pose) if posed else [1.0] * 48,
-        "betas": plain_numbers(sample.betas) if posed else [1.0] * 10,
+        "pose": freihand.plain_numbers(sample.pose) if posed else [1.0] * 48,
+        "betas": freihand.plain_numbers(sample.betas) if posed else [1.0] * 10,
         "has_smpl": int(posed or sample.joints is None),
     }
 
@@ -262,16 +234,17 @@ def write_freihand_tsv(folder, samples, split: str = "train", progress=None) -> 
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / f"{split}.{name}.tsv" for name in ("img", "label", "hw", "linelist")}
     offsets = {name: [] for name in paths}
-    with contextlib.ExitStack() as whole, contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as opened:
         files = {}
         for name, path in paths.items():
-            temporary = whole.enter_context(written_atomically(path))
+            temporary = opened.enter_context(written_atomically(path))
             files[name] = opened.enter_context(open(temporary, "wb"))
-        for count, (sample, picture, shown) in enumerate(samples_to_write(data, progress)):
+        for count, (sample, picture, shown) in enumerate(freihand.samples_to_write(data, progress)):
             key, label = f"{count:08d}.jpg", tsv_label(sample, shown)
             if sample.intrinsics is not None:
-                kept = freihand_rows(sample, "")
-                label["freihand"] = {n: plain_numbers(kept[n]) for n in ("K", "xyz") if n in kept}
+                rows = freihand.freihand_rows(sample, "").items()
+                kept = {name: value for name, value in rows if name in ("K", "xyz")}
+                label["freihand"] = {n: freihand.plain_numbers(kept[n]) for n in kept}
             height, width = sample.image.shape[:2]
             cells = {
                 "img": (key, base64.b64encode(picture).decode()),

@@ -113,8 +113,7 @@ def fits(model: HandModel, vertices) -> bool:
     if vertices is None or len(vertices) == 0:
         return True
     picks = np.linspace(0, len(vertices) - 1, min(32, len(vertices))).astype(int)
-    rest, faces = np.asarray(model.vertices.cpu()), np.asarray(model.faces.cpu())
-    return np.mean([fits_mesh(vertices[i], rest, faces) for i in picks]) > 0.5
+    return np.mean([fits_mesh(vertices[i], model) for i in picks]) > 0.5
 
 
 def is_builtin(model: HandModel) -> bool:

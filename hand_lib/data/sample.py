@@ -275,12 +275,12 @@ def square_around(points, margin: float) -> tuple[float, float, float]:
     return (*((low + high) / 2).tolist(), side)
 
 
-def fits_mesh(vertices, template, faces) -> bool:
-    """Whether a mesh has its vertices in the order of a template: its edges are then short.
+def fits_mesh(vertices, model) -> bool:
+    """Whether a mesh (V, 3) of any unit has its vertices in the order of a ``HandModel``'s.
 
-    vertices: (V, 3) any unit.   template: (V, 3).   faces: (F, 3) of the template.
-    In another order the ends of an edge lie anywhere on the hand, ten times as far apart.
+    Its edges are then short; in another order their ends lie anywhere, ten times as far apart.
     """
+    template, faces = (np.asarray(x.detach().cpu()) for x in (model.vertices, model.faces))
     if len(vertices) != len(template):
         return False
     meshes = np.stack([vertices, template]).astype(float)

@@ -57,18 +57,18 @@ class YouTubeHands(HandDataset):
         self.fingertips = "smplx" if model is None else fingertips_of(model)
         index = json.loads(self._arrays[1].tobytes())
         try:
-            self.images = {image["id"]: image for image in index["images"]}
-            hands = [(row, a["image_id"], bool(a["is_left"]), self.images[a["image_id"]]["name"])
-                     for row, a in enumerate(index["annotations"])]  # fmt: skip
+            images = {i["id"]: (i["name"], i["width"], i["height"]) for i in index["images"]}
+            rows = enumerate(index["annotations"])
+            hands = [(row, bool(a["is_left"]), *images[a["image_id"]]) for row, a in rows]
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"YouTube3D: {self.path} should hold images (id, name, width, height) and "
                 f"annotations (image_id, is_left, vertices); {type(error).__name__}: {error}"
             ) from None
-        there = {name: self._find_frame(name) for name in {hand[3] for hand in hands}}
+        there = {name: self._find_frame(name) for name in {hand[2] for hand in hands}}
         self.missing = sorted(name for name, path in there.items() if path is None)
         self._frames, self._scales = {name: path for name, path in there.items() if path}, {}
-        self.hands = [hand for hand in hands if hand[3] in self._frames]
+        self.hands = [hand for hand in hands if hand[2] in self._frames]
         if hands and not self.hands:
             raise FileNotFoundError(
                 f"YouTube3D: none of {len(there)} frames lies under {self.root}, for instance "
@@ -80,16 +80,15 @@ class YouTubeHands(HandDataset):
                 f"({len(hands) - len(self.hands)} hands left out), first {self.missing[0]}",
                 stacklevel=2,
             )
-        videos = [Path(hand[3]).parts[1:2] or (hand[3],) for hand in self.hands]
-        self.groups = np.unique([video[0] for video in videos], return_inverse=True)[1]
+        videos = [(*Path(name).parts[1:2], name)[0] for _, _, name, *_ in self.hands]
+        self.groups = np.unique(videos, return_inverse=True)[1]
         if model is not None:
-            template, faces = model.vertices.detach().cpu().numpy(), model.faces.cpu().numpy()
-            if len(self) and not fits_mesh(self.vertices_px(0), template, faces):
+            if len(self) and not fits_mesh(self.vertices_px(0), model):
                 raise WrongHandModel(
                     f"YouTube3D: the meshes of {self.path} are in another vertex order than this "
                     "hand model; they come in MANO's: pass HandModel.from_mano(...), or no model"
                 )
-            rest = model.regress_joints(template)
+            rest = model.regress_joints(model.vertices.detach().cpu().numpy())
             self._knuckle_m = float(np.linalg.norm(rest[9] - rest[0]))
 
     @functools.cached_property
@@ -115,9 +114,8 @@ class YouTubeHands(HandDataset):
 
     def _scale(self, index: int) -> float:
         """Size of the frame on the disk over the size that its labels are for."""
-        _row, image_id, _left, name = self.hands[index]
+        *_, name, w, h = self.hands[index]
         if name not in self._scales:
-            w, h = self.images[image_id]["width"], self.images[image_id]["height"]
             wide, high = picture_size(self.jpeg(index)) or (w, h)  # no picture: decoding says so
             if abs(wide / w / (high / h) - 1) > 0.01:
                 raise SampleError(
@@ -142,7 +140,7 @@ class YouTubeHands(HandDataset):
         return square_around(self.vertices_px(index)[:, :2], MESH_BOX_MARGIN)
 
     def labels(self, index: int) -> dict:
-        _row, _image, is_left, name = self.hands[index]
+        _row, is_left, name, *_ = self.hands[index]
         vertices = self.vertices_px(index)
         fields = {"key": name, "side": "left" if is_left else "right", "vertices_px": vertices}
         if self.model is None:
@@ -160,7 +158,7 @@ class YouTubeHands(HandDataset):
         return fields | {"joints_2d": joints[:, :2]}
 
     def jpeg(self, index: int) -> bytes:
-        return read_bytes(self.root / self._frames[self.hands[index][3]], self.name(index))
+        return read_bytes(self.root / self._frames[self.hands[index][2]], self.name(index))
 
 
 _VERTICES = re.compile(rb'"vertices"\s*:\s*(?=\[)')

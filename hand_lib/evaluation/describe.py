@@ -186,7 +186,7 @@ def surface(dataset, model) -> np.ndarray | None:
 
     model: a ``HandModel``; its faces serve only meshes in its own vertex order.
     """
-    template, faces = model.vertices.detach().cpu().numpy(), model.faces.cpu().numpy()
+    faces = model.faces.cpu().numpy()
     for index in np.linspace(0, len(dataset) - 1, min(len(dataset), 8)).astype(int):
         try:
             sample = dataset[int(index)]
@@ -194,7 +194,7 @@ def surface(dataset, model) -> np.ndarray | None:
             continue
         mesh = sample.vertices if sample.vertices_px is None else sample.vertices_px
         if mesh is not None:
-            return faces if fits_mesh(mesh, template, faces) else None
+            return faces if fits_mesh(mesh, model) else None
     return faces
 
 

@@ -227,7 +227,7 @@ def error_parts(evaluation: Evaluation) -> dict[str, np.ndarray]:
     sized = hand * np.sqrt(true_size / np.where(size > 0, size, 1))[:, None, None]
     # points and their mirror images in the wrist: the centre that Procrustes takes is the wrist
     both = (np.concatenate([points, -points], 1) for points in (sized, true))
-    turned = sized @ procrustes(*both).rotation.swapaxes(1, 2)
+    turned = sized @ procrustes(*both)[1].swapaxes(1, 2)
     off, apart = 1000 * (hand - true), metrics.point_errors
     return {
         "wrists brought together": 1000 * evaluation.scores.vertex_errors["root"].mean(1),

@@ -75,7 +75,9 @@ class _Stub:
     value = __hash__ = None
 
     def __new__(cls, *arguments):
-        return super().__new__(cls)
+        stub = super().__new__(cls)
+        stub.arguments = arguments
+        return stub
 
     def __setstate__(self, state):  # without this, a state could set any attribute
         raise _Refusal("gives a state to what has none")
@@ -87,27 +89,17 @@ def _of_call(make) -> type:
 
 
 def _of_state(make) -> type:
-    """Stands for a class, whose instances are what ``make`` makes of their state."""
+    """Stands for a class, whose instances are what ``make`` makes of their state and arguments."""
 
     def __setstate__(self, state):
-        self.value = make(state)
+        self.value = make(state, *self.arguments)
 
     return type("class", (_Stub,), {"__setstate__": __setstate__})
 
 
-class _Type(_Stub):
-    """``numpy.dtype``: the code, and from the state the byte order."""
-
-    def __init__(self, code, *_):
-        self.value = code
-
-    def __setstate__(self, state):
-        self.value = state[1] + self.value if state[2:5] == (None, None, None) else "record"
-
-
 def _array(content, kind, shape, order: str = "C") -> np.ndarray:
     """An array of exactly these bytes, writable, in this machine's byte order."""
-    code = kind.value if isinstance(kind, _Type) else "unknown"
+    code = str(getattr(kind, "value", kind))
     if not re.fullmatch(r"[<>=|]?(b1|[iu][1248]|f[248]|c8|c16|[SU]\d+)", code):
         raise _Refusal(f"has an array of type {code[:20]!r}; only plain numbers and text are read")
     content = content.encode("latin1") if isinstance(content, str) else content
@@ -146,10 +138,12 @@ def _sparse(make, state: dict):
 
 
 _KNOWN = {
-    "numpy.dtype": _Type,
+    "numpy.dtype": _of_state(  # its code, and from the state the byte order
+        lambda state, code, *_: state[1] + code if state[2:5] == (None, None, None) else "record"
+    ),
     "numpy.ndarray": _Stub,
     "numpy.core.multiarray._reconstruct": _of_state(
-        lambda state: _array(state[-1], state[-3], state[-4], "F" if state[-2] else "C")
+        lambda state, *_: _array(state[-1], state[-3], state[-4], "F" if state[-2] else "C")
     ),
     "numpy.core.numeric._frombuffer": _of_call(_array),
     "numpy.core.multiarray.scalar": _of_call(lambda kind, data: _array(data, kind, ())[()]),

@@ -43,8 +43,12 @@ def extract_spirals(mesh, faces=None, length: int = 27, dilation: int = 1) -> np
         )
     order, walk = compiled() if len(vertices) * reach > SMALL else (rings, _walk)
     spirals, short = walk(*order(*corners(faces, len(vertices))), reach)
-    if short.any():
-        spirals[short] = _nearest(vertices, np.flatnonzero(short), reach)
+    if short.any():  # ties by index
+        queries = np.flatnonzero(short)
+        distances, found = cKDTree(vertices).query(vertices[queries], k=[*range(1, reach + 1)])
+        distances = np.where(found == queries[:, None], -1.0, distances)
+        ranked = np.lexsort((found, distances), axis=1)
+        spirals[queries] = np.take_along_axis(found, ranked, axis=1)
     return np.ascontiguousarray(spirals[:, ::dilation])
 
 
@@ -132,11 +136,3 @@ def _walk(starts, neighbours, reach):
         spirals[v, :m] = order[:m]
         ring_of[order[:size]] = -1
     return spirals, short
-
-
-def _nearest(vertices, queries, count):
-    """The `count` nearest vertices of each query vertex, itself first, ties by index."""
-    distances, found = cKDTree(vertices).query(vertices[queries], k=[*range(1, count + 1)])
-    distances = np.where(found == queries[:, None], -1.0, distances)
-    ranked = np.lexsort((found, distances), axis=1)
-    return np.take_along_axis(found, ranked, axis=1)

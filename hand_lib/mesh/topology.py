@@ -1,7 +1,6 @@
 """Triangle meshes as arrays: edges, borders, normals, checks, closest points, Procrustes."""
 
 import sys
-from typing import NamedTuple
 
 import igl
 import numpy as np
@@ -77,7 +76,7 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.reshape(normals, vertices.shape))
 
 
-def check_mesh(vertices: np.ndarray, faces: np.ndarray, name: str = "mesh") -> None:
+def check_mesh(vertices: np.ndarray, faces: np.ndarray) -> None:
     """Raise one ValueError that names the first offence of a mesh that is not a clean manifold.
 
     vertices: (V, 3).   faces: (F, 3).   Checked in this order: shapes, NaN, index range, repeated
@@ -86,10 +85,10 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray, name: str = "mesh") -> N
     """
     for what, array, letter in (("vertices", vertices, "V"), ("faces", faces, "F")):
         if array.ndim != 2 or array.shape[1] != 3 or len(array) == 0:
-            raise ValueError(f"{name}: {what} should be ({letter}, 3), found {array.shape}")
+            raise ValueError(f"mesh: {what} should be ({letter}, 3), found {array.shape}")
     for bad, sentence in _offences(vertices, faces):
         if bad.any():
-            raise ValueError(f"{name}: {sentence(int(bad.argmax()))}")
+            raise ValueError(f"mesh: {sentence(int(bad.argmax()))}")
 
 
 def _offences(vertices, faces):
@@ -129,26 +128,13 @@ def _unique_rows(rows) -> tuple[np.ndarray, np.ndarray]:
     return order[starts], np.diff(starts, append=len(rows))
 
 
-class Similarity(NamedTuple):
-    """The motion x -> scale R (x - source_center) + target_center, one for each of a batch."""
-
-    scale: np.ndarray  # (...)
-    rotation: np.ndarray  # (..., 3, 3) R
-    source_center: np.ndarray  # (..., 1, 3)
-    target_center: np.ndarray  # (..., 1, 3)
-
-    def __call__(self, points):
-        """Move points (..., N, 3)."""
-        turned = (points - self.source_center) @ self.rotation.mT
-        return self.scale[..., None, None] * turned + self.target_center
-
-
-def procrustes(source, target, reflections: bool = False, guard: float = 0.0) -> Similarity:
-    """Best similarity motion of each source onto its target, in the least-squares sense.
+def procrustes(source, target, reflections: bool = False, guard: float = 0.0):
+    """Each source moved onto its target by the similarity motion that errs least (squared).
 
     source, target: (..., N, 3), the same unit, both NumPy arrays or both tensors, whose motion then
     passes no gradient on.   reflections: allow mirrored solutions, as FreiHAND's scorer does;
     otherwise det R = +1 (Umeyama, 1991).   guard: added to the size of the source before dividing.
+    returns the points (..., N, 3), and the rotation R (..., 3, 3), x -> R x, in that motion.
     A source whose points coincide has scale 0 and is moved onto the target's centre.
     """
     if source.shape != target.shape or source.ndim < 2 or source.shape[-1] != 3:
@@ -156,6 +142,7 @@ def procrustes(source, target, reflections: bool = False, guard: float = 0.0) ->
             "expected source and target (..., N, 3) alike, found "
             f"{tuple(source.shape)}, {tuple(target.shape)}"
         )
+    points = source
     if not isinstance(source, np.ndarray):
         source, target = source.detach(), target.detach()
     source_center, target_center = source.mean(-2)[..., None, :], target.mean(-2)[..., None, :]
@@ -170,12 +157,13 @@ def procrustes(source, target, reflections: bool = False, guard: float = 0.0) ->
     if guard:
         spread = (spread**0.5 + guard) ** 2
     scale = (rotation * product).sum((-1, -2)) / (spread + (spread == 0))
-    return Similarity(scale, rotation, source_center, target_center)
+    turned = (points - source_center) @ rotation.mT
+    return scale[..., None, None] * turned + target_center, rotation
 
 
 def procrustes_align(source, target, reflections: bool = False, guard: float = 0.0):
     """Each source (..., N, 3) moved onto its target as well as a similarity can: ``procrustes``."""
-    return procrustes(source, target, reflections, guard)(source)
+    return procrustes(source, target, reflections, guard)[0]
 
 
 def closest_point_on_mesh(points, vertices, faces):
@@ -185,9 +173,8 @@ def closest_point_on_mesh(points, vertices, faces):
     returns face index (N,), barycentric (N, 3) that sum to one and are not negative, the surface
     point (N, 3) and its distance (N,).
     """
-    points = np.ascontiguousarray(points, dtype=np.float64)
-    vertices = np.ascontiguousarray(vertices, dtype=np.float64)
-    faces = np.ascontiguousarray(faces, dtype=np.int64)
+    points, vertices = (np.ascontiguousarray(x, np.float64) for x in (points, vertices))
+    faces = np.ascontiguousarray(faces, np.int64)
     squared, face, nearest = igl.point_mesh_squared_distance(points, vertices, faces)
     barycentric = barycentric_at(nearest, vertices, faces[face])
     return face, barycentric, nearest, np.sqrt(np.maximum(squared, 0))

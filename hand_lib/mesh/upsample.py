@@ -142,14 +142,19 @@ def _solve(gram, offsets, distances):
         system[c, c] = -1e-11
     inverse = np.linalg.inv(system)
     solution = inverse[:k, k].copy()
-    inverse = inverse[:k, :k]
     used = np.ones(k, np.bool_)
     for _ in range(k - STENCIL):
-        worst = np.where(used, solution * solution / np.diag(inverse), np.inf).argmin()
+        losses = solution * solution / np.diag(inverse)[:k]
+        worst = np.where(used, losses, np.inf).argmin()
         used[worst] = False
-        column = np.where(used, inverse[:, worst], 0.0)
-        solution -= column * (solution[worst] / inverse[worst, worst])
-        inverse = inverse - (column / inverse[worst, worst])[:, None] * inverse[worst]
+        pivot = inverse[worst, worst]
+        moved = solution[worst] / pivot
+        for a in range(k):
+            if used[a]:
+                share = inverse[a, worst] / pivot
+                solution[a] -= inverse[a, worst] * moved
+                for b in range(k):
+                    inverse[a, b] -= share * inverse[worst, b]
     weights = np.where(used, solution, 0.0)
     return used, weights / weights.sum()
 

@@ -74,7 +74,7 @@ def test_colour_tables_multiply_shift_and_clip():
 
 def test_blur_occluder_and_jpeg_each_leave_their_mark():
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    random = np.random.default_rng(1).uniform(0, 1, 28)
+    random = np.append(np.zeros(12), np.random.default_rng(1).uniform(0, 1, 28))
     for name in ("blur", "occluder", "jpeg"):
         out = degrade(image.copy(), Augmentation(**{name: 1.0}), random)
         assert out.shape == image.shape and out.dtype == np.uint8 and (out != image).any()
@@ -82,7 +82,7 @@ def test_blur_occluder_and_jpeg_each_leave_their_mark():
     assert blurred.std() < image.std()
     flat = np.full((64, 64, 3), 90, np.uint8)
     for shape in (0.1, 0.9):  # an ellipse, a box
-        random[11] = shape
+        random[12 + 11] = shape
         covered = (degrade(flat.copy(), Augmentation(occluder=1.0), random) != 90).any(2).mean()
         assert 0.002 < covered < 0.25
     assert (degrade(image.copy(), Augmentation(), random) == image).all()

@@ -41,16 +41,10 @@ def calling(name, argument="1", protocol=2):
     return head + f"c{module}\n{attribute}\n(V{argument}\ntR.".encode()
 
 
-def select_pickle(**state):
-    with stand_in_modules() as (_, Select, _csc):
-        value = Select()
-        value.__dict__.update(state)
-        return python2_bytes(value)
-
-
-def csc_pickle(**state):
-    with stand_in_modules() as (_, _select, Csc):
-        value = Csc()
+def stand_in(kind, **state):
+    """A pickle of chumpy's ``Select`` (kind 1) or of an old sparse matrix (2) with this state."""
+    with stand_in_modules() as kinds:
+        value = kinds[kind]()
         value.__dict__.update(state)
         return python2_bytes(value)
 
@@ -88,14 +82,14 @@ HOSTILE = {
     "object array": (pickle.dumps(np.array([{}, 1], object), 3), "O8"),
     "record array": (pickle.dumps(np.zeros(2, [("a", "f8")]), 3), "record"),
     "odd byte order": (array_pickle((1,), b"f8", b"\0" * 8, b"X"), "Xf8"),
-    "chumpy without array": (select_pickle(idxs=np.arange(3)), "arrays a, idxs"),
-    "chumpy outside": (select_pickle(a=ONES, idxs=np.array([9])), "out of bounds"),
+    "chumpy without array": (stand_in(1, idxs=np.arange(3)), "arrays a, idxs"),
+    "chumpy outside": (stand_in(1, a=ONES, idxs=np.array([9])), "out of bounds"),
     "chumpy misshaped": (
-        select_pickle(a=ONES, idxs=np.arange(3), preferred_shape=(2, 2)),
+        stand_in(1, a=ONES, idxs=np.arange(3), preferred_shape=(2, 2)),
         "reshape",
     ),
-    "sparse outside": (csc_pickle(**{**GOOD_CSC, "indices": np.array([0, 1, 9])}), "must be < 3"),
-    "sparse, columns": (csc_pickle(**{**GOOD_CSC, "indptr": np.array([0, 2, 1, 3])}), "non-decr"),
+    "sparse outside": (stand_in(2, **GOOD_CSC | {"indices": np.array([0, 1, 9])}), "must be < 3"),
+    "sparse, columns": (stand_in(2, **GOOD_CSC | {"indptr": np.array([0, 2, 1, 3])}), "non-decr"),
     "set of lists": (b"\x80\x02c__builtin__\nset\n(](]etR.", "unhashable"),
 }
 

@@ -261,8 +261,6 @@ def paint_background(kind: str, size: int, rng: np.random.Generator) -> NDArray:
     >>> paint_background("leaves", 64, np.random.default_rng(0)).shape
     (64, 64, 3)
     """
-    if kind not in _PAINTERS:
-        raise ValueError(f"unknown background {kind!r}; known: {', '.join(KINDS)}")
     canvas = np.asarray(_PAINTERS[kind][0](rng, size), np.float32)
     y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
     fall = 1 + rng.normal(0, 0.25) * x + rng.normal(0, 0.3) * y
@@ -282,11 +280,8 @@ def background_bank(count: int = 192, size: int = 256, seed: int = 0) -> tuple[N
     return np.stack([*map(paint_background, kinds, repeat(size), rngs)]), kinds
 
 
-def photograph_bank(folder, size: int = 256, most: int = 192) -> NDArray:
-    """Tiles (N, size, size, 3) uint8: the middle squares of the pictures of a folder.
-
-    What cannot be read is left out.
-    """
+def photograph_bank(folder, size: int = 256) -> NDArray:
+    """Tiles (N, size, size, 3) uint8, 192 at most: the middles of those pictures that are read."""
     place, tiles = check_folder(resolve(folder), "background_folder", ""), []
     for path in sorted(filter(Path.is_file, place.iterdir()), key=natural_key):
         with contextlib.suppress(ValueError):
@@ -295,7 +290,7 @@ def photograph_bank(folder, size: int = 256, most: int = 192) -> NDArray:
             top, left = ((extent - side) // 2 for extent in picture.shape[:2])
             square = picture[top : top + side, left : left + side]
             tiles.append(cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA))
-        if len(tiles) == most:
+        if len(tiles) == 192:
             break
     if not tiles:
         raise ValueError(f"background_folder: {place} holds no picture that can be read")

@@ -16,17 +16,17 @@ _F = np.float32
 _U = np.uint64  # indices known to be positive: no look whether to count from the end
 
 
-TONE_STEPS = 2048
+CAST_CELLS = 32
+"""Cells along a side of the shadow that falls on the background."""
 TONE_TOP = 4.0
 """Linear light up to this is looked up; brighter is white."""
-
-
-def tone_curve() -> np.ndarray:
-    """Linear light in steps of TONE_TOP / TONE_STEPS -> sRGB 0 to 255, with a soft shoulder."""
-    light, knee = np.linspace(0, TONE_TOP, TONE_STEPS), 0.72
-    shoulder = knee + (1 - knee) * (1 - np.exp(-(light - knee) / (1 - knee)))
-    rolled = np.where(light < knee, light, shoulder)
-    return (255 * np.clip(rolled, 0, 1) ** (1 / 2.2)).astype(np.float32)
+_LIGHT, _KNEE = np.linspace(0, TONE_TOP, 2048), 0.72
+_SHOULDER = _KNEE + (1 - _KNEE) * (1 - np.exp(-(_LIGHT - _KNEE) / (1 - _KNEE)))
+_ROLLED = np.where(_LIGHT < _KNEE, _LIGHT, _SHOULDER)
+TONE = (255 * np.clip(_ROLLED, 0, 1) ** (1 / 2.2)).astype(np.float32)
+"""Linear light from 0 to TONE_TOP -> sRGB 0 to 255, with a soft shoulder."""
+INVERSE_TONE = ((np.arange(256) / 255) ** 2.2).astype(np.float32)
+"""An sRGB byte -> linear light."""
 
 
 def pack_tiles(tiles: np.ndarray) -> np.ndarray:
@@ -36,14 +36,6 @@ def pack_tiles(tiles: np.ndarray) -> np.ndarray:
     '0x30201'
     """
     return tiles.astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def _look_up(texels, places, found):
-    """Four texels of each pixel of a line."""
-    for x in range(places.shape[1]):
-        found[0, x], found[1, x] = texels[places[0, x]], texels[places[1, x]]
-        found[2, x], found[3, x] = texels[places[2, x]], texels[places[3, x]]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -65,8 +57,7 @@ def lay_background(ground, tiles, canvas):
     ex, ey, far = np.cos(edge * 1.7), np.sin(edge * 1.7), (left - 0.3) * size
     gain, bias = ground.gain * _F(1 / 65536), ground.bias
     wide = 2 * side * 65536  # keeps places positive: the pattern repeats after 2 side
-    places, found = np.empty((4, size), np.uint32), np.empty((4, size), np.uint32)
-    parts = np.empty((2, size), np.float32)
+    places, parts = np.empty((4, size), np.uint32), np.empty((2, size), np.float32)
     for y in range(size):
         dy = y - middle
         for x in range(size):
@@ -81,7 +72,7 @@ def lay_background(ground, tiles, canvas):
             places[0, x], places[1, x] = tile + j0 + i0, tile + j0 + i1
             places[2, x], places[3, x] = tile + j1 + i0, tile + j1 + i1
             parts[0, x], parts[1, x] = u & 255, v & 255
-        _look_up(texels, places, found)
+        found = np.take(texels, places)
         for x in range(size):
             a, b = parts[0, x], parts[1, x]  # whole numbers below 2^24: these sums are exact
             w11 = a * b
@@ -99,9 +90,8 @@ def cast_on_background(p, layout, scratch, canvas):
     strength = p.cast
     if strength <= 0:
         return
-    cast, size = scratch.cast, canvas.shape[1]
-    cells, wide = cast.shape[0] - 2, 2 * size + PAD
-    cast[:] = 0.0
+    size, cells = canvas.shape[1], CAST_CELLS
+    cast, wide = np.zeros((cells + 2, cells + 2), np.float32), 2 * size + PAD
     last = layout.face_start[SLEEVE + 1]
     for cy in range(cells):
         for cx in range(cells):

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import shutil
-import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,26 +20,12 @@ from scipy.spatial.transform import Rotation
 
 from hand_lib.data.freihand import write_freihand
 from hand_lib.data.sample import HandDataset, HandSample
+from hand_lib.data.synthetic import effects, scene
 from hand_lib.data.synthetic.backgrounds import background_bank, photograph_bank
 from hand_lib.data.synthetic.config import SyntheticConfig, flat_fields
 from hand_lib.data.synthetic.draw import sample_parameters
-from hand_lib.data.synthetic.effects import (
-    cast_on_background,
-    expose,
-    lay_background,
-    pack_tiles,
-    tone_curve,
-)
-from hand_lib.data.synthetic.layout import ARM, Materials, make_layout, resting_arm
+from hand_lib.data.synthetic.layout import ARM, Materials, forearm, make_layout
 from hand_lib.data.synthetic.paint import paint
-from hand_lib.data.synthetic.scene import (
-    Posed,
-    aim,
-    draw_buffers,
-    light_vertices,
-    make_scratch,
-    place_parts,
-)
 from hand_lib.files import read_json
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import DRAWN, GESTURES, sample_poses
@@ -81,7 +66,7 @@ def make_banks(background_folder=None) -> Banks:
     background_folder: pictures that are one more kind of background.
     """
     if background_folder is not None:
-        banks, more = make_banks(None), pack_tiles(photograph_bank(background_folder))
+        banks, more = make_banks(None), effects.pack_tiles(photograph_bank(background_folder))
         tiles = np.concatenate([banks.materials.tiles, more])
         kinds = np.concatenate([banks.kinds, np.full(len(more), "photographs")])
         return banks._replace(materials=banks.materials._replace(tiles=tiles), kinds=kinds)
@@ -90,12 +75,12 @@ def make_banks(background_folder=None) -> Banks:
     template, faces = arrays["v_template"], arrays["f"]
     rest = arrays["J_regressor"] @ template
     layout, axes = make_layout(template, faces, rest)
-    surface = np.concatenate([template, resting_arm(template, layout, axes)])
+    arm = forearm(template[layout.rim].astype(np.float32), axes, 0.0, 0.0, 1.0)[1:]
+    surface = np.concatenate([template, arm.reshape(-1, 3)])
     surface = to_builtin_rest(surface, arrays["weights"], rest)
     texels = skin_texels(surface, layout.faces[: layout.face_start[ARM + 1]])
-    inverse_tone = ((np.arange(256) / 255) ** 2.2).astype(np.float32)
     texels, (tiles, kinds) = texels.view(np.uint64).reshape(-1), background_bank()
-    materials = Materials(layout, texels, pack_tiles(tiles), tone_curve(), inverse_tone)
+    materials = Materials(layout, texels, effects.pack_tiles(tiles))
     rng = np.random.default_rng([0, 11])
     poses = sample_poses(POSES, rng, gestures_share=0.0)
     moves = np.abs(poses).max(axis=0) > 1e-3
@@ -114,11 +99,11 @@ def _render(parameters, first, posed, materials, scratch, canvas, mask, root, le
     layout, size = materials.layout, canvas.shape[2]
     for b in range(first, min(first + len(canvas), len(parameters))):
         p, picture = parameters[b], canvas[b - first]
-        place_parts(p, b, posed, layout, scratch, size, root[b], lens[b])
-        light_vertices(p, layout, scratch, root[b], lens[b])
-        draw_buffers(p, layout, scratch, 2 * size)
-        lay_background(p.background, materials.tiles, picture)
-        cast_on_background(p, layout, scratch, picture)
+        scene.place_parts(p, b, posed, layout, scratch, size, root[b], lens[b])
+        scene.light_vertices(p, layout, scratch, root[b], lens[b])
+        scene.draw_buffers(p, layout, scratch, 2 * size)
+        effects.lay_background(p.background, materials.tiles, picture)
+        effects.cast_on_background(p, layout, scratch, picture)
         paint(p, materials, scratch, picture, lens[b, 0], mask[b])
 
 
@@ -144,20 +129,13 @@ class SyntheticHands(HandDataset):
         self.config = SyntheticConfig(**knobs)
         _ = self.banks  # now, so that a folder that is missing is named now
 
-    @functools.cached_property
+    @property
     def banks(self) -> Banks:
         """What all pictures share."""
         return make_banks(self.config.background_folder)
 
-    @functools.cached_property
-    def _scratch(self):
-        return threading.local()  # buffers of each thread that draws
-
     def __len__(self) -> int:
         return self.count
-
-    def __getstate__(self):
-        return {k: value for k, value in self.__dict__.items() if k not in ("banks", "_scratch")}
 
     def _check(self, indices) -> NDArray:
         indices = np.asarray(indices)
@@ -172,7 +150,7 @@ class SyntheticHands(HandDataset):
         indices = self._check(indices) + self.count * np.asarray(epochs, np.int64)
         return sample_parameters(self.config, self.seed, indices, self.size, self.banks)
 
-    def posed(self, parameters: NDArray) -> Posed:
+    def posed(self, parameters: NDArray) -> scene.Posed:
         """The hands of some pictures."""
         count, there = len(parameters), parameters["second"] != 0
         poses = np.concatenate([parameters["pose"], parameters["second_pose"][there]])
@@ -182,7 +160,7 @@ class SyntheticHands(HandDataset):
         parts = ((p - hand.joints[:, :1]).float().numpy() for p in (hand.vertices, hand.joints))
         vertices, joints = parts
         rows = np.maximum(np.cumsum(there) - 1, 0)
-        return Posed(vertices[:count], joints[:count], vertices[count:], rows)
+        return scene.Posed(vertices[:count], joints[:count], vertices[count:], rows)
 
     def fetch_batch(self, indices, epochs=0) -> dict[str, NDArray]:
         """Pictures and labels of a batch, as training takes them.
@@ -201,14 +179,13 @@ class SyntheticHands(HandDataset):
         masks = np.empty((batch, size, size), np.bool_)
         roots, lenses = (np.empty((batch, 3), np.float32) for _ in range(2))
         canvas = np.empty((min(batch, GROUP), 3, size, size), np.float32)
-        if not hasattr(self._scratch, "buffers"):
-            self._scratch.buffers = make_scratch(banks.materials.layout, size)
-        drawn = banks.materials, self._scratch.buffers, canvas, masks, roots, lenses
+        scratch = scene.make_scratch(banks.materials.layout, size)
+        drawn = banks.materials, scratch, canvas, masks, roots, lenses
         for first in range(0, batch, GROUP):
             _render(parameters, first, posed, *drawn)
             rows = zip(images[first:], parameters["camera"][first:], canvas, strict=False)
             for image, camera, plane in rows:
-                image[:] = expose(camera, plane, banks.grain).transpose(2, 0, 1)
+                image[:] = effects.expose(camera, plane, banks.grain).transpose(2, 0, 1)
         vertices, joints = posed.vertices, posed.joints
         intrinsics = np.eye(3, dtype=np.float32) * lenses[:, :1, None]
         intrinsics[:, :2, 2], intrinsics[:, 2, 2] = lenses[:, 1:], 1
@@ -262,7 +239,12 @@ class MovingHand(SyntheticHands):
         first = sample_parameters(self.config, self.seed, [0], self.size, self.banks)
         self._frames = out = np.repeat(first, self.count)
         out["index"] = np.arange(self.count)
-        out["pose"] = _between_gestures(rng, way)
+        # half a second from one named gesture to the next, half a second there
+        stops, table = int(np.floor(way[-1])) + 2, self.banks.gestures
+        picks, at = rng.integers(0, len(table), stops + 1), np.minimum(way.astype(int), stops - 1)
+        part = np.clip((way - at) * 2, 0, 1)
+        part = (part * part * (3 - 2 * part))[:, None, None]
+        out["pose"] = table[picks[at]] * (1 - part) + table[picks[at + 1]] * part
         turn = Rotation.from_rotvec(_wander(rng, way, 3) * np.deg2rad([16, 22, 16])).as_matrix()
         out["frame"] = turn @ first["frame"][0].astype(float)
         out["pose"][:, 0] = Rotation.from_matrix(out["frame"] @ self.banks.axes.T).as_rotvec()
@@ -271,13 +253,10 @@ class MovingHand(SyntheticHands):
         for name in ("grain_u", "grain_v"):
             out["camera"][name] = rng.integers(0, 4096, self.count)
         # framing and shift that undo each frame's own aim: one focal length and centre for all
-        out["framing"], out["shift"] = 1.0, 0.0
-        aims, root = np.empty((self.count, 3), np.float32), np.empty(3, np.float32)
-        for frame, joints, lens in zip(out, self.posed(out).joints, aims, strict=True):
-            aim(frame, joints, self.size, root, lens)
-        aims = aims.astype(float)
-        side = self.size / aims[:, :1]  # of the joints' bounding square, tangents
-        middle = ((self.size - 1) / 2 - aims[:, 1:]) / aims[:, :1]
+        root, lens = np.empty((2, 3), np.float32)  # not needed
+        pairs = zip(out, self.posed(out).joints, strict=True)
+        aims = np.array([scene.aim(*pair, self.size, root, lens) for pair in pairs])
+        middle, side = aims[:, :2], aims[:, 2:]  # of the joints' bounding square, tangents
         low, high = (middle - side / 2).min(axis=0), (middle + side / 2).max(axis=0)
         seen = CLIP_MARGIN * (high - low).max()
         out["framing"], out["shift"] = seen / side[:, 0], (middle - (low + high) / 2) / seen
@@ -292,15 +271,6 @@ def _wander(rng, way, count):
     rates = np.array([0.17, 0.31, 0.53])[:, None]
     waves = np.sin(2 * np.pi * (way[:, None, None] * rates + rng.random((3, count))))
     return (waves * np.array([0.9, 0.7, 0.4])[:, None]).sum(axis=1) / 1.2
-
-
-def _between_gestures(rng, way):
-    """Poses (T, 16, 3): half a second from one named gesture to the next, half a second there."""
-    stops, table = int(np.floor(way[-1])) + 2, np.stack([GESTURES[name] for name in DRAWN])
-    picks, at = rng.integers(0, len(table), stops + 1), np.minimum(way.astype(int), stops - 1)
-    part = np.clip((way - at) * 2, 0, 1)
-    part = (part * part * (3 - 2 * part))[:, None, None]
-    return table[picks[at]] * (1 - part) + table[picks[at + 1]] * part
 
 
 def synthetic_test() -> SyntheticHands:

@@ -42,15 +42,6 @@ class Materials(NamedTuple):
     layout: Layout
     texels: np.ndarray  # (N,) uint64, a byte for each channel of the skin (``skin.CHANNELS``)
     tiles: np.ndarray  # (N, T, T) uint32 backgrounds and patterns: bytes red, green, blue, 0
-    tone: np.ndarray  # linear light -> sRGB, see ``effects.tone_curve``
-    inverse_tone: np.ndarray  # (256,) float32, sRGB byte -> linear light
-
-
-def _tube_faces(ids) -> np.ndarray:
-    """Faces between rings of vertices (rings, around): out, if these run clockwise seen along."""
-    a, b = ids[:-1], ids[1:]
-    c, d = np.roll(a, -1, axis=1), np.roll(b, -1, axis=1)
-    return np.concatenate([np.stack(one, -1).reshape(-1, 3) for one in ((a, b, c), (c, b, d))])
 
 
 def make_layout(template, faces, rest) -> tuple[Layout, np.ndarray]:
@@ -82,7 +73,10 @@ def make_layout(template, faces, rest) -> tuple[Layout, np.ndarray]:
             ids = first + np.arange(len(uv)).reshape(-1, around)
             if kind == "arm":
                 ids = np.concatenate([(rim + first - vertices)[None], ids])
-            part_faces = _tube_faces(ids)[:, :: 1 if kind in rings else -1]
+            a, b = ids[:-1], ids[1:]  # out, if the rings run clockwise seen along
+            c, d = np.roll(a, -1, axis=1), np.roll(b, -1, axis=1)
+            part_faces = [np.stack(one, -1).reshape(-1, 3) for one in ((a, b, c), (c, b, d))]
+            part_faces = np.concatenate(part_faces)[:, :: 1 if kind in rings else -1]
         vertex_start.append(first + len(uv))
         face_start.append(face_start[-1] + len(part_faces))
         all_faces.append(part_faces)
@@ -103,21 +97,26 @@ def make_layout(template, faces, rest) -> tuple[Layout, np.ndarray]:
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def forearm(rim, frame, bend, side, girth, stations, out):
+def forearm(rim, frame, bend, side, girth):
     """Rings of the forearm that continues the open wrist.
 
     rim: (R, 3) metres, in order.   frame: (3, 3) columns distal, radial, dorsal.   bend, side:
     radians by which the forearm leaves the hand's direction (palm flexion; towards the thumb).
-    girth: how much the arm widens.   out: (S, R, 3), filled; station 0 is the rim itself.
+    girth: how much the arm widens.   returns (S, R, 3); station 0 is the rim itself.
     """
-    around = rim.shape[0]
-    centre = np.zeros(3, np.float32)
+    around, centre = rim.shape[0], np.zeros(3, np.float32)
     for i in range(around):
         for a in range(3):
             centre[a] += rim[i, a] / around
-    place = centre.copy()
-    for s in range(stations.shape[0]):
-        d = stations[s]
+    along, across, up = np.zeros(around), np.zeros(around), np.zeros(around)  # of the frame
+    for a in range(3):
+        offset = rim[:, a] - centre[a]
+        along += offset * frame[a, 0]
+        across += offset * frame[a, 1]
+        up += offset * frame[a, 2]
+    place, out = centre.copy(), np.empty((ARM_STATIONS.shape[0], around, 3), np.float32)
+    for s in range(ARM_STATIONS.shape[0]):
+        d = ARM_STATIONS[s]
         t = min(1.0, d / 0.05)
         t = t * t * (3 - 2 * t)
         cb, sb = np.cos(bend * t), np.sin(bend * t)
@@ -126,64 +125,20 @@ def forearm(rim, frame, bend, side, girth, stations, out):
         dx, dy, dz = cs * cb, ss, -cs * sb
         rx, ry, rz = -ss * cb, cs, ss * sb
         ux, uy, uz = sb, 0.0, cb
-        if s > 0:
-            step = d - stations[s - 1]
-            for a in range(3):
-                place[a] -= step * (frame[a, 0] * dx + frame[a, 1] * dy + frame[a, 2] * dz)
+        step = d - ARM_STATIONS[s - 1] if s > 0 else d
         grow = min(1.0, max(0.0, (d - 0.02) / 0.20))
         grow = grow * grow * (3 - 2 * grow) * girth
-        for i in range(around):
-            x = y = z = 0.0
-            for a in range(3):
-                offset = rim[i, a] - centre[a]
-                x += offset * frame[a, 0]
-                y += offset * frame[a, 1]
-                z += offset * frame[a, 2]
-            flat = 1.0 - 0.9 * t  # the rim need not be plane; further down the rings are
-            x, y, z = x * flat, y * (1 + 0.40 * grow), z * (1 + 0.70 * grow)
-            for a in range(3):
-                out[s, i, a] = (
-                    place[a]
-                    + frame[a, 0] * (x * dx + y * rx + z * ux)
-                    + frame[a, 1] * (x * dy + y * ry + z * uy)
-                    + frame[a, 2] * (x * dz + y * rz + z * uz)
-                )
-
-
-def resting_arm(template, layout: Layout, axes) -> np.ndarray:
-    """The forearm's own vertices (N, 3) behind the rest hand, metres."""
-    arm = np.zeros((len(ARM_STATIONS), len(layout.rim), 3), np.float32)
-    forearm(template[layout.rim].astype(np.float32), axes, 0.0, 0.0, 1.0, ARM_STATIONS, arm)
-    return arm[1:].reshape(-1, 3)
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def around_arm(arm, stations, d, i, thickness, frame, out):
-    """A point ``thickness`` metres outside the forearm's skin, d metres along, at its i-th side.
-
-    Negative d lies over the hand's root, where the tube is continued straight.
-    """
-    last = stations.shape[0] - 1
-    s = 0
-    while s < last - 1 and stations[s + 1] < d:
-        s += 1
-    t = (d - stations[s]) / (stations[s + 1] - stations[s])
-    wide = 1.0
-    if d < 0.0:
-        t, wide = 0.0, 1.0 - 3.0 * d
-    around = arm.shape[1]
-    length = 0.0
-    centre = np.zeros(3, np.float32)
-    for a in range(3):
-        for k in range(around):
-            centre[a] += (arm[s, k, a] * (1 - t) + arm[s + 1, k, a] * t) / around
-        out[a] = arm[s, i, a] * (1 - t) + arm[s + 1, i, a] * t
-        length += (out[a] - centre[a]) ** 2
-    length = np.sqrt(length) + 1e-9
-    for a in range(3):
-        out[a] = centre[a] + (out[a] - centre[a]) * (wide + thickness / length)
-        if d < 0.0:
-            out[a] -= d * frame[a, 0]
+        # the rim need not be plane; further down the rings are
+        x, y, z = along * (1.0 - 0.9 * t), across * (1 + 0.40 * grow), up * (1 + 0.70 * grow)
+        for a in range(3):
+            place[a] -= step * (frame[a, 0] * dx + frame[a, 1] * dy + frame[a, 2] * dz)
+            out[s, :, a] = (
+                place[a]
+                + frame[a, 0] * (x * dx + y * rx + z * ux)
+                + frame[a, 1] * (x * dy + y * ry + z * uy)
+                + frame[a, 2] * (x * dz + y * rz + z * uz)
+            )
+    return out
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

@@ -5,23 +5,7 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from hand_lib.data.synthetic.layout import (
-    ARM,
-    ARM2,
-    ARM_STATIONS,
-    HAND,
-    HAND2,
-    OBJECT,
-    OCCLUDER,
-    PARTS,
-    SLEEVE,
-    SLEEVE2,
-    SLEEVE_STATIONS,
-    add_normals,
-    around_arm,
-    forearm,
-    superquadric,
-)
+from hand_lib.data.synthetic import layout as parts
 from hand_lib.render.raster import DEPTH_STEPS, ID_BITS, PAD, draw_faces, make_buffer
 
 SHADOW_SIDE = 96
@@ -44,7 +28,7 @@ class Posed(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Buffers that one worker fills again for every picture; sub-pixels are 2 x 2."""
+    """Buffers that are filled again for every picture of a batch; sub-pixels are 2 x 2."""
 
     points: np.ndarray  # (V, 3) float32, relative to the wrist
     normals: np.ndarray  # (V, 3) float32
@@ -53,85 +37,81 @@ class Scratch(NamedTuple):
     # from the lamp and 1 + metres towards it; nothing
     seen: np.ndarray  # the camera's buffer, 2 S sub-pixels a side (``render.raster``)
     lamp_seen: np.ndarray  # the lamp's buffer
-    arm: np.ndarray  # (stations, R, 3) float32
     active: np.ndarray  # (P,) int8: 0 absent, 1 drawn, -1 drawn mirrored
-    cast: np.ndarray  # (34, 34) float32 how much of the hand covers a cell
 
 
 def make_scratch(layout, size: int) -> Scratch:
     """Buffers for pictures of ``size`` pixels a side."""
-    count, around = int(layout.vertex_start[-1]), len(layout.rim)
-
-    def floats(*shape):
-        return np.zeros(shape, np.float32)
-
-    return Scratch(
-        floats(count, 3), floats(count, 3), floats(count, 16),
-        make_buffer(2 * size, 2 * size), make_buffer(SHADOW_SIDE, SHADOW_SIDE),
-        floats(len(ARM_STATIONS), around, 3), np.zeros(len(PARTS), np.int8), floats(34, 34),
-    )  # fmt: skip
+    count = int(layout.vertex_start[-1])
+    vertices = (np.zeros((count, width), np.float32) for width in (3, 3, 16))
+    buffers = (make_buffer(side, side) for side in (2 * size, SHADOW_SIDE))
+    return Scratch(*vertices, *buffers, np.zeros(len(parts.PARTS), np.int8))
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _dress(p, points, arm, frame, first):
-    """Rings of a sleeve from vertex ``first`` on."""
-    around = arm.shape[1]
-    for s in range(SLEEVE_STATIONS.shape[0]):
-        d = p.sleeve_start + SLEEVE_STATIONS[s]
-        flare = p.sleeve_flare * np.exp(-SLEEVE_STATIONS[s] * 25.0) + 0.0012 * np.sin(s * 2.1)
+    """Rings of a sleeve from vertex ``first`` on, outside the skin of the forearm.
+
+    Those over the hand's root lie where the arm is continued straight.
+    """
+    around, stations = arm.shape[1], parts.ARM_STATIONS
+    for k in range(parts.SLEEVE_STATIONS.shape[0]):
+        d, s = p.sleeve_start + parts.SLEEVE_STATIONS[k], 0
+        flare = p.sleeve_flare * np.exp(-parts.SLEEVE_STATIONS[k] * 25.0) + 0.0012 * np.sin(k * 2.1)
+        while s < stations.shape[0] - 2 and stations[s + 1] < d:
+            s += 1
+        t, wide = np.float64((d - stations[s]) / (stations[s + 1] - stations[s])), 1.0
+        if d < 0.0:
+            t, wide = 0.0, 1.0 - 3.0 * d
+        ring, centre = arm[s] * (1 - t) + arm[s + 1] * t, np.zeros(3, np.float32)
         for i in range(around):
-            out = points[first + s * around + i]
-            around_arm(arm, ARM_STATIONS, d, i, p.sleeve_thickness + flare, frame, out)
+            centre[:] = centre + ring[i] / around
+        offsets = ring.astype(np.float32) - centre
+        for i in range(around):
+            length = np.sqrt((offsets[i] ** 2).astype(np.float64).sum()) + 1e-9
+            out = points[first + k * around + i]
+            out[:] = centre + offsets[i] * (wide + (p.sleeve_thickness + flare) / length)
+            if d < 0.0:
+                out -= d * frame[:, 0]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _limb(p, points, rim, arm, frame, side, first):
-    """Forearm behind a hand, its vertices from ``first`` on; ``arm`` is filled, whole even if cut.
+def _limb(p, points, rim, frame, side, first):
+    """Forearm behind a hand, its vertices from ``first`` on, and the sleeve that is worn on it.
 
     side: 1, or -1 where the arm leaves to the other side.
     """
-    forearm(points[rim], frame, p.arm_bend, side * p.arm_side, p.arm_girth, ARM_STATIONS, arm)
-    points[first : first + arm[1:].size // 3] = arm[1:].copy().reshape(-1, 3)
-    if p.arm_cut > 0.0:
-        _cut_limb(points, arm, ARM_STATIONS[-1] - p.arm_cut, first)
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def _cut_limb(points, arm, length, first):
-    """End a forearm at ``length`` metres: a ring there, and the rings behind it in its middle."""
-    around, last = arm.shape[1], 0
-    while ARM_STATIONS[last + 1] <= length:
-        last += 1
-    t = (length - ARM_STATIONS[last]) / (ARM_STATIONS[last + 1] - ARM_STATIONS[last])
-    ring, middle = points[first + last * around : first + (last + 1) * around], np.zeros(3)
-    ring[:] = arm[last] * (1 - t) + arm[last + 1] * t
-    for i in range(around):
-        middle += ring[i] / around
-    points[first + (last + 1) * around : first + (arm.shape[0] - 1) * around] = middle
+    arm = parts.forearm(points[rim], frame, p.arm_bend, side * p.arm_side, p.arm_girth)
+    stop = first + arm[1:].size // 3
+    points[first:stop] = arm[1:].copy().reshape(-1, 3)
+    if p.sleeve_start < 1.0:
+        _dress(p, points, arm, frame, stop)
+    if p.arm_cut > 0.0:  # ends in a ring at its length, the rings behind it in the middle of that
+        around, last, stations = arm.shape[1], 0, parts.ARM_STATIONS
+        length = stations[-1] - p.arm_cut
+        while stations[last + 1] <= length:
+            last += 1
+        t = (length - stations[last]) / (stations[last + 1] - stations[last])
+        ring, middle = points[first + last * around : first + (last + 1) * around], np.zeros(3)
+        ring[:] = arm[last] * (1 - t) + arm[last + 1] * t
+        for i in range(around):
+            middle += ring[i] / around
+        points[first + (last + 1) * around : stop] = middle
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _grasped(thing, out, grid, joints, frame):
     """A solid where the fingers would hold it, as large as the room between them."""
     centre = 0.3 * joints[9] + 0.25 * joints[12] + 0.2 * joints[8] + 0.25 * joints[4]
-    radius = reach = 0.0
-    for a in range(3):
-        reach += (joints[12, a] - joints[9, a]) ** 2
+    reach, radius = np.sqrt(((joints[12] - joints[9]) ** 2).astype(np.float64).sum()), 0.0
     for k in (6, 10, 14):
-        far = 0.0
-        for a in range(3):
-            far += (joints[k, a] - centre[a]) ** 2
-        radius += np.sqrt(far) / 3
+        radius += np.sqrt(((joints[k] - centre) ** 2).sum()) / 3
     radius = min(0.05, max(0.008, radius - 0.008))
-    opened = min(1.0, max(0.0, (np.sqrt(reach) - 0.045) / 0.045))
-    turn, jitter = np.empty((3, 3)), thing.turn
-    for a in range(3):  # columns: dorsal, distal, radial (the long axis lies across the palm)
-        for b in range(3):
-            turn[a, b] = (
-                frame[a, 2] * jitter[0, b] + frame[a, 0] * jitter[1, b] + frame[a, 1] * jitter[2, b]
-            )
-        centre[a] += thing.place[a] - frame[a, 2] * radius * 0.9 * opened
-    superquadric(grid, centre, turn, radius * thing.size, thing.roundness, out)
+    opened = min(1.0, max(0.0, (reach - 0.045) / 0.045))
+    jitter = thing.turn  # columns: dorsal, distal, radial (the long axis lies across the palm)
+    turn = frame[:, 2:] * jitter[0] + frame[:, :1] * jitter[1] + frame[:, 1:2] * jitter[2]
+    centre += thing.place - frame[:, 2] * radius * 0.9 * opened
+    parts.superquadric(grid, centre, turn, radius * thing.size, thing.roundness, out)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -163,36 +143,26 @@ def place_parts(p, b, posed, layout, scratch, size, root, lens):
     p: its record of ``PARAMETERS``.   posed: ``Posed``.   root, lens: see ``aim``.
     """
     start, points, active = layout.vertex_start, scratch.points, scratch.active
-    joints, arm = posed.joints[b], scratch.arm
-    active[:] = 0
+    joints = posed.joints[b]
+    worn, two = int(p.sleeve_start < 1.0), p.second  # and in the order of PARTS:
+    active[:] = np.array([1, 1, worn, p.object.on, p.occluder.on, two, two, two * worn], np.int8)
     points[: start[1]] = posed.vertices[b]
     middle_x, middle_y, bound = aim(p, joints, size, root, lens)
-    active[HAND] = active[ARM] = 1
-    _limb(p, points, layout.rim, arm, p.frame, 1, start[ARM])
-    if p.sleeve_start < 1.0:
-        active[SLEEVE] = 1
-        _dress(p, points, arm, p.frame, start[SLEEVE])
+    _limb(p, points, layout.rim, p.frame, 1, start[parts.ARM])
     if p.object.on > 0:
-        active[OBJECT] = 1
-        out = points[start[OBJECT] : start[OBJECT + 1]]
+        out = points[start[parts.OBJECT] : start[parts.OBJECT + 1]]
         _grasped(p.object, out, layout.grid, joints, p.frame)
     if p.occluder.on > 0:
-        active[OCCLUDER] = 1
-        o, centre = p.occluder, np.empty(3)
+        o = p.occluder
         z = max(0.4 * root[2], root[2] - o.place[2])
-        centre[0] = (middle_x + o.place[0] * bound) * z - root[0]
-        centre[1] = (middle_y + o.place[1] * bound) * z - root[1]
-        centre[2] = z - root[2]
-        out = points[start[OCCLUDER] : start[OCCLUDER + 1]]
-        superquadric(layout.grid, centre, o.turn, o.size, o.roundness, out)
+        x, y = (middle_x + o.place[0] * bound) * z, (middle_y + o.place[1] * bound) * z
+        centre = np.array([x - root[0], y - root[1], z - root[2]])
+        out = points[start[parts.OCCLUDER] : start[parts.OCCLUDER + 1]]
+        parts.superquadric(layout.grid, centre, o.turn, o.size, o.roundness, out)
     if p.second != 0:
-        first, stop = start[HAND2], start[SLEEVE2 + 1]
-        points[first : start[HAND2 + 1]] = posed.second[posed.second_row[b]]
-        _limb(p, points, layout.rim + first, arm, p.second_frame, -1, start[ARM2])
-        active[HAND2] = active[ARM2] = p.second
-        if p.sleeve_start < 1.0:
-            active[SLEEVE2] = p.second
-            _dress(p, points, arm, p.second_frame, start[SLEEVE2])
+        first, stop = start[parts.HAND2], start[parts.SLEEVE2 + 1]
+        points[first : start[parts.HAND2 + 1]] = posed.second[posed.second_row[b]]
+        _limb(p, points, layout.rim + first, p.second_frame, -1, start[parts.ARM2])
         points[first:stop, 0] *= p.second  # a left hand is a mirrored right one
         points[first:stop] += p.second_place
 
@@ -216,7 +186,7 @@ def light_vertices(p, layout, scratch, root, lens):
     for part in range(active.shape[0]):
         if active[part] != 0:
             first, stop = layout.face_start[part], layout.face_start[part + 1]
-            add_normals(points, layout.faces, first, stop, normals)
+            parts.add_normals(points, layout.faces, first, stop, normals)
     for part in range(active.shape[0]):
         if active[part] == 0:
             continue
@@ -260,7 +230,7 @@ def draw_buffers(p, layout, scratch, side):
             continue
         first, stop = layout.face_start[part], layout.face_start[part + 1]
         faces = layout.faces[first:stop]
-        cull = 0 if part in (SLEEVE, SLEEVE2) else turn
+        cull = 0 if part in (parts.SLEEVE, parts.SLEEVE2) else turn
         draw_faces(scratch.corners, SCREEN, faces, first, cull, side, side, scratch.seen)
         if p.shadow > 0:
             # the lamp's axes are left-handed: faces that look at it turn the other way
