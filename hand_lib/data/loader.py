@@ -23,18 +23,18 @@ class HandLoader:
 
     datasets: one or a list of what gives batches through ``fetch_batch(indices, epochs)``:
     ``HandCrops``, synthetic hands.   batch_size: items a batch, of all processes together.
-    seed, epoch: decide the order.   start_batch: batches of this epoch that have been seen.
-    workers: loading processes, 0 for none.   drop_last: leave out an unfilled last batch.
-    process, processes: take this process's part of every batch, of so many that train together.
+    seed, epoch: decide the order.   workers: loading processes, 0 for none.   drop_last: leave out
+    an unfilled last batch.   process, processes: take this process's part of every batch, of so
+    many that train together.
 
-    An epoch shows every item of every data set once. ``index`` in a batch counts through all data
-    sets, one after another; ``skipped`` holds those that broken samples were replaced in.
+    Iterating gives an epoch, which shows every item of every data set once; ``stream(step)`` all
+    that follow a step. ``index`` in a batch counts through all data sets, one after another;
+    ``skipped`` holds those that broken samples were replaced in.
     """
 
     def __init__(
-        self, datasets, batch_size: int, seed: int = 0, epoch: int = 0, start_batch: int = 0,
-        workers: int = 0, drop_last: bool = False, pin_memory: bool = False, process: int = 0,
-        processes: int = 1,
+        self, datasets, batch_size: int, seed: int = 0, epoch: int = 0, workers: int = 0,
+        drop_last: bool = False, pin_memory: bool = False, process: int = 0, processes: int = 1,
     ):  # fmt: skip
         self.datasets = list(datasets) if isinstance(datasets, list | tuple) else [datasets]
         for data in self.datasets:
@@ -55,17 +55,12 @@ class HandLoader:
         self.steps_per_epoch = (images + rest) // batch_size
         if self.steps_per_epoch == 0:
             raise ValueError(f"{images} images are fewer than batch_size {batch_size}")
-        if not 0 <= start_batch <= self.steps_per_epoch:
-            raise ValueError(
-                f"start_batch must lie in [0, {self.steps_per_epoch}], found {start_batch}"
-            )
         self.batch_size, self.workers, self.pin_memory = batch_size, workers, pin_memory
-        self.seed, self.epoch, self.start_batch = seed, epoch, start_batch
-        self.process, self.processes = process, processes
+        self.seed, self.epoch, self.process, self.processes = seed, epoch, process, processes
         self.skipped: set[int] = set()
 
     def __len__(self) -> int:
-        return self.steps_per_epoch - self.start_batch
+        return self.steps_per_epoch
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """This process's part of every batch of an epoch, (b, 3): data set, epoch, index in it."""
@@ -81,7 +76,7 @@ class HandLoader:
         return [rows[start : start + part] for start in starts]
 
     def __iter__(self):
-        return self._load(self.batches(self.epoch)[self.start_batch :])
+        return self._load(self.batches(self.epoch))
 
     def stream(self, step: int = 0):
         """Endless batches of one epoch after the other, from any step on; close it at the end."""

@@ -110,16 +110,16 @@ def _cost(quadrics, areas, points, keep, remove, length_weight):
 def _setup(points, faces):
     """Quadrics, vertex areas, boundary flags and the corners around every vertex.
 
-    Corner k of face t is 3 t + k. Those around a vertex are a list: the first, and what follows.
+    Corner k of face t is 3 t + k. Those around vertex v are a list: the first one follows entry
+    3 F + v, the next one that corner, and so on until -1.
     """
     n_vertices = len(points)
     quadrics = np.zeros((n_vertices, 4, 4))
     areas = np.zeros(n_vertices)
-    first = np.full(n_vertices, -1, np.int64)
-    following = np.full(faces.size, -1, np.int64)
+    following = np.full(faces.size + n_vertices, -1, np.int64)
     for c in range(faces.size - 1, -1, -1):
-        v = faces[c // 3, c % 3]
-        following[c], first[v] = first[v], c
+        v = faces.size + faces[c // 3, c % 3]
+        following[c], following[v] = following[v], c
     boundary = np.zeros(n_vertices, np.bool_)
     for t in range(len(faces)):
         a, b, c = faces[t]
@@ -131,7 +131,7 @@ def _setup(points, faces):
             _add_plane(quadrics[u], normal, points[a], length / 2)
             areas[u] += length / 6
             shared = 0
-            corner = first[u]
+            corner = following[faces.size + u]
             while corner >= 0:
                 shared += (faces[corner // 3] == w).sum()
                 corner = following[corner]
@@ -142,7 +142,7 @@ def _setup(points, faces):
                 across /= np.sqrt(squared)
                 _add_plane(quadrics[u], across, points[u], BOUNDARY_WEIGHT * squared)
                 _add_plane(quadrics[w], across, points[u], BOUNDARY_WEIGHT * squared)
-    return quadrics, areas, boundary, first, following
+    return quadrics, areas, boundary, following
 
 
 @njit(cache=True)
@@ -158,12 +158,12 @@ def _normal_and_quality(p, q, r):
 
 
 @njit(cache=True)
-def _allowed(points, faces, first, following, boundary, marks, mark, keep, remove, limits):
+def _allowed(points, faces, following, boundary, marks, mark, keep, remove, limits):
     """Whether moving `remove` onto `keep` leaves the same kind of manifold and flips no face."""
     if boundary[remove] and not boundary[keep]:
         return False
     shared, n_remove, n_keep, common = 0, 0, 0, 0
-    corner = first[remove]
+    corner = following[faces.size + remove]
     while corner >= 0:
         t, k = corner // 3, corner % 3
         n_remove += 1
@@ -172,7 +172,7 @@ def _allowed(points, faces, first, following, boundary, marks, mark, keep, remov
             marks[w] = mark
             shared += w == keep
         corner = following[corner]
-    corner = first[keep]
+    corner = following[faces.size + keep]
     while corner >= 0:
         t, k = corner // 3, corner % 3
         n_keep += 1
@@ -186,7 +186,7 @@ def _allowed(points, faces, first, following, boundary, marks, mark, keep, remov
         return False
     if (shared == 2 and n_keep == 3 and n_remove == 3) or n_remove == shared == n_keep:
         return False
-    corner = first[remove]
+    corner = following[faces.size + remove]
     while corner >= 0:
         t, k = corner // 3, corner % 3
         b, c = faces[t, (k + 1) % 3], faces[t, (k + 2) % 3]
@@ -198,7 +198,7 @@ def _allowed(points, faces, first, following, boundary, marks, mark, keep, remov
             if ox * x + oy * y + oz * z < limits[0] * old * new:
                 return False
             for v in (b, c):  # the faces that will share an edge with this one
-                other = first[v]
+                other = following[faces.size + v]
                 while other >= 0:
                     o, m = other // 3, other % 3
                     p, q = faces[o, (m + 1) % 3], faces[o, (m + 2) % 3]
@@ -214,38 +214,32 @@ def _allowed(points, faces, first, following, boundary, marks, mark, keep, remov
 
 
 @njit(cache=True)
-def _merge(faces, first, following, keep, remove):
+def _merge(faces, following, keep, remove):
     """Drop the faces that hold both vertices and hand the other corners of `remove` to `keep`."""
-    corner = first[remove]
+    corner = following[faces.size + remove]
     while corner >= 0:
         after, t = following[corner], corner // 3
         if (faces[t] == keep).any():
             for v in faces[t]:  # the face leaves the list of corners around v
-                this, before = first[v], -1
-                while this // 3 != t:
-                    before, this = this, following[this]
-                if before < 0:
-                    first[v] = following[this]
-                else:
-                    following[before] = following[this]
+                before = faces.size + v
+                while following[before] // 3 != t:
+                    before = following[before]
+                following[before] = following[following[before]]
         else:
             faces[t, corner % 3] = keep
         corner = after
-    if first[keep] < 0:
-        first[keep] = first[remove]
-    else:
-        last = first[keep]
-        while following[last] >= 0:
-            last = following[last]
-        following[last] = first[remove]
-    first[remove] = -1
+    last = faces.size + keep
+    while following[last] >= 0:
+        last = following[last]
+    following[last] = following[faces.size + remove]
+    following[faces.size + remove] = -1
 
 
 @njit(cache=True)
-def _push_edges(heap, v, both_ways, faces, first, following, boundary, stamps, costs):
+def _push_edges(heap, v, both_ways, faces, following, boundary, stamps, costs):
     """Queue the collapses of the neighbours onto `v`, and of `v` onto them if `both_ways`."""
     quadrics, areas, points, weight = costs
-    corner = first[v]
+    corner = following[faces.size + v]
     while corner >= 0:
         t, k = corner // 3, corner % 3
         # around an inner vertex the next corners are all neighbours; on a rim one is missing
@@ -263,7 +257,7 @@ def _collapse(points, faces, target, importance, length_weight):
     """Greedy loop: cheapest allowed collapse first; stamps tell stale queue entries."""
     faces = faces.copy()
     n = len(points)
-    quadrics, areas, boundary, first, following = _setup(points, faces)
+    quadrics, areas, boundary, following = _setup(points, faces)
     for v in range(n):
         areas[v] *= importance[v]
         quadrics[v] *= importance[v]
@@ -276,25 +270,24 @@ def _collapse(points, faces, target, importance, length_weight):
         heap = [(0.0, np.int64(0), np.int64(0), np.int64(-1))]  # never valid: tells numba the type
         for v in range(n):
             if alive[v]:
-                _push_edges(heap, v, False, faces, first, following, boundary, stamps, costs)
+                _push_edges(heap, v, False, faces, following, boundary, stamps, costs)
         before = done
         while done < n - target and len(heap) > 0:
             _, keep, remove, stamp = heapq.heappop(heap)
             if not (alive[keep] and alive[remove]) or stamps[keep] + stamps[remove] != stamp:
                 continue
             mark += 2
-            if not _allowed(
-                points, faces, first, following, boundary, marks, mark, keep, remove, PASSES[level]
-            ):
+            limits = PASSES[level]
+            if not _allowed(points, faces, following, boundary, marks, mark, keep, remove, limits):
                 continue
-            _merge(faces, first, following, keep, remove)
+            _merge(faces, following, keep, remove)
             quadrics[keep] += quadrics[remove]
             areas[keep] += areas[remove]
             alive[remove] = False
             stamps[keep] += 1
             collapses[done, 0], collapses[done, 1] = keep, remove
             done += 1
-            _push_edges(heap, keep, True, faces, first, following, boundary, stamps, costs)
+            _push_edges(heap, keep, True, faces, following, boundary, stamps, costs)
         if done == before:
             level += 1
     return collapses[:done]

@@ -39,15 +39,6 @@ def test_an_epoch_shows_every_item_once_in_its_own_order():
     assert len(loader) == 5 and len(HandLoader(Numbers(23), 5, drop_last=True)) == 4
 
 
-def test_loading_resumes_in_the_middle_of_an_epoch():
-    whole = order_of(HandLoader(Numbers(23), 5, seed=3, epoch=2))
-    rest = HandLoader(Numbers(23), 5, seed=3, epoch=2, start_batch=3)
-    assert order_of(rest) == whole[15:] and len(rest) == 2
-    assert order_of(HandLoader(Numbers(23), 5, start_batch=5)) == []
-    with pytest.raises(ValueError, match="start_batch must lie in"):
-        HandLoader(Numbers(23), 5, start_batch=6)
-
-
 def test_workers_load_the_same_batches_and_say_when_shared_memory_is_small(monkeypatch):
     assert shared_memory_mb("/no/such/place") == float("inf") and shared_memory_mb("/") > 0
     monkeypatch.setattr("hand_lib.data.loader.shared_memory_mb", lambda: 64.0)
