@@ -166,10 +166,7 @@ def load_json_array(path: Path, shape, name: str, dtype=np.float32) -> np.ndarra
     wanted = path, shape, name, dtype
     if path.stat().st_size < _CACHE_ABOVE_BYTES:
         return _parse_json_array(*wanted)
-    (array,) = cached_arrays(path, [np.dtype(dtype).name], lambda: [_parse_json_array(*wanted)])
-    if array.shape[1:] != tuple(shape):
-        raise ValueError(f"{name}: expected entries of shape {shape}, found {array.shape[1:]}")
-    return array
+    return cached_arrays(path, [np.dtype(dtype).name], lambda: [_parse_json_array(*wanted)])[0]
 
 
 def cached_arrays(path, names, make) -> list[np.ndarray]:

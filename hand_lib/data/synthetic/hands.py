@@ -157,9 +157,8 @@ class SyntheticHands(HandDataset):
         betas = np.concatenate([parameters["betas"], parameters["betas"][there]])
         with torch.no_grad():
             hand = self.banks.model(*(torch.from_numpy(x.astype(float)) for x in (poses, betas)))
-        parts = ((p - hand.joints[:, :1]).float().numpy() for p in (hand.vertices, hand.joints))
-        vertices, joints = parts
-        rows = np.maximum(np.cumsum(there) - 1, 0)
+        both, rows = (hand.vertices, hand.joints), np.maximum(np.cumsum(there) - 1, 0)
+        vertices, joints = ((points - hand.joints[:, :1]).float().numpy() for points in both)
         return scene.Posed(vertices[:count], joints[:count], vertices[count:], rows)
 
     def fetch_batch(self, indices, epochs=0) -> dict[str, NDArray]:

@@ -4,12 +4,15 @@ import pytest
 from hand_lib.data.synthetic.hands import MovingHand
 from hand_lib.render.camera import pixels_to_crop, project
 
-CLIP = MovingHand(size=64, seed=3, count=24, fps=12.0)
+
+@pytest.fixture(scope="module")
+def clip():
+    return MovingHand(size=64, seed=3, count=24, fps=12.0)
 
 
 @pytest.fixture(scope="module")
-def batch():
-    return CLIP.fetch_batch(np.arange(24))
+def batch(clip):
+    return clip.fetch_batch(np.arange(24))
 
 
 def test_one_camera_sees_all_frames_and_the_hand_stays_in_the_picture(batch):
@@ -35,9 +38,9 @@ def test_speed_zero_keeps_it_still_but_for_the_camera_noise():
     assert off.any() and np.abs(off).mean() < 12
 
 
-def test_a_frame_is_a_function_of_seed_and_index_and_a_full_sample(batch):
+def test_a_frame_is_a_function_of_seed_and_index_and_a_full_sample(clip, batch):
     again = MovingHand(size=64, seed=3, count=24, fps=12.0)[5]
     assert np.array_equal(again.image, batch["image"][5].transpose(1, 2, 0))
-    assert again.split == "clip" and np.allclose(CLIP.times, np.arange(24) / 12)
+    assert again.split == "clip" and np.allclose(clip.times, np.arange(24) / 12)
     with pytest.raises(ValueError, match="fps should be positive"):
         MovingHand(size=64, count=3, fps=0)
