@@ -20,7 +20,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from hand_lib.fitting.prior import NetworkPrior, hold
-from hand_lib.fitting.skeleton import Skeleton
+from hand_lib.fitting.skeleton import ORDER, Skeleton
 from hand_lib.fitting.solver import State, evaluate, make_problem, minimise, smooth_track, solve
 from hand_lib.hand.model import mirror_pose
 from hand_lib.render.camera import check_intrinsics, guessed_intrinsics, project
@@ -142,7 +142,7 @@ def fit_hands(
                 state, cost, _ = solve(problem, options.starts, track)
             else:
                 problem, state, (agree, near) = hold(skeleton, prior.rows(part), *given)
-                for wider in _WIDER:
+                for wider in _WIDER if weights[part].any() else _WIDER[-1:]:
                     wide = problem._replace(sigma=wider * problem.sigma)
                     state, cost = minimise(wide, state, _ROUNDS)
                 known[part], alone[part] = near, ~agree
@@ -254,7 +254,7 @@ def _cameras(intrinsics, points, weights, image_size):
 
 
 def _write(fit, rows, problem, state, points, weights) -> None:
-    """Fill rows of a fit from a state, through the model itself."""
+    """Fill rows of a fit from a state."""
     skeleton, betas = problem.skeleton, state.betas
     model, rig = skeleton.model, skeleton.rig
     pose = skeleton.pose(state.rotation, state.angles)
@@ -263,12 +263,10 @@ def _write(fit, rows, problem, state, points, weights) -> None:
         pose, translation = mirror_pose(pose), translation * skeleton.put([-1.0, 1.0, 1.0])
     if not model.flat_mean:
         pose[:, 1:] -= model.pose_mean.to(pose).view(15, 3)
-    with torch.no_grad():
-        hand = model(*(part.to(model.template.dtype) for part in (pose, betas, translation)))
-    joints = hand.joints.double().cpu().numpy()
+    terms, joints = evaluate(problem, state), np.zeros((len(pose), 21, 3))
+    joints[:, ORDER] = terms.joints.mT.cpu() * torch.tensor([skeleton.mirror, 1.0, 1.0])
     pixels = project(np.maximum(joints, [-np.inf, -np.inf, 1e-6]), fit.intrinsics[rows])
     distance = np.where(weights > 0, np.linalg.norm(pixels - points, axis=2), np.nan)
-    terms = evaluate(problem, state)
     fit.pose[rows], fit.betas[rows] = pose.cpu(), betas.cpu()
     fit.translation[rows] = translation.cpu()
     fit.energy[rows], fit.pose_energy[rows] = terms.cost.cpu(), terms.pose.cpu()

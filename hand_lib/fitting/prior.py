@@ -10,6 +10,7 @@ places of the joints about the wrist, and 2-D joints.
 >>> fit = fit_hands(HandModel.builtin(), keypoints, confidence, intrinsics, prior=prior)
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -164,12 +165,11 @@ _CHUNK = 32  # hands at a time: their Jacobians take half a megabyte each
 
 
 class FittedPose(NamedTuple):
-    """Parameters to be handed to the same model, and how near its mesh then lies."""
+    """Parameters to be handed to the same model."""
 
     pose: Tensor  # (B, 16, 3) axis-angle
     betas: Tensor  # (B, 10)
     translation: Tensor  # (B, 3) metres
-    error: Tensor  # (B,) metres, mean distance of the vertices
 
 
 def fit_pose(model, vertices, rounds: int = 4) -> FittedPose:
@@ -187,13 +187,16 @@ def fit_pose(model, vertices, rounds: int = 4) -> FittedPose:
     target = target.detach().to(model.template)
     with torch.no_grad():
         parts = [_fit(model, some, rounds) for some in target.split(_CHUNK)]
-        pose, betas, translation = (torch.cat(part) for part in zip(*parts, strict=True))
-        error = (model(pose, betas, translation).vertices - target).norm(dim=2).mean(1)
-    return FittedPose(pose, betas, translation, error)
+    return FittedPose(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+@lru_cache(maxsize=4)
+def _rig(model, _device) -> Rig:
+    return Rig.of_mesh(model)
 
 
 def _fit(model, target, rounds):
-    rig, target = Rig.of_mesh(model), target.mT  # (B, 3, V)
+    rig, target = _rig(model, target.device), target.mT  # (B, 3, V)
     local, eye = _first_rotations(rig, target), torch.eye(3).to(target)
     betas = target.new_zeros(len(target), 10)
     wrist = target.mean(2) - rig.rest.mean(1) + rig.joints[0]

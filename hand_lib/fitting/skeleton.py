@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hand_lib import ROOT
 from hand_lib.hand.joints import JOINT_LIMITS, MANO_FINGERS, MANO_PARENTS, MANO_TO_21, TIPS_21
 from hand_lib.hand.kinematics import matrix_to_axis_angle
 from hand_lib.hand.mano import mirror_arrays
@@ -106,12 +107,22 @@ class Rig:
 
 
 @lru_cache(maxsize=1)
-def pose_prior(count: int = 3000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean (27,), inverse covariance (27, 27) and draws (count, 27) of the free angles."""
+def pose_prior() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean (27,), inverse covariance (27, 27) and 20 draws (20, 27) of the free angles.
+
+    As ``draw_prior`` gives them, which takes most of a second: they lie beside the built-in hand.
+    """
+    with np.load(ROOT / "template" / "pose_prior.npz") as file:
+        return tuple(file[name] for name in ("mean", "precision", "draws"))
+
+
+def draw_prior(count: int = 3000) -> dict[str, np.ndarray]:
+    """What ``pose_prior`` reads, from poses that are drawn now."""
     angles = sample_angles(count, np.random.default_rng(0))[:, 1:]
     draws = angles[:, FREE[:, 0], FREE[:, 1]]
     covariance = np.cov(draws.T) + np.diag(np.full(len(FREE), np.deg2rad(3.0) ** 2))
-    return draws.mean(0), np.linalg.inv(covariance), draws
+    precision = np.linalg.inv(covariance)
+    return {"mean": draws.mean(0), "precision": precision, "draws": draws[:20]}
 
 
 class Skeleton:

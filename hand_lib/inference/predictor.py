@@ -95,7 +95,7 @@ class HandPrediction:
             return self.fitted
         model = model_of(self)
         found = fit_pose(model, self.vertices[None])
-        pose, betas, place = (part[0].numpy() for part in found[:3])
+        pose, betas, place = (part[0].numpy() for part in found)
         return HandParameters(model, pose, betas, place + self.translation)
 
     @property

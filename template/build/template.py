@@ -1,7 +1,7 @@
 """The recipe of template/hand.npz, the built-in hand with MANO's arrays: python -m template.build
 
 The same machine gives the same bytes. Beside it go anthropometry.csv, the hand's measures and
-published ones, and hierarchy.npz, its coarser levels.
+published ones, hierarchy.npz, its coarser levels, and pose_prior.npz, what fits hold poses by.
 """
 
 import csv
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hand_lib import ROOT
+from hand_lib.fitting.skeleton import draw_prior
 from hand_lib.hand import joints as anatomy
 from hand_lib.hand import skin as appearance
 from hand_lib.hand.joints import FINGER_NAMES, FINGERTIP_VERTICES, MANO_FINGERS, MANO_PARENTS
@@ -142,5 +143,6 @@ def main(folder: Path = ROOT / "template") -> int:
     write_measures(folder / "anthropometry.csv", arrays)
     hand = HandModel(read_mano(path), flat_mean=True, frames=anatomy.FRAMES)
     builtin_hierarchy(hand, folder=folder).save(folder / "hierarchy.npz")
+    np.savez(folder / "pose_prior.npz", **draw_prior())
     sys.stderr.write(f"wrote {path.name}: {path.stat().st_size} bytes\n")
     return 0

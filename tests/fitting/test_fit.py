@@ -9,7 +9,7 @@ from benchmarks.fitting import CAMERA
 from mano_fixture import mano_bytes
 
 from hand_lib.fitting.fit import FitOptions, Reason, fit_hands, follow_fit
-from hand_lib.fitting.skeleton import ORDER, Skeleton
+from hand_lib.fitting.skeleton import ORDER, Skeleton, draw_prior, pose_prior
 from hand_lib.hand import joints as anatomy
 from hand_lib.hand.joints import JOINT_PARENTS
 from hand_lib.hand.kinematics import axis_angle_to_matrix
@@ -54,6 +54,11 @@ def test_the_skeleton_equals_the_model_and_its_slopes_are_right(model):
         difference = (moved - joints) / step - slopes[:, k]
         assert difference[..., :16].abs().max() < 1e-5
         assert difference[..., 16:].abs().max() < 0.02  # tips: taken as rigid
+
+
+def test_the_prior_that_lies_beside_the_hand_is_that_of_todays_poses():
+    for kept, drawn in zip(pose_prior(), draw_prior().values(), strict=True):
+        np.testing.assert_allclose(kept, drawn, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
