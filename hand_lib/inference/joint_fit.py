@@ -6,19 +6,29 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from hand_lib import ROOT
 from hand_lib.fitting.detection import find_landmarks
 from hand_lib.fitting.fit import fit_hands
 from hand_lib.fitting.prior import network_prior
 from hand_lib.hand.model import HandModel
+from hand_lib.mesh.topology import procrustes
 from hand_lib.render.camera import (
     apply_affine,
     crop_to_pixels,
     fit_weak_perspective,
     invert_affine,
     pixels_to_crop,
+    project,
+    solve_translation,
 )
+
+OFF_AXIS = np.deg2rad(15)
+"""Radians by which the pictures that a network learns from miss the middle of their camera's view,
+in the median. A hand seen from aside looks turned: where the camera is merely assumed, 2-D joints
+do not turn the network's hand by as much.
+"""
 
 SAME_HAND = 0.5
 """Key points whose middle lies further from a box's, over its longer side, are another hand's."""
@@ -57,25 +67,27 @@ def assign_keypoints(picture, boxes, sides, keypoints) -> tuple:
     """
     if isinstance(boxes, str) and boxes != "detect":
         raise ValueError(f"boxes: (x0, y0, x1, y1) each, 'detect', 'whole', found {boxes!r}")
+    edge = np.tile(np.array(picture.shape[1::-1]) - 0.5, 2)
     if isinstance(keypoints, str) or isinstance(boxes, str):
         if isinstance(keypoints, str) and keypoints != "detect":
             raise ValueError(f"keypoints: (N, 21, 2 or 3), 'detect' or None, found {keypoints!r}")
         found = []
         for points, side, score in find_landmarks(picture):
-            box = _box(points, picture)
-            if min(box[2] - box[0], box[3] - box[1]) >= 4:
-                found.append((np.c_[points, np.full(21, score)], side, box))
+            points = np.c_[points, np.full(21, score)]
+            box = np.clip(_box(points), -0.5, edge)
+            if (box[2:] - box[:2]).min() >= 4:
+                found.append((points, side, box))
         if boxes is None or isinstance(boxes, str):
-            own = np.array([points for points, _, _ in found]).reshape(-1, 21, 3)
-            keypoints = own if keypoints is None or isinstance(keypoints, str) else keypoints
+            if keypoints is None or isinstance(keypoints, str):
+                keypoints = np.reshape([points for points, _, _ in found], (-1, 21, 3))
             sides = [side for _, side, _ in found] if sides is None else sides
             boxes = [box for _, _, box in found]
         else:
-            keypoints = []
-            for box in boxes:
+            keypoints = np.zeros((len(boxes), 21, 3))
+            for n, box in enumerate(boxes):
                 apart = [_apart(hand[2], box) for hand in found]
-                near = min(apart, default=np.inf) < SAME_HAND
-                keypoints.append(found[np.argmin(apart)][0] if near else np.zeros((21, 3)))
+                if min(apart, default=np.inf) < SAME_HAND:
+                    keypoints[n] = found[np.argmin(apart)][0]
     if keypoints is None:
         return boxes, sides, None
     points = np.asarray(keypoints, float)
@@ -90,23 +102,22 @@ def assign_keypoints(picture, boxes, sides, keypoints) -> tuple:
         few = (points[..., 2] > 0).sum(1) < 2
         if few.any():
             raise ValueError(f"keypoints of hand {few.argmax()}: no two are seen; give its box")
-        boxes = [_box(hand[hand[:, 2] > 0, :2], picture) for hand in points]
+        boxes = [np.clip(_box(hand), -0.5, edge) for hand in points]
     if len(points) != len(boxes):
         raise ValueError(f"{len(boxes)} boxes and keypoints of {len(points)} hands")
     return boxes, sides, points
 
 
-def _box(points, picture) -> tuple[float, ...]:
-    """The box tight around points (N, 2) px, as far as it lies in the picture."""
-    edge = np.array(picture.shape[1::-1]) - 0.5
-    return (*np.clip(points.min(0), -0.5, edge), *np.clip(points.max(0), -0.5, edge))
+def _box(points) -> np.ndarray:
+    """The box (4,) tight around those of points (N, 3), pixels and confidence, that are seen."""
+    seen = points[points[:, 2] > 0, :2]
+    return np.concatenate([seen.min(0), seen.max(0)])
 
 
 def _apart(box, other) -> float:
     """How far the middles of two boxes are apart, over the longer side of the second one."""
-    low, high = np.reshape(np.asarray([box, other], float), (2, 2, 2)).swapaxes(0, 1)
-    middle = (low + high) / 2
-    return float(np.linalg.norm(middle[0] - middle[1]) / max((high - low)[1].max(), 1e-6))
+    (low, high), (x, y) = np.reshape(np.asarray([other, box], float), (2, 2, 2))
+    return float(np.linalg.norm(low + high - x - y) / 2 / max((high - low).max(), 1e-6))
 
 
 def refine_predictions(hands, direct, size: int) -> list:
@@ -128,36 +139,55 @@ def refine_predictions(hands, direct, size: int) -> list:
                 raise
     for model, rows in groups.values():
         group = [hands[n] for n in rows]
-        back = invert_affine(np.stack([hand.affine for hand in group]))
+        vertices, joints, flat, cameras, affines = (
+            np.stack([getattr(hand, name) for hand in group])
+            for name in ("vertices", "joints", "joints_2d", "intrinsics", "affine")
+        )
         read = direct
         if direct is not None:
-            read = apply_affine(back, crop_to_pixels(direct[rows].astype(float), size))
+            pixels = crop_to_pixels(direct[rows].astype(float), size)
+            read = apply_affine(invert_affine(affines), pixels)
         points, doubted = np.zeros((len(rows), 21, 3)), np.zeros(len(rows), bool)
         for k, hand in enumerate(group):
             if hand.keypoints is not None and hand.keypoints[:, 2].any():
                 points[k] = hand.keypoints
-                seen = points[k, points[k, :, 2] > 0, :2]
-                place = (*seen.min(0), *seen.max(0))
-                doubted[k] = hand.doubtful and _apart(place, hand.box) < SAME_HAND
-        prior = network_prior(
-            np.stack([hand.vertices for hand in group]),
-            np.stack([hand.joints_2d for hand in group]),
-            read,
-            doubted,
-        )
-        cameras = np.stack([hand.intrinsics for hand in group])
+                doubted[k] = hand.doubtful and _apart(_box(points[k]), hand.box) < SAME_HAND
+        prior = network_prior(vertices, flat, read, doubted)
         fit = fit_hands(model, points[..., :2], points[..., 2], cameras, prior=prior)
+        held = np.array([hand.assumed_intrinsics for hand in group]) & ~points[..., 2].any(1)
+        if held.any():
+            _turn_back(fit, joints, held)
         parameters = [part.astype(np.float32) for part in (fit.pose, fit.betas, fit.translation)]
         with torch.no_grad():
-            meshes = model(*map(torch.from_numpy, parameters)).vertices.double().numpy()
+            posed = model(*map(torch.from_numpy, parameters))
+        joints, meshes = posed.joints.double().numpy(), posed.vertices.double().numpy()
+        flat = project(joints, cameras)
+        crops = pixels_to_crop(apply_affine(affines, flat), size)
+        flips = [(-1 if hand.side == "left" else 1, 1, 1) for hand in group]
+        views = fit_weak_perspective(joints * np.reshape(flips, (-1, 1, 3)), crops)
         for k, n in enumerate(rows):
-            joints, flat = fit.joints[k], fit.joints_2d[k]
-            flip = (-1 if group[k].side == "left" else 1, 1, 1)
-            crop = pixels_to_crop(apply_affine(group[k].affine, flat), size)
+            place = joints[k, 0]
             refined[n] = replace(
-                group[k], vertices=meshes[k] - joints[0], joints=joints - joints[0],
-                joints_2d=flat, translation=joints[0], refined=True,
-                camera=fit_weak_perspective((joints * flip)[None], crop[None])[0],
+                group[k], vertices=meshes[k] - place, joints=joints[k] - place,
+                joints_2d=flat[k], translation=place, refined=True, camera=views[k],
                 fitted=HandParameters(model, *(part[k] for part in parameters)),
             )  # fmt: skip
     return refined
+
+
+def _turn_back(fit, joints, rows) -> None:
+    """Turn fits back to where the network saw them, by ``OFF_AXIS`` at most.
+
+    fit: its pose and place are changed.   joints: (B, 21, 3) metres, of the network.
+    rows: (B,) bool, which fits.
+    """
+    about = fit.joints - fit.joints[:, :1]
+    both = (np.concatenate([points, -points], 1) for points in (about, joints))  # about the wrist
+    back = Rotation.from_matrix(procrustes(*both).rotation).as_rotvec()
+    angle = np.linalg.norm(back, axis=1)
+    back *= (rows * np.minimum(1, OFF_AXIS / np.maximum(angle, 1e-9)))[:, None]
+    turn = Rotation.from_rotvec(back)
+    about = about @ turn.as_matrix().mT
+    place = solve_translation(about, fit.joints_2d, fit.intrinsics)
+    fit.translation += np.where(rows[:, None], place - fit.joints[:, 0], 0)
+    fit.pose[:, 0] = (turn * Rotation.from_rotvec(fit.pose[:, 0])).as_rotvec()

@@ -8,6 +8,7 @@ from hand_lib.hand.model import HandModel
 from hand_lib.inference import joint_fit
 from hand_lib.inference.joint_fit import assign_keypoints, refine_predictions
 from hand_lib.inference.predictor import HandPrediction
+from hand_lib.mesh.topology import procrustes
 from hand_lib.render.camera import apply_affine, crop_affine, project
 
 PICTURE = np.zeros((200, 300, 3), np.uint8)
@@ -50,25 +51,30 @@ def test_key_points_that_are_none_are_refused(keypoints, words):
         assign_keypoints(PICTURE, None, None, keypoints)
 
 
+def predicted(model, said, joints_2d, **fields):
+    """What a network says, a hand of the model's, and its joints in crop units."""
+    joints = said.joints[0].double().numpy()
+    hand = HandPrediction(
+        vertices=said.vertices[0].double().numpy() - joints[0],
+        faces=model.faces.numpy(), joints=joints - joints[0], joints_2d=joints_2d,
+        camera=np.ones(3), translation=np.array([0, 0, 0.6]), intrinsics=CAMERA,
+        affine=crop_affine((150, 100), 200, SIZE, mirror=model.side == "left"),
+        box=(50, 0, 250, 199), side=model.side, **fields,
+    )  # fmt: skip
+    return hand, lambda read: 2 * (apply_affine(hand.affine, read)[None] + 0.5) / SIZE - 1
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_prediction_follows_its_key_points_and_carries_the_fit(side):
     model, rng = HandModel.builtin(side), np.random.default_rng(1)
     pose = torch.from_numpy(model.sample_poses(1, rng)).float()
     with torch.no_grad():
         true, said = model(pose, None, torch.tensor([0.0, 0, 0.6])), model(0.8 * pose)
-    joints = said.joints[0].double().numpy()
     points = project(true.joints[0].double().numpy(), CAMERA)
     read = points + [6.0, -5.0] + rng.normal(0, 3, (21, 2))
-    affine = crop_affine((150, 100), 200, SIZE, mirror=side == "left")
-    hand = HandPrediction(
-        vertices=said.vertices[0].double().numpy() - joints[0],
-        faces=model.faces.numpy(), joints=joints - joints[0], joints_2d=read,
-        camera=np.ones(3), translation=np.array([0, 0, 0.6]), intrinsics=CAMERA,
-        assumed_intrinsics=False, affine=affine, box=(50, 0, 250, 199), side=side,
-        keypoints=np.c_[points, np.ones(21)],
-    )  # fmt: skip
-    direct = 2 * (apply_affine(affine, read)[None] + 0.5) / SIZE - 1
-    (found,) = refine_predictions([hand], direct, SIZE)
+    seen = np.c_[points, np.ones(21)]
+    hand, in_crop = predicted(model, said, read, assumed_intrinsics=False, keypoints=seen)
+    (found,) = refine_predictions([hand], in_crop(read), SIZE)
     assert found.refined and not hand.refined
     assert np.linalg.norm(found.joints_2d - points, axis=1).mean() < 2
     assert np.allclose(project(found.joints + found.translation, CAMERA), found.joints_2d)
@@ -77,3 +83,21 @@ def test_a_prediction_follows_its_key_points_and_carries_the_fit(side):
         again = model(*map(torch.from_numpy, (p[None] for p in fitted[1:]))).vertices[0]
     assert np.allclose(again.numpy(), found.camera_vertices, atol=1e-5)
     assert refine_predictions([hand], None, SIZE)[0].refined  # key points alone will do
+
+
+@pytest.mark.parametrize("assumed", [True, False])
+def test_joints_that_a_network_reads_turn_its_hand_where_the_camera_is_known(assumed):
+    model, place = HandModel.builtin(), torch.tensor([0.0, 0, 0.6])
+    pose = torch.from_numpy(model.sample_poses(1, np.random.default_rng(1))).float()
+    turned = pose.clone()
+    turned[0, 0, 1] += 0.2
+    with torch.no_grad():
+        true, said = (model(p, None, place).joints[0].numpy() for p in (turned, pose))
+        hand, in_crop = predicted(model, model(pose), project(said, CAMERA),
+                                  assumed_intrinsics=assumed)  # fmt: skip
+    read = project(true, CAMERA)
+    (found,) = refine_predictions([hand], in_crop(read), SIZE)
+    turn = procrustes(hand.joints, found.joints).rotation
+    assert (np.arccos((np.trace(turn) - 1) / 2) > 0.05) != assumed
+    off, before = (np.linalg.norm(h.joints_2d - read, axis=1).mean() for h in (found, hand))
+    assert off < before
