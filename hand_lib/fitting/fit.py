@@ -57,27 +57,24 @@ class FitOptions:
 
 
 class Reason(Enum):
-    """Why a fit is rejected: the kind, and a sentence into which its number goes."""
+    """Why a fit is rejected, as a sentence into which its number goes."""
 
-    NO_HAND = "no hand", "no hand: every confidence is zero"
-    FEW_JOINTS = "few joints", "only {:.0f} of 21 joints are visible"
-    CONFIDENCE = "confidence", "mean confidence {:.2f}"
-    SMALL = "box size", "hand is only {:.0f} px large"
-    NOT_FITTED = "not fitted", "keypoints lie on top of each other; not fitted"
-    OUTSIDE_BOX = "box", "{:.0%} of the keypoints lie outside the detection's box"
-    JUMP = "jump", "jumps {:.1f} hand sizes in the track"
-    TURN = "turn", "turns by {:.0f} degrees in the track"
-    REPROJECTION = "reprojection", "fit and keypoints differ by {:.1%} of the hand"
-    ONE_JOINT = "one joint off", "a joint is off by {:.1%} of the hand"
-    POSE = "pose", "implausible pose, energy {:.0f}"
-    SHAPE = "shape", "implausible shape, {:.1f} deviations"
-    SCALE = "scale", "implausible scale: the wrist would be {:.2f} m away"
-    NETWORK = "network", "contradicts the network, which the fit has alone"
-    TWICE = "wrong side", "wrong side: the frame's other hand lies here too"
-    BY_PERSON = "by a person", "rejected by a person"
-
-    def __init__(self, kind: str, sentence: str):
-        self.kind, self.sentence = kind, sentence
+    NO_HAND = "no hand: every confidence is zero"
+    FEW_JOINTS = "only {:.0f} of 21 joints are visible"
+    CONFIDENCE = "mean confidence {:.2f}"
+    BOX_SIZE = "hand is only {:.0f} px large"
+    NOT_FITTED = "keypoints lie on top of each other; not fitted"
+    BOX = "{:.0%} of the keypoints lie outside the detection's box"
+    JUMP = "jumps {:.1f} hand sizes in the track"
+    TURN = "turns by {:.0f} degrees in the track"
+    REPROJECTION = "fit and keypoints differ by {:.1%} of the hand"
+    ONE_JOINT_OFF = "a joint is off by {:.1%} of the hand"
+    POSE = "implausible pose, energy {:.0f}"
+    SHAPE = "implausible shape, {:.1f} deviations"
+    SCALE = "implausible scale: the wrist would be {:.2f} m away"
+    NETWORK = "contradicts the network, which the fit has alone"
+    WRONG_SIDE = "wrong side: the frame's other hand lies here too"
+    BY_A_PERSON = "rejected by a person"
 
 
 @dataclass
@@ -100,11 +97,11 @@ class HandFit:
 
     def why(self, row: int) -> str:
         """The reason of a row as a sentence, "" where it is accepted."""
-        return self.reason[row].sentence.format(self.number[row]) if self.reason[row] else ""
+        return self.reason[row].value.format(self.number[row]) if self.reason[row] else ""
 
     def kind(self, row: int) -> str:
         """The kind of reason of a row, "" where it is accepted."""
-        return self.reason[row].kind if self.reason[row] else ""
+        return self.reason[row].name.lower().replace("_", " ") if self.reason[row] else ""
 
 
 def fit_hands(
@@ -158,7 +155,7 @@ def fit_hands(
                 continue
             wary = prior.rows(row)._replace(wary=True) if held else None
             other = fit_hands(model, points[row], weights[row], fit.intrinsics[row], prior=wary)
-            one_off = prior.doubted[row] & (other.reason == Reason.ONE_JOINT)
+            one_off = prior.doubted[row] & (other.reason == Reason.ONE_JOINT_OFF)
             taken = other.accepted | one_off | held
             for name in vars(fit):
                 getattr(fit, name)[row[taken]] = getattr(other, name)[taken]
@@ -299,14 +296,14 @@ def _judge(fit, points, weights, boxes, options: FitOptions, alone) -> None:
         (Reason.NO_HAND, count == 0, count),
         (Reason.FEW_JOINTS, count < options.visible_joints, count),
         (Reason.CONFIDENCE, confidence < options.mean_confidence, confidence),
-        (Reason.SMALL, size < options.box_px, size),
+        (Reason.BOX_SIZE, size < options.box_px, size),
         (Reason.NOT_FITTED, np.isnan(mean), mean),
         (Reason.NETWORK, alone, alone),
-        (Reason.OUTSIDE_BOX, outside > 1 - options.inside_box, outside),
+        (Reason.BOX, outside > 1 - options.inside_box, outside),
         (Reason.JUMP, jump > options.jump, jump),
         (Reason.TURN, turn > options.turn_deg, turn),
         (Reason.REPROJECTION, mean > options.reprojection, mean),
-        (Reason.ONE_JOINT, worst > options.worst_joint, worst),
+        (Reason.ONE_JOINT_OFF, worst > options.worst_joint, worst),
         (Reason.POSE, fit.pose_energy > options.pose_energy, fit.pose_energy),
         (Reason.SHAPE, shape > options.shape, shape),
         (Reason.SCALE, ~((depth > options.near_m) & (depth < options.far_m)), depth),

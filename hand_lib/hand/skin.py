@@ -76,11 +76,9 @@ def _line_distance(points: NDArray, line) -> NDArray:
 
 
 def _on_digit(points: NDArray, name: str):
-    """Where points (N, 3) mm lie on a digit: nearest phalanx, its local coordinates (along, across,
-    dorsal) and the distance to it."""
+    """Nearest phalanx of points (N, 3) mm; their place along, across, dorsal; their distance."""
     chain = REST_CHAIN[name] * 1000.0
-    best, phalanx = np.full(len(points), np.inf), np.zeros(len(points), int)
-    local = np.zeros_like(points)
+    best, phalanx, local = np.full(len(points), np.inf), np.zeros(len(points), int), 0 * points
     for i, joint in enumerate(MANO_FINGERS[name]):
         offset = (points - chain[i]) @ FRAMES[joint]
         length = np.linalg.norm(chain[i + 1] - chain[i])
@@ -107,15 +105,13 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
     faint = 1.0 / thin  # a widened line is a fainter line
     broad = np.hypot(1.0, 1.7 * blur_mm)  # the palm's points lie further apart
 
-    in_palm = points[:, 0] < 92.0
     palmar = -normals[:, 2]
     for k, name in enumerate(FINGER_NAMES):
         phalanx, local, distance = where[k]
         own = (nearest == k) & (distance < 22.0)
         chain = REST_CHAIN[name] * 1000.0
         lengths = np.linalg.norm(np.diff(chain, axis=0), axis=1)
-        dorsal = np.stack([FRAMES[j][:, 2] for j in MANO_FINGERS[name]])
-        facing = (normals * dorsal[phalanx]).sum(1)
+        facing = (normals * FRAMES[list(MANO_FINGERS[name])][phalanx, :, 2]).sum(1)
         half = np.array(HALF_BREADTHS[name]) * 1000.0
         tube = own * np.where(phalanx > 0, 1.0, _step(0.3, 0.6, local[:, 0] / lengths[0]))
         palmar = palmar * (1 - tube) - facing * tube
@@ -131,12 +127,12 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
 
         folds = [(1, 0.0), (1, -2.4), (2, 0.0)]
         folds += [(0, 0.46 * lengths[0])] if name != "thumb" else [(1, 2.0)]
+        axes = FRAMES[list(MANO_FINGERS[name])][:, :, 0]
         for joint, shift in folds:
-            axis = FRAMES[MANO_FINGERS[name][joint]][:, 0]
-            along = (points - (chain[joint] + shift * axis)) @ axis
+            along = (points - (chain[joint] + shift * axes[joint])) @ axes[joint]
             masks["crease"] += own * front * faint * np.exp(-((along / (0.8 * thin)) ** 2))
         for joint in (1, 2):
-            along = (points - chain[joint]) @ FRAMES[MANO_FINGERS[name][joint]][:, 0]
+            along = (points - chain[joint]) @ axes[joint]
             over = own * back * np.exp(-((along / 5.0) ** 2))
             masks["knuckle"] += over
             wrinkle = 0.5 + 0.5 * np.cos(2 * np.pi * along / 2.6)
@@ -144,7 +140,9 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
         if name != "thumb":
             spot = points - chain[0] - np.array([0.0, 0, 8.0])
             bump = np.exp(-(spot[:, 0] ** 2 + spot[:, 1] ** 2) / 60.0)
-            masks["knuckle"] += 0.8 * (bump * _step(0.2, 0.6, normals[:, 2])) * in_palm
+            masks["knuckle"] += (
+                0.8 * (bump * _step(0.2, 0.6, normals[:, 2])) * (points[:, 0] < 92.0)
+            )
 
     masks["palm"] = _step(-0.25, 0.40, palmar) * _step(-16.0, 2.0, points[:, 0])
     flat = points[:, :2]

@@ -55,7 +55,7 @@ class WeakLabels:
     def filters(self, row: int) -> str:
         """What the filters say of a hand: "accepted" or the reason against it, as a sentence."""
         reason = self.automatic[row]
-        return reason.sentence.format(self.fit.number[row]) if reason else "accepted"
+        return reason.value.format(self.fit.number[row]) if reason else "accepted"
 
     def name(self, row: int) -> str:
         """Frame and side, by which a review knows the hand."""
@@ -93,7 +93,7 @@ def fit_keypoints(
             getattr(fit, field.name)[rows] = getattr(part, field.name)
     for row in twice(keypoints):
         fit.accepted[row] = False
-        fit.reason[row] = fit.reason[row] or Reason.TWICE
+        fit.reason[row] = fit.reason[row] or Reason.WRONG_SIDE
     return WeakLabels(keypoints, fit, models, fit.reason.copy())
 
 
@@ -170,7 +170,7 @@ def overrule(labels: WeakLabels, row: int, keep: bool) -> None:
     if keep and not np.isfinite(labels.fit.pose[row]).all():
         raise ValueError(f"{labels.name(row)}: nothing was fitted, so there is nothing to keep")
     labels.fit.accepted[row] = keep
-    labels.fit.reason[row] = None if keep else labels.automatic[row] or Reason.BY_PERSON
+    labels.fit.reason[row] = None if keep else labels.automatic[row] or Reason.BY_A_PERSON
 
 
 def save_review(path, labels: WeakLabels) -> Path:

@@ -256,8 +256,10 @@ def carry_over(source: nn.Module, target: nn.Module) -> list[str]:
     """
     old, new, fresh = source.state_dict(), target.state_dict(), []
     if "decoder.mean_canonical" in old.keys() & new.keys():
-        points = (state["decoder.mean_canonical"].double().numpy() for state in (old, new))
-        over = torch.from_numpy(affine_blend(*points)).float()
+        here, there = (state["decoder.mean_canonical"].double().numpy() for state in (old, new))
+        # affine functions of position, a rotation for instance, are carried exactly
+        near = {"neighbors": min(12, len(here)), "kernel": "linear", "degree": 1}
+        over = torch.from_numpy(RBFInterpolator(here, np.eye(len(here)), **near)(there)).float()
         for name, mean in _PER_VERTEX.items():
             moved = over @ old[name].reshape(over.shape[1], -1)
             if mean:  # predictions are mean + 0.1 of what the layer says
@@ -271,13 +273,3 @@ def carry_over(source: nn.Module, target: nn.Module) -> list[str]:
         else:
             fresh.append(name)
     return fresh
-
-
-def affine_blend(old: np.ndarray, new: np.ndarray, neighbours: int = 12) -> np.ndarray:
-    """Matrix (N, M) that carries values at points ``old`` (M, 3) to points ``new`` (N, 3).
-
-    Radial basis functions with a linear part: affine functions of position, a rotation of the
-    whole hand for instance, are carried exactly, and a point that stays keeps its value.
-    """
-    near = min(neighbours, len(old))
-    return RBFInterpolator(old, np.eye(len(old)), near, kernel="linear", degree=1)(new)

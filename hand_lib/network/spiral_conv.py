@@ -14,7 +14,7 @@ from torch.nn import functional
 class Unpooling(nn.Module):
     """A sparse up-sampling matrix as padded rows: which E coarse vertices, how much of each.
 
-    matrix: SciPy sparse (V, M).   forward: (M, B, C) -> (V, B, C).
+    matrix: SciPy sparse (V, M), for ``SpiralConv``.
     """
 
     def __init__(self, matrix):
@@ -29,9 +29,6 @@ class Unpooling(nn.Module):
         index[row, column], weight[row, column] = matrix.indices, matrix.data
         self.register_buffer("index", torch.from_numpy(index))  # (V, E)
         self.register_buffer("weight", torch.from_numpy(weight))  # (V, E)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x[self.index] * self.weight[..., None, None].to(x.dtype)).sum(1)
 
 
 class SpiralConv(nn.Module):

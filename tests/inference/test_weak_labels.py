@@ -79,7 +79,7 @@ def test_a_review_overrules_is_saved_and_read_back(pictures, tmp_path):
     assert again.fit.accepted[kept] and not again.fit.accepted[gone]
     assert apply_review(path, again) == 2
     assert (again.fit.accepted == labels.fit.accepted).all()
-    assert again.fit.reason[kept] is Reason.BY_PERSON and not again.fit.reason[gone]
+    assert again.fit.reason[kept] is Reason.BY_A_PERSON and not again.fit.reason[gone]
     overrule(labels, kept, True)
     overrule(labels, gone, False)
     assert labels.fit.reason[gone] == labels.automatic[gone]

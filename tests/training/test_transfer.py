@@ -10,7 +10,7 @@ from toy_training import toy_config, toy_setup
 
 from hand_lib.files import write_json, write_text
 from hand_lib.hand.model import builtin_hierarchy
-from hand_lib.network.model import affine_blend, build_network, carry_over
+from hand_lib.network.model import build_network, carry_over
 from hand_lib.training.config import make_config
 from hand_lib.training.loop import train
 from hand_lib.training.run_folder import load_network, save_model
@@ -42,17 +42,6 @@ def test_on_another_mesh_the_first_guess_lies_on_the_old_one():
         maps = source.encoder(source.normalize(random_batch(source)["image"]))
         ours, theirs = (net.decoder.eval()(maps)["intermediate"][0] for net in (target, source))
     torch.testing.assert_close(ours, theirs[:, order], atol=1e-5, rtol=1e-4)
-
-
-def test_affine_functions_are_carried_exactly_and_points_that_stay_keep_their_values():
-    rng = np.random.default_rng(2)
-    old, new = rng.normal(size=(60, 3)), 0.7 * rng.normal(size=(40, 3))
-    linear, shift = rng.normal(size=(3, 3)), rng.normal(size=3)
-    blend = affine_blend(old, new)
-    np.testing.assert_allclose(blend @ (old @ linear + shift), new @ linear + shift, atol=1e-4)
-    np.testing.assert_allclose(blend.sum(1), 1, atol=1e-9)
-    values = rng.normal(size=(60, 2))
-    np.testing.assert_allclose(affine_blend(old, old[::-1]) @ values, values[::-1], atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ def test_a_review_outlives_its_panel_and_one_of_other_hands_is_set_aside(tmp_pat
     again.fit.accepted[1] = False
     panel = panel_of(again)
     assert panel.checks[4].value is False and "1 overruled" in panel.message.value
-    assert again.fit.reason[4] is Reason.BY_PERSON and not again.fit.accepted[1]
+    assert again.fit.reason[4] is Reason.BY_A_PERSON and not again.fit.accepted[1]
     grid = panel.children[-1]
     assert panel.pager.max == 3 and len(grid.children) == 2
     panel.pager.value = 3
