@@ -105,21 +105,20 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
     faint = 1.0 / thin  # a widened line is a fainter line
     broad = np.hypot(1.0, 1.7 * blur_mm)  # the palm's points lie further apart
 
-    palmar = -normals[:, 2]
-    for k, name in enumerate(FINGER_NAMES):
-        phalanx, local, distance = where[k]
+    up, palmar = normals[:, 2], -normals[:, 2]
+    for k, (name, (phalanx, local, distance)) in enumerate(zip(FINGER_NAMES, where, strict=True)):
         own = (nearest == k) & (distance < 22.0)
         chain = REST_CHAIN[name] * 1000.0
         lengths = np.linalg.norm(np.diff(chain, axis=0), axis=1)
-        facing = (normals * FRAMES[list(MANO_FINGERS[name])][phalanx, :, 2]).sum(1)
-        half = np.array(HALF_BREADTHS[name]) * 1000.0
+        frames = FRAMES[list(MANO_FINGERS[name])]
+        facing = (normals * frames[phalanx, :, 2]).sum(1)
         tube = own * np.where(phalanx > 0, 1.0, _step(0.3, 0.6, local[:, 0] / lengths[0]))
         palmar = palmar * (1 - tube) - facing * tube
         back, front = _step(0.05, 0.6, facing), _step(0.0, 0.5, -facing)
 
         plate = own & (phalanx == 2)
         u = (local[:, 0] - 0.66 * lengths[2]) / (0.34 * lengths[2] + 0.4 * blur_mm)
-        v = local[:, 1] / (0.80 * half[3] + 0.25 * blur_mm)
+        v = local[:, 1] / (0.80 * (1000.0 * HALF_BREADTHS[name][3]) + 0.25 * blur_mm)
         edge = 1 - (np.abs(u) ** 3.2 + np.abs(v) ** 3.2)
         soft = 0.18 + 0.16 * blur_mm
         masks["nail"] += plate * _step(-soft, soft, edge) * _step(0.15, 0.45, facing)
@@ -127,12 +126,11 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
 
         folds = [(1, 0.0), (1, -2.4), (2, 0.0)]
         folds += [(0, 0.46 * lengths[0])] if name != "thumb" else [(1, 2.0)]
-        axes = FRAMES[list(MANO_FINGERS[name])][:, :, 0]
         for joint, shift in folds:
-            along = (points - (chain[joint] + shift * axes[joint])) @ axes[joint]
+            along = (points - (chain[joint] + shift * frames[joint, :, 0])) @ frames[joint, :, 0]
             masks["crease"] += own * front * faint * np.exp(-((along / (0.8 * thin)) ** 2))
         for joint in (1, 2):
-            along = (points - chain[joint]) @ axes[joint]
+            along = (points - chain[joint]) @ frames[joint, :, 0]
             over = own * back * np.exp(-((along / 5.0) ** 2))
             masks["knuckle"] += over
             wrinkle = 0.5 + 0.5 * np.cos(2 * np.pi * along / 2.6)
@@ -146,15 +144,15 @@ def skin_masks(points: NDArray, normals: NDArray, blur_mm: float = 0.0) -> NDArr
 
     masks["palm"] = _step(-0.25, 0.40, palmar) * _step(-16.0, 2.0, points[:, 0])
     flat = points[:, :2]
-    hand_palm = masks["palm"] * (points[:, 0] < 100.0) * (-normals[:, 2] > 0.1)
+    hand_palm = masks["palm"] * (points[:, 0] < 100.0) * (-up > 0.1)
     for line in _PALM_LINES:
         close = np.exp(-((_line_distance(flat, line) / (0.9 * broad)) ** 2))
-        masks["crease"] += 1.1 / broad * close * _step(0.1, 0.6, -normals[:, 2])
+        masks["crease"] += 1.1 / broad * close * _step(0.1, 0.6, -up)
     for centre, size in (((40.0, 24.0), 16.0), ((36.0, -28.0), 16.0), ((84.0, -4.0), 24.0)):
         gap = ((flat - centre) ** 2).sum(1)
         masks["red"] += 0.6 * hand_palm * np.exp(-gap / size**2)
     masks["red"] += 0.45 * masks["knuckle"]
-    back = _step(0.3, 0.8, normals[:, 2]) * (points[:, 0] < 95.0)
+    back = _step(0.3, 0.8, up) * (points[:, 0] < 95.0)
     for line in _VEINS:
         close = np.exp(-((_line_distance(flat, line) / np.hypot(1.9, blur_mm)) ** 2))
         masks["vein"] = np.maximum(masks["vein"], back * close)
