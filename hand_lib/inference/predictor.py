@@ -32,7 +32,7 @@ from hand_lib.inference.search import (
     find_hands,
     load_calibration,
 )
-from hand_lib.network.model import predict_crops
+from hand_lib.network.model import predict_crops, settle
 from hand_lib.render.camera import (
     apply_affine,
     check_intrinsics,
@@ -133,7 +133,9 @@ class Predictor:
         folder = find_run(run_folder)
         network, config = load_network(folder)
         calibration = load_calibration(folder)
-        return cls(network, config.image_size, folder.name, device, calibration, config.n_crops)
+        made = cls(network, config.image_size, folder.name, device, calibration, config.n_crops)
+        settle(made.network, config.view_size or config.image_size)
+        return made
 
     def predict(
         self, image, boxes=None, sides=None, intrinsics=None, keypoints=None, refined=True

@@ -113,7 +113,8 @@ class SpiralMix(nn.Module):
     x + W2 gelu(W1 sum_k w_k * norm(x)_s(v,k)): the separable form of a spiral convolution
     (``spiral_conv.SpiralConv``) costs K C + 2 r C^2 multiplications per vertex instead of K C^2.
     A coarse mesh has so few vertices that one small matrix per channel, M_c(v, u) = the sum of
-    w_kc over the k with s(v,k) = u, beats gathering K neighbours. forward: (V, B, C) -> (V, B, C).
+    w_kc over the k with s(v,k) = u, beats gathering K neighbours where there are gradients.
+    forward: (V, B, C) -> (V, B, C).
     """
 
     def __init__(self, channels: int, spirals: np.ndarray, expansion: int = 2):
@@ -128,10 +129,14 @@ class SpiralMix(nn.Module):
         nn.init.zeros_(self.narrow.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        vertices = torch.arange(len(self.spirals), device=x.device)
-        taken = self.spirals.T[..., None] == vertices  # (K, V, V): whose neighbour k is whom
-        mixing = torch.einsum("kc,kvu->cvu", self.taps, taken.to(self.taps.dtype))
-        y = (mixing @ self.norm(x).permute(2, 0, 1)).permute(1, 2, 0)
+        y = self.norm(x)
+        if torch.is_grad_enabled():
+            vertices = torch.arange(len(self.spirals), device=x.device)
+            taken = self.spirals.T[..., None] == vertices  # (K, V, V): whose neighbour k is whom
+            mixing = torch.einsum("kc,kvu->cvu", self.taps, taken.to(self.taps.dtype))
+            y = (mixing @ y.permute(2, 0, 1)).permute(1, 2, 0)
+        else:
+            y = (y[self.spirals] * self.taps[:, None]).sum(1)
         return x + self.narrow(functional.gelu(self.widen(y)))
 
 

@@ -67,13 +67,16 @@ class GridEncoder(nn.Module):
     It stops at the deepest stage whose map is still at least ``MIN_CELLS`` cells wide at
     ``image_size``, because a hand's direction and its fingers need to know where things are, and
     gives that stage's map and up to two finer ones. ``channels`` and ``strides`` describe them.
-    stride: of the deepest stage, in place of that rule; 0 keeps it.
+    stride: of the deepest stage, in place of that rule; 0 keeps it.   known: see ``cut_unused``.
     """
 
-    def __init__(self, name: str, image_size: int, pretrained: bool | str = False, stride=0):
+    def __init__(
+        self, name: str, image_size: int, pretrained: bool | str = False, stride=0, known=()
+    ):
         super().__init__()
         self.mean, self.std = normalisation(name)
-        info = timm.create_model(name, features_only=True).feature_info
+        with torch.device("meta"):
+            info = timm.create_model(name, features_only=True).feature_info
         strides = info.reduction()
         fits = [i for i, stride in enumerate(strides) if image_size >= MIN_CELLS * stride]
         if not fits:
@@ -88,7 +91,7 @@ class GridEncoder(nn.Module):
         self.channels = tuple(info.channels()[i] for i in taken)
         self.strides = tuple(strides[i] for i in taken)
         self.channels_come_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
-        cut_unused(self.net, image_size)
+        cut_unused(self.net, image_size, known)
         load_encoder_weights(self.net, name, pretrained)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -110,16 +113,19 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(config.mean), tuple(config.std)
 
 
-def cut_unused(net: nn.Module, image_size: int) -> None:
+def cut_unused(net: nn.Module, image_size: int, known=()) -> None:
     """Take out what does not reach the feature maps: last modules of sequences without a gradient.
 
     Some timm families keep, and compute, the stages behind the last one that is asked for; training
     in several processes would wait for their gradients. What is unused elsewhere is frozen.
+    known: names of what is used, by a run's weights; none: a trial shows it.
     """
-    shadow = copy.deepcopy(net).to("meta").eval()  # on which nothing is computed
-    maps = shadow(torch.empty(1, 3, image_size, image_size, device="meta"))
-    sum(m.sum() for m in maps).backward()
-    unused = {name for name, parameter in shadow.named_parameters() if parameter.grad is None}
+    unused = {name for name, _ in net.named_parameters()} - set(known)
+    if not known:
+        shadow = copy.deepcopy(net).to("meta").eval()  # on which nothing is computed
+        maps = shadow(torch.empty(1, 3, image_size, image_size, device="meta"))
+        sum(m.sum() for m in maps).backward()
+        unused = {name for name, parameter in shadow.named_parameters() if parameter.grad is None}
     for name, module in list(net.named_modules()):
         while isinstance(module, nn.Sequential | nn.ModuleList) and len(module):
             last = f"{name}.{len(module) - 1}".lstrip(".")

@@ -21,6 +21,7 @@ import torch
 from scipy.interpolate import RBFInterpolator
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from hand_lib.hand.model import HandModel
 from hand_lib.mesh.topology import procrustes_align
@@ -123,11 +124,12 @@ class HandNetwork(nn.Module):
         return fields | {"joints_2d": project_weak_perspective(joints, camera)}
 
 
-def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
+def build_network(config, hierarchy, joint_regressor=None, weights=None) -> HandNetwork:
     """The network that ``config`` describes, for the mesh of ``hierarchy``.
 
     config: a ``TrainConfig``.   hierarchy: a ``MeshHierarchy``.
     joint_regressor: (21, V), from vertices to joints; None takes the built-in hand's.
+    weights: names of all that it will be given, where they are known: no trial shows what is used.
     """
     count = len(hierarchy.vertices[0])
     if joint_regressor is None:
@@ -147,8 +149,9 @@ def build_network(config, hierarchy, joint_regressor=None) -> HandNetwork:
         level_down = np.zeros((0, count))
     else:
         size = config.view_size or config.image_size
+        known = {name.removeprefix("encoder.net.") for name in weights or ()}
         encoder = GridEncoder(
-            config.backbone, size, pretrained=config.pretrained, stride=config.encoder_stride
+            config.backbone, size, config.pretrained, config.encoder_stride, known
         )
         spiral = config.spiral_length or 9, config.dilation
         channels = config.channels or (128, 512, 64)
@@ -162,6 +165,37 @@ def regressor_of(hand) -> np.ndarray:
     """(21, V) from vertices to joints of a right ``HandModel``."""
     basis = torch.eye(len(hand.vertices))
     return hand.regress_joints(basis[:, :, None].expand(-1, -1, 3))[..., 0].T.cpu().numpy()
+
+
+@torch.no_grad()
+def settle(network: HandNetwork, size: int) -> None:
+    """Make a trained network faster that learns no more, in place; it says the same, to rounding.
+
+    Batch norms go into the convolutions whose output they take, which a blank crop of ``size``
+    pixels shows, and channels come last. Its weights no longer have the names of a run's.
+    """
+    made, pairs = {}, {}
+
+    def note(module, given, out):
+        if isinstance(module, nn.Conv2d):
+            made[id(out)] = module, out  # kept: another could get its id
+        elif isinstance(module, nn.BatchNorm2d) and id(given[0]) in made:
+            pairs[module] = made[id(given[0])][0]
+
+    hooks = [module.register_forward_hook(note) for module in network.modules()]
+    network(network.regressor.new_zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    for parent in list(network.modules()):
+        for name, norm in list(parent.named_children()):
+            if norm in pairs and not norm._forward_hooks:  # timm takes some maps by hooks
+                conv = pairs[norm]
+                conv.weight, conv.bias = fuse_conv_bn_weights(
+                    conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps,
+                    norm.weight, norm.bias,
+                )  # fmt: skip
+                setattr(parent, name, getattr(norm, "act", nn.Identity()))
+    network.to(memory_format=torch.channels_last)
 
 
 def predict_crops(

@@ -71,7 +71,7 @@ def load_network(run_folder, device="cpu"):
     own = folder / "hierarchy.npz"  # a run on another hand than the built-in one
     hierarchy = load_hierarchy(own) if own.is_file() else builtin_hierarchy(factors=config.factors)
     regressor = weights.get("regressor") if own.is_file() else None
-    network = build_network(replace(config, pretrained=False), hierarchy, regressor)
+    network = build_network(replace(config, pretrained=False), hierarchy, regressor, weights)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

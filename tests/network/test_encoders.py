@@ -46,6 +46,9 @@ def test_stages_behind_the_last_map_are_not_built_and_change_nothing():
     whole = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(1, 2, 3))
     assert len(cut.net.blocks) == 5 and len(timm.create_model("tf_efficientnet_lite0").blocks) == 7
     assert len(cut.state_dict()) < 0.75 * len(whole.state_dict())
+    known = cut.net.state_dict()
+    told = GridEncoder("tf_efficientnet_lite0", 96, known=known)  # by a run's weights, no trial
+    assert told.net.state_dict().keys() == known.keys()
     load_encoder_weights(cut.net, "tf_efficientnet_lite0", False)
     cut.net.load_state_dict({k: whole.state_dict()[k] for k in cut.net.state_dict()})
     images = torch.rand(1, 3, 96, 96)

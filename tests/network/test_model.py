@@ -14,7 +14,7 @@ from hand_lib.hand.kinematics import axis_angle_to_matrix
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.coarse_to_fine import SpiralMix, bilinear_sample, palm_frame, vertex_matmul
 from hand_lib.network.losses import total_loss
-from hand_lib.network.model import build_network, cut, predict_crops
+from hand_lib.network.model import build_network, cut, predict_crops, settle
 from hand_lib.network.spiral_conv import SpiralConv, UnpoolConv
 from hand_lib.render.camera import project_weak_perspective
 
@@ -42,6 +42,23 @@ def test_bytes_and_fractions_give_the_same_hand(decoder):
     torch.testing.assert_close(a.vertices, b.vertices, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\), found \(2, 64, 64, 3\)"):
         network(images.permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "tf_efficientnet_lite0"])
+@BOTH
+def test_a_settled_network_says_the_same_with_fewer_layers(decoder, backbone):
+    network = small_network(decoder, backbone=backbone).eval()
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        torch.nn.init.normal_(norm.running_mean, 0, 0.1)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+    images = torch.rand(2, 3, 64, 64)
+    before = network(images)
+    settle(network, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images).vertices, before.vertices, atol=1e-5, rtol=1e-4)
+    left = sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
+    assert len(norms) > 15 and left <= 1  # the sum of several maps is no convolution's output
 
 
 @pytest.mark.parametrize("subdivisions, factors", [(2, (2,)), (2, (2, 2, 2)), (3, (3, 2))])
@@ -128,6 +145,8 @@ def test_spiral_convolutions_equal_loops():
     gathered = torch.stack([(normed[:, row] * mix.taps).sum(1) for row in spirals], 1)
     slow = x + mix.narrow(functional.gelu(mix.widen(gathered)))
     torch.testing.assert_close(mix(x.transpose(0, 1)).transpose(0, 1), slow)
+    with torch.no_grad():
+        torch.testing.assert_close(mix(x.transpose(0, 1)).transpose(0, 1), slow)
 
 
 def test_a_convolution_on_the_coarse_mesh_equals_up_sampling_first():
