@@ -183,7 +183,7 @@ def _turn_back(fit, joints, rows) -> None:
     """
     about = fit.joints - fit.joints[:, :1]
     both = (np.concatenate([points, -points], 1) for points in (about, joints))  # about the wrist
-    back = Rotation.from_matrix(procrustes(*both).rotation).as_rotvec()
+    back = Rotation.from_matrix(procrustes(*both)[1]).as_rotvec()
     angle = np.linalg.norm(back, axis=1)
     back *= (rows * np.minimum(1, OFF_AXIS / np.maximum(angle, 1e-9)))[:, None]
     turn = Rotation.from_rotvec(back)

@@ -97,7 +97,7 @@ def test_joints_that_a_network_reads_turn_its_hand_where_the_camera_is_known(ass
                                   assumed_intrinsics=assumed)  # fmt: skip
     read = project(true, CAMERA)
     (found,) = refine_predictions([hand], in_crop(read), SIZE)
-    turn = procrustes(hand.joints, found.joints).rotation
+    _, turn = procrustes(hand.joints, found.joints)
     assert (np.arccos((np.trace(turn) - 1) / 2) > 0.05) != assumed
     off, before = (np.linalg.norm(h.joints_2d - read, axis=1).mean() for h in (found, hand))
     assert off < before
