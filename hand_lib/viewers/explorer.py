@@ -77,12 +77,14 @@ class LiveFigure(go.FigureWidget):
         return self
 
     def draw(self, traces) -> None:
-        """Show traces in the place of what is there; those of the same kinds move, and no flicker.
+        """Show traces in the place of what is there.
 
-        Of these, places, faces and colours of vertices are taken over.
+        Those of the same kinds and names move without a flicker: places, faces and colours of
+        vertices are taken over.
         """
         with self.batch_update():
-            if [trace.type for trace in self.data] != [trace.type for trace in traces]:
+            there, wanted = ([(t.type, t.name) for t in some] for some in (self.data, traces))
+            if there != wanted:
                 self.data = []
                 self.add_traces(traces)
             for old, new in zip(self.data, traces, strict=True):

@@ -17,9 +17,7 @@ def rng():
 def test_the_interval_holds_the_true_mean_about_as_often_as_it_says(rng):
     inside = 0
     for trial in range(100):
-        _, low, high = metrics.bootstrap_interval(
-            rng.exponential(size=60), draws=400, seed=trial
-        )
+        _, low, high = metrics.bootstrap_interval(rng.exponential(size=60), draws=400, seed=trial)
         inside += low <= 1 <= high
     assert 85 <= inside <= 99
 
