@@ -35,10 +35,6 @@ from hand_lib.render.camera import crop_to_pixels, solve_translation
 PUBLISHED = Path(__file__).with_name("published.csv")
 """Results on FreiHAND's evaluation set as others reported them (PA, mm), with their sources."""
 
-TRUTH = ("vertices", "joints", "root", "joints_2d", "valid_2d", "intrinsics", "has_vertices",
-         "has_joints", "has_camera")  # fmt: skip
-"""Entries of a batch that an ``Evaluation`` keeps."""
-
 _BATCH = 64
 
 
@@ -131,12 +127,11 @@ def evaluate_predictor(predictor, test: TestSet, progress=False, views=(), blind
     data = HandCrops(test.dataset, size)
     with tqdm(total=len(test), unit="hand", desc="predicting", disable=not progress) as bar:
         for rows in np.split(np.arange(len(test)), range(_BATCH, len(test), _BATCH)):
-            batch = data.fetch_batch(rows)
+            labels.append(data.fetch_batch(rows))
             start = time.perf_counter()
-            crops = batch["image"].transpose(0, 2, 3, 1)
+            crops = labels[-1].pop("image").transpose(0, 2, 3, 1)
             kept.append(predict_averaged(predict, crops, views) if views else predict(crops))
             seconds.append((time.perf_counter() - start) / len(rows))
-            labels.append({key: batch[key] for key in TRUTH})
             bar.update(len(rows))
     out, truth = (
         {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
