@@ -240,19 +240,6 @@ def score_file(predictions, truth, split="evaluation", units="m", mirror=False) 
     return report(*found, *submission.read_truth(truth, split), units, mirror, tips)
 
 
-def write_scores(folder: Path, scores: ScoreReport) -> None:
-    """``scores.txt`` as the official script writes it, and ``scores.json`` with everything."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [f"{key}: {value:f}\n" for key, value in scores.official.items()]
-    write_text(folder / "scores.txt", "".join(lines))
-    everything = {
-        "official, alignment may mirror": scores.official, "rotation only": scores.proper,
-        "millimetres": scores.millimetres, "mirrored": scores.mirrored.tolist(),
-        "missing": scores.missing.tolist(), "notes": scores.notes, "fingertips": scores.fingertips,
-    }  # fmt: skip
-    write_json(folder / "scores.json", everything)
-
-
 def main(arguments=None) -> int:
     """Command line: score a ``pred.json`` against a folder of truth; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -272,7 +259,16 @@ def main(arguments=None) -> int:
         return 2
     sys.stdout.write(f"{scores}\n")
     if given.out:
-        write_scores(Path(given.out), scores)
+        folder = Path(given.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"{key}: {value:f}\n" for key, value in scores.official.items()]
+        write_text(folder / "scores.txt", "".join(lines))
+        write_json(folder / "scores.json", {
+            "official, alignment may mirror": scores.official, "rotation only": scores.proper,
+            "millimetres": scores.millimetres, "mirrored": scores.mirrored.tolist(),
+            "missing": scores.missing.tolist(), "notes": scores.notes,
+            "fingertips": scores.fingertips,
+        })  # fmt: skip
     return 0
 
 

@@ -125,14 +125,6 @@ def skin_of(faces, tone: float = 0.3):
     return skin_colours(tone) if np.array_equal(faces, own) else np.array(PREDICTION)
 
 
-def _surface(hand: DrawnHand) -> tuple:
-    """Vertices, faces and colours that a still shows; of skin in detail, where no edges show."""
-    plain = hand.colour is not None or hand.error_mm is not None or hand.edges
-    if plain or hand.colours().ndim == 1:
-        return hand.vertices, np.asarray(hand.faces), hand.colours()
-    return fine_skin(hand.vertices, hand.faces, 0.3)
-
-
 def mapped(scale: str, values) -> np.ndarray:
     """Colours (N, 3) uint8 of values 0 to 1 on a scale of Matplotlib."""
     from matplotlib import colormaps
@@ -268,7 +260,10 @@ def _still(hands, place, extent, size) -> np.ndarray:
     image, texts = np.full((side, side, 3), flat.PAPER, np.uint8), []
     for hand in sorted(hands, key=lambda hand: hand.opacity < 1):  # what shows through comes last
         if hand.faces is not None and hand.vertices is not None:
-            vertices, *painted = _surface(hand)
+            vertices, *painted = hand.vertices, np.asarray(hand.faces), hand.colours()
+            plain = hand.colour is not None or hand.error_mm is not None or hand.edges
+            if painted[1].ndim == 2 and not plain:  # skin in detail, where no edges show
+                vertices, *painted = fine_skin(hand.vertices, hand.faces, 0.3)
             image = render_mesh(place(vertices), *painted, camera, side, image, 1, hand.opacity)
     for hand in hands:
         if hand.vertices is not None and hand.faces is None:
