@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from tqdm import tqdm
 
@@ -77,7 +76,7 @@ class RunLogger(contextlib.AbstractContextManager):
         bar.update()
         if run.step % self.config.log_every:
             return
-        self._peak_memory = max(self._peak_memory, psutil.Process().memory_info().rss)
+        self._peak_memory = max(self._peak_memory, _memory())
         before, then = self._since
         self._since = run.step, time.perf_counter()
         speed = (run.step - before) * self.config.batch_size / max(self._since[1] - then, 1e-9)
@@ -120,7 +119,7 @@ class RunLogger(contextlib.AbstractContextManager):
             metrics |= {"status": "failed", "reason": f"{kind.__name__}: {error}"}
         try:
             if run is not None:
-                memory = {"cpu": max(self._peak_memory, psutil.Process().memory_info().rss)}
+                memory = {"cpu": max(self._peak_memory, _memory())}
                 if run.accelerator.device.type == "cuda":
                     memory["gpu"] = torch.cuda.max_memory_allocated()
                 metrics |= {"step": run.step, "steps": run.total_steps}
@@ -234,3 +233,10 @@ def geometric_scores(predicted: dict, truth: dict) -> dict:
         distance = np.linalg.norm(predicted["joints_2d"] - truth["joints_2d"].numpy(), axis=-1)
         scores["joints_2d_percent"] = 50 * float(distance[known].mean())
     return scores
+
+
+def _memory() -> int:
+    """Bytes of memory that this process holds."""
+    import psutil  # Unix alone has what it asks there
+
+    return psutil.Process().memory_info().rss
