@@ -1,6 +1,5 @@
 """MANO's arrays: read safely from .pkl or .npz, checked whole, mirrored, written back."""
 
-import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -70,8 +69,8 @@ def read_mano(path) -> dict[str, np.ndarray]:
 
 def check_arrays(data: dict, name: str) -> dict[str, np.ndarray]:
     """Check shapes, number types, finiteness and indices of MANO's arrays; sparse becomes dense."""
-    arrays = {}
-    for key, pattern in MANO_SHAPES.items():
+    arrays, known = {}, {"fingertips": (5,)} if "fingertips" in data else {}
+    for key, pattern in (MANO_SHAPES | known).items():
         if key not in data:
             raise ValueError(f"{name}: array {key!r} is missing; a hand model has {[*MANO_SHAPES]}")
         value = data[key]
@@ -81,7 +80,7 @@ def check_arrays(data: dict, name: str) -> dict[str, np.ndarray]:
         if shape != expected:
             raise ValueError(f"{name}: {key} should have shape {expected}, found {shape}")
         value = value.toarray() if hasattr(value, "toarray") else np.asarray(value)
-        whole = key in ("f", "kintree_table")
+        whole = key in ("f", "kintree_table", "fingertips")
         if value.dtype.kind not in ("iu" if whole else "fiu"):
             kind = "whole numbers" if whole else "numbers"
             raise ValueError(f"{name}: {key} should hold {kind}, found {value.dtype}")
@@ -89,12 +88,14 @@ def check_arrays(data: dict, name: str) -> dict[str, np.ndarray]:
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
             raise ValueError(f"{name}: {key} is not finite at {index}")
         arrays[key] = np.ascontiguousarray(value, np.int64 if whole else np.float64)
-    parents, faces = arrays["kintree_table"][0], arrays["f"]
+    parents = arrays["kintree_table"][0]
     parents[0] = -1  # MANO stores the root's parent as the largest uint32
     if (parents != MANO_PARENTS).any():
         raise ValueError(f"{name}: kintree_table should hold {MANO_PARENTS}, found {parents}")
-    if not len(faces) or faces.min() < 0 or faces.max() >= VERTICES:
-        raise ValueError(f"{name}: f should index {VERTICES} vertices, found {faces.size} indices")
+    for key in ("f", *known):
+        ids = arrays[key]
+        if not ids.size or ids.min() < 0 or ids.max() >= VERTICES:
+            raise ValueError(f"{name}: {key} should hold vertex ids below {VERTICES}, found {ids}")
     for key, rows in (("weights", "vertex"), ("J_regressor", "joint")):
         sums = arrays[key].sum(1)
         if np.abs(sums - 1).max() > 1e-3:
@@ -103,14 +104,6 @@ def check_arrays(data: dict, name: str) -> dict[str, np.ndarray]:
     reach = np.abs(arrays["v_template"]).max()
     if reach > 1.0:
         raise ValueError(f"{name}: v_template reaches {reach:.4g}; expected metres, below 1")
-    if "fingertips" in data:
-        tips = np.asarray(data["fingertips"])
-        whole = tips.shape == (5,) and tips.dtype.kind in "iu"
-        if not whole or tips.min() < 0 or tips.max() >= VERTICES:
-            raise ValueError(
-                f"{name}: fingertips should be five vertex ids below {VERTICES}, found {tips}"
-            )
-        arrays["fingertips"] = tips.astype(np.int64)
     return arrays
 
 
@@ -152,16 +145,12 @@ def write_mano(path, arrays: dict) -> Path:
         "J": arrays["J_regressor"] @ arrays["v_template"], "hands_coeffs": np.zeros((1, 45)),
         "bs_style": "lbs", "bs_type": "lrotmin",
     }  # fmt: skip
-    buffer = io.BytesIO()
-    if path.suffix == ".npz":
-        np.savez(buffer, **data)
-        content = buffer.getvalue()
-    elif path.suffix == ".pkl":
-        content = pickle.dumps(data, protocol=3)
-        # the module path that NumPy 1 and 2 both know
-        content = content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n", 1)
-    else:
+    if path.suffix not in (".npz", ".pkl"):
         raise ValueError(f"{path}: expected a name ending in .npz or .pkl, found {path.suffix!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    if path.suffix == ".npz":
+        np.savez(path, **data)
+    else:  # with the module path that NumPy 1 and 2 both know
+        now, before = (b"cnumpy.%score.multiarray\n" % part for part in (b"_", b""))
+        path.write_bytes(pickle.dumps(data, protocol=3).replace(now, before, 1))
     return path

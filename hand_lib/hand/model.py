@@ -144,10 +144,9 @@ class HandModel(nn.Module):
             path = next((file for file in files if file.is_file()), files[0])
         arrays = mano.read_mano(path)
         file_side = "left" if "left" in path.name.lower() else "right"
-        if file_side == "left":
-            if mano.left_shape_is_wrong(arrays):
-                arrays["shapedirs"][:, 0] *= -1
-                log.warning("%s: negated shapedirs[:, 0, :], MANO_LEFT's known sign error", path)
+        if file_side == "left" and mano.left_shape_is_wrong(arrays):
+            arrays["shapedirs"][:, 0] *= -1
+            log.warning("%s: negated shapedirs[:, 0, :], MANO_LEFT's known sign error", path)
         if file_side != side:
             arrays = mano.mirror_arrays(arrays)
             log.warning("%s: the %s hand, mirrored", path, file_side)
@@ -189,10 +188,8 @@ class HandModel(nn.Module):
         rest, bones = skeleton.view(3, 31, batch).split([16, 15], 1)
         start = rest[:, :1]
         if translation is not None:
-            if translation.shape not in ((batch, 3), (3,)):
-                raise ValueError(
-                    f"expected translation ({batch}, 3), found {tuple(translation.shape)}"
-                )
+            if (shape := tuple(translation.shape)) not in ((batch, 3), (3,)):
+                raise ValueError(f"expected translation ({batch}, 3), found {shape}")
             start = start + translation.reshape(-1, 3).T[:, None]
         turned, placed = chain(root, others, bones, start)  # (3, 3, 16, B), (3, 16, B)
         offset = placed - (turned * rest).sum(1)
@@ -237,10 +234,8 @@ class HandModel(nn.Module):
         """21 joints of a mesh of this model.   vertices: (B, V, 3) or (V, 3), tensor or array."""
         if not torch.is_tensor(vertices):
             return self.regress_joints(torch.as_tensor(np.asarray(vertices))).cpu().numpy()
-        if vertices.ndim not in (2, 3) or vertices.shape[-2:] != (self.count, 3):
-            raise ValueError(
-                f"expected vertices (B, {self.count}, 3), found {tuple(vertices.shape)}"
-            )
+        if (shape := tuple(vertices.shape))[-2:] != (self.count, 3) or len(shape) > 3:
+            raise ValueError(f"expected vertices (B, {self.count}, 3), found {shape}")
         inner = self.joint_regressor.to(vertices) @ vertices
         tips = vertices[..., self.tips.to(vertices.device), :]
         return torch.cat([inner, tips], -2)[..., self.joint_order.to(vertices.device), :]

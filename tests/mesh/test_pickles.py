@@ -195,11 +195,11 @@ BROKEN = {
     "floats as faces": ({"f": np.zeros((1538, 3))}, "f should hold whole numbers"),
     "NaN": ({"posedirs": np.full((778, 3, 135), np.nan)}, r"posedirs is not finite at \(0, 0, 0\)"),
     "infinite": ({"hands_mean": np.full(45, np.inf)}, "hands_mean is not finite"),
-    "face outside": ({"f": np.full((2, 3), 778, np.uint32)}, "f should index 778 vertices"),
+    "face outside": ({"f": np.full((2, 3), 778, np.uint32)}, "f should hold vertex ids below 778"),
     "weights": ({"weights": np.ones((778, 16))}, "weights of vertex 0 sum to 16"),
     "millimetres": ({"v_template": np.full((778, 3), 90.0)}, "expected metres"),
     "another tree": ({"kintree_table": np.zeros((2, 16), int)}, "kintree_table should hold"),
-    "fingertips": ({"fingertips": np.array([1, 2, 3, 4, 900])}, "five vertex ids below 778"),
+    "fingertips": ({"fingertips": np.array([1, 2, 3, 4, 900])}, "fingertips should hold vertex ids below 778"),
 }
 
 
