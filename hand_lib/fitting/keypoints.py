@@ -42,17 +42,16 @@ class _Collector:
     def __init__(self):
         self.rows, self.problems, self.frames = [], [], []  # names of all frames that were read
 
-    def add(self, points, confidence, frame, side, name):
-        """One hand: (21, 2) px and (21,); a joint with a NaN is one that was not seen."""
-        points, confidence = np.array(points, float), np.array(confidence, float)
-        unseen = np.isnan(points).any(1) | np.isnan(confidence)
-        points[unseen], confidence[unseen] = 0.0, 0.0
-        if (confidence < 0).any():
+    def add(self, hand, frame, side, name):
+        """One hand: (21, 3) px and confidence; a joint with a NaN is one that was not seen."""
+        hand = np.where(np.isnan(hand).any(1, keepdims=True), 0.0, hand)
+        seen = hand[:, 2] > 0
+        if (hand[:, 2] < 0).any():
             self.problems.append(f"{name}: {side} hand has a confidence below 0")
-        elif np.isinf(points[confidence > 0]).any():
+        elif np.isinf(hand[seen]).any():
             self.problems.append(f"{name}: {side} hand has coordinates that are not finite")
-        elif (confidence > 0).any():
-            self.rows.append((points, confidence, frame, side, name))
+        elif seen.any():
+            self.rows.append((hand, frame, side, name))
 
     def finish(self, source, size=None) -> Keypoints:
         """All hands, in pixels.   source: named in errors.   size: (width, height) of the pictures.
@@ -60,11 +59,10 @@ class _Collector:
         Coordinates of 0 to 1 of the picture are recognised, because no hand in pixels is smaller
         than two of them; without the size, or from -1 to 1, they are refused.
         """
-        columns = zip(*self.rows, strict=True) if self.rows else ((),) * 5
-        points, confidence, frames, sides, names = map(list, columns)
-        points = np.array(points, float).reshape(-1, 21, 2)
-        confidence = np.array(confidence, float).reshape(-1, 21)
-        confidence = np.minimum(confidence, 1.0)  # OpenPose's goes a little above
+        columns = zip(*self.rows, strict=True) if self.rows else ((),) * 4
+        hands, frames, sides, names = map(list, columns)
+        hands = np.array(hands, float).reshape(-1, 21, 3)
+        points, confidence = hands[..., :2], np.minimum(hands[..., 2], 1.0)  # OpenPose: above 1
         seen = points[confidence > 0]
         if len(seen) and np.abs(seen).max() <= 2.0:
             if size is None or seen.min() < -0.25:
@@ -114,9 +112,10 @@ def from_arrays(
             f"{len(sides)} ({sorted(set(sides))}) and {len(frames)}"
         )
     into = _Collector()
-    for i, (hand, weight) in enumerate(zip(points[..., :2], confidence, strict=True)):
+    hands = np.concatenate([points[..., :2], confidence[..., None]], 2)
+    for i, hand in enumerate(hands):
         into.frames.append(f"row {i}")
-        into.add(hand, weight, int(frames[i]), sides[i], f"row {i}")
+        into.add(hand, int(frames[i]), sides[i], f"row {i}")
     return into.finish(source, size)
 
 
@@ -162,8 +161,7 @@ def read_openpose(place, size=None) -> Keypoints:
             except (ValueError, TypeError):
                 hand, fault = np.zeros(1), "is not a list of numbers"
             if len(hand) == 63:
-                hand = hand.reshape(21, 3)
-                into.add(hand[:, :2], hand[:, 2], frame, side, path.name)
+                into.add(hand.reshape(21, 3), frame, side, path.name)
             elif len(hand):
                 into.problems.append(f"{path.name}: {side} hand {fault}")
     return into.finish(place, size)
@@ -184,7 +182,7 @@ def detect_mediapipe(frames) -> Keypoints:
             continue
         into.frames.append(name)
         for points, side, score in find_landmarks(picture)[:2]:
-            into.add(points, np.full(21, score), number, side, name)
+            into.add(np.c_[points, np.full(21, score)], number, side, name)
     return into.finish("MediaPipe")
 
 
@@ -240,12 +238,12 @@ def read_table(path, size=None) -> Keypoints:
         for owner, hand in hands.items():
             hand_side = "left" if "left" in owner.lower() else side
             if hand_side in ("right", "left"):
-                into.add(hand[:, :2], hand[:, 2], frame, hand_side, name)
+                into.add(hand, frame, hand_side, name)
             else:
                 into.problems.append(f"{name}: side {side!r}, expected right or left")
     if strangers := [n for n, (joint, _) in zip(names, columns, strict=True) if joint is None]:
         into.problems.append(f"{path.name}: columns left out: {', '.join(strangers)}")
-    _check_confidence([row[1] for row in into.rows], path)
+    _check_confidence([row[0][:, 2] for row in into.rows], path)
     return into.finish(path, size)
 
 

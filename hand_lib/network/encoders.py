@@ -192,13 +192,12 @@ def _installed_weights(name: str) -> dict[str, Tensor] | None:
     """Weights from a package, under timm's names, which come in the same order; none of it runs."""
     package, pattern = INSTALLED_WEIGHTS.get(name, ("", ""))
     spec = importlib.util.find_spec(package) if package else None
-    places = spec.submodule_search_locations if spec else []
-    file = next((file for place in places for file in Path(place).glob(pattern)), None)
-    if file is None:
+    files = [*Path(spec.origin).parent.glob(pattern)] if spec else []
+    if not files:
         return None
     with torch.device("meta"):
         own = timm.create_model(name).state_dict()
-    return dict(zip(own, read_state_dict(file).values(), strict=True))
+    return dict(zip(own, read_state_dict(files[0]).values(), strict=True))
 
 
 def _hub_weights(name: str) -> dict[str, Tensor]:
