@@ -17,7 +17,6 @@ from hand_lib.hand.joints import JOINT_LIMITS, MANO_FINGERS, MANO_PARENTS, MANO_
 from hand_lib.hand.kinematics import matrix_to_axis_angle
 from hand_lib.hand.mano import mirror_arrays
 from hand_lib.hand.model import HandModel
-from hand_lib.hand.poses import sample_angles
 
 FREE = np.argwhere(JOINT_LIMITS[1:, :, 1] > JOINT_LIMITS[1:, :, 0])
 """(27, 2) the angles that can move: finger joint (MANO's order less the wrist), which of three."""
@@ -110,19 +109,10 @@ class Rig:
 def pose_prior() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean (27,), inverse covariance (27, 27) and 20 draws (20, 27) of the free angles.
 
-    As ``draw_prior`` gives them, which takes most of a second: they lie beside the built-in hand.
+    They lie beside the built-in hand, as ``template/build/pose_prior.py`` draws them.
     """
     with np.load(ROOT / "template" / "pose_prior.npz") as file:
         return tuple(file[name] for name in ("mean", "precision", "draws"))
-
-
-def draw_prior(count: int = 3000) -> dict[str, np.ndarray]:
-    """What ``pose_prior`` reads, from poses that are drawn now."""
-    angles = sample_angles(count, np.random.default_rng(0))[:, 1:]
-    draws = angles[:, FREE[:, 0], FREE[:, 1]]
-    covariance = np.cov(draws.T) + np.diag(np.full(len(FREE), np.deg2rad(3.0) ** 2))
-    precision = np.linalg.inv(covariance)
-    return {"mean": draws.mean(0), "precision": precision, "draws": draws[:20]}
 
 
 class Skeleton:

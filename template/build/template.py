@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hand_lib import ROOT
-from hand_lib.fitting.skeleton import draw_prior
 from hand_lib.hand import joints as anatomy
 from hand_lib.hand import skin as appearance
 from hand_lib.hand.joints import FINGER_NAMES, FINGERTIP_VERTICES, MANO_FINGERS, MANO_PARENTS
@@ -25,6 +24,7 @@ from template.build import mesh as build_mesh
 from template.build import pose as build_pose
 from template.build import skin as build_skin
 from template.build import surface as build_surface
+from template.build.pose_prior import draw_prior
 
 _NEIGHBOUR_IDS = {
     "thumb": (745,),

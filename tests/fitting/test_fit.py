@@ -9,13 +9,14 @@ from benchmarks.fitting import CAMERA
 from mano_fixture import mano_bytes
 
 from hand_lib.fitting.fit import FitOptions, Reason, fit_hands, follow_fit
-from hand_lib.fitting.skeleton import ORDER, Skeleton, draw_prior, pose_prior
+from hand_lib.fitting.skeleton import ORDER, Skeleton, pose_prior
 from hand_lib.hand import joints as anatomy
 from hand_lib.hand.joints import JOINT_PARENTS
 from hand_lib.hand.kinematics import axis_angle_to_matrix
 from hand_lib.hand.model import HandModel
 from hand_lib.hand.poses import sample_poses
 from hand_lib.render.camera import project
+from template.build.pose_prior import draw_prior
 
 
 def known_hands(count, seed=0, side="right", model=None):
