@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.interpolate import RBFInterpolator
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -288,6 +287,8 @@ def carry_over(source: nn.Module, target: nn.Module) -> list[str]:
     What a decoder of ours knows of each vertex is carried over the surface.
     returns the names in ``target`` that had nothing to take.
     """
+    from scipy.interpolate import RBFInterpolator  # takes a tenth of a second
+
     old, new, fresh = source.state_dict(), target.state_dict(), []
     if "decoder.mean_canonical" in old.keys() & new.keys():
         here, there = (state["decoder.mean_canonical"].double().numpy() for state in (old, new))
