@@ -136,16 +136,17 @@ def fit_hands(
             if prior is None:
                 ask = size[part], options.noise, options.proportions
                 problem = make_problem(skeleton, *given, *ask)
-                state, cost, _ = solve(problem, options.starts, track)
+                state, terms, _ = solve(problem, options.starts, track)
             else:
                 problem, state, (agree, near) = hold(skeleton, prior.rows(part), *given)
                 for wider in _WIDER if weights[part].any() else _WIDER[-1:]:
                     wide = problem._replace(sigma=wider * problem.sigma)
-                    state, cost = minimise(wide, state, _ROUNDS)
+                    state, terms = minimise(wide, state, _ROUNDS)
                 known[part], alone[part] = near, ~agree
             if track:
-                state = smooth_track(problem, state, cost, options.smoothness)
-            _write(fit, part, problem, state, points[part], weights[part])
+                state = smooth_track(problem, state, terms, options.smoothness)
+                terms = evaluate(problem, state)
+            _write(fit, part, problem, state, terms, points[part], weights[part])
     if prior is not None and not prior.wary:
         off = np.nan_to_num(fit.residual_px).max(1) > options.worst_joint * size
         off |= fit.reprojection_px > options.reprojection * size
@@ -190,7 +191,8 @@ def follow_fit(
         path += history[len(first) :] if start == won else []
         paths.append([empty_fit(cameras) for _ in path])
         for fit, state in zip(paths[-1], path, strict=True):
-            _write(fit, np.arange(1), problem, state, points, weights)
+            terms = evaluate(problem, state)
+            _write(fit, np.arange(1), problem, state, terms, points, weights)
     return paths
 
 
@@ -250,7 +252,7 @@ def _cameras(intrinsics, points, weights, image_size):
     return np.broadcast_to(intrinsics, (batch, 3, 3)).copy()
 
 
-def _write(fit, rows, problem, state, points, weights) -> None:
+def _write(fit, rows, problem, state, terms, points, weights) -> None:
     """Fill rows of a fit from a state."""
     skeleton, betas = problem.skeleton, state.betas
     model, rig = skeleton.model, skeleton.rig
@@ -260,7 +262,7 @@ def _write(fit, rows, problem, state, points, weights) -> None:
         pose, translation = mirror_pose(pose), translation * skeleton.put([-1.0, 1.0, 1.0])
     if not model.flat_mean:
         pose[:, 1:] -= model.pose_mean.to(pose).view(15, 3)
-    terms, joints = evaluate(problem, state), np.zeros((len(pose), 21, 3))
+    joints = np.zeros((len(pose), 21, 3))
     joints[:, ORDER] = terms.joints.mT.cpu() * torch.tensor([skeleton.mirror, 1.0, 1.0])
     pixels = project(np.maximum(joints, [-np.inf, -np.inf, 1e-6]), fit.intrinsics[rows])
     distance = np.where(weights > 0, np.linalg.norm(pixels - points, axis=2), np.nan)

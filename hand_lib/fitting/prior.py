@@ -221,9 +221,8 @@ def _fit(model, target, rounds):
         angles = frames.mT @ matrix_to_axis_angle(local)[..., None]
         gradient[:, :48] -= (axes @ angles).flatten(1)
         hinges = axes @ (above @ frames).mT
-        for joint in range(16):
-            rows = slice(3 * joint, 3 * joint + 3)
-            matrix[:, rows, rows] += hinges[:, joint]
+        blocks = matrix[:, :48, :48].unflatten(1, (16, 3)).unflatten(3, (16, 3))
+        blocks.diagonal(dim1=1, dim2=3).add_(hinges.permute(0, 2, 3, 1))
         move = torch.linalg.solve(matrix, gradient)
         turn, shape, shift = move.split([48, 10, 3], 1)
         turn = above.mT @ turn.view(-1, 16, 3, 1).clamp(-1, 1)  # in the parents' frames

@@ -91,7 +91,7 @@ def solve(problem: Problem, starts: int, track: bool = False, history: list | No
 
     track: the best is chosen for all frames together, so that rotations go on.   history: a list
     that gets every round's state: first those of all starts, (starts B) rows, then of the best.
-    returns the state, its cost (B,), and the start (B,) that won.
+    returns the state, its ``Terms``, and the start (B,) that won.
     """
     batch = len(problem.rays)
     many = first_guesses(problem, starts)
@@ -101,13 +101,12 @@ def solve(problem: Problem, starts: int, track: bool = False, history: list | No
         rays=problem.rays.repeat(starts, 1, 1), weights=problem.weights.repeat(starts, 1),
         sigma=problem.sigma.repeat(starts),
     )  # fmt: skip
-    many, cost = minimise(repeated, many, 14 if track else 7, history)
-    cost = cost.view(starts, batch)
+    many, terms = minimise(repeated, many, 14 if track else 7, history)
+    cost = terms.cost.view(starts, batch)
     turns = many.rotation.view(starts, batch, 3, 3)
     best = _smoothest(cost, turns) if track else cost.argmin(0)
     rows = best * batch + torch.arange(batch, device=best.device)
-    state, cost = minimise(problem, many.rows(rows), 14, history)
-    return state, cost, best
+    return *minimise(problem, many.rows(rows), 14, history), best
 
 
 @lru_cache(maxsize=1)
@@ -214,7 +213,7 @@ def _turn(rotation: Tensor) -> Tensor:
 def minimise(problem: Problem, state: State, rounds: int, history: list | None = None):
     """Levenberg-Marquardt; angles at a limit that push outwards are held for the step.
 
-    returns the state and its cost (B,); ``history`` gets the state after every round.
+    returns the state and its ``Terms``; ``history`` gets the state after every round.
     """
     low, high = problem.skeleton.low, problem.skeleton.high
     damping = state.wrist.new_full((len(state.wrist), 1), 1e-2)
@@ -249,12 +248,12 @@ def minimise(problem: Problem, state: State, rounds: int, history: list | None =
         )  # fmt: skip
         if history is not None:
             history.append(state)
-    return state, terms.cost
+    return state, terms
 
 
-def smooth_track(problem: Problem, state: State, cost: Tensor, smoothness: float) -> State:
+def smooth_track(problem: Problem, state: State, terms: Terms, smoothness: float) -> State:
     """One shape for all frames, then rounds that pull each frame towards its neighbours."""
-    trust = 1 / (cost + 1)
+    trust = 1 / (terms.cost + 1)
     shared = (trust[:, None] * state.betas).sum(0) / trust.sum()
     state = state._replace(betas=shared.expand_as(state.betas).clone())
     problem = problem._replace(fixed_shape=True)

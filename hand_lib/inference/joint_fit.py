@@ -1,7 +1,7 @@
-"""Key points for predictions: whose they are, and the joint fit with the network's mesh."""
+"""A predicted hand; whose key points are whose; the joint fit of a network's mesh with them."""
 
 import functools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from hand_lib import ROOT
 from hand_lib.fitting.detection import find_landmarks
 from hand_lib.fitting.fit import fit_hands
-from hand_lib.fitting.prior import network_prior
+from hand_lib.fitting.prior import fit_pose, network_prior
 from hand_lib.hand.model import HandModel
 from hand_lib.mesh.topology import procrustes
 from hand_lib.render.camera import (
@@ -43,20 +43,69 @@ class HandParameters(NamedTuple):
     translation: np.ndarray  # (3,) metres, puts the mesh into the camera's frame
 
 
-@functools.cache
-def hand_model(side: str, mano: bool) -> HandModel:
-    """The built-in hand, or MANO as it lies in ``template/``."""
-    if mano:
-        return HandModel.from_mano(ROOT / "template", side, flat_mean=True)
-    return HandModel.builtin(side)
+builtin_hand = functools.cache(HandModel.builtin)
+mano_hand = functools.cache(functools.partial(HandModel.from_mano, flat_mean=True))
 
 
 def model_of(hand) -> HandModel:
     """The hand model of a prediction's mesh; FileNotFoundError for MANO's without a file."""
-    model = hand_model(hand.side, mano=False)
+    model = builtin_hand(hand.side)
     if not np.array_equal(model.faces.numpy(), hand.faces):
-        model = hand_model(hand.side, mano=True)
+        model = mano_hand(ROOT / "template", hand.side)
     return model
+
+
+@dataclass(frozen=True)
+class HandPrediction:
+    """One hand in one picture."""
+
+    vertices: np.ndarray  # (V, 3) metres, camera axes, wrist at the origin
+    faces: np.ndarray  # (F, 3), counter-clockwise from outside for this side
+    joints: np.ndarray  # (21, 3) metres, the same frame
+    joints_2d: np.ndarray  # (21, 2) pixels of the picture
+    camera: np.ndarray  # (3,) weak perspective of the crop: s, tx, ty
+    translation: np.ndarray  # (3,) metres, the wrist in the camera's frame
+    intrinsics: np.ndarray  # (3, 3) pixels, given or assumed
+    assumed_intrinsics: bool  # True: neither given nor in EXIF; distance and size are a guess
+    affine: np.ndarray  # (2, 3) picture pixels -> crop pixels
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
+    side: str  # "right" or "left"
+    box_from: str = "given"  # or "found" by the network, "detected" by MediaPipe, "whole" picture
+    side_from: str = "given"  # or "found", "detected", "assumed" (right)
+    # 0 to 1 that its 2-D joints are right, to 0.15 of its size; None: the run is not calibrated
+    confidence: float | None = None
+    doubtful: bool = False  # read badly as likely as not, or no hand at all
+    absent: bool = False  # probably no hand at all
+    refined: bool = False  # True: the joint fit with ``keypoints``; False: the network alone
+    keypoints: np.ndarray | None = None  # (21, 3) pixels and confidence, given or detected
+    fitted: HandParameters | None = None  # of the joint fit
+
+    @property
+    def camera_vertices(self) -> np.ndarray:
+        """(V, 3) metres in the camera's frame."""
+        return self.vertices + self.translation
+
+    @functools.cached_property
+    def parameters(self) -> HandParameters:
+        """The hand model's parameters: of the joint fit, else fitted to the mesh now (some 20 ms).
+
+        raises FileNotFoundError where the mesh is MANO's and there is no MANO file.
+        """
+        if self.fitted is not None:
+            return self.fitted
+        model = model_of(self)
+        pose, betas, place = (part[0].numpy() for part in fit_pose(model, self.vertices[None]))
+        return HandParameters(model, pose, betas, place + self.translation)
+
+    @property
+    def pose(self) -> np.ndarray:
+        """(16, 3) axis-angle of the joints, the wrist's first; see ``parameters``."""
+        return self.parameters.pose
+
+    @property
+    def betas(self) -> np.ndarray:
+        """(10,) shape of the hand model; see ``parameters``."""
+        return self.parameters.betas
 
 
 def assign_keypoints(picture, boxes, sides, keypoints) -> tuple:

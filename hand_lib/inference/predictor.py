@@ -8,20 +8,13 @@
 """
 
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
 from hand_lib.files import find_run
-from hand_lib.fitting.prior import fit_pose
-from hand_lib.inference.joint_fit import (
-    HandParameters,
-    assign_keypoints,
-    model_of,
-    refine_predictions,
-)
+from hand_lib.inference.joint_fit import HandPrediction, assign_keypoints, refine_predictions
 from hand_lib.inference.search import (
     BOX_MARGIN,
     SIDES,
@@ -53,60 +46,6 @@ READ_AGAIN_BELOW = 0.8
 
 READ_AGAIN_AT = 0.8, 1.2
 """Scales at which it is: with more around the hand, and with less."""
-
-
-@dataclass(frozen=True)
-class HandPrediction:
-    """One hand in one picture."""
-
-    vertices: np.ndarray  # (V, 3) metres, camera axes, wrist at the origin
-    faces: np.ndarray  # (F, 3), counter-clockwise from outside for this side
-    joints: np.ndarray  # (21, 3) metres, the same frame
-    joints_2d: np.ndarray  # (21, 2) pixels of the picture
-    camera: np.ndarray  # (3,) weak perspective of the crop: s, tx, ty
-    translation: np.ndarray  # (3,) metres, the wrist in the camera's frame
-    intrinsics: np.ndarray  # (3, 3) pixels, given or assumed
-    assumed_intrinsics: bool  # True: neither given nor in EXIF; distance and size are a guess
-    affine: np.ndarray  # (2, 3) picture pixels -> crop pixels
-    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
-    side: str  # "right" or "left"
-    box_from: str = "given"  # or "found" by the network, "detected" by MediaPipe, "whole" picture
-    side_from: str = "given"  # or "found", "detected", "assumed" (right)
-    # 0 to 1 that its 2-D joints are right, to 0.15 of its size; None: the run is not calibrated
-    confidence: float | None = None
-    doubtful: bool = False  # read badly as likely as not, or no hand at all
-    absent: bool = False  # probably no hand at all
-    refined: bool = False  # True: the joint fit with ``keypoints``; False: the network alone
-    keypoints: np.ndarray | None = None  # (21, 3) pixels and confidence, given or detected
-    fitted: HandParameters | None = None  # of the joint fit
-
-    @property
-    def camera_vertices(self) -> np.ndarray:
-        """(V, 3) metres in the camera's frame."""
-        return self.vertices + self.translation
-
-    @functools.cached_property
-    def parameters(self) -> HandParameters:
-        """The hand model's parameters: of the joint fit, else fitted to the mesh now (some 20 ms).
-
-        raises FileNotFoundError where the mesh is MANO's and there is no MANO file.
-        """
-        if self.fitted is not None:
-            return self.fitted
-        model = model_of(self)
-        found = fit_pose(model, self.vertices[None])
-        pose, betas, place = (part[0].numpy() for part in found)
-        return HandParameters(model, pose, betas, place + self.translation)
-
-    @property
-    def pose(self) -> np.ndarray:
-        """(16, 3) axis-angle of the joints, the wrist's first; see ``parameters``."""
-        return self.parameters.pose
-
-    @property
-    def betas(self) -> np.ndarray:
-        """(10,) shape of the hand model; see ``parameters``."""
-        return self.parameters.betas
 
 
 class Predictor:
@@ -247,13 +186,9 @@ class Predictor:
         doubted = np.flatnonzero(out["confidence"] < READ_AGAIN_BELOW)
         if known is None or not len(doubted):
             return out
-        crops, signs, surest = (
-            crops[doubted],
-            [out["evidence"][doubted]],
-            out["confidence"][doubted],
-        )
+        signs, surest = [out["evidence"][doubted]], out["confidence"][doubted]
         for scale in READ_AGAIN_AT:
-            other = predict_view(predict, crops, 0.0, scale)
+            other = predict_view(predict, crops[doubted], 0.0, scale)
             signs.append(other["evidence"])
             surer = other["confidence"] > surest
             surest = np.maximum(surest, other["confidence"])
