@@ -1,5 +1,6 @@
 """FreiHAND in its own layout: the reader, and a writer that puts any hands into it."""
 
+import functools
 import json
 import os
 import re
@@ -42,7 +43,7 @@ class FreiHand(HandDataset):
     names are in ``missing``.   ``unique``: how many hands there are, by ``<split>_K.json``.
     """
 
-    dataset = "FreiHAND"
+    dataset, mapped = "FreiHAND", ("lists",)
 
     def __init__(
         self, root, split="training", versions=None, model=None, masks=False, on_error="raise"
@@ -53,8 +54,7 @@ class FreiHand(HandDataset):
         if split not in SPLITS:
             raise ValueError(f"split must be 'training' or 'evaluation', found {split!r}")
         self.split, self.model, self.masks, self.on_error = split, model, masks, on_error
-        self.fingertips, self._arrays, self.unique = fingertips_of(self.root), {}, 0
-        self._check_lists()
+        self.fingertips, self.unique = fingertips_of(self.root), len(self.lists["K"])
         self._list_pictures(versions)
         note = self.root / f"{split}_box.json"
         found = self.crop_share = files.read_json(note) if note.is_file() else FREIHAND_CROP
@@ -62,26 +62,32 @@ class FreiHand(HandDataset):
             what = "a number, the fraction of the picture's side that crops show"
             raise ValueError(f"FreiHAND: {note} should hold {what}, found {found!r}")
 
-    def _check_lists(self) -> None:
-        """Every list of this split is there that must be, and all are of one length."""
+    @functools.cached_property
+    def lists(self) -> dict[str, np.ndarray]:
+        """This split's lists by field, (N, ...): those that there are, all that must be."""
         needed = {"K": True, "xyz": self.split == "training" or self.model, "mano": self.model}
-        for field in _FIELDS:
-            values, listed = self.values(field), f"{self.split}_{field}.json"
-            if values is None and needed.get(field):
-                inside = (path.parent for path in self.root.glob(f"*/{listed}"))
+        found = {}
+        for field, shape in _FIELDS.items():
+            path, name = self.root / f"{self.split}_{field}.json", f"FreiHAND/{self.split}/{field}"
+            if path.is_file():
+                kind = np.float64 if field in ("K", "mano", "scale") else np.float32
+                found[field] = files.load_json_array(path, shape, name, kind)
+            elif needed.get(field):
+                inside = (path.parent for path in self.root.glob(f"*/{path.name}"))
                 hints = [f"It is one level down: pass {folder}." for folder in inside]
                 there = (s for s in SPLITS if (self.root / f"{s}_{field}.json").is_file())
                 hint = [*(f"It holds the split {split!r}." for split in there), *hints, _WHERE][0]
-                names = ", ".join(sorted(path.name for path in self.root.iterdir())[:6])
+                names = ", ".join(sorted(os.listdir(self.root))[:6]) or "nothing"
                 raise FileNotFoundError(
-                    f"FreiHAND: {self.root} has no {listed}. There is: {names or 'nothing'}. {hint}"
+                    f"FreiHAND: {self.root} has no {path.name}. There is: {names}. {hint}"
                 )
-            self.unique = len(values) if field == "K" else self.unique
-            if values is not None and len(values) != self.unique:
+            count, unique = len(found.get(field, found["K"])), len(found["K"])
+            if count != unique:
                 raise ValueError(
-                    f"FreiHAND/{self.split}: {listed} has {len(values)} entries, but "
-                    f"{self.split}_K.json has {self.unique}; both must come from one release"
+                    f"FreiHAND/{self.split}: {path.name} has {count} entries, but "
+                    f"{self.split}_K.json has {unique}; both must come from one release"
                 )
+        return found
 
     def _list_pictures(self, versions) -> None:
         folder, masks = (self.root / self.split / kind for kind in ("rgb", "mask"))
@@ -122,26 +128,14 @@ class FreiHand(HandDataset):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getstate__(self):
-        return self.__dict__ | {"_arrays": {}}  # a worker maps the files again
-
-    def values(self, field: str) -> np.ndarray | None:
-        """The list of ``<split>_<field>.json`` (N, ...), or None where the release has none."""
-        if field not in self._arrays:
-            path, name = self.root / f"{self.split}_{field}.json", f"FreiHAND/{self.split}/{field}"
-            kind = np.float64 if field in ("K", "mano", "scale") else np.float32
-            wanted = path, _FIELDS[field], name, kind
-            self._arrays[field] = files.load_json_array(*wanted) if path.is_file() else None
-        return self._arrays[field]
-
     def jpeg(self, index: int) -> bytes:
         path = self.root / self.split / "rgb" / str(self._names[index])
         return files.read_bytes(path, self.name(index))
 
     def labels(self, index: int) -> dict:
         at = int(self.groups[index])
-        fields = {"intrinsics": self.values("K")[at], "key": f"{int(self.pictures[index]):08d}"}
-        xyz, verts, mano = map(self.values, ("xyz", "verts", "mano"))
+        fields = {"intrinsics": self.lists["K"][at], "key": f"{int(self.pictures[index]):08d}"}
+        xyz, verts, mano = map(self.lists.get, ("xyz", "verts", "mano"))
         posed = {} if mano is None else {"pose": mano[at, :48], "betas": mano[at, 48:58]}
         if xyz is not None:
             root = xyz[at, 0]

@@ -99,6 +99,7 @@ class HandDataset:
     crop_share = 1.0  # of the picture's shorter side, that crops show where crop_square is None
     backgrounds = 1  # pictures of each hand, where all hands come once, then all again, and so on
     missing = ()  # names of pictures that have labels and are not there
+    mapped = ()  # names of attributes that every loading process makes for itself, of big files
     in_batches = False  # whether it has fetch_batch(indices, epochs) too, of square pictures only
 
     def __len__(self) -> int:
@@ -129,6 +130,9 @@ class HandDataset:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.dataset}/{self.split} has {len(self)} samples, asked {index}")
         return self.sample(int(index) % len(self))
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name not in self.mapped}
 
     def __iter__(self):
         return (sample for _, sample in self.numbered())

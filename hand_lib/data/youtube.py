@@ -45,7 +45,7 @@ class YouTubeHands(HandDataset):
     ``groups`` numbers the videos, so that a split never shares a person.
     """
 
-    dataset = "YouTube3D"
+    dataset, mapped = "YouTube3D", ("lists",)
 
     def __init__(self, json_file, frames_root, model=None, on_error="raise"):
         self.on_error = on_error
@@ -55,7 +55,7 @@ class YouTubeHands(HandDataset):
         self.split, self.model = self.path.stem.removeprefix("youtube_"), model
         self.root = check_folder(frames_root, self.dataset, _WHERE_FRAMES)
         self.fingertips = "smplx" if model is None else fingertips_of(model)
-        index = json.loads(self._arrays[1].tobytes())
+        index = json.loads(self.lists[1].tobytes())
         try:
             images = {i["id"]: (i["name"], i["width"], i["height"]) for i in index["images"]}
             rows = enumerate(index["annotations"])
@@ -92,7 +92,7 @@ class YouTubeHands(HandDataset):
             self._knuckle_m = float(np.linalg.norm(rest[9] - rest[0]))
 
     @functools.cached_property
-    def _arrays(self) -> list[np.ndarray]:
+    def lists(self) -> list[np.ndarray]:
         """The meshes (N, V, 3) float32, and the bytes of the document without them."""
         return cached_arrays(self.path, ("vertices", "index"), self._split)
 
@@ -102,9 +102,6 @@ class YouTubeHands(HandDataset):
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         vertices, text = split_vertices(whole, str(self.path))
         return vertices, np.frombuffer(text, np.uint8)
-
-    def __getstate__(self):  # a loading process maps them for itself
-        return {name: value for name, value in self.__dict__.items() if name != "_arrays"}
 
     def _find_frame(self, name: str) -> str | None:
         """Where under the root a frame lies, None where it is missing."""
@@ -131,7 +128,7 @@ class YouTubeHands(HandDataset):
     def vertices_px(self, index: int) -> np.ndarray:
         """(V, 3) the mesh of the file: x, y pixels of the frame there, z on the same scale."""
         scale = self._scale(index)
-        vertices = np.asarray(self._arrays[0][self.hands[index][0]]) * scale
+        vertices = np.asarray(self.lists[0][self.hands[index][0]]) * scale
         vertices[:, :2] += (scale - 1) / 2  # pixel centres are whole numbers
         return vertices
 

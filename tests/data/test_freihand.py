@@ -49,7 +49,7 @@ def test_freihand_takes_chosen_versions_and_masks(release):
 def test_evaluation_without_published_truth_has_intrinsics_only(release, tmp_path):
     (tmp_path / "evaluation" / "rgb").mkdir(parents=True)
     hands = FreiHand(release)
-    matrices, scales = hands.values("K"), hands.values("scale")
+    matrices, scales = hands.lists["K"], hands.lists["scale"]
     (tmp_path / "evaluation_K.json").write_text(json.dumps(matrices.tolist()))
     (tmp_path / "evaluation_scale.json").write_text(json.dumps(scales.tolist()))
     for index in range(3):
@@ -58,7 +58,7 @@ def test_evaluation_without_published_truth_has_intrinsics_only(release, tmp_pat
     blind = FreiHand(tmp_path, "evaluation")
     assert len(blind) == 3 and blind[2].joints is None and blind[2].vertices is None
     assert np.allclose(blind[2].intrinsics, matrices[2])
-    xyz = hands.values("xyz").tolist()
+    xyz = hands.lists["xyz"].tolist()
     (tmp_path / "evaluation_xyz.json").write_text(json.dumps(xyz))
     assert np.allclose(FreiHand(tmp_path, "evaluation")[1].joints, hands[1].joints)
 

@@ -118,9 +118,9 @@ class Draws:
         """(B,) bool, True in about that share."""
         return self.uniform() < share
 
-    def whole(self, stop: int, count: int | None = None) -> NDArray:
-        """Whole numbers in [0, stop)."""
-        return np.minimum((self.uniform(count) * stop).astype(np.int64), stop - 1)
+    def whole(self, stop: int) -> NDArray:
+        """(B,) whole numbers in [0, stop)."""
+        return np.minimum((self.uniform() * stop).astype(np.int64), stop - 1)
 
 
 def _record(*fields) -> np.dtype:
