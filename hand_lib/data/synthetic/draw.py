@@ -24,8 +24,7 @@ def linear(srgb):
 
 def _between(range_, place):
     """Where 0..1 lies in a range (low, high)."""
-    low, high = range_
-    return low + (high - low) * place
+    return range_[0] + (range_[1] - range_[0]) * place
 
 
 def _about(axis: str, angle):
@@ -67,7 +66,7 @@ def sample_viewpoints(config: SyntheticConfig, draws: Draws) -> NDArray:
 
 
 def mix_poses(config: SyntheticConfig, draws: Draws, banks) -> NDArray:
-    """Poses (B, 16, 3): one of the banks' (``hands.Banks``), or on the way between two of them."""
+    """Poses (B, 16, 3): one of the banks' (``layout.Banks``), or on the way between two of them."""
     free, gestures, picks = banks.poses, banks.gestures, []
     for _ in range(2):
         named, one = draws.chance(config.gestures), gestures[draws.whole(len(gestures))]
@@ -263,7 +262,7 @@ def sample_parameters(config: SyntheticConfig, seed: int, indices, size: int, ba
     """The parameters of each picture.
 
     indices: (B,) whole numbers.   size: side of the pictures, pixels (blur is scaled with it).
-    banks: ``hands.Banks``.   returns (B,) of ``PARAMETERS``, a function of (seed, index) only.
+    banks: ``layout.Banks``.   returns (B,) of ``PARAMETERS``, a function of (seed, index) only.
     """
     draws = Draws(seed, indices)
     out = np.zeros(len(draws.table), PARAMETERS)

@@ -1,4 +1,4 @@
-"""Before and after the painting: a background and the hand's shadow on it; what a camera does.
+"""Around the painting: cloth and tones, a background and the shadow on it; what a camera does.
 
 The camera turns light into tones, blurs, balances white, adds grain and makes a JPEG. Canvases are
 (3, S, S) float32, sRGB 0 to 255: one plane per colour, so that rows are contiguous.
@@ -29,13 +29,30 @@ INVERSE_TONE = ((np.arange(256) / 255) ** 2.2).astype(np.float32)
 """An sRGB byte -> linear light."""
 
 
-def pack_tiles(tiles: np.ndarray) -> np.ndarray:
-    """(N, T, T, 3) uint8 -> (N, T, T) uint32, as pictures read them: the bytes red, green, blue, 0.
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def cloth_colour(cloth, u, v, tiles, colour):
+    """Red, green and blue of a cloth or an object at texture coordinates u, v.   colour: filled."""
+    side = tiles.shape[1]
+    period = 2 * side - 1
+    i = int((u * cloth.scale + cloth.shift) * side) & period
+    j = int((v * cloth.scale + cloth.shift * _F(3.7)) * side) & period
+    texel = tiles[cloth.tile, min(j, period - j), min(i, period - i)]
+    for c in range(3):
+        plain = cloth.colour[c]
+        colour[c] = plain + cloth.pattern * (INVERSE_TONE[texel >> 8 * c & 255] - plain)
 
-    >>> hex(int(pack_tiles(np.array([[[[1, 2, 3]]]], np.uint8))[0, 0, 0]))
-    '0x30201'
-    """
-    return tiles.astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)
+
+@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def blend(count, whole_numbers, floats, colour, lights, canvas):
+    """Add the listed points, lit, to their pixels."""
+    scale, top = _F((len(TONE) - 1) / TONE_TOP), len(TONE) - 1
+    pixels = canvas.reshape(3, -1)
+    for n in range(count):
+        pixel, j, share = _U(whole_numbers[0, n]), _U(whole_numbers[2, n]), floats[2, n]
+        for c in range(3):
+            light = colour[c, n] * lights[j, c] + colour[3, n] * lights[j, 3 + c]
+            k = min(max(int(light * scale), 0), top)
+            pixels[c, pixel] += share * TONE[_U(k)]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

@@ -5,12 +5,10 @@ path, about a thousandth of a second per picture at 128 px on one core. The knob
 ``SyntheticConfig``.
 """
 
-import functools
 import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -21,21 +19,17 @@ from scipy.spatial.transform import Rotation
 from hand_lib.data.freihand import write_freihand
 from hand_lib.data.sample import HandDataset, HandSample
 from hand_lib.data.synthetic import effects, scene
-from hand_lib.data.synthetic.backgrounds import background_bank, photograph_bank
 from hand_lib.data.synthetic.config import SyntheticConfig, flat_fields
 from hand_lib.data.synthetic.draw import sample_parameters
-from hand_lib.data.synthetic.layout import ARM, Materials, forearm, make_layout
+from hand_lib.data.synthetic.layout import Banks, make_banks
 from hand_lib.data.synthetic.paint import paint
 from hand_lib.files import read_json
-from hand_lib.hand.model import HandModel
-from hand_lib.hand.poses import DRAWN, GESTURES, sample_poses
-from hand_lib.hand.skin import skin_texels, to_builtin_rest
 from hand_lib.render.camera import crop_to_pixels, pixels_to_crop, project
 
 VERSION = 3
 """Of the pictures: raised whenever the same seed and index give another picture."""
 
-SIZES, POSES = (16, 1280), 4096
+SIZES = (16, 1280)
 GROUP = 32  # pictures that are drawn together
 CLEAR = {"occluder": 0.0, "object_in_hand": 0.0, "second_hand": 0.0, "truncated": 0.0}
 """Knobs of pictures with one whole hand that nothing hides."""
@@ -44,49 +38,6 @@ CLIP_MARGIN = 1.25
 STAMP = "synthetic.json"
 SYNTHETIC_TEST = {"seed": 20_200_401, "count": 2000, "size": 128}
 """The fixed benchmark ``synthetic-test``, drawn with the default ``SyntheticConfig``."""
-
-
-class Banks(NamedTuple):
-    """What all pictures share: the hand, its poses, what it is painted with, and film grain."""
-
-    model: HandModel  # float64, so that a picture does not depend on its neighbours in a batch
-    axes: NDArray  # (3, 3) columns distal, radial, dorsal of the rest hand
-    materials: Materials
-    poses: NDArray  # (N, 16, 3) from the pose prior
-    moves: NDArray  # (16, 3) bool, the angles that these poses use
-    gestures: NDArray  # (G, 16, 3)
-    kinds: NDArray  # (N,) words, the kind of each tile
-    grain: NDArray  # (256, 256) float32
-
-
-@functools.lru_cache(maxsize=4)
-def make_banks(background_folder=None) -> Banks:
-    """Paint and pose what all pictures share; once per process, about three seconds.
-
-    background_folder: pictures that are one more kind of background.
-    """
-    if background_folder is not None:
-        banks, more = make_banks(None), effects.pack_tiles(photograph_bank(background_folder))
-        tiles = np.concatenate([banks.materials.tiles, more])
-        kinds = np.concatenate([banks.kinds, np.full(len(more), "photographs")])
-        return banks._replace(materials=banks.materials._replace(tiles=tiles), kinds=kinds)
-    model = HandModel.builtin(flat_mean=True, dtype=torch.float64)
-    arrays = model.arrays()
-    template, faces = arrays["v_template"], arrays["f"]
-    rest = arrays["J_regressor"] @ template
-    layout, axes = make_layout(template, faces, rest)
-    arm = forearm(template[layout.rim].astype(np.float32), axes, 0.0, 0.0, 1.0)[1:]
-    surface = np.concatenate([template, arm.reshape(-1, 3)])
-    surface = to_builtin_rest(surface, arrays["weights"], rest)
-    texels = skin_texels(surface, layout.faces[: layout.face_start[ARM + 1]])
-    texels, (tiles, kinds) = texels.view(np.uint64).reshape(-1), background_bank()
-    materials = Materials(layout, texels, effects.pack_tiles(tiles))
-    rng = np.random.default_rng([0, 11])
-    poses = sample_poses(POSES, rng, gestures_share=0.0)
-    moves = np.abs(poses).max(axis=0) > 1e-3
-    gestures = np.stack([GESTURES[name] for name in DRAWN])
-    grain = rng.standard_normal((256, 256)).astype(np.float32)
-    return Banks(model, axes, materials, poses, moves, gestures, kinds, grain)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

@@ -1,14 +1,20 @@
-"""Geometry of a synthetic scene: its layout, the forearm, what is worn on it, and solid objects.
+"""What all synthetic pictures share: how a scene is laid out, its solid shapes, what it is made of.
 
 One scene is one list of vertices and faces with a fixed layout (``Layout``); what a picture does
 not contain is not drawn. Everything is float32 metres in camera axes.
 """
 
+import functools
 from typing import NamedTuple
 
 import numba as nb
 import numpy as np
+import torch
 
+from hand_lib.data.synthetic.backgrounds import background_bank, photograph_bank
+from hand_lib.hand.model import HandModel
+from hand_lib.hand.poses import DRAWN, GESTURES, sample_poses
+from hand_lib.hand.skin import skin_texels, to_builtin_rest
 from hand_lib.mesh.topology import boundary_loops
 
 PARTS = ("hand", "arm", "sleeve", "object", "occluder", "hand2", "arm2", "sleeve2")
@@ -174,3 +180,55 @@ def add_normals(vertices, faces, start, stop, normals):
             normals[v, 0] += nx
             normals[v, 1] += ny
             normals[v, 2] += nz
+
+
+def pack_tiles(tiles: np.ndarray) -> np.ndarray:
+    """(N, T, T, 3) uint8 -> (N, T, T) uint32, as pictures read them: the bytes red, green, blue, 0.
+
+    >>> hex(int(pack_tiles(np.array([[[[1, 2, 3]]]], np.uint8))[0, 0, 0]))
+    '0x30201'
+    """
+    return tiles.astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)
+
+
+class Banks(NamedTuple):
+    """What all pictures share: the hand, its poses, what it is painted with, and film grain."""
+
+    model: HandModel  # float64, so that a picture does not depend on its neighbours in a batch
+    axes: np.ndarray  # (3, 3) columns distal, radial, dorsal of the rest hand
+    materials: Materials
+    poses: np.ndarray  # (N, 16, 3) from the pose prior
+    moves: np.ndarray  # (16, 3) bool, the angles that these poses use
+    gestures: np.ndarray  # (G, 16, 3)
+    kinds: np.ndarray  # (N,) words, the kind of each tile
+    grain: np.ndarray  # (256, 256) float32
+
+
+@functools.lru_cache(maxsize=4)
+def make_banks(background_folder=None) -> Banks:
+    """Paint and pose what all pictures share; once per process, about three seconds.
+
+    background_folder: pictures that are one more kind of background.
+    """
+    if background_folder is not None:
+        banks, more = make_banks(None), pack_tiles(photograph_bank(background_folder))
+        tiles = np.concatenate([banks.materials.tiles, more])
+        kinds = np.concatenate([banks.kinds, np.full(len(more), "photographs")])
+        return banks._replace(materials=banks.materials._replace(tiles=tiles), kinds=kinds)
+    model = HandModel.builtin(flat_mean=True, dtype=torch.float64)
+    arrays = model.arrays()
+    template, faces = arrays["v_template"], arrays["f"]
+    rest = arrays["J_regressor"] @ template
+    layout, axes = make_layout(template, faces, rest)
+    arm = forearm(template[layout.rim].astype(np.float32), axes, 0.0, 0.0, 1.0)[1:]
+    surface = np.concatenate([template, arm.reshape(-1, 3)])
+    surface = to_builtin_rest(surface, arrays["weights"], rest)
+    texels = skin_texels(surface, layout.faces[: layout.face_start[ARM + 1]])
+    texels, (tiles, kinds) = texels.view(np.uint64).reshape(-1), background_bank()
+    materials = Materials(layout, texels, pack_tiles(tiles))
+    rng = np.random.default_rng([0, 11])
+    poses = sample_poses(4096, rng, gestures_share=0.0)
+    moves = np.abs(poses).max(axis=0) > 1e-3
+    gestures = np.stack([GESTURES[name] for name in DRAWN])
+    grain = rng.standard_normal((256, 256)).astype(np.float32)
+    return Banks(model, axes, materials, poses, moves, gestures, kinds, grain)

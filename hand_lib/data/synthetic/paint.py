@@ -3,7 +3,7 @@
 import numba as nb
 import numpy as np
 
-from hand_lib.data.synthetic.effects import INVERSE_TONE, TONE, TONE_TOP
+from hand_lib.data.synthetic.effects import blend, cloth_colour
 from hand_lib.data.synthetic.layout import ARM, ARM2, HAND2, OBJECT, OCCLUDER, SLEEVE, SLEEVE2
 from hand_lib.data.synthetic.scene import LAMP, NORMAL, POINT, SCREEN, SKY, share_lit
 from hand_lib.hand.skin import TEXELS
@@ -102,19 +102,6 @@ def _colour_skin(p, texels, count, texel, second, words, colour):
         colour[1, n] = green + nail * (nail_g * dark - green)
         colour[2, n] = blue + nail * (nail_b * dark - blue)
         colour[3, n] = one + _F(2.5) * nail - _F(0.4) * palm
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _cloth_colour(cloth, u, v, tiles, colour):
-    """Red, green and blue of a cloth or an object at texture coordinates u, v.   colour: filled."""
-    side = tiles.shape[1]
-    period = 2 * side - 1
-    i = int((u * cloth.scale + cloth.shift) * side) & period
-    j = int((v * cloth.scale + cloth.shift * _F(3.7)) * side) & period
-    texel = tiles[cloth.tile, min(j, period - j), min(i, period - i)]
-    for c in range(3):
-        plain = cloth.colour[c]
-        colour[c] = plain + cloth.pattern * (INVERSE_TONE[texel >> 8 * c & 255] - plain)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -261,19 +248,6 @@ def _place_all(layout, corners, count, whole_numbers, floats, texel, second, mix
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _blend(count, whole_numbers, floats, colour, lights, canvas):
-    """Add the listed points, lit, to their pixels."""
-    scale, top = _F((len(TONE) - 1) / TONE_TOP), len(TONE) - 1
-    pixels = canvas.reshape(3, -1)
-    for n in range(count):
-        pixel, j, share = _U(whole_numbers[0, n]), _U(whole_numbers[2, n]), floats[2, n]
-        for c in range(3):
-            light = colour[c, n] * lights[j, c] + colour[3, n] * lights[j, 3 + c]
-            k = min(max(int(light * scale), 0), top)
-            pixels[c, pixel] += share * TONE[_U(k)]
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def paint(p, materials, scratch, canvas, focal, mask):
     """Shade every pixel that the scene covers, blended over the canvas by coverage.
 
@@ -310,7 +284,7 @@ def paint(p, materials, scratch, canvas, focal, mask):
                 v = la * layout.uv[a, 1] + lb * layout.uv[b, 1] + lc * layout.uv[c, 1]
                 cloth = p.object.cloth if part == OBJECT else p.occluder.cloth
                 cloth = cloth if solid else p.sleeve_cloth
-                _cloth_colour(cloth, u, v, tiles, colour[:, n])
+                cloth_colour(cloth, u, v, tiles, colour[:, n])
                 colour[3, n] = _F(1) if solid else _F(0.1)
         light_points(p, seen, 2 * size, scratch.lamp_seen, _F(2) * focal, lit, mixes, lights)
-        _blend(count, whole_numbers, floats, colour, lights, canvas)
+        blend(count, whole_numbers, floats, colour, lights, canvas)

@@ -6,6 +6,7 @@ import pytest
 
 from hand_lib.data.synthetic import effects
 from hand_lib.data.synthetic.config import BACKGROUND, CAMERA
+from hand_lib.data.synthetic.layout import pack_tiles
 
 GRAIN = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
 
@@ -80,8 +81,8 @@ def test_a_tile_lies_as_it_is_when_nothing_turns_it():
     for name in ("tile", "zoom", "flip", "gain"):
         ground[name] = 1
     ground["u"] = ground["v"] = 31.5 / 64
-    effects.lay_background(ground[0], effects.pack_tiles(tile), canvas)
+    effects.lay_background(ground[0], pack_tiles(tile), canvas)
     np.testing.assert_allclose(canvas, tile[1].transpose(2, 0, 1), atol=1e-3)
     ground["u"] += 64 / 64  # one tile on, they repeat mirrored
-    effects.lay_background(ground[0], effects.pack_tiles(tile), canvas)
+    effects.lay_background(ground[0], pack_tiles(tile), canvas)
     np.testing.assert_allclose(canvas, tile[1].transpose(2, 0, 1)[..., ::-1], atol=1e-3)
