@@ -138,8 +138,8 @@ class Predictor:
         hands = []
         for n in range(count):
             rows = [row for (owner, _), row in best.items() if owner == n]
-            read = [self._read(out, row, crops[row][2]) for row in rows]
-            hands += _placed(read, cameras[n], sizes[n])
+            said = {name: values[rows] for name, values in out.items()}
+            hands += self._place(said, [crops[row][2] for row in rows], cameras[n], sizes[n])
         if refined:
             direct = out.get("joints_2d_direct")
             direct = None if direct is None else direct[list(best.values())]
@@ -208,17 +208,15 @@ class Predictor:
     def _hands_of(self, picture, boxes, sides, keypoints):
         """Yield what is known of each hand before it is read, checked: side None is to be tried."""
         height, width = picture.shape[:2]
-        whole = [(-0.5, -0.5, width - 0.5, height - 0.5)]
         box_from, side_from = "given", "detected" if sides is None else "given"
-        if isinstance(boxes, str) and boxes == "whole":
-            box_from, boxes = "whole", whole
-        elif boxes is None and keypoints is None:
-            if self.finds:
-                box_from, found = "found", find_hands(self, picture, sides)
-                side_from = "found" if sides is None else "given"
-                boxes, sides = [hand.box for hand in found], [hand.side for hand in found]
-            else:
-                box_from, boxes = "whole", whole
+        if boxes is None and keypoints is None and not self.finds:
+            boxes = "whole"
+        if boxes is None and keypoints is None:
+            found = find_hands(self, picture, sides)
+            box_from, side_from = "found", "found" if sides is None else "given"
+            boxes, sides = [hand.box for hand in found], [hand.side for hand in found]
+        elif isinstance(boxes, str) and boxes == "whole":
+            box_from, boxes = boxes, [(-0.5, -0.5, width - 0.5, height - 0.5)]
         elif isinstance(boxes, str) or boxes is None and isinstance(keypoints, str):
             box_from = "detected"
         boxes, sides, keypoints = assign_keypoints(picture, boxes, sides, keypoints)
@@ -227,34 +225,46 @@ class Predictor:
             sides = [None if self.finds else "right"] * len(boxes)
         if len(sides) != len(boxes):
             raise ValueError(f"{len(boxes)} boxes and {len(sides)} sides")
-        keypoints = [None] * len(boxes) if keypoints is None else keypoints
-        for box, side, points in zip(boxes, sides, keypoints, strict=True):
+        for n, (box, side) in enumerate(zip(boxes, sides, strict=True)):
             if side not in (*SIDES, None):
                 raise ValueError(f"side should be 'right' or 'left', found {side!r}")
-            box = check_box(box, width, height)
-            yield {"box": box, "side": side, "box_from": box_from, "side_from": side_from,
-                   "keypoints": points}  # fmt: skip
+            known = {"box": check_box(box, width, height), "side": side, "box_from": box_from}
+            points = None if keypoints is None else keypoints[n]
+            yield known | {"side_from": side_from, "keypoints": points}
 
-    def _read(self, out, row: int, crop: dict) -> dict:
-        """Fields of a ``HandPrediction``, back in the picture.   out: of ``predict_crops``."""
-        out = {name: values[row] for name, values in out.items()}
-        joints_px = crop_to_pixels(out["joints_2d"].astype(float), self.image_size)
-        left = crop["side"] == "left"
-        flip = np.array([-1.0 if left else 1.0, 1, 1])
-        faces = self.network.faces.cpu().numpy()
-        known = self.calibration
-        sure = None if known is None else float(out["confidence"])
-        return {
-            "vertices": out["vertices"] * flip,
-            "faces": faces[:, ::-1] if left else faces,
-            "joints": out["joints"] * flip,
-            "joints_2d": apply_affine(invert_affine(crop["affine"]), joints_px),
-            "camera": out["camera"],
-            "confidence": sure,
-            "doubtful": sure is not None and sure < known.well_read.threshold,
-            "absent": sure is not None and out["sureness"] < known.hand.threshold,
-            **crop,
-        }
+    def _place(self, out, hands: list[dict], camera, size) -> list[HandPrediction]:
+        """What was read of the hands of one picture, in the frame of its camera.
+
+        out: of ``predict_crops``.   hands: of ``_hands_of``, their sides known, with the affine of
+        each crop.   camera: (3, 3), or None where it is to be assumed.   size: (width, height).
+        """
+        if not hands:
+            return []
+        left = np.array([hand["side"] == "left" for hand in hands])
+        flips = np.where(left[:, None, None], (-1.0, 1, 1), 1)
+        vertices, joints = out["vertices"] * flips, out["joints"] * flips
+        flat = crop_to_pixels(out["joints_2d"].astype(float), self.image_size)
+        flat = apply_affine(invert_affine(np.stack([hand["affine"] for hand in hands])), flat)
+        assumed, known, signs = camera is None, self.calibration, [{}] * len(hands)
+        if assumed:
+            sides = np.array([_square(hand)[1] for hand in hands])
+            camera = fit_view(joints, flat, sides, *size)
+        if known is not None:
+            sure, there = out["confidence"].tolist(), out["sureness"].tolist()
+            limits = known.well_read.threshold, known.hand.threshold
+            signs = [
+                {"confidence": one, "doubtful": one < limits[0], "absent": other < limits[1]}
+                for one, other in zip(sure, there, strict=True)
+            ]
+        places, faces = solve_translation(joints, flat, camera), self.network.faces.cpu().numpy()
+        return [
+            HandPrediction(
+                vertices=vertices[k], faces=faces[:, ::-1] if left[k] else faces, joints=joints[k],
+                joints_2d=flat[k], camera=out["camera"][k], translation=places[k],
+                intrinsics=camera, assumed_intrinsics=assumed, **hand, **signs[k],
+            )
+            for k, hand in enumerate(hands)
+        ]  # fmt: skip
 
 
 def _square(hand: dict) -> tuple[tuple[float, float], float]:
@@ -274,25 +284,6 @@ def _known_camera(image, size, intrinsics) -> np.ndarray | None:
         focal, intrinsics = intrinsics, guessed_intrinsics(*size)
         intrinsics[[0, 1], [0, 1]] = focal
     return check_intrinsics(intrinsics, *size)
-
-
-def _placed(hands: list[dict], camera, size) -> list[HandPrediction]:
-    """Hands of one picture, from ``Predictor._read``, in the frame of its camera.
-
-    camera: (3, 3), or None where it is to be assumed.   size: of the picture, (width, height).
-    """
-    if not hands:
-        return []
-    joints, flat = (np.stack([hand[name] for hand in hands]) for name in ("joints", "joints_2d"))
-    known = {"assumed_intrinsics": camera is None}
-    if camera is None:
-        sides = np.array([_square(hand)[1] for hand in hands])
-        camera = fit_view(joints, flat, sides, *size)
-    places = solve_translation(joints, flat, camera)
-    return [
-        HandPrediction(**hand, **known, intrinsics=camera, translation=place)
-        for hand, place in zip(hands, places, strict=True)
-    ]
 
 
 def predict_averaged(predict_crops, crops, views) -> dict[str, np.ndarray]:
