@@ -207,20 +207,17 @@ def read_table(path, size=None) -> Keypoints:
     rows = [[*map(str.strip, row)] for row in csv.reader(lines, delimiter=separator)]
     rows = [row for row in rows if any(row)]
     point = "." if separator == "," else ","  # of decimals, as some countries write them
-    header = [row for row in rows[:4] if row[0].lower() in _DEEPLABCUT]
-    if header:
-        titles = {row[0].lower(): row for row in header}
-        owners = titles.get("individuals", [""] * len(rows[0]))
-        parts, coordinates = titles.get("bodyparts", []), titles.get("coords", [])
-        names = ["frame", *map("_".join, zip(parts[1:], coordinates[1:], strict=False))]
-    else:
-        header, owners, names = rows[:1], [""] * len(first), rows[0] if rows else []
+    titles = {row[0].lower(): row for row in rows[:4] if row[0].lower() in _DEEPLABCUT}
+    owners, names = titles.get("individuals", [""] * len(first)), rows[0] if rows else []
+    if titles:
+        parts, coordinates = (titles.get(name, [])[1:] for name in ("bodyparts", "coords"))
+        names = ["frame", *map("_".join, zip(parts, coordinates, strict=False))]
     columns = [_column(name) for name in names]
     known = {column for column in columns if isinstance(column[0], int)}
     if sum((joint, "y") in known for joint, what in known if what == "x") < 2:
         raise ValueError(f"{path}: expected {TABLE_COLUMNS}; found {first.strip()[:80]!r}")
     into, sure = _Collector(), not any(what == "c" for _, what in known)
-    for number, row in enumerate(rows[len(header) :]):
+    for number, row in enumerate(rows[max(len(titles), 1) :]):
         name = f"{path.name}, row {number + 1}"
         hands, side, frame = {}, "right", number
         for owner, (joint, what), cell in zip(owners, columns, row, strict=False):
