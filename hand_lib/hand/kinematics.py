@@ -52,14 +52,6 @@ def rotation_6d_to_matrix(six: Tensor) -> Tensor:
     return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
 
 
-def compose(rotations: Tensor, steps: Tensor) -> Tensor:
-    """R [S | t] = [R S | R t].   rotations: (3, 3, ...) or [R | .].   steps: (3, 4, ...)."""
-    columns, rows = rotations[:, :, None].unbind(1), steps.unbind(0)
-    product = columns[0] * rows[0]
-    product = torch.addcmul(product, columns[1], rows[1])
-    return torch.addcmul(product, columns[2], rows[2])
-
-
 def chain(root: Tensor, rotations: Tensor, bones: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     """Forward kinematics of the five fingers at once, three levels deep.
 
@@ -74,7 +66,9 @@ def chain(root: Tensor, rotations: Tensor, bones: Tensor, start: Tensor) -> tupl
     steps = torch.cat([rotations, bones[:, None]], 1).view(3, 4, 5, 3, batch)
     level, levels = root, []
     for step in steps.unbind(3):
-        level = compose(level, step)  # (3, 4, 5, B)
+        x, y, z = level[:, :3, None].unbind(1)  # columns of the parents' rotations
+        a, b, c = step.unbind(0)
+        level = torch.addcmul(torch.addcmul(x * a, y, b), z, c)  # (3, 4, 5, B)
         levels.append(level)
     turned, moved = torch.stack(levels, 3).split([3, 1], 1)  # (3, ., 5, 3, B), finger, level
     placed = start[:, None] + moved[:, 0].cumsum(2)
