@@ -147,9 +147,11 @@ def box_figure(height: int = 400, on_box=lambda: None):
 
     on_box: called without arguments after a box was drawn or moved.
     """
-    figure = LiveFigure(layout=_frame(height, 1.2))
-    figure.update_layout(dragmode="drawrect", newshape={"line": _BOX_LINE})
-    figure.layout.modebar = {"remove": _BUTTONS}
+    figure = LiveFigure(layout={
+        "height": height, "width": round(1.2 * height), "margin": dict.fromkeys("lrtb", 0),
+        "showlegend": False, "dragmode": "drawrect", "newshape": {"line": _BOX_LINE},
+        "modebar": {"remove": _BUTTONS},
+    })  # fmt: skip
     figure.observe(lambda change: _drawn(figure, change["new"]) and on_box(), "_js2py_relayout")
     return figure
 
@@ -190,12 +192,6 @@ def set_picture(figure, shown, size) -> None:
 def last_box(figure) -> tuple[float, ...] | None:
     """The box drawn last, (x0, y0, x1, y1) inside the picture, or None."""
     return next(((one.x0, one.y0, one.x1, one.y1) for one in figure.layout.shapes), None)
-
-
-def _frame(height: int, wide: float) -> dict:
-    """Layout of a figure without titles; ``wide``: its width over its height."""
-    margin = dict.fromkeys("lrtb", 0)
-    return {"height": height, "width": round(wide * height), "margin": margin, "showlegend": False}
 
 
 def _toggle(name, options, value=None):
@@ -243,8 +239,8 @@ def demo_panel(predictor, pictures: dict, height: int = 400, sides: dict | None 
     panel.opacity, panel.wipe = _share("opacity", 1.0), _share("wipe", 0.0)
     panel.message, panel.links = widgets.HTML(), widgets.HTML()
     panel.box_figure = box_figure(height, lambda: predict())
-    layout = _frame(height, 0.9) | {"scene": figures.scene_layout("front")}
-    panel.hand_figure = LiveFigure(layout=layout)
+    empty = figures.hand_figure([()], height=height)
+    panel.hand_figure = LiveFigure(empty.update_layout(width=round(0.9 * height), margin={"t": 0}))
 
     def say(text, colours):
         panel.message.value = _chip(html.escape(text), *colours)
