@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from hand_lib import ROOT
 from hand_lib.fitting.detection import find_landmarks
-from hand_lib.fitting.fit import fit_hands
+from hand_lib.fitting.fit import Reason, fit_hands
 from hand_lib.fitting.prior import fit_pose, network_prior
 from hand_lib.hand.model import HandModel
 from hand_lib.mesh.topology import procrustes
@@ -203,7 +203,8 @@ def refine_predictions(hands, direct, size: int) -> list:
                 doubted[k] = hand.doubtful and _apart(_box(points[k]), hand.box) < SAME_HAND
         prior = network_prior(vertices, flat, read, doubted)
         fit = fit_hands(model, points[..., :2], points[..., 2], cameras, prior=prior)
-        held = np.array([hand.assumed_intrinsics for hand in group]) & ~points[..., 2].any(1)
+        alone = [why in (Reason.NO_HAND, Reason.NETWORK) for why in fit.reason]
+        held = np.array([hand.assumed_intrinsics for hand in group]) & alone
         if held.any():
             _turn_back(fit, joints, held)
         parameters = [part.astype(np.float32) for part in (fit.pose, fit.betas, fit.translation)]

@@ -186,15 +186,12 @@ class Predictor:
         doubted = np.flatnonzero(out["confidence"] < READ_AGAIN_BELOW)
         if known is None or not len(doubted):
             return out
-        signs, surest = [out["evidence"][doubted]], out["confidence"][doubted]
-        for scale in READ_AGAIN_AT:
-            other = predict_view(predict, crops[doubted], 0.0, scale)
-            signs.append(other["evidence"])
-            surer = other["confidence"] > surest
-            surest = np.maximum(surest, other["confidence"])
-            for name, values in other.items():
-                out[name][doubted[surer]] = values[surer]
-        out["evidence"][doubted] = signs = np.mean(signs, axis=0)
+        others = predict_views(predict, crops[doubted], [(0.0, at) for at in READ_AGAIN_AT])
+        all_looks = {k: np.concatenate([out[k][None, doubted], v]) for k, v in others.items()}
+        signs, best = all_looks["evidence"].mean(0), all_looks["confidence"].argmax(0)
+        for name, values in all_looks.items():
+            out[name][doubted] = values[best, np.arange(len(doubted))]
+        out["evidence"][doubted] = signs
         out["sureness"][doubted] = known.hand.chance(signs)
         out["confidence"][doubted] = known.well_read.chance(signs)
         return out
@@ -291,36 +288,37 @@ def predict_averaged(predict_crops, crops, views) -> dict[str, np.ndarray]:
 
     predict_crops: (B, S, S, 3) uint8 -> dict of arrays, as ``Predictor.predict_crops``.
     crops: (B, S, S, 3) uint8.   views: pairs (degrees, scale); the content turns clockwise and is
-    enlarged by a scale above 1. Costs one pass of the network per view.
+    enlarged by a scale above 1.
     returns vertices (B, V, 3), joints (B, 21, 3), joints_2d (B, 21, 2) in crop units, and camera
     (B, 3), the weak perspective that lays the joints on joints_2d best.
     """
     crops, views = np.asarray(crops), [(float(turn), float(scale)) for turn, scale in views]
     if not views or not np.isfinite(views).all() or min(scale for _, scale in views) <= 0:
         raise ValueError(f"views should be pairs (degrees, positive scale), found {views}")
-    answers = [predict_view(predict_crops, crops, *view) for view in views]
-    names = ("vertices", "joints", "joints_2d")
-    found = {name: np.mean([answer[name] for answer in answers], axis=0) for name in names}
+    out = predict_views(predict_crops, crops, views)
+    found = {name: out[name].mean(axis=0) for name in ("vertices", "joints", "joints_2d")}
     found["camera"] = fit_weak_perspective(found["joints"], found["joints_2d"])
     return {name: value.astype(np.float32) for name, value in found.items()}
 
 
-def predict_view(predict_crops, crops, degrees: float, scale: float) -> dict[str, np.ndarray]:
+def predict_views(predict_crops, crops, views) -> dict[str, np.ndarray]:
     """What ``predict_crops`` says of turned and scaled copies of crops, back in the crops' frame.
 
-    The content turns clockwise and is enlarged by a scale above 1.
+    views: N pairs of degrees, by which the content turns clockwise, and scale, above 1 enlarged.
+    returns its arrays, (N, B, ...) each.
     """
-    size, angle = crops.shape[1], np.deg2rad(degrees)
-    affine = crop_affine(((size - 1) / 2,) * 2, size / scale, size, angle)
-    out = dict(predict_crops(np.stack([cut(crop, affine, size) for crop in crops])))
-    turn = Rotation.from_rotvec([0, 0, angle]).as_matrix()  # v R: the inverse, row by row
-    for name in ("vertices", "joints"):
-        out[name] = out[name] @ turn
+    size, (degrees, scales) = crops.shape[1], np.transpose(views)
+    middle, angles = np.full((len(views), 2), (size - 1) / 2), np.deg2rad(degrees)
+    affines = crop_affine(middle, size / scales, size, angles)
+    out = predict_crops(np.stack([cut(crop, affine, size) for affine in affines for crop in crops]))
+    turn = Rotation.from_rotvec(angles[:, None] * [0, 0, 1]).as_matrix()  # v R: the inverse
+    turn, back = (np.repeat(part, len(crops), axis=0) for part in (turn, invert_affine(affines)))
+    moved = {name: out[name] @ turn for name in ("vertices", "joints")}
     for name in {"joints_2d", "joints_2d_direct"} & set(out):
-        pixels = apply_affine(invert_affine(affine), crop_to_pixels(out[name], size))
-        out[name] = pixels_to_crop(pixels, size)
-    out["camera"] = fit_weak_perspective(out["joints"], out["joints_2d"])
-    return out
+        moved[name] = pixels_to_crop(apply_affine(back, crop_to_pixels(out[name], size)), size)
+    moved["camera"] = fit_weak_perspective(moved["joints"], moved["joints_2d"])
+    shape = len(views), len(crops)
+    return {k: v.reshape(*shape, *v.shape[1:]) for k, v in (out | moved).items()}
 
 
 def check_box(box, width: int, height: int) -> tuple[float, float, float, float]:
