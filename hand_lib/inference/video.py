@@ -53,11 +53,6 @@ class HandSequence:
     assumed_intrinsics: bool
     side: str
 
-    @property
-    def camera_vertices(self) -> np.ndarray:
-        """(T, V, 3) metres in the camera's frame."""
-        return self.vertices + self.translation[:, None]
-
 
 def follow_hands(
     predictor, video, boxes=None, sides=None, intrinsics=None, fps=None, progress=True,
