@@ -91,8 +91,8 @@ class Predictor:
         keypoints: (N, 21, 2 or 3) pixels and confidence of each hand's joints, 0 or NaN where not
         seen, which also give the boxes where there are none; "detect": MediaPipe's, which
         boxes="detect" brings too.   refined: the answer is the joint fit of mesh and key points
-        (``fitting.prior``), without any that of mesh and the network's own 2-D joints; False: the
-        network alone.
+        (``fitting.prior``), without any that of mesh and the network's own 2-D joints, which do not
+        turn it where the camera is assumed; False: the network alone.
         A network that reads no joints from the image can neither look for hands nor tell sides:
         without boxes it takes the whole picture, without sides right hands, and says so.
         raises ValueError for boxes outside the picture, unknown sides, intrinsics or key points
