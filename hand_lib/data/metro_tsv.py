@@ -10,6 +10,7 @@ import binascii
 import contextlib
 import functools
 import json
+import mmap
 import re
 from pathlib import Path
 
@@ -30,15 +31,15 @@ _JOINTS = re.compile(rb'"3d_joints"\s*:\s*([^"]*)')
 
 
 def line_starts(path: Path) -> np.ndarray:
-    """(N,) int64 byte at which each line of a file starts; found once and kept."""
+    """(N + 1,) int64 byte at which each line of a file starts, and its end; found once and kept."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}. {_WHERE}")
 
     def find():
         with open(path, "rb") as file:
-            return [np.cumsum([0, *map(len, file)])[:-1]]
+            return [np.cumsum([0, *map(len, file)])]
 
-    return cached_arrays(path, ["lines"], find)[0]
+    return np.asarray(cached_arrays(path, ["lines"], find)[0])
 
 
 class FreiHandTsv(HandDataset):
@@ -51,7 +52,7 @@ class FreiHandTsv(HandDataset):
     A test split's dummy pose counts as no truth. Crops default to each label's centre and scale.
     """
 
-    dataset = "FreiHAND-TSV"
+    dataset, mapped = "FreiHAND-TSV", ("maps",)
 
     def __init__(self, yaml_file, model=None, on_error="raise"):
         self.on_error = on_error
@@ -71,7 +72,7 @@ class FreiHandTsv(HandDataset):
         pictures, labels = (self.path.parent / name for name in names)
         self.files = {"img": (pictures, line_starts(pictures))}
         self.files["label"] = labels, line_starts(labels)
-        count, other = (len(starts) for _, starts in self.files.values())
+        count, other = (len(starts) - 1 for _, starts in self.files.values())
         if count != other:
             raise ValueError(
                 f"FreiHAND-TSV/{self.split}: {pictures} has {count} rows, {labels} {other}; one "
@@ -100,12 +101,19 @@ class FreiHandTsv(HandDataset):
     def __len__(self) -> int:
         return len(self.lines)
 
+    @functools.cached_property
+    def maps(self) -> dict[str, mmap.mmap]:
+        """The two files' bytes."""
+        found = {}
+        for kind, (path, _starts) in self.files.items():
+            with open(path, "rb") as file:
+                found[kind] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return found
+
     def _cells(self, kind: str, index: int) -> tuple[str, bytes]:
         """Key and content of a sample's row.   kind: of file, "img" or "label"."""
         (path, starts), row = self.files[kind], self.lines[index]
-        with open(path, "rb") as file:
-            file.seek(starts[row])
-            cells = file.readline().split(b"\t")
+        cells = self.maps[kind][starts[row] : starts[row + 1]].split(b"\t")
         if len(cells) != 2:
             raise SampleError(
                 f"{self.name(index)}: row {row} of {path} has {len(cells)} columns, expected 2; "

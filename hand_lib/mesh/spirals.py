@@ -86,16 +86,18 @@ def rings(first, after, before):
         if len(ends) > 0:
             here = begins[-1]  # inside: the last face's half-edge
             for w in ends:  # on a rim: the neighbour no face leads to from v
-                if not (begins == w).any():
+                if w not in begins:
                     here = w
             for _ in range(len(ends) + 1):
                 neighbours[count] = here
                 count += 1
                 # clockwise: the face that ends at `here` begins at the next neighbour
-                found = np.flatnonzero(ends == here)
-                if len(found) == 0 or begins[found[0]] == neighbours[starts[v]]:
+                j = 0
+                while j < len(ends) and ends[j] != here:
+                    j += 1
+                if j == len(ends) or begins[j] == neighbours[starts[v]]:
                     break
-                here = begins[found[0]]
+                here = begins[j]
         starts[v + 1] = count
     return starts, neighbours[:count]
 
