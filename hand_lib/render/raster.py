@@ -72,20 +72,16 @@ def draw_faces(corners, offset, faces, first_id, cull, height, width, seen):
         ta = 0.0 if yc < yb or (yc == yb and xc > xb) else _TINY
         tb = 0.0 if ya < yc or (ya == yc and xa > xc) else _TINY
         tc = 0.0 if yb < ya or (yb == ya and xb > xa) else _TINY
-        # each edge from its lower to its higher vertex
-        sa, sb, sc = 1.0, 1.0, 1.0
-        pax, pay, qax, qay = xb, yb, xc, yc
+        # each edge from its lower vertex
+        pax, pay, dax, day = xb, yb, xc - xb, yc - yb
+        pbx, pby, dbx, dby = xc, yc, xa - xc, ya - yc
+        pcx, pcy, dcx, dcy = xa, ya, xb - xa, yb - ya
         if b > c:
-            pax, pay, qax, qay, sa = xc, yc, xb, yb, -1.0
-        pbx, pby, qbx, qby = xc, yc, xa, ya
+            pax, pay = xc, yc
         if c > a:
-            pbx, pby, qbx, qby, sb = xa, ya, xc, yc, -1.0
-        pcx, pcy, qcx, qcy = xa, ya, xb, yb
+            pbx, pby = xa, ya
         if a > b:
-            pcx, pcy, qcx, qcy, sc = xb, yb, xa, ya, -1.0
-        dax, day = (qax - pax) * sa, (qay - pay) * sa
-        dbx, dby = (qbx - pbx) * sb, (qby - pby) * sb
-        dcx, dcy = (qcx - pcx) * sc, (qcy - pcy) * sc
+            pcx, pcy = xb, yb
         scale = DEPTH_STEPS / area  # 1/z is affine on the screen
         wa, wb, wc, mark = wa * scale, wb * scale, wc * scale, first_id + t
         first, last, wide = left, right, right - left > 24
@@ -93,18 +89,11 @@ def draw_faces(corners, offset, faces, first_id, cull, height, width, seen):
             ra, rb, rc = dax * (y - pay), dbx * (y - pby), dcx * (y - pcy)
             if wide:  # a span that is a little too wide
                 low, high = np.float64(left), np.float64(right)
-                if day > 1e-9:
-                    high = min(high, pax + ra / day + 1e-3)
-                elif day < -1e-9:
-                    low = max(low, pax + ra / day - 1e-3)
-                if dby > 1e-9:
-                    high = min(high, pbx + rb / dby + 1e-3)
-                elif dby < -1e-9:
-                    low = max(low, pbx + rb / dby - 1e-3)
-                if dcy > 1e-9:
-                    high = min(high, pcx + rc / dcy + 1e-3)
-                elif dcy < -1e-9:
-                    low = max(low, pcx + rc / dcy - 1e-3)
+                for begin, reach, slope in ((pax, ra, day), (pbx, rb, dby), (pcx, rc, dcy)):
+                    if slope > 1e-9:
+                        high = min(high, begin + reach / slope + 1e-3)
+                    elif slope < -1e-9:
+                        low = max(low, begin + reach / slope - 1e-3)
                 if low > high:
                     continue
                 first, last = int(np.ceil(low)), int(np.floor(high))
