@@ -1,8 +1,13 @@
 """Small meshes of known topology for tests."""
 
 import numpy as np
+import trimesh
 
-from hand_lib.mesh.topology import half_edges, unique_edges
+
+def icosphere(levels=3):
+    """(V, 3), (F, 3) of a sphere: Euler characteristic 2, closed."""
+    ball = trimesh.creation.icosphere(levels)
+    return np.array(ball.vertices), np.array(ball.faces)
 
 
 def torus(n=24, m=14, radius=1.0, tube=0.4):
@@ -18,44 +23,6 @@ def torus(n=24, m=14, radius=1.0, tube=0.4):
     corners = at(i, j), at(i + 1, j), at(i + 1, j + 1), at(i, j + 1)
     faces = np.concatenate([np.stack(corners[:3], 1), np.stack([*corners[0::2], corners[3]], 1)])
     return vertices.reshape(-1, 3), faces
-
-
-def icosphere(levels=3):
-    """(V, 3), (F, 3) of a sphere: Euler characteristic 2, closed."""
-    g = (1 + 5**0.5) / 2
-    vertices = np.array(
-        [[-1, g, 0], [1, g, 0], [-1, -g, 0], [1, -g, 0], [0, -1, g], [0, 1, g]]
-        + [[0, -1, -g], [0, 1, -g], [g, 0, -1], [g, 0, 1], [-g, 0, -1], [-g, 0, 1]]
-    )
-    near = np.linalg.norm(vertices[:, None] - vertices, axis=2) < 2.1
-    faces = [
-        (i, j, k)
-        for i in range(12)
-        for j in range(i)
-        for k in range(j)
-        if near[i, j] and near[j, k] and near[k, i]
-    ]
-    faces = np.array(faces)
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    inward = (np.cross(b - a, c - a) * a).sum(1) < 0
-    faces[inward] = faces[inward][:, ::-1]
-    for _ in range(levels):
-        vertices, faces = subdivide(vertices / np.linalg.norm(vertices, axis=1)[:, None], faces)
-    return vertices / np.linalg.norm(vertices, axis=1)[:, None], faces
-
-
-def subdivide(vertices, faces):
-    """Every face cut into four at the middles of its edges."""
-    edges = unique_edges(faces)
-    keys = edges[:, 0] * len(vertices) + edges[:, 1]
-    sides = np.sort(half_edges(faces), axis=1)
-    middle = len(vertices) + np.searchsorted(keys, sides[:, 0] * len(vertices) + sides[:, 1])
-    ab, bc, ca = middle.reshape(3, -1)
-    a, b, c = faces.T
-    faces = np.concatenate(
-        [np.stack(t, 1) for t in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))]
-    )
-    return np.concatenate([vertices, vertices[edges].mean(axis=1)]), faces
 
 
 def cut_open(vertices, faces, direction=(0.3, 0.2, 1.0), share=0.85):

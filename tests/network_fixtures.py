@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import torch
-import trimesh
+from mesh_shapes import icosphere
 
 from hand_lib.hand.model import HandModel
 from hand_lib.mesh.hierarchy import build_hierarchy
@@ -16,9 +16,8 @@ from hand_lib.training.config import make_config
 @functools.cache
 def ball_hierarchy(subdivisions=2, factors=(2, 2)):
     """Levels of a 10 cm ball: 162, 81, 41 vertices by default."""
-    ball = trimesh.creation.icosphere(subdivisions=subdivisions, radius=0.1)
-    vertices = np.array(ball.vertices) * (1.0, 0.7, 0.4)
-    return build_hierarchy(vertices, np.array(ball.faces), factors, method="barycentric")
+    vertices, faces = icosphere(subdivisions)
+    return build_hierarchy(vertices * (0.1, 0.07, 0.04), faces, factors, method="barycentric")
 
 
 @functools.cache

@@ -1,7 +1,5 @@
 """Committed notebooks: executed from a fresh kernel, small, free of machines and stamps."""
 
-import ast
-import importlib
 import json
 import re
 
@@ -84,17 +82,6 @@ def test_widget_cells_are_not_compared(path):
         for output in cell["outputs"]:
             if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
                 assert "nbval-ignore-output" in tags(cell)
-
-
-@pytest.mark.parametrize("path", BOOKS, ids=lambda p: p.stem)
-def test_what_it_imports_is_there(path):
-    for cell in cells(path):
-        for node in ast.walk(ast.parse("".join(cell["source"]))):
-            if isinstance(node, ast.ImportFrom):
-                module = importlib.import_module(node.module)
-                for name in (one.name for one in node.names):
-                    place = f"{node.module}.{name}"
-                    assert hasattr(module, name) or importlib.util.find_spec(place), place
 
 
 def test_the_first_page_shows_no_code():

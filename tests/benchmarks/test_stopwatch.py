@@ -33,14 +33,6 @@ def test_the_table_has_a_line_a_row_and_explains_its_stars():
     assert len({len(line.rstrip("*")) for line in lines if line.endswith(("x", "-"))}) == 1
 
 
-def test_the_table_wraps_long_names_and_keeps_further_columns():
-    long = {**FAST, "what": "word " * 30, "encoder_ratio": 1.1}
-    text = table([long, SLOW])
-    assert text.count("word") == 30 and max(map(len, text.splitlines())) < 110
-    assert "encoder ratio" in text and "1.1" in text
-    assert table([{"what": "way", "64 to 3": 12.0}]).split() == ["64", "to", "3", "way", "12"]
-
-
 def test_times_are_medians_in_milliseconds_without_the_first_turn():
     ticks, calls = iter(range(100)), []
     works = [lambda: calls.append("a"), lambda: calls.append("b")]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from mesh_shapes import icosphere
 from scipy.spatial.transform import Rotation
 
 from hand_lib.hand.model import HandModel
@@ -19,8 +20,8 @@ from hand_lib.inference.export import (
 )
 from hand_lib.inference.predictor import HandPrediction
 
-BALL = trimesh.creation.icosphere(2)
-VERTICES, FACES = np.array(BALL.vertices) * [0.09, 0.05, 0.02], np.array(BALL.faces)
+VERTICES, FACES = icosphere(2)
+VERTICES *= [0.09, 0.05, 0.02]
 ONE = [(VERTICES, FACES)]
 COLOURS = np.random.default_rng(0).integers(0, 256, VERTICES.shape, dtype=np.uint8)
 

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from mesh_shapes import icosphere
 
 from hand_lib.mesh import topology as g
 
 
 @pytest.fixture
 def sphere():
-    mesh = trimesh.creation.icosphere(2)
-    return np.array(mesh.vertices), np.array(mesh.faces)
+    return icosphere(2)
 
 
 @pytest.fixture
@@ -71,8 +71,7 @@ def test_normals_point_out_of_a_sphere_and_areas_sum_to_its_surface(sphere):
 
 
 def broken_meshes():
-    mesh = trimesh.creation.icosphere(1)
-    v, f = np.array(mesh.vertices), np.array(mesh.faces)
+    v, f = icosphere(1)
     nan = v.copy()
     nan[7, 1] = np.nan
     flat = v.copy()

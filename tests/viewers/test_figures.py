@@ -4,8 +4,7 @@ import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-import trimesh
-from mesh_shapes import cut_open
+from mesh_shapes import cut_open, icosphere
 from PIL import Image
 
 from hand_lib.hand.joints import FINGERS
@@ -15,8 +14,8 @@ from hand_lib.viewers import figures as v
 from hand_lib.viewers import flat
 from hand_lib.viewers.explorer import LiveFigure
 
-BALL = trimesh.creation.icosphere(2)
-VERTICES, FACES = np.array(BALL.vertices) * 0.05, np.array(BALL.faces)
+VERTICES, FACES = icosphere(2)
+VERTICES *= 0.05
 JOINTS = np.random.default_rng(0).normal(scale=0.04, size=(21, 3))
 HAND = v.DrawnHand(VERTICES, FACES)
 
