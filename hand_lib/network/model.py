@@ -28,6 +28,7 @@ from hand_lib.network.coarse_to_fine import (
     CoarseToFineDecoder,
     cell_centres,
     heatmap_spread,
+    soft_argmax,
     vertex_matmul,
 )
 from hand_lib.network.encoders import GridEncoder, PooledEncoder
@@ -36,6 +37,9 @@ from hand_lib.render.camera import fit_weak_perspective, project_weak_perspectiv
 
 SHAPE_BLEND = 0.7
 """How much of the shown shape is the canonical hand's; the rest is the corrected mesh's own."""
+
+PEAKS_SHARE = 0.3
+"""How much of the 2-D joints of a close crop its heat maps alone say, twice as sharp."""
 
 LAST_CROP = 0.7
 """Share of a tight crop in where the hand is; the rest is that of the crops before it."""
@@ -219,6 +223,9 @@ def predict_crops(
         for _ in range(1, n_crops):
             square = upright_square(prediction.joints_2d_direct)
             closer = network(cut(images, size, square, network.normalize.mean))
+            peaks = soft_argmax(2 * closer.heatmaps)
+            direct = torch.lerp(closer.joints_2d_direct, peaks, PEAKS_SHARE)
+            closer = replace(closer, joints_2d_direct=direct)
             closer = blend_shapes(network, closer, shape_blend)
             prediction = merge_crops(network, prediction, closer, square)
     return prediction
