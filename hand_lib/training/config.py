@@ -130,6 +130,13 @@ OF_NETWORK = (
 )  # fmt: skip
 """What a run has of the run that it starts from, where nothing else is asked for."""
 
+RENAMED = {
+    "hand": "template", "looks": "n_crops", "explode": "divergence_factor",
+    "loss_levels": "loss_intermediate", "loss_heat": "loss_heatmaps",
+    "loss_surface": "loss_correspondence",
+}  # fmt: skip
+"""Names in the ``config.json`` of earlier runs, and what they are called now."""
+
 _SYNTHETIC = dict(
     image_size=128, view_size=96, backbone="tf_efficientnet_lite0", pretrained=True,
     learning_rate=1e-3, weight_decay=1e-2, warmup_steps=100,
@@ -205,12 +212,12 @@ def _checked(fields: dict) -> TrainConfig:
 
 
 def config_from_json(text: str, name: str = "config.json") -> TrainConfig:
-    """The config that ``to_json`` wrote.   name: what errors call the text."""
+    """The config that ``to_json`` wrote, today or earlier.   name: what errors call the text."""
     try:
         fields = json.loads(text)
         if not isinstance(fields, dict):
             raise ValueError(f"it should hold one object, found {type(fields).__name__}")
-        return _checked(fields)
+        return _checked({RENAMED.get(field, field): value for field, value in fields.items()})
     except ValueError as error:  # broken JSON is of this kind
         raise ValueError(f"{name}: {error}") from None
 

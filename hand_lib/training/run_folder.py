@@ -33,6 +33,12 @@ from hand_lib.network.model import build_network
 from hand_lib.training.config import FIELDS, TrainConfig, config_from_json, replace
 
 STATE_FILE, PREVIOUS_FILE, MODEL_FILE = "state.pt", "previous.pt", "model.safetensors"
+_RENAMED = {
+    "context": "global_features", "heat": "heatmaps", "surface": "correspondence",
+    "place": "position_embedding", "seen": "image_features", "trust": "blend_gate",
+    "who": "vertex_embedding",
+}  # fmt: skip
+"""Parts of the names of a decoder's tensors in earlier runs, and what they are called now."""
 
 
 def read_config(folder) -> TrainConfig:
@@ -95,14 +101,20 @@ def save_model(folder, state_dict: dict, **notes: str) -> None:
 
 
 def load_model(folder) -> dict:
-    """Read ``model.safetensors`` of a run folder.   returns name -> tensor."""
+    """Read ``model.safetensors`` of a run folder.   returns today's name -> tensor."""
     path = Path(folder) / MODEL_FILE
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: {folder} is not the folder of a run")
     try:
-        return load_file(path)
+        weights = load_file(path)
     except Exception as error:  # safetensors' own kind of error has no better base
         raise ValueError(f"{path} is damaged ({error}); copy or write it again") from error
+    return {_current_name(name): tensor for name, tensor in weights.items()}
+
+
+def _current_name(name: str) -> str:
+    parts = name.split(".") if name.startswith("decoder.") else [name]
+    return ".".join(_RENAMED.get(part, part) for part in parts).removesuffix(".matrix")
 
 
 def save_run(run) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import warnings
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from toy_training import toy_config, toy_setup
 from hand_lib.files import write_json, write_text
 from hand_lib.hand.model import builtin_hierarchy
 from hand_lib.network.model import build_network, carry_over
-from hand_lib.training.config import make_config
+from hand_lib.training.config import RENAMED, make_config
 from hand_lib.training.loop import train
 from hand_lib.training.run_folder import load_network, save_model
 from hand_lib.training.runtime import training_legs
@@ -91,6 +92,24 @@ def test_a_run_loads_as_it_was_and_weights_of_another_network_are_refused(run_fo
     save_model(tmp_path, network.state_dict() | {"decoder.whoever": torch.zeros(3)})
     with pytest.raises(ValueError, match="decoder.whoever"):
         load_network(tmp_path)
+
+
+def test_a_run_of_earlier_names_loads_as_it_was(run_folder, tmp_path):
+    _, config, network = run_folder
+    fields, tensors = json.loads(config.to_json()), dict(network.state_dict())
+    for before, now in RENAMED.items():
+        fields[before] = fields.pop(now)
+    for now, before in {
+        "decoder.head.heatmaps.bias": "decoder.head.heat.bias", "decoder.up": "decoder.up.matrix",
+        "decoder.vertex_embedding": "decoder.who",
+    }.items():  # fmt: skip
+        tensors[before] = tensors.pop(now)
+    write_json(tmp_path / "config.json", fields)
+    save_model(tmp_path, tensors)
+    again, same = load_network(tmp_path)
+    assert same == config
+    for name, value in network.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
 
 
 def test_a_coarser_mesh_takes_what_it_can(run_folder):
