@@ -42,7 +42,7 @@ STEADY = 0.4
 SMALLEST = 0.05
 """Smaller hands, over the picture's longer side, are not looked for."""
 
-READ = 0.25
+READ = 0.42
 """A hand that was looked for has to be read so well: confidence times steadiness of its box."""
 
 MOST_HANDS, APART = 4, 0.3

@@ -22,7 +22,7 @@ from hand_lib.inference.predictor import Predictor
 from hand_lib.inference.search import WRONG, Calibration, Logistic
 from hand_lib.training.run_folder import find_run
 
-OVERLOOKED = 0.05
+OVERLOOKED = 0.02
 """Share of synthetic hands that the search of a picture may take for nothing."""
 
 RIGHTLY = 0.6
