@@ -222,7 +222,7 @@ def hand_figure(panels, titles=None, view="front", height=380, zoom=1.0):
         layout[key] = {**scene_layout(name, zoom), "domain": domain}
         layout["annotations"].append(
             {"text": title, "x": (left + right) / 2, "y": 1.0, "xref": "paper", "yref": "paper",
-             "yanchor": "bottom", "showarrow": False, "font": {"size": 14}}
+             "xanchor": "center", "yanchor": "bottom", "showarrow": False, "font": {"size": 14}}
         )  # fmt: skip
         traces += [t.update(scene=key) for hand in hands for t in hand_traces(hand)]
     figure = go.Figure(traces)
