@@ -44,6 +44,8 @@ class HandLoader:
                     "HandCrops(dataset, image_size)"
                 )
         self.sizes = np.array([len(data) for data in self.datasets])
+        if not self.sizes.all():
+            raise ValueError(f"every data set needs at least one item, found lengths {self.sizes}")
         if batch_size < 1 or batch_size % processes or workers < 0:
             raise ValueError(
                 f"expected workers >= 0 and a batch_size >= 1 that {processes} processes can "

@@ -66,8 +66,8 @@ def test_mixed_data_sets_show_each_item_once():
 
 
 def test_loaders_refuse_what_cannot_work():
-    with pytest.raises(ValueError, match="0 images are fewer"):
-        HandLoader([Numbers(0)], 2)
+    with pytest.raises(ValueError, match="at least one item"):
+        HandLoader([Numbers(3), Numbers(0)], 2)
     with pytest.raises(ValueError, match="a batch_size >= 1"):
         HandLoader(Numbers(3), 0)
     for samples in ([make_hand(0)], Subset([make_hand(0)], [0])):

@@ -17,7 +17,7 @@ BOUNDS_MM = {"pa_mpvpe_mm": 11.4, "pa_mpjpe_mm": 14.3, "root_mpvpe_mm": 24.2}
 BOUND_PERCENT = 7.15
 """Mean distance of joints in the picture, in percent of a crop's side."""
 
-EXAMPLES_PX = (5.5, 8.0, 6.0, 5.0, 12.5, 4.5)
+EXAMPLES_PX = (5.5, 8.0, 5.5, 5.0, 12.5, 4.5)
 """Mean distance of the joints of each example, pictures of 288 pixels."""
 
 
